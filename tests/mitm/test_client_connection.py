@@ -1,6 +1,6 @@
-"""What is known of clients' connections: how much of what they sent may wait."""
+"""What is known of clients' connections: how much of what they sent may wait, and what they reset."""
 
-from tokgate.mitm.client_connection import UnreadOctets
+from tokgate.mitm.client_connection import Resets, UnreadOctets
 from tokgate.traffic.limits import OpenerLimits
 
 
@@ -25,3 +25,23 @@ def test_a_finished_head_gives_its_octets_back() -> None:
     unread.release("b")
     unread.release("b")
     assert not unread._by_client
+
+
+def test_resets_are_counted_by_client_and_forgotten_with_time() -> None:
+    """Over all connections of a client; a flood is over for it soon after it has ended, and others don't notice."""
+    clock = [0.0]
+    resets = Resets(limits=OpenerLimits(resets=100, resets_per_second=10), monotonic=lambda: clock[0])
+    assert resets.allow("2001:db8::1", 60)
+    assert not resets.allow("2001:db8::2", 41)
+    assert resets.allow("192.0.2.1", 100)
+    for _ in range(20):
+        assert not resets.allow("2001:db8::1", 1000)
+    clock[0] = 10.5
+    assert resets.allow("2001:db8::1", 1)
+    assert not resets.allow("2001:db8::1", 10)
+    clock[0] = 30
+    for number in range(100):
+        assert resets.allow(f"192.0.2.{number}", 100)
+    clock[0] = 41
+    assert resets.allow("2001:db8::1", 0)
+    assert len(vars(resets)["_counts"]) == 1, "of those who are quiet nothing is kept"

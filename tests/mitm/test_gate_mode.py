@@ -15,6 +15,8 @@ from labs.addon_context import addon_context
 from labs.gate_lab import broken_off
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
+from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
+from tokgate.mitm.hooks.turns import TurnHooks
 from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.counters import Counters
@@ -28,7 +30,7 @@ def instance(monkeypatch: pytest.MonkeyPatch) -> GateInstance:
     monkeypatch.setattr(GateInstance, "limits", OpenerLimits(connections=3, per_client=2))
     monkeypatch.setattr(GateInstance, "counters", Counters())
     made = GateInstance(GateMode.parse("gate"), SimpleNamespace(connections={}))
-    monkeypatch.setattr(made, "_turns", SimpleNamespace(add=lambda who, work: None))
+    monkeypatch.setattr(made, "turns", SimpleNamespace(add=lambda who, work: None))
     return made
 
 
@@ -84,10 +86,10 @@ class CountedTurns(Turns):
         super().__init__()
         self.asked = 0
 
-    def add(self, client: str, work: Callable[[], object]) -> None:
+    def add(self, client: str, work: Callable[[], object], *, first: bool = False) -> None:
         """Count."""
         self.asked += 1
-        super().add(client, work)
+        super().add(client, work, first=first)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +101,19 @@ async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
     """Beside a busy client each turn is a wait for one of its pages; only what comes later waits once more."""
     near, far = connected()
     near.setblocking(False)
-    with addon_context(Proxyserver(), NextLayer()):
-        connections = SimpleNamespace(connections={}, register_connection=lambda *_: contextlib.nullcontext())
+    traffic, handlers = Traffic(), dict[Any, Any]()
+    traffic.context = ProxyContext(connections=lambda: handlers)
+
+    @contextlib.contextmanager
+    def register(name: str, handler: Any) -> Iterator[None]:
+        handlers[name] = handler
+        yield
+
+    with addon_context(Proxyserver(), NextLayer(), TurnHooks(traffic)):
+        connections = SimpleNamespace(connections={}, register_connection=register)
         instance, turns = GateInstance(GateMode.parse("gate"), connections), CountedTurns()
-        monkeypatch.setattr(instance, "_turns", turns)
+        monkeypatch.setattr(traffic, "turns", turns)
+        monkeypatch.setattr(GateInstance, "turns", turns)
         arrival = Arrival(client=Endpoint("192.0.2.1", 50_000))
         async with asyncio.timeout(20):
             instance.adopt(Handover(arrival, tls=False, explicit=True, received=received), far)

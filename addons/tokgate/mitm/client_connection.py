@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -53,6 +53,7 @@ class ClientConnection:
     leaving: bool = False
     """The client, a browser, is asked to go on with new connections: they won't be opened."""
     unread: "UnreadOctets" = field(default_factory=lambda: UnreadOctets())
+    resets: "Resets" = field(default_factory=lambda: Resets())
     smuggles: bool = False
     """The body of a request began like another request, and the client is under a ban: nothing more is carried."""
     explicit: bool = False
@@ -151,17 +152,48 @@ class UnreadOctets:
             del self._by_client[who]
 
 
+class Resets:
+    """What clients reset of late, in all their connections: a count that falls with time."""
+
+    def __init__(
+        self,
+        dropped: Callable[[int], None] = lambda streams: None,
+        *,
+        limits: OpenerLimits | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`dropped` is told of streams that were reset before anything was made of them."""
+        self.dropped: Final = dropped
+        self._limits: Final = limits or OpenerLimits()
+        self._monotonic: Final = monotonic
+        self._counts: Final[dict[str, tuple[float, float]]] = {}
+        """The count of a client when it was last told of, and when that was; the latest comes last."""
+
+    def allow(self, client: str, streams: int) -> bool:
+        """Note that a client has reset so many streams; False where that makes too many."""
+        who, now = client_key(client), self._monotonic()
+        count, since = self._counts.pop(who, (0.0, now))
+        count = max(0.0, count - (now - since) * self._limits.resets_per_second) + streams
+        forgotten = now - self._limits.resets / self._limits.resets_per_second
+        while self._counts and (oldest := next(iter(self._counts.items())))[1][1] < forgotten:
+            del self._counts[oldest[0]]
+        count = min(count, 2 * self._limits.resets)
+        self._counts[who] = count, now
+        return count <= self._limits.resets
+
+
 class ClientConnections:
     """The client connections that are open, by mitmproxy's id."""
 
-    def __init__(self) -> None:
+    def __init__(self, resets: Resets | None = None) -> None:
         self._unread: Final = UnreadOctets()
+        self._resets: Final = resets or Resets()
         self._open: dict[str, ClientConnection] = {}
 
     def begin(self, client: Client, sockets: ClientSockets) -> ClientConnection:
         """Make the state of a new client connection, and keep it until the connection ends."""
         peer = Endpoint(client.peername[0], client.peername[1])
-        connection = ClientConnection(peer, client.id, sockets, unread=self._unread)
+        connection = ClientConnection(peer, client.id, sockets, unread=self._unread, resets=self._resets)
         self._open[client.id] = connection
         return connection
 

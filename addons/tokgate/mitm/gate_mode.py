@@ -5,13 +5,12 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
 from mitmproxy import ctx
-from mitmproxy.connection import Address, Connection
+from mitmproxy.connection import Address
 from mitmproxy.proxy import layer, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import modes
@@ -44,36 +43,14 @@ class GateMode(mode_specs.ProxyMode):
             raise ValueError("the mode takes no arguments")
 
 
-class FairHandler(mode_servers.ProxyConnectionHandler):
-    """mitmproxy's handler of a connection, which takes in what either side sends in its client's turn."""
-
-    def __init__(self, turn: Callable[[], Awaitable[None]], *given: Any, has_turn: bool) -> None:
-        """`has_turn`: something has been received, and what is read first belongs to the turn that there is."""
-        super().__init__(*given)
-        self._turn: Final = turn
-        self._has_turn = has_turn
-
-    async def handle_connection(self, connection: Connection) -> None:
-        stream = self.transports[connection].reader
-        if isinstance(stream, asyncio.StreamReader):
-            stream.read = partial(self._read, stream.read)  # type: ignore[method-assign]
-        await super().handle_connection(connection)
-
-    async def _read(self, read: Callable[[int], Awaitable[bytes]], size: int = -1) -> bytes:
-        """Read what has come; what to do with it is the business of the turn that has come then."""
-        data = await read(size)
-        if not self._has_turn:
-            await self._turn()
-        self._has_turn = False
-        return data
-
-
 class GateInstance(mode_servers.ServerInstance[GateMode]):
     """Adopts connections from a channel's reading end, which has to be set before the proxy starts."""
 
     handovers: ClassVar[socket.socket]
     """The channel's reading end."""
     limits: ClassVar[OpenerLimits] = OpenerLimits()
+    turns: ClassVar[Turns] = Turns()
+    """Those of the proxy, in which clients are adopted as well."""
     counters: ClassVar[Counters | None] = None
     """Where it is counted who is turned away."""
 
@@ -81,7 +58,6 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         super().__init__(*given)
         self.clients: Final[Counter[str]] = Counter()
         """Connections that were handed over and have not ended, by client as limits know it."""
-        self._turns: Final = Turns()
         self._serving: Final[set[asyncio.Task[None]]] = set()
         self._takes = False
 
@@ -134,7 +110,7 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
                 self.counters.at_limit += 1
             return
         self.clients[who] += 1
-        self._turns.add(who, partial(self._begin, handover, client, who))
+        self.turns.add(who, partial(self._begin, handover, client, who))
 
     def _begin(self, handover: Handover, client: socket.socket, who: str) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(handover, client))
@@ -162,9 +138,7 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         if writer.get_extra_info("peername") is None:  # gone already
             writer.close()
             return
-        who = client_key(handover.arrival.client.ip)
-        turn, begun = partial(self._turns.turn, who), bool(handover.received)
-        handler = FairHandler(turn, ctx.master, reader, writer, ctx.options, self.mode, has_turn=begun)
+        handler = mode_servers.ProxyConnectionHandler(ctx.master, reader, writer, ctx.options, self.mode)
         context = handler.layer.context
         if writer.get_extra_info("peername")[0] != handover.arrival.client.ip:  # a load balancer's
             handler.client.peername = handover.arrival.client.ip, handover.arrival.client.port or 0
@@ -172,7 +146,7 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         if destination is not None:
             context.server.address = (destination.ip, destination.port or 443)
         handler.layer = _top_layer(handover, context)
-        self.handed[context.client.id] = replace(handover, received=b"")
+        self.handed[context.client.id] = replace(handover, received=handover.received[:1])  # that something came
         try:
             with self.manager.register_connection(context.client.id, handler):
                 await handler.handle_client()

@@ -171,6 +171,7 @@ UNFINISHED: Final = "unfinished"
 CUT: Final = "cut"
 WRONG_PASSWORD: Final = "wrong-password"
 AT_LIMIT: Final = "refused-at-limit"
+STREAM_DROPPED: Final = "stream-dropped"
 HANDED_OVER: Final = "handed-over"
 NOT_HANDED_OVER: Final = "not-handed-over"
 RECORDS_DROPPED: Final = "records-dropped"
@@ -238,6 +239,8 @@ class Counters:
 
     at_limit = _Single(AT_LIMIT)
     """Connections turned away because there were too many, of all clients or of one."""
+    streams_dropped = _Single(STREAM_DROPPED)
+    """Streams of HTTP/2 that clients reset before anything was made of them."""
     loops = _Single(LOOP)
     """Connections refused because they came from this very proxy, or would have led to it or its own machine."""
     timeouts = _Single(TIMEOUT)

@@ -49,6 +49,10 @@ class OpenerLimits:
     """Octets that wait so in all connections of a client."""
     unread: int = 64 << 20
     """Octets that wait so in all clients' connections."""
+    resets: float = 400
+    """Streams of HTTP/2 that a client may reset at once, in all its connections (RFC 9113 §10.5)."""
+    resets_per_second: float = 20
+    """Those that it may reset in the long run. A browser resets what a page that is left still loads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from tokgate.mitm.hooks.http import HttpHooks
 from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks
 from tokgate.mitm.hooks.server import ServerHooks
 from tokgate.mitm.hooks.traffic import Traffic
+from tokgate.mitm.hooks.turns import TurnHooks
 
 
 def hooks(traffic: Traffic) -> tuple[object, ...]:
-    """The addons in the order in which they are asked: authentication, explicit targets, then decisions."""
+    """The addons in the order in which they are asked: turns, authentication, explicit targets, then decisions."""
     deciding = ConnectionHooks(traffic), HttpHooks(traffic), ServerHooks(traffic)
-    return ProxyAuthHooks(traffic), ExplicitTargetHooks(traffic), *deciding
+    return TurnHooks(traffic), ProxyAuthHooks(traffic), ExplicitTargetHooks(traffic), *deciding

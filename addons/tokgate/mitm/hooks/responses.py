@@ -1,11 +1,15 @@
 """Answers of our own to requests that don't pass: the block page, 400, and what else a hook answers with."""
 
 from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
 from mitmproxy.http import HTTPFlow, Response
 
 from tokgate.block_page import render
-from tokgate.block_page.notice import notice_of
+from tokgate.block_page.language import choose_language
+from tokgate.block_page.notice import Notice, notice_of
+from tokgate.block_page.render import RenderedResponse, choose_format
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.hooks.traffic import Traffic
@@ -14,6 +18,9 @@ from tokgate.policy.observation import Stage
 from tokgate.traffic.admission import Admission
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.refusal_texts import explanation
+
+_EVENT: Final = "00000000-0000-4000-8000-746f6b676174"
+"""Stands in a page that is kept for the id of a record."""
 
 
 def answer(flow: HTTPFlow, connection: ClientConnection, response: Response | None) -> None:
@@ -66,8 +73,20 @@ def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admis
     stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
-    page = render.compose(replace(notice, event=stamp.id), accept=kind, accept_language=languages)
+    page = page_of(notice, stamp.id, kind, languages)
     answer(flow, connection, Response.make(page.status, page.body, dict(page.headers)))
+
+
+def page_of(notice: Notice, event: str, accept: str | None, languages: str | None) -> RenderedResponse:
+    """A refusal's page with the id of its record; pages that say the same are made once."""
+    page = _page(notice, choose_format(accept), choose_language(languages))
+    headers = {name: value.replace(_EVENT, event) for name, value in page.headers.items()}
+    return RenderedResponse(page.status, headers, page.body.replace(_EVENT.encode(), event.encode()))
+
+
+@lru_cache(maxsize=256)
+def _page(notice: Notice, accept: str, language: str) -> RenderedResponse:
+    return render.compose(replace(notice, event=_EVENT), accept=accept, accept_language=language)
 
 
 def _mark(flow: HTTPFlow, ruling: Ruling) -> None:

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from mitmproxy.proxy.server import ConnectionHandler
 
-from tokgate.mitm.client_connection import ClientConnections
+from tokgate.mitm.client_connection import ClientConnections, Resets
+from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.warnings import Warnings
 from tokgate.mitm.layers.egress import Egress
+from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
@@ -40,7 +42,9 @@ class Traffic:
         """`enforcer` and `context` are set once the options are known."""
         self._enforcer: Enforcer | None = None
         self.context = ProxyContext()
-        self.connections: Final = ClientConnections()
+        self.connections: Final = ClientConnections(Resets(self._dropped))
+        self.turns: Final = Turns()
+        GateInstance.turns = self.turns
         self.warnings: Final = Warnings()
         self.egress: Final = Egress(self._snapshot)
         self.certificates = OriginCertificates(connect=self.egress.connect)
@@ -87,6 +91,10 @@ class Traffic:
             return False
         self.enforcer.counters.loops += 1
         return True
+
+    def _dropped(self, streams: int) -> None:
+        if self.is_configured:
+            self.enforcer.counters.streams_dropped += streams
 
     def _snapshot(self) -> Snapshot | None:
         return None if self._enforcer is None else self._enforcer.snapshot

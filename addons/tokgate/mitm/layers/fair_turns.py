@@ -8,9 +8,12 @@ does not tell whether a loop has work, so that a turn can't end with its own.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
+
+from mitmproxy.connection import Connection
+from mitmproxy.proxy.server import ConnectionHandler
 
 LENGTH: Final = 16
 """Iterations of the loop that a turn lasts."""
@@ -26,18 +29,19 @@ class Turns:
         self._iterations = 0
         """Those that the turn has lasted."""
 
-    def add(self, client: str, work: Callable[[], object]) -> None:
-        """Have work done in the client's turn, in the order in which it was added. It must not raise."""
-        self._waiting.setdefault(client, deque()).append(work)
+    def add(self, client: str, work: Callable[[], object], *, first: bool = False) -> None:
+        """Have work done in the client's turn, in the order in which it was added; or `first`. It must not raise."""
+        works = self._waiting.setdefault(client, deque())
+        works.appendleft(work) if first else works.append(work)
         if not self._running:
             self._running = True
             self._iterations = LENGTH
             asyncio.get_running_loop().call_soon(self._next)
 
-    async def turn(self, client: str) -> None:
+    async def turn(self, client: str, *, first: bool = False) -> None:
         """Wait for the client's turn, in which the caller then is."""
         come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.add(client, partial(_wake, come))
+        self.add(client, partial(_wake, come), first=first)
         await come
 
     def _next(self) -> None:
@@ -64,3 +68,27 @@ class Turns:
 def _wake(come: asyncio.Future[None]) -> None:
     if not come.done():  # who waited was cancelled
         come.set_result(None)
+
+
+def take_turns(handler: ConnectionHandler, turn: Callable[[], Awaitable[None]], *, has_turn: bool) -> None:
+    """Have a handler of mitmproxy's take in what either side sends in its client's turn.
+
+    `has_turn`: something has been received, and what is read first belongs to the turn that there is.
+    """
+    carry = handler.handle_connection
+
+    async def read_in_turn(read: Callable[[int], Awaitable[bytes]], size: int = -1) -> bytes:
+        nonlocal has_turn
+        data = await read(size)
+        if not has_turn:
+            await turn()
+        has_turn = False
+        return data
+
+    async def handle_connection(connection: Connection) -> None:
+        stream = handler.transports[connection].reader
+        if isinstance(stream, asyncio.StreamReader):
+            stream.read = partial(read_in_turn, stream.read)  # type: ignore[method-assign]
+        await carry(connection)
+
+    handler.handle_connection = handle_connection  # type: ignore[method-assign]

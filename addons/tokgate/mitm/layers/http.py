@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
+    RequestProtocolError,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -32,6 +33,8 @@ from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Serve
 from tokgate.mitm.layers.passthrough import RefusalLayer
 from tokgate.traffic.limits import Limits
 
+GONE: Final = "tokgate-gone"
+"""In a flow's metadata, once its client has reset the stream while a hook was asked."""
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
 )
@@ -57,6 +60,12 @@ class HttpStream(http.HttpStream):
 
     _expecting: tuple[tuple[bytes, bytes], ...] | None = None
     """The fields of a request that expects a 100, if its server is to say whether it wants the body."""
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; hooks can tell that nobody waits for their answer."""
+        if isinstance(event, RequestProtocolError) and self._paused and hasattr(self, "flow"):
+            self.flow.metadata[GONE] = True
+        yield from super().handle_event(event)
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """As mitmproxy's, which says 100 itself: not where the body passes as it comes (RFC 9110 §10.1.1).
@@ -124,7 +133,7 @@ class HttpConnectionLayer(layer.Layer):
         self._cut: Connection | None = None
         """This side sent more than may wait; what else it sends is thrown away until it notices."""
         context.layers.remove(self)
-        self._http: HttpLayer | None = Talk(context, mode)
+        self._http: HttpLayer | None = Talk(context, mode, connection)
         self._inner: layer.Layer = self._http
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -210,7 +219,11 @@ class HttpConnectionLayer(layer.Layer):
         for end, its_layer in list(talk.connections.items()):
             talker = _talker(talk, end)
             has_room = server_has_room if end is self.context.client else client_has_room
-            if isinstance(talker, Http1Connection) and talker.stream_id is not None and not has_room(talker.stream_id):
+            if isinstance(talker, Http1Connection):
+                waits = talker.stream_id is not None and not has_room(talker.stream_id)
+            else:
+                waits = isinstance(talker, Http2Server) and talker.is_behind
+            if waits:
                 held.add(end)
             elif isinstance(talker, Http2Server | Http2Client) and talker.h2_conn.waits:
                 yield from talk.event_to_child(its_layer, MayGoOn(has_room))
@@ -279,11 +292,16 @@ class HttpClient(http.HttpClient):
 class Talk(HttpLayer):
     """mitmproxy's HTTP layer, with our classes for connections and streams in the place of those that it makes."""
 
+    def __init__(self, context: Context, mode: HTTPMode, connection: ClientConnection) -> None:
+        super().__init__(context, mode)
+        self._connection: Final = connection
+
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         client, server = self.context.client, self.context.server
         if isinstance(event, events.Start):
-            kind = Http2Server if client.alpn == b"h2" else Http1Server
-            self.connections.setdefault(client, kind(self.context.fork()))
+            fork = self.context.fork()
+            talker = Http2Server(fork, self._connection) if client.alpn == b"h2" else Http1Server(fork)
+            self.connections.setdefault(client, talker)
         elif isinstance(event, events.DataReceived) and event.connection == server and server not in self.connections:
             self.connections[server] = _client_of(self.context.fork())
             yield from self.event_to_child(self.connections[server], events.Start())

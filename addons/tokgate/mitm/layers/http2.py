@@ -8,7 +8,8 @@ for our connections.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Buffer, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -17,7 +18,7 @@ import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Client, Connection
 from mitmproxy.http import Response
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -27,6 +28,7 @@ from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
+from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.layers.http1 import PLACE, readable
 
 STREAM_WINDOW: Final = 1 << 20
@@ -35,6 +37,11 @@ CONNECTION_WINDOW: Final = 16 << 20
 """The same of all streams of a connection."""
 _WAITING: Final = STREAM_WINDOW // 4
 """Octets of a stream that wait for the other side, from which on its sender's window stays as it is."""
+AT_ONCE: Final = 32
+"""Frames of a client that are read in a turn: nobody can stop hyper-h2 before it has read all that it is given."""
+_PREFACE: Final = 24
+"""Octets before the first frame of a client (RFC 9113 §3.4)."""
+_FRAME_HEAD: Final = 9
 _LEAVING: Final[WeakSet[Connection]] = WeakSet()
 """Connections to servers that take no more requests on them."""
 
@@ -60,6 +67,42 @@ class _ServerLeaves(h2.events.Event):
         self.last_stream_id: Final = last_stream_id
 
 
+@dataclass
+class FramesTurnHook(commands.StartHook):
+    """More frames of a client have come than are read in a turn."""
+
+    data: Client
+
+
+class Frames:
+    """Cuts what a client sends into pieces of a few frames, whatever is in them (RFC 9113 §4.1)."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        """The beginning of a frame whose length has not come whole."""
+        self._left = _PREFACE
+        """Octets until the next frame begins."""
+
+    def cut(self, data: bytes) -> Iterator[bytes]:
+        at = begun = frames = 0
+        while at < len(data):
+            passed = min(self._left, len(data) - at)
+            self._left -= passed
+            at += passed
+            if self._left or at == len(data):
+                break
+            if frames == AT_ONCE:
+                yield data[begun:at]
+                begun, frames = at, 0
+            came = data[at : at + _FRAME_HEAD - len(self._head)]
+            self._head += came
+            at += len(came)
+            if len(self._head) == _FRAME_HEAD:
+                self._left, frames = int.from_bytes(self._head[:3]), frames + 1
+                self._head.clear()
+        yield data[begun:]
+
+
 class FlowControl(BufferedH2Connection):
     """mitmproxy's state of a connection, with windows that open as the other side takes what came."""
 
@@ -69,14 +112,30 @@ class FlowControl(BufferedH2Connection):
         self.local_settings.acknowledge()
         self._owed: Final[Counter[int]] = Counter()
         """Octets by stream that came and were not acknowledged yet."""
+        self.reset = self.dropped = 0
+        """Streams that the peer has reset of late, and those of them of which nobody has heard."""
 
     def initiate_connection(self) -> None:
         h2.connection.H2Connection.initiate_connection(self)
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
 
     def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
-        """Only note it: `acknowledge` does it."""
+        """Note it only: `acknowledge` does it."""
         self._owed[stream_id] += acknowledged_size
+
+    def receive_data(self, data: Buffer) -> list[h2.events.Event]:
+        """As mitmproxy's, without the streams that begin and are reset in it: nobody has to hear of them."""
+        events: list[h2.events.Event] = super().receive_data(data)
+        reset = {each.stream_id for each in events if isinstance(each, h2.events.StreamReset)}
+        self.reset += len(reset)
+        gone = reset & {each.stream_id for each in events if isinstance(each, h2.events.RequestReceived)}
+        if not gone:
+            return events
+        self.dropped += len(gone)
+        for each in events:
+            if isinstance(each, h2.events.DataReceived) and each.stream_id in gone:
+                super().acknowledge_received_data(each.flow_controlled_length, each.stream_id)
+        return [each for each in events if getattr(each, "stream_id", None) not in gone]
 
     @property
     def waits(self) -> bool:
@@ -103,13 +162,17 @@ class MayGoOn(HttpEvent):
 
 
 class Http2Server(original.Http2Server):
-    """mitmproxy's HTTP/2 server side; tells clients what was not taken up."""
+    """mitmproxy's HTTP/2 server side; tells clients what was not taken up, and ends those that reset rapidly."""
 
     h2_conn: FlowControl
+    is_behind = False
+    """Frames that have come wait for the client's turn."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, connection: ClientConnection) -> None:
         super().__init__(context)
         self.h2_conn = FlowControl(self.h2_conf)
+        self._connection: Final = connection
+        self._frames: Final = Frames()
 
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
         """As mitmproxy's, with the authority as it was sent."""
@@ -138,8 +201,29 @@ class Http2Server(original.Http2Server):
         elif isinstance(event, MayGoOn):
             if opened := self.h2_conn.acknowledge(event.has_room):
                 yield commands.SendData(self.conn, opened)
+        elif isinstance(event, events.DataReceived):
+            for number, piece in enumerate(self._frames.cut(event.data)):
+                if number:
+                    self.is_behind = True
+                    yield FramesTurnHook(self.context.client)
+                    self.is_behind = False
+                if self._handle_event == self.done:
+                    return
+                yield from super()._handle_event(events.DataReceived(self.conn, piece))
+                yield from self._count_resets()
         else:
             yield from super()._handle_event(event)
+
+    def _count_resets(self) -> layer.CommandGenerator[None]:
+        """End the connection of a client that has reset too many streams, of all its connections."""
+        resets, counted = self._connection.resets, self.h2_conn
+        if not counted.reset:
+            return
+        reset, dropped, counted.reset, counted.dropped = counted.reset, counted.dropped, 0, 0
+        if dropped:
+            resets.dropped(dropped)
+        if not resets.allow(self._connection.client.ip, reset) and self._handle_event != self.done:
+            yield from self.protocol_error("too many streams were reset", ErrorCodes.ENHANCE_YOUR_CALM)
 
 
 class Http2Client(original.Http2Client):

@@ -245,6 +245,8 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _counter("given_up", "Connections that ended before any decision: at a limit, on their way back here, silent, or "
              "with no opener to take them.", _refused_early, "why"),
     _counter("cut", "Connections that were ended because a ban began.", _counted("cut")),
+    _counter("streams_dropped", "HTTP/2 streams that clients reset before anything was made of them.",
+             _counted("stream-dropped")),
     _counter("wrong_passwords", "Sign-ins to the proxy with a wrong password.", _counted("wrong-password")),
     _counter("handed_over", "Connections that gates gave to openers.", _counted("handed-over")),
     # destinations
