@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,14 @@ def test_two_phones_at_once(lab: Lab, origin: Origin, tunnel: PhoneGateway, runn
             answer = dns.query.receive_udp(asking, None)[0]
         assert [each.rdtype for each in answer.answer] == [dns.rdatatype.A]
         assert ("www.example.org", "A") in resolver.asked
+
+        # What phones send each other bears their own addresses, by which bans and the log know them.
+        place = (f"{PREFIX[4]}3", 2222)
+        with lab.guest.inside(lambda: socket.create_server(place)) as server, lab.client.connect(*place, 20):
+            server.settimeout(20)
+            accepted, (host, _) = server.accept()
+            accepted.close()
+        assert host == f"{PREFIX[4]}2"
 
         lost, octets = in_parallel(origin, lab.client, lab.guest)
         assert (lost, octets) == ([], [LARGE] * 2 * DOWNLOADS)

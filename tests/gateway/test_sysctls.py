@@ -1,5 +1,6 @@
 """Early demultiplexing: off where TPROXY brings clients to gates, and no obstacle where it can't be changed."""
 
+import json
 import os
 import shutil
 import socket
@@ -109,3 +110,13 @@ def test_where_it_can_not_be_changed(
     assert namespace.inside(lambda: kernel.limits) == (() if name == EARLY_DEMUX else (limit,))
     assert namespace.inside(kernel.down) == {}
     assert namespace.inside(lambda: sysctls.read(EARLY_DEMUX)) == "0"
+
+
+def test_settings_of_an_earlier_start(namespace: Namespace, tmp_path: Path) -> None:
+    """What a machine had before its power went is no setting of now: who set it since keeps it."""
+    kernel = Kernel(TableOptions(), tmp_path / "gateway.json")
+    namespace.inside(lambda: kernel.up(rules(kernel.options, "192.0.2.0/24")))
+    kept = json.loads(kernel.state.read_text())
+    kernel.state.write_text(json.dumps(kept | {"holds_for": ["another start", kept["holds_for"][1]]}))
+    assert namespace.inside(kernel.down) == {}
+    assert namespace.inside(lambda: sysctls.read("net.ipv4.ip_forward")) == "1"
