@@ -14,7 +14,7 @@ import pytest
 from labs.gate_lab import until
 from labs.records import Monotonic
 from labs.waiting import DEADLINE
-from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
+from tokgate.accounts import AccountsError, UnusablePasswordError
 from tokgate.accounts.auth_cache import (
     AWAY,
     COMPLAIN_EVERY,
@@ -410,7 +410,7 @@ def test_passwords_go_over_tls(url: str, ssl: bool, plain: bool) -> None:
     """By LDAPS or StartTLS with a checked certificate; in the clear only where nothing leaves this machine."""
     accounts = LdapAccounts(Directory(url=url, base=PEOPLE))
     assert accounts._server.ssl is ssl
-    assert accounts._plain is plain
+    assert accounts.on_loopback is plain
     assert accounts._server.tls.validate is not None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
+from tokgate.accounts import AccountsError, UnusablePasswordError
 from tokgate.accounts.htpasswd import MOST_NAMED, FileAccounts, Htpasswd, read_groups, read_passwords
 
 COST = 5

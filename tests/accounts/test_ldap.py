@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
+from tokgate.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.settings import Directory
 from tokgate.wire.proxy_request import Credentials
 

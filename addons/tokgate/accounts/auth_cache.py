@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tokgate.accounts.accounts import Accounts, AccountsError, UnusablePasswordError
+from tokgate.accounts import Accounts, AccountsError, UnusablePasswordError
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.wire.proxy_request import Credentials

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 
 import bcrypt
 
-from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
+from tokgate.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.membership import Identity, folded
 from tokgate.wire.proxy_request import Credentials
 
@@ -123,7 +123,8 @@ class FileAccounts:
             ("not kept with bcrypt (htpasswd -B) is the password of", passwords.unusable),
         ):
             if names:
-                yield f"{said}: {_some(sorted(names))}"
+                more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+                yield f"{said}: {', '.join(sorted(names)[:MOST_NAMED])}{more}"
 
     def _groups_of_users(self) -> Mapping[str, frozenset[str]]:
         return {} if self._group_reader is None else self._group_reader.read()
@@ -144,18 +145,15 @@ class _Rereader[T]:
         with self._lock:
             state = _stat(self._path)
             if self._last is None or self._last[0] != state:
-                self._last = state, self._parsed()
+                try:
+                    self._last = state, self._parse(self._path.read_text("utf-8-sig"))
+                except UnicodeDecodeError:
+                    raise AccountsError(f"{self._path} is not in UTF-8") from None
+                except ValueError as error:
+                    raise AccountsError(f"{self._path}:{error}") from None
+                except OSError as error:
+                    raise AccountsError(f"{self._path}: {error.strerror}") from None
             return self._last[1]
-
-    def _parsed(self) -> T:
-        try:
-            return self._parse(self._path.read_text("utf-8-sig"))
-        except UnicodeDecodeError:
-            raise AccountsError(f"{self._path} is not in UTF-8") from None
-        except ValueError as error:
-            raise AccountsError(f"{self._path}:{error}") from None
-        except OSError as error:
-            raise AccountsError(f"{self._path}: {error.strerror}") from None
 
 
 def _stat(path: Path | None) -> tuple[int, int, int, int] | None:
@@ -166,11 +164,6 @@ def _stat(path: Path | None) -> tuple[int, int, int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def read_passwords(text: str, *, only_bcrypt: bool = False) -> Passwords:

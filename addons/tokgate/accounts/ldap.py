@@ -14,7 +14,7 @@ from ldap3.core.exceptions import LDAPBindError, LDAPException, LDAPInvalidCrede
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
 
-from tokgate.accounts.accounts import AccountsError, UnusablePasswordError
+from tokgate.accounts import AccountsError, UnusablePasswordError
 from tokgate.policy.membership import Identity
 from tokgate.policy.settings import Directory
 from tokgate.wire.proxy_request import Credentials
@@ -36,11 +36,20 @@ class LdapAccounts:
         """Nothing is read or connected yet; each check opens its own connections."""
         self._directory: Final = directory
         self._strategy: Final = strategy
-        self._plain: Final = _on_loopback(directory)
+        host = urlsplit(directory.url).hostname or ""
+        self.on_loopback: Final = re.fullmatch(r"localhost|::1|127\.\d+\.\d+\.\d+", host) is not None
 
     @cached_property
     def _server(self) -> ldap3.Server:
-        return _server(self._directory)
+        url = urlsplit(self._directory.url)
+        return ldap3.Server(
+            url.hostname or "",
+            port=url.port,
+            use_ssl=url.scheme == "ldaps",
+            tls=ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=self._directory.authorities),
+            get_info=ldap3.NONE,
+            connect_timeout=PATIENCE,
+        )
 
     def state(self) -> object:
         """None: a directory does not notify of changes. Cached results expire."""
@@ -110,7 +119,7 @@ class LdapAccounts:
         )
         try:
             connection.open(read_server_info=False)
-            if not (self._server.ssl or self._plain):
+            if not self._server.ssl and not self.on_loopback:
                 connection.start_tls(read_server_info=False)
             if not connection.bind(read_server_info=False):
                 raise LDAPBindError(str(connection.last_error))
@@ -124,24 +133,6 @@ class LdapAccounts:
     def _password(self) -> bytes | None:
         path = self._directory.password
         return None if path is None else Path(path).read_bytes().removesuffix(b"\n").removesuffix(b"\r")
-
-
-def _server(directory: Directory) -> ldap3.Server:
-    url = urlsplit(directory.url)
-    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=directory.authorities)
-    return ldap3.Server(
-        url.hostname or "",
-        port=url.port,
-        use_ssl=url.scheme == "ldaps",
-        tls=tls,
-        get_info=ldap3.NONE,
-        connect_timeout=PATIENCE,
-    )
-
-
-def _on_loopback(directory: Directory) -> bool:
-    host = urlsplit(directory.url).hostname or ""
-    return host in ("localhost", "::1") or re.fullmatch(r"127\.\d+\.\d+\.\d+", host) is not None
 
 
 def _texts(value: Any) -> list[str]:

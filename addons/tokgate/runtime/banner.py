@@ -7,7 +7,7 @@ from collections.abc import Buffer, Iterator
 
 from whenever import Instant
 
-from tokgate.accounts.accounts import AccountsError
+from tokgate.accounts import AccountsError
 from tokgate.accounts.auth_cache import accounts_of
 from tokgate.blocklog.records.record import counted
 from tokgate.policy.decision import Phase

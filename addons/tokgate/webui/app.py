@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tokgate.accounts.accounts import AccountsError
+from tokgate.accounts import AccountsError
 from tokgate.analytics.sources import LogError
 from tokgate.webui.auth.audit_log import NotRecorded
 from tokgate.webui.auth.auth import LinkAuthenticator

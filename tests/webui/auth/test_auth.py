@@ -15,7 +15,7 @@ from anyio import to_thread
 from labs.records import Monotonic
 from labs.review_page import COOKIE, OpenPage, Page
 from labs.samples import NOON, OBSERVER
-from tokgate.accounts.accounts import AccountsError
+from tokgate.accounts import AccountsError
 from tokgate.accounts.htpasswd import Htpasswd
 from tokgate.webui.auth import sign_in_views
 from tokgate.webui.auth.audit_log import AuditLog

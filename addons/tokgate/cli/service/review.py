@@ -174,7 +174,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
-    from tokgate.accounts.accounts import AccountsError
+    from tokgate.accounts import AccountsError
     from tokgate.accounts.htpasswd import Htpasswd
     from tokgate.webui.auth.auth import HeaderAuthenticator, LinkAuthenticator, PasswordAuthenticator
     from tokgate.webui.auth.sessions import Sessions
