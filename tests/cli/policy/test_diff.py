@@ -11,6 +11,7 @@ from labs.command_line import POLICY, Command
 from labs.samples import judged, seen, stamp
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.cli.policy import simulate
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Signal
@@ -239,21 +240,24 @@ def test_text_of_traffic(new: Path, tokgate: Command, tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("", "not JSON"),
-        ("[]", "not an object with `client` and `host`"),
-        ('{"client": "192.0.2.1"}', "not an object with `client` and `host`"),
-        ('{"client": 1, "host": "a.example", "at": "2023-03-07T12:00Z"}', "`client` and `host` must be text"),
+        ("[]", "not an object"),
+        ('{"client": "192.0.2.1"}', "`host` or `url` is missing"),
+        ('{"client": 1, "host": "a.example", "at": "2023-03-07T12:00Z"}', "`client` is not text"),
         ('{"client": "192.0.2.1", "host": "a.example"}', "neither the flow nor --at says when"),
         ('{"client": "192.0.2.1", "host": "a.example", "at": "noon"}', "'noon' is no time: use 2023-03-10T00:00:00Z"),
     ],
 )
-def test_lines_that_are_no_flow(new: Path, tokgate: Command, tmp_path: Path, line: str, said: str) -> None:
-    """Each is told with its place and what is wrong with it; the others are replayed."""
+def test_lines_that_are_no_flow(
+    new: Path, tokgate: Command, tmp_path: Path, line: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told with its place, however the file is read, and what is wrong with it; the others are replayed."""
+    monkeypatch.setattr(simulate, "CHUNK", 90)
     good = '{"client": "192.0.2.7", "host": "clips.example.org", "at": "2023-03-07T12:00Z"}'
     file = tmp_path / "flows"
-    file.write_text(f"{good}\n{line}\n{good}\n")
+    file.write_text(f"{good}\n{good}\n{line}\n{good}\n")
     outcome = tokgate("diff", "policies", "new", "--flows", str(file), *YEAR)
-    assert "Traffic: 2 events" in outcome.out
-    assert f"tokgate: {file}:2: {said}" in outcome.err
+    assert "Traffic: 3 events" in outcome.out
+    assert f"tokgate: {file}:3: {said}" in outcome.err
 
 
 def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:

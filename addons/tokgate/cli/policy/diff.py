@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +13,12 @@ from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Junk
 from tokgate.cli.arguments import common_zone, settle, time_argument, whole_number
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.decision_query import zone_of
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import tell_of
 from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.differences import Differences, compare, document, text
-from tokgate.cli.policy.replay import Flow, Replay, read_flows, read_log
+from tokgate.cli.policy.replay import Replay, read_flows, read_log
+from tokgate.cli.policy.simulate import QueryReader
 from tokgate.cli.policy_source import SOURCE, open_source
 from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, visible, wants_color
 from tokgate.policy.schedule import Span
@@ -40,8 +40,8 @@ OLD and NEW are folders or files, or REV:DIR for a folder in a git revision (DIR
 Without --log and --flows the policies are compared by themselves: which service changes its verdict in which network,
 from when until when (a client in several networks gets the strictest of them); who becomes or ceases to be exempt; what
 each definition says more (+) or less (-). With --log and --flows traffic is decided by both policies as well. Flows
-are lines with `client` and `host`, and where wanted `at` and `url`, as `tokgate simulate` takes them. The block log
-names no allowed traffic, so it can show what becomes allowed, not what becomes blocked: that takes flows.
+are lines as `tokgate simulate` takes them, with `at` unless --at is given. The block log names no allowed traffic, so
+it can show what becomes allowed, not what becomes blocked: that takes flows.
 
 The exit code is 0 whether or not anything differs, unless --exit-code is given."""
 
@@ -118,20 +118,13 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
             if known and total:
                 show(min(done, total), total)
 
-        def zone(client: str) -> str:
-            return zone_of(new, new.membership(client))
-
-        _feed(replay, read_log(logs, opener_of(logs), progress))
-        _feed(replay, read_flows(options.flows, at, zone, progress))
+        reader = QueryReader(new, at, live=False)
+        for flow in chain(read_log(logs, opener_of(logs), progress), read_flows(options.flows, reader, progress)):
+            if isinstance(flow, Junk):
+                replay.pass_over(flow)
+            else:
+                replay.add(flow)
     return replay
-
-
-def _feed(replay: Replay, flows: Iterable[Flow | Junk]) -> None:
-    for flow in flows:
-        if isinstance(flow, Junk):
-            replay.pass_over(flow)
-        else:
-            replay.add(flow)
 
 
 def _tell(differences: Differences, replay: Replay | None) -> None:

@@ -4,24 +4,20 @@ Differences are counted by network, client and name, with examples. Memory is bo
 and examples.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from io import BufferedIOBase
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from whenever import Instant
 
 from tokgate.blocklog.read.reader import Junk, OpenLog, read
 from tokgate.blocklog.read.replay_query import is_traffic, recorded
-from tokgate.cli.arguments import moment_or_now, settle
-from tokgate.cli.decision_query import DecisionQuery
-from tokgate.cli.policy.simulate import IDENTITY, MAX_LINE, batches, opened, read_identity
+from tokgate.cli.policy.simulate import MAX_LINE, InvalidQuery, QueryReader, batches, opened
 from tokgate.policy.analysis.comparison import differs
 from tokgate.policy.decide import Sighting, decide, decide_signals
-from tokgate.policy.decision import Decision, Signal, Verdict
+from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.membership import Identity
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import DomainName, normalise
@@ -41,10 +37,6 @@ class Flow:
     count: int = 1
     version: str | None = None
     identity: Identity | None = None
-
-
-class _NoFlow(ValueError):
-    """Valid JSON that is no flow; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,59 +145,21 @@ class Replay:
             effect.examples.append(Example(flow, at, before, after))
 
 
-def read_flows(
-    files: Iterable[str], at: Instant | None, zone: Callable[[str], str], progress: Progress
-) -> Iterator[Flow | Junk]:
-    """The flows in files (`-` is standard input) in order; Junk for each line that is no flow.
-
-    `at` is the instant of flows without one; wall times are in the `zone` of their client.
-    """
+def read_flows(files: Iterable[str], reader: QueryReader, progress: Progress) -> Iterator[Flow | Junk]:
+    """The flows in files (`-` is standard input) in order; Junk for each line that is no flow."""
     for file in files:
+        numbers = count(1)
         with opened(file) as source:
-            yield from _flows("standard input" if file == "-" else file, source, at, zone, progress)
-
-
-def _flows(
-    file: str, source: BufferedIOBase, at: Instant | None, zone: Callable[[str], str], progress: Progress
-) -> Iterator[Flow | Junk]:
-    number = 0
-    loads, moment = json.JSONDecoder().decode, lru_cache(maxsize=4096)(moment_or_now)
-    for lines in batches(source):
-        for line in lines:
-            number += 1
-            if line is None:
-                yield Junk(file, number, MAX_LINE, "a longer line is no flow")
-                continue
-            try:
-                asked: Any = loads(line.decode())
-                client, host = asked["client"], asked["host"]
-                url, when = asked.get("url"), asked.get("at")
-                settled = at if when is None else moment(when)
-                if not isinstance(settled, Instant):
-                    if settled is None:
-                        raise _NoFlow("neither the flow nor --at says when")
-                    settled = settle(settled, zone(client))
-                identity = None if asked.keys().isdisjoint(IDENTITY) else read_identity(asked)
-                yield Flow(client, settled, _sightings(client, host, url, settled), identity=identity)
-            except _NoFlow as error:
-                yield Junk(file, number, len(line), str(error))
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-                yield Junk(file, number, len(line), "not JSON")
-            except ValueError as error:
-                yield Junk(file, number, len(line), str(error))
-            except (TypeError, KeyError, AttributeError):
-                yield Junk(file, number, len(line), "not an object with `client` and `host`")
-        progress(sum(len(line) + 1 for line in lines if line is not None))
-
-
-def _sightings(client: object, host: object, url: object, at: Instant) -> tuple[Sighting, ...]:
-    if not isinstance(client, str) or not isinstance(host, str):
-        raise _NoFlow("`client` and `host` must be text")
-    if url is None:
-        return (Sighting(Signal.SNI, host),)
-    if not isinstance(url, str):
-        raise _NoFlow("`url` must be text")
-    return DecisionQuery(client, host, at, url).sightings
+            for lines in batches(source):
+                for line, number in zip(lines, numbers, strict=False):
+                    try:
+                        query = reader.read(line)
+                    except InvalidQuery as error:
+                        name = "standard input" if file == "-" else file
+                        yield Junk(name, number, MAX_LINE if line is None else len(line), str(error))
+                    else:
+                        yield Flow(query.client, query.at, query.sightings, identity=query.identity)
+                progress(sum(len(line) + 1 for line in lines if line is not None))
 
 
 def read_log(files: Iterable[Path], opener: OpenLog, progress: Progress) -> Iterator[Flow | Junk]:

@@ -55,41 +55,19 @@ class InvalidQuery(ValueError):
         self.client, self.host = client, host
 
 
-class Simulation:
-    """Answers lines, and counts invalid queries."""
+class QueryReader:
+    """Reads queries from lines of NDJSON."""
 
-    _TAILS: Final = 4096
-
-    def __init__(self, snapshot: Snapshot, at: Moment | None) -> None:
-        """`at` is the instant of lines without one; None means the time of reading."""
-        self.asked = self.invalid = self.failed = 0
-        self.told: list[str] = []
-        """The first lines that are no query, and why."""
+    def __init__(self, snapshot: Snapshot, at: Moment | None, *, live: bool) -> None:
+        """`at` is the instant of lines without one. Without it they are asked as they are read, where `live`."""
         self._snapshot: Final = snapshot
         self._at: Final = at
+        self._live: Final = live
         self._loads: Final = json.JSONDecoder(parse_constant=_no_constant).decode
-        self._dumps: Final = json.JSONEncoder(allow_nan=False).encode
-        self._moment: Final = lru_cache(maxsize=1024)(moment_or_now)
-        # Decisions are shared between queries that cannot be told apart, so most are put into words only once.
-        self._tails: dict[int, tuple[Decision, str]] = {}
+        self._moment: Final = lru_cache(maxsize=4096)(moment_or_now)
 
-    def answer(self, line: bytes | None) -> str:
-        """The answer to a line, with its newline."""
-        self.asked += 1
-        try:
-            query = self._query(line)
-        except InvalidQuery as invalid:
-            self.invalid += 1
-            if len(self.told) < _TOLD:
-                self.told.append(f"line {self.asked}: {invalid}")
-            client, host = self._echo(invalid.client), self._echo(invalid.host)
-            return f'{{"client": {client}, "host": {host}, "at": null, {_INVALID}\n'
-        head = f'{{"client": {self._dumps(query.client)}, "host": {self._dumps(query.host)}, "at": "{utc(query.at)}", '
-        if query.identity is not None:
-            head += f"{self._dumps(identified(query.identity))[1:-1]}, "
-        return f"{head}{self._tail(self._decide(query))}\n"
-
-    def _query(self, line: bytes | None) -> DecisionQuery:
+    def read(self, line: bytes | None) -> DecisionQuery:
+        """The query of a line; None is one that is too long. Raises InvalidQuery."""
         if line is None:
             raise InvalidQuery(f"longer than {MAX_LINE} bytes")
         try:
@@ -116,6 +94,8 @@ class Simulation:
     def _instant(self, client: str, identity: Identity | None, at: Any) -> Instant:
         if at is None:
             moment = self._at
+            if moment is None and not self._live:
+                raise ValueError("neither the flow nor --at says when")
             if moment is None:
                 return Instant.now()
         elif isinstance(at, str) and at != "now":
@@ -125,6 +105,39 @@ class Simulation:
         if isinstance(moment, Instant):
             return moment
         return settle(moment, zone_of(self._snapshot, member(self._snapshot, client, identity)))
+
+
+class Simulation:
+    """Answers lines, and counts invalid queries."""
+
+    _TAILS: Final = 4096
+
+    def __init__(self, snapshot: Snapshot, at: Moment | None) -> None:
+        """`at` is the instant of lines without one; None means the time of reading."""
+        self.asked = self.invalid = self.failed = 0
+        self.told: list[str] = []
+        """The first lines that are no query, and why."""
+        self._snapshot: Final = snapshot
+        self._reader: Final = QueryReader(snapshot, at, live=True)
+        self._dumps: Final = json.JSONEncoder(allow_nan=False).encode
+        # Decisions are shared between queries that cannot be told apart, so most are put into words only once.
+        self._tails: dict[int, tuple[Decision, str]] = {}
+
+    def answer(self, line: bytes | None) -> str:
+        """The answer to a line, with its newline."""
+        self.asked += 1
+        try:
+            query = self._reader.read(line)
+        except InvalidQuery as invalid:
+            self.invalid += 1
+            if len(self.told) < _TOLD:
+                self.told.append(f"line {self.asked}: {invalid}")
+            client, host = self._echo(invalid.client), self._echo(invalid.host)
+            return f'{{"client": {client}, "host": {host}, "at": null, {_INVALID}\n'
+        head = f'{{"client": {self._dumps(query.client)}, "host": {self._dumps(query.host)}, "at": "{utc(query.at)}", '
+        if query.identity is not None:
+            head += f"{self._dumps(identified(query.identity))[1:-1]}, "
+        return f"{head}{self._tail(self._decide(query))}\n"
 
     def _decide(self, query: DecisionQuery) -> Decision:
         try:
