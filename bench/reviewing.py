@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "addons"))
 
 from whenever import Instant
 
-from tokgate.analytics.index.index import Index
+from tokgate.analytics.index import Index
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.record import Stamp, encode, this_observer
 from tokgate.blocklog.records.traffic import traffic_record

@@ -22,7 +22,7 @@ from sigma.correlations import SigmaCorrelationRule
 from sigma.processing.pipeline import ProcessingPipeline
 from sigma.rule import SigmaRule
 
-from tokgate.analytics.export import elastic, sentinel
+from tokgate.analytics.export import stores
 from tokgate.analytics.export.clickhouse import clickhouse_schema
 from tokgate.blocklog.records.record import TRAFFIC, EventAction
 
@@ -71,11 +71,11 @@ _Dumper.add_representer(str, _text)
 def files() -> dict[str, str]:
     """Every generated file and its contents, by its path from here."""
     found = {
-        "elastic/mappings.json": elastic.template_text(),
+        "elastic/mappings.json": stores.elastic_template(),
         "elastic/rules.ndjson": _elastic_rules(),
         "clickhouse/schema.sql": clickhouse_schema(),
-        "sentinel/template.json": sentinel.template_text(),
-        "sentinel/transform.kql": sentinel.transformation() + "\n",
+        "sentinel/template.json": stores.sentinel_template(),
+        "sentinel/transform.kql": stores.transformation() + "\n",
         "sigma/pipelines/sentinel.yml": _sentinel_pipeline(),
         "splunk/default/savedsearches.conf": _splunk_searches(),
         "splunk/lookups/tokgate_severity.csv": _splunk_severities(),
@@ -178,13 +178,13 @@ def _elastic_rules() -> str:
 
 
 def _sentinel_pipeline() -> str:
-    mapping = dict(sorted(sentinel.field_names().items()))
+    mapping = dict(sorted(stores.field_names().items()))
     pipeline: dict[str, Any] = {
         "name": "tokgate in Microsoft Sentinel",
         "priority": 20,
         "transformations": [
             {"id": "names", "type": "field_name_mapping", "mapping": mapping},
-            {"id": "table", "type": "set_state", "key": "query_table", "val": sentinel.TABLE},
+            {"id": "table", "type": "set_state", "key": "query_table", "val": stores.TABLE},
         ],
     }
     comment = (
@@ -200,7 +200,7 @@ def _sentinel_rules() -> Iterator[tuple[str, str]]:
         single = SigmaCollection.from_dicts([next(yaml.safe_load_all(path.read_text(encoding="utf-8")))])
         (condition,) = KustoBackend(ProcessingPipeline.from_yaml(_sentinel_pipeline())).convert(single)
         condition = re.sub(r"=~ (true|false)\b", r"== \1", condition)  # the backend compares flags as if they were text
-        query = f"{sentinel.TABLE}\n| where {condition}\n"
+        query = f"{stores.TABLE}\n| where {condition}\n"
         if isinstance(rule, SigmaCorrelationRule):
             query += _counted(rule)
         span = _span(rule)
@@ -224,7 +224,7 @@ def _sentinel_rules() -> Iterator[tuple[str, str]]:
 
 def _counted(rule: SigmaCorrelationRule) -> str:
     """What the correlation counts, as KQL: the backend has no words for it."""
-    names = sentinel.field_names()
+    names = stores.field_names()
     groups = ", ".join(names[field] for field in rule.group_by or [])
     counted = "count()"
     if rule.type.name == "VALUE_COUNT":
@@ -238,7 +238,7 @@ def _counted(rule: SigmaCorrelationRule) -> str:
 
 def _entities(rule: SigmaRule | SigmaCorrelationRule) -> list[dict[str, Any]]:
     """Whom the alert is about: the client, or the gateway."""
-    grouped = [sentinel.field_names()[field] for field in getattr(rule, "group_by", None) or []]
+    grouped = [stores.field_names()[field] for field in getattr(rule, "group_by", None) or []]
     if grouped:
         named = [name for name in grouped if name in ("client", "gateway")]
     else:

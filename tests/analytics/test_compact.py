@@ -9,7 +9,7 @@ from labs.command_line import Command
 from labs.logs import WriteLog, refusal
 from tokgate.analytics import compact as compacting
 from tokgate.analytics.compact import compact, lines_of
-from tokgate.analytics.sources import LogError
+from tokgate.analytics.sql import LogError
 from tokgate.blocklog.paths import compacted
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.retention import expired

@@ -10,7 +10,8 @@ from tokgate.analytics import engine
 from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.compact import compact, one_pass
 from tokgate.analytics.engine import LogDatabase
-from tokgate.analytics.sources import LogError, whole_log
+from tokgate.analytics.sources import whole_log
+from tokgate.analytics.sql import LogError
 from tokgate.blocklog.read.reader import Filter
 
 HOSTILE = "x' OR 1=1; DROP VIEW events; --"
@@ -64,9 +65,9 @@ def test_a_filter_is_a_value_and_never_sql(log: Path, field: str) -> None:
     """Whatever stands in it, it only fails to match."""
     stated: dict[str, Any] = {field: HOSTILE}
     with LogDatabase([log], Filter(**stated)) as database:
-        assert database.one("SELECT count(*) FROM events") == (0,)
+        assert database.ask("SELECT count(*) FROM events") == [(0,)]
     with LogDatabase([log]) as database:
-        assert database.one("SELECT count(*) FROM events") == (2,)
+        assert database.ask("SELECT count(*) FROM events") == [(2,)]
 
 
 def test_filters_narrow_what_a_query_sees(log: Path) -> None:
@@ -80,17 +81,17 @@ def test_filters_narrow_what_a_query_sees(log: Path) -> None:
 def test_a_name_stands_for_what_is_below_it(log: Path, name: str, count: int) -> None:
     """Who asks for example.org is not shown notexample.org, which belongs to somebody else."""
     with LogDatabase([log], Filter(name=name)) as database:
-        assert database.one("SELECT count(*) FROM events") == (count,)
+        assert database.ask("SELECT count(*) FROM events") == [(count,)]
 
 
 def test_only_a_log_that_met_unreadable_lines_is_read_again_for_them(log: Path, write_log: WriteLog) -> None:
     """After a clean answer the file could as well be gone."""
     torn = write_log([refusal(), b"torn\n", b"{\n", refusal()], "torn.ndjson")
     with LogDatabase([torn]) as database:
-        assert database.one("SELECT count(*) FROM events WHERE client IS NOT NULL") == (2,)
+        assert database.ask("SELECT count(*) FROM events WHERE client IS NOT NULL") == [(2,)]
         assert database.unreadable_counts() == {str(torn): 2}
     with LogDatabase([log]) as database:
-        assert database.one("SELECT count(*) FROM events") == (2,)
+        assert database.ask("SELECT count(*) FROM events") == [(2,)]
         log.unlink()
         assert database.unreadable_counts() == {}
 
@@ -99,7 +100,7 @@ def test_unreadable_lines_of_a_compacted_log_are_counted(write_log: WriteLog) ->
     """Parquet says of each line whether it holds a record."""
     made = compact(write_log([refusal(), b"torn\n"], "block-20230310T110000.000000Z.ndjson"), remove=False).target
     with LogDatabase([made]) as database:
-        assert database.one("SELECT count(*) FROM events") == (1,)
+        assert database.ask("SELECT count(*) FROM events") == [(1,)]
         assert database.unreadable_counts() == {str(made): 1}
 
 
@@ -117,7 +118,7 @@ def test_nothing_is_left_behind(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     with LogDatabase([log]) as database:
-        assert database.one("SELECT count(*) FROM events") == (2,)
+        assert database.ask("SELECT count(*) FROM events") == [(2,)]
         assert len(list(temporary.iterdir())) == 1
     assert list(temporary.iterdir()) == []
     with pytest.raises(FileNotFoundError):
@@ -160,7 +161,7 @@ def test_ctrl_c_ends_a_long_query_and_cleans_up(log: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), LogDatabase([log]) as database:
-        database.one("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", progress=interrupted)
+        database.do("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", progress=interrupted)
     assert list(temporary.iterdir()) == []
 
 

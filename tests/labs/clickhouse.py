@@ -11,8 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from chdb.session import Session
 
-from tokgate.analytics.clickhouse.address import ServerAddress
-from tokgate.analytics.clickhouse.server import Server
+from tokgate.analytics.clickhouse_server import Server, ServerAddress
 from tokgate.analytics.export.clickhouse import clickhouse_schema, statements
 from tokgate.analytics.sql import QueryResult, Row
 

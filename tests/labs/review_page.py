@@ -13,15 +13,13 @@ from starlette.testclient import TestClient
 from labs.logs import refusal, repeats, write
 from labs.records import Monotonic
 from labs.samples import NOON, OBSERVER
-from tokgate.analytics.index import index as index_module
-from tokgate.analytics.index.index import Index
-from tokgate.analytics.report.ban_phases import BanPhases, PhaseSpan
+from tokgate.analytics import index as index_module
+from tokgate.analytics.index import Index
+from tokgate.analytics.report.bans import BanPhases, PhaseSpan
 from tokgate.blocklog.read.reader import Line
 from tokgate.webui.app import build
-from tokgate.webui.auth.audit_log import AuditLog
-from tokgate.webui.auth.auth import Authenticator, LinkAuthenticator
-from tokgate.webui.auth.client_address import IPNetwork
-from tokgate.webui.auth.sessions import Sessions
+from tokgate.webui.audit_log import AuditLog
+from tokgate.webui.auth import Authenticator, IPNetwork, LinkAuthenticator, Sessions
 from tokgate.webui.context import Site
 from tokgate.webui.explanation import Devices, Explanation
 from tokgate.webui.query_cache import QueryCache

@@ -16,7 +16,7 @@ import yaml
 from day import Gateway, Traffic
 
 from labs.vitals import HEALTHY, NOW, measured
-from tokgate.analytics.export.elastic import component_template
+from tokgate.analytics.export.stores import component_template
 from tokgate.blocklog.paths import with_rotated
 from tokgate.service.metrics.families import families
 from tokgate.service.metrics.http_server import complete

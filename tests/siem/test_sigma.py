@@ -14,7 +14,7 @@ from sigma.validators.core import validators
 
 from labs.examples import EXAMPLES
 from labs.sqlite import alerts
-from tokgate.analytics.export.elastic import component_template
+from tokgate.analytics.export.stores import component_template
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "siem" / "sigma"
 RULES = sorted(str(path.relative_to(FOLDER))[:-4] for path in FOLDER.glob("*/*.yml") if path.parent.name != "pipelines")

@@ -13,8 +13,8 @@ import yaml
 from kusto_query_language_parser.parse_tools.KqlLexer import KqlLexer
 from kusto_query_language_parser.parse_tools.KqlParser import KqlParser
 
-from tokgate.analytics.export import sentinel
-from tokgate.analytics.export.elastic import component_template
+from tokgate.analytics.export import stores
+from tokgate.analytics.export.stores import component_template
 from tokgate.blocklog.records.log_schema import log_schema
 from tokgate.blocklog.records.record import ECS_VERSION
 
@@ -71,7 +71,7 @@ def test_ecs_types(name: str) -> None:
 
 def test_the_transformation_is_one_that_is_allowed() -> None:
     """Azure Monitor has fewer functions than KQL: none but those that it lists are called."""
-    kql = sentinel.transformation()
+    kql = stores.transformation()
     assert set(re.findall(r"\b([a-z_]+)\(", kql)) | set(re.findall(r"^\| ([a-z]+)", kql, re.MULTILINE)) <= (
         TRANSFORMATIONS | {"where"}
     )

@@ -16,13 +16,12 @@ from labs.records import Monotonic
 from labs.review_page import COOKIE, NoPolicies, Page, numbered
 from labs.samples import NOON, OBSERVER
 from labs.waiting import DEADLINE
-from tokgate.analytics.index.index import Index
+from tokgate.analytics.index import Index
 from tokgate.blocklog.records.record import encode
 from tokgate.webui import live_view as module
 from tokgate.webui import queries
-from tokgate.webui.auth.audit_log import AuditLog
-from tokgate.webui.auth.auth import LinkAuthenticator
-from tokgate.webui.auth.sessions import IDLE, Sessions
+from tokgate.webui.audit_log import AuditLog
+from tokgate.webui.auth import IDLE, LinkAuthenticator, Sessions
 from tokgate.webui.context import Site
 from tokgate.webui.live_view import Live
 from tokgate.webui.query_cache import QueryCache

@@ -14,7 +14,6 @@ import pytest
 from labs.logs import refusal, write
 from labs.review_page import OpenPage, Page, numbered, sample
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
-from tokgate.analytics.report.wording import SIGNALS
 from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import started
@@ -22,8 +21,9 @@ from tokgate.blocklog.records.log_state import log_gap
 from tokgate.blocklog.records.record import EventAction, encode
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
-from tokgate.policy.decision import Reason, Signal
-from tokgate.webui import queries, words
+from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.webui import queries
+from tokgate.webui.context import CODES
 from tokgate.webui.log_query import PAGE_ROWS
 
 HOSTILE = (
@@ -227,9 +227,8 @@ def test_codes_are_words(page: Page) -> None:
     text = page.get("/lines").text
     assert re.search(r'title="Only tls-handshake-refused">TLS refused</a>', text)
     assert "TLS refused <code>tls-handshake-refused</code>" in text
-    assert not set(EventAction) - set(words.ACTIONS)
-    assert not set(Reason) - set(words.REASONS)
-    assert not set(Signal) - set(SIGNALS)
+    for facet, codes in (("verdict", Verdict), ("action", EventAction), ("signal", Signal), ("reason", Reason)):
+        assert set(CODES[facet]) == set(codes)
 
 
 def test_times_in_a_zone(page: Page) -> None:

@@ -208,3 +208,16 @@ def _sql_type(kind: Any) -> str:
     if isinstance(kind, str):
         return kind
     return f"STRUCT({', '.join(f'{quoted(key)} {_sql_type(inner)}' for key, inner in kind.items())})"
+
+
+SHOWN: Final = ("time", "events", "verdict", "action", "client", "name", "network", "ban", "signal")
+"""The columns that fit a terminal."""
+EVERY_COLUMN: Final = ", ".join(quoted(column.name) for column in COLUMNS)
+
+
+def listing(*, wide: bool, limit: int | None) -> str:
+    """SQL for the records. With a `limit` they are in order of time; without one, in the order of the files."""
+    columns = EVERY_COLUMN if wide else ", ".join(quoted(name) for name in SHOWN)
+    if limit is None:
+        return f"SELECT {columns} FROM events"
+    return f'SELECT {columns} FROM events ORDER BY "time" LIMIT {int(limit)}'

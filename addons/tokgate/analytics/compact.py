@@ -18,8 +18,7 @@ import duckdb
 
 from tokgate.analytics.columns import COLUMNS, READABLE, expression, structure
 from tokgate.analytics.engine import MEMORY, UNCLEAR, interruptible
-from tokgate.analytics.sources import LogError
-from tokgate.analytics.sql import literal, quoted
+from tokgate.analytics.sql import LogError, literal, quoted
 from tokgate.blocklog.atomic_file import replacing, take_rights, zstd
 from tokgate.blocklog.paths import PACKED, compacted
 from tokgate.blocklog.read.reader import MAX_LINE, open_log

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -13,9 +14,7 @@ from typing import Final, Self
 import duckdb
 
 from tokgate.analytics.columns import COLUMNS, READABLE, Column, expression, ndjson_lines
-from tokgate.analytics.filter_sql import MACROS, conditions
-from tokgate.analytics.sources import LogError, LogSource
-from tokgate.analytics.sql import Progress, QueryResult, Row, literal, quoted
+from tokgate.analytics.sql import MACROS, LogError, Progress, QueryResult, Row, conditions, literal, quoted
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Filter, Junk, Line, read
@@ -40,6 +39,23 @@ CLOSED: Final = (
 
 type Begun = tuple[duckdb.DuckDBPyConnection, list[Row]]
 """A query that runs, and its first rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """One file: `path` is opened, `shown` is the name that messages use."""
+
+    path: Path
+    shown: str
+
+    @property
+    def is_parquet(self) -> bool:
+        return self.path.suffix == PARQUET
+
+    @property
+    def compression(self) -> str:
+        """`none`, `gzip` or `zstd`: DuckDB's `compression` option."""
+        return PACKED.get(self.path.suffix, "none")
 
 
 class LogDatabase:
@@ -106,10 +122,9 @@ class LogDatabase:
             raise LogError("a query is one SELECT over the view `events`")
         return self.answer(statements[0].query, progress=progress)
 
-    def one(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Row:
-        """The only row of the result. Raises LogError, or ValueError for any other number of rows."""
-        (row,) = self.answer(sql, parameters, progress=progress).rows
-        return row
+    def ask(self, sql: str, parameters: object = None) -> list[Row]:
+        """All rows of the result of tokgate's own SQL. Raises LogError."""
+        return list(self.answer(sql, parameters).rows)
 
     def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
         """Run tokgate's own statement that returns no rows. Raises LogError."""
@@ -117,7 +132,7 @@ class LogDatabase:
 
     def unreadable_counts(self, *, progress: Progress | None = None) -> dict[str, int]:
         """How many lines of each file hold no record. NDJSON is read again only if queries read such lines."""
-        (found,) = self.one(
+        ((found,),) = self.ask(
             f"SELECT last_value IS NOT NULL FROM duckdb_sequences() WHERE sequence_name = '{_UNREADABLE_READ}'"
         )
         source = "every_record" if found else "compacted"

@@ -1,31 +1,11 @@
 """Which files make up a log: NDJSON as it was written and rotated, and Parquet that `compact` made of it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from tokgate.blocklog.paths import PACKED, PARQUET, compacted, parquet_of, with_rotated
-
-
-class LogError(Exception):
-    """A log can't be read, or a query can't be answered, for a reason that is the user's to know."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogSource:
-    """One file: `path` is opened, `shown` is the name that messages use."""
-
-    path: Path
-    shown: str
-
-    @property
-    def is_parquet(self) -> bool:
-        return self.path.suffix == PARQUET
-
-    @property
-    def compression(self) -> str:
-        """`none`, `gzip` or `zstd`: DuckDB's `compression` option."""
-        return PACKED.get(self.path.suffix, "none")
+from tokgate.blocklog.paths import PARQUET, compacted, parquet_of, with_rotated
+from tokgate.blocklog.read.reader import open_log
 
 
 def whole_log(named: Iterable[Path], *, rotated: bool = True) -> list[Path]:
@@ -47,3 +27,12 @@ def each_line_once(named: Iterable[Path]) -> list[Path]:
 def every_file(path: Path) -> list[Path]:
     """All files of a log, oldest first: Parquet and NDJSON, also where both exist of one file."""
     return [*parquet_of(path), *(file for file in with_rotated(path) if file.exists())]
+
+
+def open_lines_of(path: Path) -> BinaryIO:
+    """A file's lines, as they were written. Raises OSError, LogError."""
+    if path.suffix != PARQUET:
+        return open_log(path)
+    from tokgate.analytics.compact import open_lines  # only Parquet has to wait for DuckDB
+
+    return open_lines(path)

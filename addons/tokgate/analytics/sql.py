@@ -1,15 +1,26 @@
-"""Quoting in SQL, and the result of a query. Nothing here imports DuckDB, which is slow to import."""
+"""SQL over a log: quoting, filters, listings, and the result of a query. Nothing here imports DuckDB, which is slow.
+
+User input reaches DuckDB as values of variables, never as SQL.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from ipaddress import IPv4Network
+from typing import Any, Final, Protocol
 
-from tokgate.blocklog.read.reader import Junk
+from whenever import Instant
+
+from tokgate.blocklog.read.reader import Filter, Junk
+from tokgate.policy.values.prefixes import IPNetwork
 
 type Progress = Callable[[int, int], None]
 """Called with (done, total), in any unit."""
 type Row = tuple[Any, ...]
+
+
+class LogError(Exception):
+    """A log can't be read, or a query can't be answered, for a reason that is the user's to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +45,8 @@ class Engine(Protocol):
     def answer_query(self, sql: str, *, progress: Progress | None = None) -> QueryResult:
         """Run a user's SELECT, in the engine's own dialect. Raises LogError."""
 
-    def one(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> Row:
-        """The only row of the result. Raises LogError."""
+    def ask(self, sql: str, parameters: object = None) -> list[Row]:
+        """All rows of the result of a SELECT. Raises LogError."""
 
     def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
         """Run a statement that returns no rows. Raises LogError."""
@@ -60,3 +71,85 @@ def literal(text: str) -> str:
 def quoted(name: str) -> str:
     """A column's name as an SQL identifier."""
     return f'"{name}"'
+
+
+type Value = str | int | None
+
+_EQUAL: Final = ("user", "ban", "action", "verdict", "network")
+
+MACROS: Final = (
+    """CREATE TEMP MACRO octet(address, n) AS TRY_CAST(split_part(address, '.', n) AS BIGINT)""",
+    """CREATE TEMP MACRO ipv4_number(address) AS CASE WHEN NOT contains(address, ':') THEN
+        octet(address, 1) * 16777216 + octet(address, 2) * 65536 + octet(address, 3) * 256 + octet(address, 4) END""",
+    """CREATE TEMP MACRO groups_of(part) AS array_to_string(list_transform(
+        list_filter(string_split(part, ':'), lambda piece: piece <> ''), lambda piece: lpad(piece, 4, '0')), '')""",
+    """CREATE TEMP MACRO ipv6_digits(address) AS CASE WHEN contains(address, ':') THEN
+        rpad(groups_of(split_part(address, '::', 1)),
+            CAST(32 - length(groups_of(split_part(address, '::', 2))) AS INTEGER), '0')
+        || groups_of(split_part(address, '::', 2)) END""",
+)
+"""Comparable forms of an address: IPv4 as a number, IPv6 as 32 hexadecimal digits. Null for the other family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """A boolean SQL expression over the view's columns, and the values of its variables."""
+
+    sql: str
+    variables: dict[str, Value]
+
+
+type Placeholder = Callable[[str], str]
+"""SQL for the value of a variable, by its name."""
+
+
+def _variable(name: str) -> str:
+    return f"getvariable('{name}')"
+
+
+def conditions(wanted: Filter, value: Placeholder = _variable) -> Conditions:
+    """`Filter.accepts` as SQL; `value` makes the SQL for a variable's value."""
+    terms: list[str] = []
+    variables: dict[str, Value] = {}
+    for name, at, comparison in (("since", wanted.since, ">="), ("until", wanted.until, "<")):
+        if at is not None:
+            terms.append(f'"time" {comparison} CAST({value(name)} AS TIMESTAMP)')
+            variables[name] = utc_text(at)
+    if wanted.client is not None:
+        sql, ends = _client(wanted.client, value)
+        terms.append(sql)
+        variables |= ends
+    if wanted.name is not None:
+        terms.append(f'("name" = {value("name")} OR ends_with("name", \'.\' || {value("name")}))')
+        variables["name"] = wanted.name
+    for field in _EQUAL:
+        stated = getattr(wanted, field)
+        if stated is not None:
+            terms.append(f'"{field}" = {value(field)}')
+            variables[field] = str(stated)
+    return Conditions(" AND ".join(terms) or "true", variables)
+
+
+def utc_text(at: Instant) -> str:
+    """An instant as DuckDB's TIMESTAMP in UTC: without offset, whole microseconds."""
+    return at.format_iso(unit="microsecond").removesuffix("Z")
+
+
+def _client(wanted: IPNetwork | str, value: Placeholder) -> tuple[str, dict[str, Value]]:
+    if isinstance(wanted, str):
+        return f'"client" = {value("client")}', {"client": wanted}
+    first, last = wanted.network_address, wanted.broadcast_address
+    if first == last:
+        return f'"client" = {value("client")}', {"client": str(first)}
+    # A log may name prefixes instead of addresses: a prefix matches if it lies within the wanted one.
+    within = (
+        f"BETWEEN {value('client_first')} AND {value('client_last')} "
+        f"AND coalesce(TRY_CAST(split_part(\"client\", '/', 2) AS INTEGER), 128) >= {wanted.prefixlen}"
+    )
+    if isinstance(wanted, IPv4Network):
+        numbers: dict[str, Value] = {"client_first": int(first), "client_last": int(last)}
+        return f"ipv4_number(split_part(\"client\", '/', 1)) {within}", numbers
+    return f"ipv6_digits(split_part(\"client\", '/', 1)) {within}", {
+        "client_first": f"{int(first):032x}",
+        "client_last": f"{int(last):032x}",
+    }

@@ -4,12 +4,13 @@ Each table counts each event once, so every table adds up to `events`. A record 
 `tokgate.repeats.count`.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from tokgate.analytics.coverage import sum_coverage
 from tokgate.analytics.sql import Engine, Progress, quoted, rfc3339
 from tokgate.blocklog.read.reader import Junk
 
@@ -87,14 +88,12 @@ def summarise(
     `source` has the columns of `events`, `readable` and `file`, also for lines that hold no record. Raises LogError.
     """
     _count_combinations(engine, source, progress)
-    records, events, dropped, first, last = engine.one(
+    ((records, events, dropped, first, last),) = engine.ask(
         """SELECT coalesce(sum("records"), 0), coalesce(sum("events") FILTER (WHERE "traffic"), 0),
         coalesce(sum("dropped"), 0), min("first") FILTER (WHERE "traffic"), max("last") FILTER (WHERE "traffic")
         FROM combinations WHERE readable"""
     )
-    junk_in = list(
-        engine.answer('SELECT "file", sum("records") FROM combinations WHERE NOT readable GROUP BY 1 ORDER BY 1').rows
-    )
+    junk_in = engine.ask('SELECT "file", sum("records") FROM combinations WHERE NOT readable GROUP BY 1 ORDER BY 1')
     lines = sum(count for _, count in junk_in)
     junk = (*engine.damage, *engine.unreadable((file for file, _ in junk_in), junk_limit))
     return Summary(
@@ -106,9 +105,7 @@ def summarise(
         last=rfc3339(last) if events else None,
         tables={by: _table(engine, by, top) for by in tables},
         coverage=sum_coverage(
-            engine.answer(
-                'SELECT "coverage", sum("records") FROM combinations WHERE "coverage" IS NOT NULL GROUP BY 1'
-            ).rows
+            engine.ask('SELECT "coverage", sum("records") FROM combinations WHERE "coverage" IS NOT NULL GROUP BY 1')
         ),
         junk=junk,
     )
@@ -133,9 +130,26 @@ def _table(engine: Engine, by: By, top: int | None) -> Table:
         f'SELECT {keys}, sum("events") AS "count", min("first") AS "first", max("last") AS "last" '
         'FROM combinations WHERE "traffic" GROUP BY ALL'
     )
-    number, total = engine.one(f'SELECT count(*), coalesce(sum("count"), 0) FROM ({grouped})')
+    ((number, total),) = engine.ask(f'SELECT count(*), coalesce(sum("count"), 0) FROM ({grouped})')
     order = ", ".join(str(position + 1) for position in range(len(parts)))
     limit = "" if top is None else f" LIMIT {int(top)}"
     found = engine.answer(f'SELECT * FROM ({grouped}) ORDER BY "count" DESC, {order}{limit}').rows
     rows = tuple(KeyCount(tuple(row[:-3]), int(row[-3]), rfc3339(row[-2]), rfc3339(row[-1])) for row in found)
     return Table(rows, int(total) - sum(row.count for row in rows), int(number))
+
+
+def sum_coverage(records: Iterable[tuple[Any, int]]) -> dict[str, dict[str, int]]:
+    """Counts by network and visibility, sorted by name, from pairs of `tokgate.coverage` as JSON and its records.
+
+    A value of another shape counts as nothing.
+    """
+    sums: Counter[tuple[str, str]] = Counter()
+    for text, times in records:
+        networks = json.loads(text or "null")  # ClickHouse gives empty text where the field is absent
+        for network, visible in networks.items() if isinstance(networks, dict) else ():
+            for visibility, number in visible.items() if isinstance(visible, dict) else ():
+                sums[network, visibility] += number * times if isinstance(number, int) else 0
+    found: dict[str, dict[str, int]] = {}
+    for (network, visibility), number in sorted(sums.items()):
+        found.setdefault(network, {})[visibility] = number
+    return found

@@ -115,13 +115,13 @@ def _printed(what: str) -> str:
 
             return clickhouse_schema()
         case "elastic":
-            from tokgate.analytics.export import elastic
+            from tokgate.analytics.export.stores import elastic_template
 
-            return elastic.template_text()
+            return elastic_template()
         case _:
-            from tokgate.analytics.export import sentinel
+            from tokgate.analytics.export.stores import sentinel_template
 
-            return sentinel.template_text()
+            return sentinel_template()
 
 
 def json_schema(name: str) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""The review page as an ASGI application."""
+"""The review page as an ASGI application, and the server that runs it on one listening socket."""
 
 import asyncio
+import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
+import uvicorn
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,15 +19,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tokgate.accounts import AccountsError
-from tokgate.analytics.sources import LogError
-from tokgate.webui.auth.audit_log import NotRecorded
-from tokgate.webui.auth.auth import LinkAuthenticator
-from tokgate.webui.auth.client_address import IPNetwork
-from tokgate.webui.auth.middleware import AuthMiddleware
-from tokgate.webui.auth.sign_in_views import SignInViews
+from tokgate.analytics.sql import LogError
+from tokgate.runtime.http_server import configured
+from tokgate.webui.audit_log import NotRecorded
+from tokgate.webui.auth import IPNetwork, LinkAuthenticator
 from tokgate.webui.context import STATIC, Site, static
 from tokgate.webui.event_view import EventPage
 from tokgate.webui.live_view import Live
+from tokgate.webui.middleware import AuthMiddleware
+from tokgate.webui.sign_in import SignInViews
 from tokgate.webui.views import Pages
 
 _TURN_SECONDS: Final = 1.0
@@ -123,3 +127,33 @@ def _not_found(site: Site) -> Callable[[Request, Exception], Response]:
         return site.page(request, "problem.html", status, title=title, problem="Begin again at the overview.")
 
     return handler
+
+
+CONNECTIONS: Final = 128
+
+
+class _Server(uvicorn.Server):
+    """Ends event streams before the shutdown, which would wait for them."""
+
+    def __init__(self, config: uvicorn.Config, close_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._close_streams: Final = close_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._close_streams()
+        await super().shutdown(sockets)
+
+
+def server(
+    app: ASGIApp, close_streams: Callable[[], None], certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """A server for `app`, with TLS if there is a certificate; `close_streams` is called before the shutdown."""
+    return _Server(configured(app, CONNECTIONS, lifespan="on", certificate=certificate, key=key), close_streams)
+
+
+def serve(made: uvicorn.Server, listener: socket.socket) -> None:
+    """Answer on the listener until SIGINT or SIGTERM, then end in order."""
+    # The server raises a signal again when it has ended: as an exception it lets everything else end, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):  # the way to end it
+        made.run(sockets=[listener])

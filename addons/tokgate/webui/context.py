@@ -1,6 +1,7 @@
 """What the request handlers share: the query cache, authentication, the audit log, policies and templates."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,17 +15,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from whenever import Instant
 
-from tokgate.analytics.report.charts import WORDS
-from tokgate.analytics.report.templating import environment
+from tokgate.analytics.report.texts import Language, catalogue_of, environment
 from tokgate.analytics.sql import rfc3339
-from tokgate.webui.auth.audit_log import AuditLog
-from tokgate.webui.auth.auth import Authenticator
+from tokgate.webui.audit_log import AuditLog
+from tokgate.webui.auth import Authenticator
 from tokgate.webui.explanation import Explainer
-from tokgate.webui.log_query import COLUMNS, FACETS, NOT, REFRESHES, About, LogQuery, as_typed
+from tokgate.webui.log_query import COLUMNS, FACETS, NOT, REFRESHES, About, LogQuery, Problems, as_typed, read
 from tokgate.webui.queries import wall_time
 from tokgate.webui.query_cache import QueryCache
-from tokgate.webui.url_filters import Problems, read
-from tokgate.webui.words import word
 
 STATIC: Final = {
     "review.css": "text/css",
@@ -34,6 +32,17 @@ STATIC: Final = {
     "icon.svg": "image/svg+xml",
 }
 """All static files by name, with media types: no other file is served."""
+
+CODES: Final[Mapping[str, Mapping[str, str]]] = {
+    **catalogue_of(Language.EN).codes,
+    **json.loads((files("tokgate.webui") / "locales" / "en.json").read_text("utf-8")),
+}
+"""The words of the log's codes, by facet."""
+
+
+def word(facet: str, code: str) -> str:
+    """The words for a code of a facet; the code itself where there are none."""
+    return CODES.get(facet, {}).get(code, code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +117,5 @@ _templates.filters |= {
     "word": lambda code, facet: word(facet, code),
 }
 _templates.globals |= {
-    "FACETS": FACETS, "WORDS": WORDS, "About": About, "COLUMNS": COLUMNS, "NOT": NOT, "REFRESHES": REFRESHES,
+    "FACETS": FACETS, "WORDS": CODES["verdict"], "About": About, "COLUMNS": COLUMNS, "NOT": NOT, "REFRESHES": REFRESHES,
 }  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from tokgate.analytics.report.ban_phases import BanPhases
+from tokgate.analytics.report.bans import BanPhases
 from tokgate.blocklog.read.reader import Line
 
 

@@ -15,11 +15,9 @@ from whenever import Instant
 from tokgate.analytics.export.tabular import plain
 from tokgate.policy.values.text import escaped
 from tokgate.webui import queries
-from tokgate.webui.context import Site, query_of
-from tokgate.webui.log_query import LogQuery, View
-from tokgate.webui.url_filters import MAX_DIGITS, Problems
+from tokgate.webui.context import CODES, Site, query_of, word
+from tokgate.webui.log_query import MAX_DIGITS, LogQuery, Problems, View
 from tokgate.webui.views import form
-from tokgate.webui.words import CODES, word
 
 LATEST: Final = 50
 MAX_STREAMS: Final = 32

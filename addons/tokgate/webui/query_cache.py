@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from anyio import CapacityLimiter, to_thread
 
-from tokgate.analytics.index.source import IndexState, Source
+from tokgate.analytics.index import IndexState, Source
 from tokgate.blocklog.read.reader import Line
 
 REMEMBERED: Final = 128

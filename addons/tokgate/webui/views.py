@@ -13,15 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from whenever import Instant, PlainDateTime
 
+from tokgate.analytics.counts import VERDICTS, Buckets
 from tokgate.analytics.export.tabular import write_csv
-from tokgate.analytics.report.ban_phases import BanPhases, PhaseSpan
+from tokgate.analytics.report.bans import BanPhases, PhaseSpan
 from tokgate.analytics.report.charts import linked_attempts
-from tokgate.analytics.report.time_buckets import Buckets
+from tokgate.analytics.report.texts import Language, Wording
 from tokgate.analytics.sql import QueryResult
 from tokgate.webui import queries
-from tokgate.webui.context import Site, query_of
+from tokgate.webui.context import Site, query_of, word
 from tokgate.webui.log_query import FACETS, MAX_PAGE, PAGE_ROWS, PERIODS, UTC, LogQuery, as_typed
-from tokgate.webui.words import word
 
 MAX_LANES: Final = 6
 CHOSEN: Final = ("verdict", "action", "network", "ban", "service", "signal", "reason", "exemption", "gateway")
@@ -65,7 +65,7 @@ class Pages:
         self._site.record(request, "overview", query.parameters)
         found = await self._site.cache.ask(queries.overview, query)
         drawn, lanes_from = await self._chart(query, found)
-        clients = [row.value for ranking in found.rankings if ranking.facet == "client" for row in ranking.rows]
+        clients = [row.value for ranking in found.rankings if ranking.of == "client" for row in ranking.rows]
         return self._site.page(
             request, "overview.html", 400 if problems else 200, here="/", query=query, problems=problems, found=found,
             chart=drawn, lanes_from=lanes_from, pieces=_table(query, found), edges=_edges(query, found),
@@ -122,18 +122,16 @@ class Pages:
         before = query.before(Instant.now().round("minute", mode="ceil"))
         if before is None:
             return {}
-        totals = await self._site.cache.ask(queries.totals, before)
-        changes = {
-            verdict: Change(totals.get(verdict, 0), found.verdicts.get(verdict, 0)) for verdict in queries.VERDICTS
-        }
-        return changes | {"": Change(sum(totals.values()), found.events)}
+        totals = await self._site.cache.ask(queries.by_verdict, before)
+        changes = {verdict: Change(totals.get(verdict, 0), found.verdicts.get(verdict, 0)) for verdict in VERDICTS}
+        return changes | {"": Change(sum(totals.values()), found.totals.events)}
 
     async def _chart(self, query: LogQuery, found: queries.Overview) -> tuple[str, str]:
         pieces, zone = found.pieces, query.view.zone
         if pieces is None:
             return "", ""
         bans = frozenset(
-            row.value for ranking in found.rankings if ranking.facet == "ban" for row in ranking.rows if row.value
+            row.value for ranking in found.rankings if ranking.of == "ban" for row in ranking.rows if row.value
         )
         start, end = (queries.wall_time(_instant(at, zone), UTC) for at in (pieces.starts[0], pieces.end))
         lanes, lanes_from = await to_thread.run_sync(
@@ -141,7 +139,9 @@ class Pages:
         )
         local = [_in_zone(lane, zone) for lane in lanes[:MAX_LANES]]
         link = partial(_link, query, pieces)
-        return await to_thread.run_sync(linked_attempts, pieces, found.over_time, local, link), lanes_from
+        return await to_thread.run_sync(
+            linked_attempts, pieces, found.over_time, local, Wording(Language.EN), link
+        ), lanes_from
 
 
 async def form(
@@ -170,7 +170,7 @@ def _unknown(facet: str, value: str, offered: Sequence[str]) -> str:
 
 def _link(query: LogQuery, pieces: Buckets, verdict: str, place: int) -> str:
     """The URL of the lines that a bar of the chart counts."""
-    facet = "verdict" if verdict in queries.VERDICTS else "action"
+    facet = "verdict" if verdict in VERDICTS else "action"
     return f"/lines?{_within(query, pieces, place).with_filter(facet, verdict).encoded}"
 
 

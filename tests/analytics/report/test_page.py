@@ -16,11 +16,12 @@ from labs.builders import at
 from labs.command_line import POLICY, Command
 from labs.logs import WriteLog, refusal, repeats
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
+from tokgate.analytics.counts import MAX_BARS, buckets
 from tokgate.analytics.engine import LogDatabase
-from tokgate.analytics.report.ban_phases import BanPhases, PhaseSpan, phases_of_log, phases_of_policy
+from tokgate.analytics.report.bans import BanPhases, PhaseSpan, phases_of_log, phases_of_policy
 from tokgate.analytics.report.charts import attempts_over_time
 from tokgate.analytics.report.report_data import collect
-from tokgate.analytics.report.time_buckets import MAX_BARS, buckets
+from tokgate.analytics.report.texts import Language, Wording
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import phase_changed, started
 from tokgate.blocklog.records.log_state import log_gap
@@ -60,16 +61,16 @@ def test_findings(log: Path) -> None:
     """Repeats add up, the period is half-open, new means never met before."""
     with LogDatabase([log]) as database:
         found = collect(database, *MARCH, NOON)
-    assert found.events == 102
+    assert found.totals.events == 102
     assert found.verdicts == {"block": 101, "allow": 1}
-    assert (found.clients, found.dropped, found.unreadable) == (3, 7, 0)
+    assert (found.totals.clients, found.dropped, found.unreadable) == (3, 7, 0)
     assert [(row["client"], row["days"], row["events"]) for row in found.repeated] == [("192.0.2.7", 5, 100)]
     assert [row["client"] for row in found.new_clients] == ["192.0.2.10", "192.0.2.50"]
     assert [(row["exemption"], row["events"]) for row in found.exemptions] == [("press", 1)]
     assert [row["policy"] for row in found.policies] == ["test"]
-    assert sum(map(sum, found.over_time.values())) == found.events
+    assert sum(map(sum, found.over_time.values())) == found.totals.events
     for ranking in (found.networks, found.by_client, found.by_name, found.signals, found.visibilities):
-        assert sum(row["events"] for row in ranking.rows) + ranking.other == found.events
+        assert sum(row.events for row in ranking.rows) + ranking.other == found.totals.events
 
 
 class _Reader(HTMLParser):
@@ -256,7 +257,7 @@ def test_charts_are_svg_that_says_what_it_shows() -> None:
     """Well-formed, with the phases in it and a bar for each piece."""
     pieces = buckets(datetime(2023, 3, 1), datetime(2023, 3, 11))
     lane = BanPhases("b", "B", (PhaseSpan("block", datetime(2023, 3, 5), datetime(2023, 3, 11)),))
-    svg = attempts_over_time(pieces, {"block": list(range(1, 11))}, [lane], "Events per day")
+    svg = attempts_over_time(pieces, {"block": list(range(1, 11))}, [lane], "Events per day", Wording(Language.EN))
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == "Events per day"
     assert [node.text for node in root.iter() if node.get("class") == "said"] == ["b: block"]
@@ -304,8 +305,8 @@ def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
     records = [hour | {"tokgate": {"coverage": covered}}, hour | {"tokgate": {"coverage": covered}}, refusal()]
     with LogDatabase([write_log(records)]) as database:
         found = collect(database, *MARCH, NOON)
-    assert found.coverage == {"office": {"none": 20, "sni": 180}}
-    assert (found.share.percent, found.shares["office"].total) == ("90 %", 200)
+    assert {name: share.seen for name, share in found.coverage.items()} == {"office": {"none": 20, "sni": 180}}
+    assert (found.share.percent, found.coverage["office"].total) == ("90 %", 200)
 
 
 def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
@@ -333,10 +334,10 @@ def test_small_groups_are_withheld_under_pseudonyms(write_log: WriteLog, tokgate
     with LogDatabase([path]) as database:
         found = collect(database, *MARCH, NOON, small_groups=5)
         whole = collect(database, *MARCH, NOON)
-    assert [row["key"] for row in found.by_name.rows] == ["example.org"]
-    assert (found.by_name.other, found.events) == (1, 6)
+    assert [row.value for row in found.by_name.rows] == ["example.org"]
+    assert (found.by_name.other, found.totals.events) == (1, 6)
     assert {row["most"] for row in found.new_clients} == {"example.org", None}
-    assert {row["key"] for row in whole.by_name.rows} == {"example.org", "rare.example"}
+    assert {row.value for row in whole.by_name.rows} == {"example.org", "rare.example"}
     target = tmp_path / "r.html"
     assert tokgate("log", "report", "--log", str(path), "-o", str(target)).code == 0
     page = target.read_text("utf-8")
@@ -384,9 +385,9 @@ def test_without_policies_the_log_names_the_bans(log: Path, tokgate: Command) ->
 def test_clients_are_split_by_verdict(log: Path, tokgate: Command) -> None:
     """A client that was exempt isn't read as one that was refused."""
     with LogDatabase([log]) as database:
-        rows = {row["key"]: row for row in collect(database, *MARCH, NOON).by_client.rows}
-    assert (rows["192.0.2.50"]["allow"], rows["192.0.2.50"]["block"]) == (1, 0)
-    assert (rows["192.0.2.7"]["allow"], rows["192.0.2.7"]["block"]) == (0, 100)
+        rows = {row.value: row for row in collect(database, *MARCH, NOON).by_client.rows}
+    assert (rows["192.0.2.50"].verdicts["allow"], rows["192.0.2.50"].verdicts["block"]) == (1, 0)
+    assert (rows["192.0.2.7"].verdicts["allow"], rows["192.0.2.7"].verdicts["block"]) == (0, 100)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import drawsvg
 
-from tokgate.analytics.report.ban_phases import BanPhases
-from tokgate.analytics.report.templating import grouped
-from tokgate.analytics.report.time_buckets import Buckets
+from tokgate.analytics.counts import Buckets
+from tokgate.analytics.report.bans import BanPhases
+from tokgate.analytics.report.texts import Wording, grouped
 from tokgate.policy.values.text import escaped
 
 COLORS: Final = {"block": "#8c1d18", "warn": "#d98200", "monitor": "#2f6f9f", "allow": "#5f8f3e"}
 """By verdict; distinguishable by the colour-blind and in greyscale."""
-WORDS: Final = {"block": "blocked", "warn": "warned", "monitor": "would block", "allow": "exempt"}
 PHASE_COLORS: Final = {
     "announced": "#d9dde2", "monitor": "#bcd6e8", "warn": "#f6dcae", "block": "#e9b8b4", "held past its end": "#d8a6cf",
 }  # fmt: skip
@@ -41,8 +40,6 @@ _LABELS: Final = 8
 _WIDE_BAR: Final = 4
 """Width in pixels from which a bar has a gap beside it."""
 
-type Say = Callable[[str], str]
-
 type Link = Callable[[str, int], str]
 """The URL of a bar: by its verdict and the index of its bucket."""
 
@@ -58,30 +55,30 @@ def attempts_over_time(
     counts: Mapping[str, Sequence[int]],
     lanes: Sequence[BanPhases],
     alt_text: str,
-    say: Say = str,
+    say: Wording,
 ) -> str:
     """Events by verdict, with the phases of bans drawn in above and their edges through the bars.
 
-    `alt_text` is the text alternative of the chart; `say` translates the words of verdicts and phases.
+    `alt_text` is the text alternative of the chart; `say` has the words for verdicts and phases.
     """
     return _svg(_attempts(pieces, counts, lanes, None, say, role="img", aria_label=escape(alt_text)))
 
 
 def linked_attempts(
-    pieces: Buckets, counts: Mapping[str, Sequence[int]], lanes: Sequence[BanPhases], link: Link
+    pieces: Buckets, counts: Mapping[str, Sequence[int]], lanes: Sequence[BanPhases], say: Wording, link: Link
 ) -> str:
     """`attempts_over_time` with bars that are links, hidden from screen readers and keyboard: a table repeats it."""
-    return _svg(_attempts(pieces, counts, lanes, link, str, aria_hidden="true", focusable="false"))
+    return _svg(_attempts(pieces, counts, lanes, link, say, aria_hidden="true", focusable="false"))
 
 
-def clients_over_time(pieces: Buckets, numbers: Sequence[int], alt_text: str, say: Say = str) -> str:
+def clients_over_time(pieces: Buckets, numbers: Sequence[int], alt_text: str, say: Wording) -> str:
     """Distinct clients for each bucket. `alt_text` and `say` are those of `attempts_over_time`."""
     plot = _Plot(pieces, max(numbers, default=0) or 1, _EDGE, _LOW)
     drawing = plot.drawing(role="img", aria_label=escape(alt_text))
     group = drawsvg.Group(class_="series clients", fill=_CLIENTS)
     for place, number in enumerate(numbers):
         if number:
-            group.append(plot.bar(place, 0, number, f"{say('Clients')}: {grouped(number)}"))
+            group.append(plot.bar(place, 0, number, f"{say.plain('Clients')}: {grouped(number)}"))
     drawing.append(group)
     return _svg(drawing)
 
@@ -91,7 +88,7 @@ def _attempts(
     counts: Mapping[str, Sequence[int]],
     lanes: Sequence[BanPhases],
     link: Link | None,
-    say: Say,
+    say: Wording,
     **root: str,
 ) -> Any:
     below = [0] * len(pieces.starts)
@@ -99,7 +96,7 @@ def _attempts(
     plot = _Plot(pieces, highest, _EDGE + _LANE * len(lanes), _HEIGHT + _LANE * len(lanes))
     drawing = plot.drawing(**root)
     for verdict, numbers in counts.items():
-        known, word = verdict if verdict in WORDS else "other", escaped(say(WORDS.get(verdict, verdict)))
+        known, word = verdict if verdict in COLORS else "other", escaped(say.word("verdict", verdict))
         group = drawsvg.Group(class_=f"series {known}", fill=COLORS.get(verdict, _OTHER))
         for place, number in enumerate(numbers):
             if number:
@@ -178,12 +175,12 @@ class _Plot:
         return rect
 
 
-def _lane(plot: _Plot, lane: BanPhases, y: int, say: Say) -> Any:
+def _lane(plot: _Plot, lane: BanPhases, y: int, say: Wording) -> Any:
     """The row of a ban's phases above the bars; where a phase begins, a dashed line crosses the bars."""
     group, ban = drawsvg.Group(class_="lane"), escaped(lane.ban)
     for span in lane.spans:
         left, right = (plot.x(plot.pieces.fraction(at)) for at in (span.start, span.end))
-        phase = escaped(say(span.phase))
+        phase = escaped(say.word("phase", span.phase))
         words = f"{ban}: {phase}"
         color = PHASE_COLORS.get(span.phase, "#dddddd")
         width = round(max(1.0, right - left), 1)

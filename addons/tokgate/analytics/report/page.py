@@ -8,12 +8,10 @@ from typing import Any, Final
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
-from tokgate.analytics.report.ban_facts import BanFacts
-from tokgate.analytics.report.ban_phases import BanPhases
-from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, WORDS, attempts_over_time, clients_over_time
+from tokgate.analytics.report.bans import BanFacts, BanPhases
+from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, attempts_over_time, clients_over_time
 from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, Record, ReportData
-from tokgate.analytics.report.templating import environment
-from tokgate.analytics.report.wording import SIGNALS, VISIBILITIES, Language, Wording, utc
+from tokgate.analytics.report.texts import Language, Wording, environment, utc
 
 MAX_LANES: Final = 8
 MAX_RECORDS: Final = 2000
@@ -117,13 +115,14 @@ def render_report(
         top=TOP,
         repeated_days=REPEATED_DAYS,
         phase_colors=PHASE_COLORS,
-        words=WORDS,
-        signals=SIGNALS,
-        visibilities=VISIBILITIES,
+        words=say.codes["verdict"],
+        phases=say.codes["phase"],
+        signals=say.codes["signal"],
+        visibilities=say.codes["visibility"],
         scope=say.scope,
         colors=COLORS,
-        attempts=attempts_over_time(data.buckets, data.over_time, shown, events, say.plain),
-        clients=clients_over_time(data.buckets, told, different, say.plain),
+        attempts=attempts_over_time(data.buckets, data.over_time, shown, events, say),
+        clients=clients_over_time(data.buckets, told, different, say),
         busiest=_busiest(data),
         _=say,
     )

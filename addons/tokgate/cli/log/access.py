@@ -14,7 +14,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for
 from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate
-from tokgate.webui.auth.audit_log import AuditLog, NotRecorded
+from tokgate.webui.audit_log import AuditLog, NotRecorded
 
 _SAID: Final = (
     *("pseudonyms", "event", "sql", "since", "until", "client", "user", "name", "ban", "network"),

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tokgate.analytics.sources import LogError, every_file
+from tokgate.analytics.sources import every_file
+from tokgate.analytics.sql import LogError
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.integrity.evidence import NoProof, prove
 from tokgate.blocklog.paths import DEFAULT_LOG

@@ -11,12 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, TextIO
 
+from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.export.ocsf import ocsf_event
 from tokgate.analytics.export.tabular import rows_as_records, write_csv
-from tokgate.analytics.listing import EVERY_COLUMN, listing
-from tokgate.analytics.log_lines import open_lines_of
-from tokgate.analytics.sources import LogError, every_file
-from tokgate.analytics.sql import QueryResult, Row, literal
+from tokgate.analytics.sources import every_file, open_lines_of
+from tokgate.analytics.sql import LogError, QueryResult, Row, literal
 from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
 from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import Subparsers, add_subcommand

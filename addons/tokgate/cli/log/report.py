@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from whenever import Instant
 
-from tokgate.analytics.sources import LogError
+from tokgate.analytics.sql import LogError
 from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
 from tokgate.blocklog.records.record import installed_version, instant_of, text_at
 from tokgate.cli.arguments import common_zone, time_argument
@@ -29,7 +29,7 @@ from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
 
 if TYPE_CHECKING:
-    from tokgate.analytics.report.ban_phases import BanPhases
+    from tokgate.analytics.report.bans import BanPhases
     from tokgate.analytics.report.report_data import ReportData
     from tokgate.policy.snapshot import Snapshot
 
@@ -103,7 +103,7 @@ def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit
 
 def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[str, bool | None]:
     # Charts and templates take a while to import: only this command waits for them.
-    from tokgate.analytics.report.ban_facts import facts_of_log, facts_of_policy
+    from tokgate.analytics.report.bans import facts_of_log, facts_of_policy
     from tokgate.analytics.report.page import (
         BANS_OF_LOG,
         BANS_OF_POLICY,
@@ -114,7 +114,7 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         render_report,
     )
     from tokgate.analytics.report.report_data import case_records, collect
-    from tokgate.analytics.report.wording import Language
+    from tokgate.analytics.report.texts import Language
     from tokgate.cli.log.report_integrity import digests, verified
 
     now = Instant.now()
@@ -169,7 +169,7 @@ def _zone_of(snapshot: "Snapshot | None") -> str | None:
 
 
 def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"]:
-    from tokgate.analytics.report.ban_phases import phases_of_log, phases_of_policy
+    from tokgate.analytics.report.bans import phases_of_log, phases_of_policy
 
     if snapshot is None:
         changes = [
@@ -187,12 +187,9 @@ def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"
 
 
 def _filters(wanted: Filter) -> list[tuple[str, str]]:
-    from tokgate.analytics.report.charts import WORDS
-
-    verdict = None if wanted.verdict is None else WORDS.get(wanted.verdict, wanted.verdict)
     chosen = {
         "Client": wanted.client, "User": wanted.user, "Name": wanted.name, "Ban": wanted.ban, "Action": wanted.action,
-        "Verdict": verdict, "Network": wanted.network,
+        "Verdict": wanted.verdict, "Network": wanted.network,
     }  # fmt: skip
     return [(label, str(value)) for label, value in chosen.items() if value is not None]
 
@@ -266,7 +263,7 @@ def case(args: argparse.Namespace) -> Exit:
 
 
 def _event(args: argparse.Namespace) -> Line:
-    from tokgate.analytics.index.record_lookup import line_in  # brings DuckDB
+    from tokgate.analytics.ingest import line_in  # brings DuckDB
 
     try:
         for path in reversed(source_files(args)):

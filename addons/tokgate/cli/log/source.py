@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tokgate.analytics.clickhouse.address import ServerAddress
-from tokgate.analytics.sources import LogError, whole_log
-from tokgate.analytics.sql import Engine
+from tokgate.analytics.clickhouse_server import ServerAddress
+from tokgate.analytics.sources import whole_log
+from tokgate.analytics.sql import Engine, LogError
 from tokgate.blocklog.paths import DEFAULT_LOG, with_rotated
 from tokgate.blocklog.read.reader import Filter, Junk, client_filter
 from tokgate.blocklog.records.record import EventAction
@@ -107,7 +107,7 @@ def open_log(args: argparse.Namespace, files: Sequence[Path], wanted: Filter | N
         with open_database(files, wanted) as database:
             yield database
         return
-    from tokgate.analytics.clickhouse.log import ClickHouseLog  # of an extra
+    from tokgate.analytics.clickhouse_log import ClickHouseLog  # of an extra
 
     with told_as_command_errors(), ClickHouseLog(address, wanted) as log:
         yield log

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from tokgate.analytics.log_lines import open_lines_of
-from tokgate.analytics.sources import LogError, every_file
+from tokgate.analytics.sources import every_file, open_lines_of
+from tokgate.analytics.sql import LogError
 from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier

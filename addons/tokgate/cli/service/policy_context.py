@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant, TimeDelta
 
-from tokgate.analytics.report.ban_phases import BanPhases, phases_of_policy
+from tokgate.analytics.report.bans import BanPhases, phases_of_policy
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.read.replay_query import alias_of, is_traffic, recorded
 from tokgate.blocklog.records.record import text_at

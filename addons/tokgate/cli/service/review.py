@@ -28,8 +28,8 @@ from tokgate.config.extras import Extra
 from tokgate.service.listeners import MAX_PORT
 
 if TYPE_CHECKING:
-    from tokgate.analytics.index.source import Source
-    from tokgate.webui.auth.auth import Authenticator
+    from tokgate.analytics.index import Source
+    from tokgate.webui.auth import Authenticator
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8090"
 _LISTEN: Final = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@]+):)?(?P<port>[0-9]{1,5})")
@@ -104,13 +104,12 @@ def run(args: argparse.Namespace) -> int:
     """Serve the review page until interrupted."""
     _check(args)
     # A web server and DuckDB take a while to import: only this command waits for them.
-    from tokgate.analytics.sources import LogError
+    from tokgate.analytics.sql import LogError
     from tokgate.cli.service.policy_context import PolicyExplainer
-    from tokgate.webui.app import build
-    from tokgate.webui.auth.audit_log import AuditLog
+    from tokgate.webui.app import build, serve, server
+    from tokgate.webui.audit_log import AuditLog
     from tokgate.webui.context import Site
     from tokgate.webui.query_cache import QueryCache
-    from tokgate.webui.server import serve, server
 
     with closing(_listener(args.listen)) as listener:
         port = listener.getsockname()[1]
@@ -138,17 +137,17 @@ def run(args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> "Source":
     """The log that the page shows. Raises LogError, CommandError."""
     if (address := server_of(args)) is not None:
-        from tokgate.analytics.clickhouse.index import ClickHouseIndex
+        from tokgate.analytics.clickhouse_log import ClickHouseIndex
 
         return ClickHouseIndex(address)
-    from tokgate.analytics.index.index import Index
+    from tokgate.analytics.index import Index
 
     return Index(args.log or [DEFAULT_LOG], rotated=not args.no_rotated)
 
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse a page that other machines can reach without authentication."""
-    from tokgate.webui.auth.middleware import is_loopback
+    from tokgate.webui.middleware import is_loopback
 
     if args.trusted_header and not args.trusted_proxy:
         args.usage_error("--trusted-header needs --trusted-proxy")
@@ -176,8 +175,7 @@ def _check(args: argparse.Namespace) -> None:
 def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
     from tokgate.accounts import AccountsError
     from tokgate.accounts.htpasswd import Htpasswd
-    from tokgate.webui.auth.auth import HeaderAuthenticator, LinkAuthenticator, PasswordAuthenticator
-    from tokgate.webui.auth.sessions import Sessions
+    from tokgate.webui.auth import HeaderAuthenticator, LinkAuthenticator, PasswordAuthenticator, Sessions
 
     if args.trusted_header:
         return HeaderAuthenticator(args.trusted_header, args.trusted_proxy)

@@ -1,1 +1,0 @@
-"""A DuckDB index over growing log files, for the review page."""

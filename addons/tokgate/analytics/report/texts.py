@@ -1,0 +1,122 @@
+"""Templates and words of the report and of the review page: in each language, escaped, with times and numbers.
+
+A forged log line may hold characters that reverse the order in which text is displayed: every value is escaped as
+markup, and its invisible characters are shown as escapes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tokgate.analytics.report.bans import Scope
+from tokgate.policy.values.text import escaped
+
+
+def environment(package: str) -> Environment:
+    """The templates of a package. A value that must stay exact, such as a form field's, goes through `| e`."""
+    made = Environment(
+        loader=PackageLoader(package, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["number"] = lambda value: Markup(grouped(int(value)))  # noqa: S704  (digits)
+    return made
+
+
+def grouped(number: int) -> str:
+    """A number with narrow no-break spaces between its thousands (ISO 80000-1): the same in every language."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def _shown(value: Any) -> Any:
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+class Language(StrEnum):
+    """The languages of the report."""
+
+    EN = "en"
+    FR = "fr"
+    NL = "nl"
+    DE = "de"
+
+
+_FORMAT: Final = "%Y-%m-%d %H:%M"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The words of a language: those of the log's codes by their kind, and translations by English text."""
+
+    codes: Mapping[str, Mapping[str, str]]
+    texts: Mapping[str, str]
+
+
+class Wording:
+    """Translates into one language, and writes instants with the local time of one zone."""
+
+    def __init__(self, language: Language, zone: str | None = None) -> None:
+        """`zone` is an IANA name; None: UTC alone. Raises ZoneInfoNotFoundError."""
+        catalogue = catalogue_of(language)
+        self.codes: Final = catalogue.codes
+        self._texts: Final = catalogue.texts
+        self._zone: Final = None if zone is None else ZoneInfo(zone)
+
+    def __call__(self, text: str, **values: Any) -> Markup:
+        """The text in this language, with `{name}` replaced; values are escaped unless they are markup."""
+        return escape(self.plain(text)).format(**values)
+
+    def plain(self, text: str) -> str:
+        """The text in this language, as it is."""
+        return self._texts.get(text, text)
+
+    def word(self, kind: str, code: str) -> str:
+        """The word for a code of the log, such as a verdict; the code itself where there is none."""
+        return self.codes[kind].get(code, code)
+
+    def moment(self, at: datetime | None) -> Markup:
+        """An instant, which is UTC without `tzinfo`, and the local time of the zone beside it."""
+        if at is None:
+            return Markup("–")
+        said = escape(at.strftime(_FORMAT))
+        if self._zone is None:
+            return said
+        local = at.replace(tzinfo=UTC).astimezone(self._zone)
+        shown = local.strftime("%H:%M %Z") if local.date() == at.date() else local.strftime(_FORMAT + " %Z")
+        return said + Markup(' <span class="local">({})</span>').format(shown)
+
+    def scope(self, network: Scope) -> Markup:
+        """A network, and in parentheses who belongs to it."""
+        counted = {
+            "devices: {count}": network.devices,
+            "users: {count}": network.users,
+            "groups: {count}": network.groups,
+        }
+        parts = [escape(member) for member in network.members]
+        parts += [self(text, count=grouped(count)) for text, count in counted.items() if count]
+        parts += [self("except {clients}", clients=", ".join(network.without))] if network.without else []
+        return escape(network.name) + (Markup(" ({})").format(Markup(", ").join(parts)) if parts else "")
+
+
+def utc(at: datetime) -> str:
+    """An instant in UTC alone, for a title."""
+    return at.strftime(_FORMAT)
+
+
+@cache
+def catalogue_of(language: Language) -> Catalogue:
+    """The catalogue in the file of a language."""
+    path = files("tokgate.analytics.report") / "locales" / f"{language}.json"
+    return Catalogue(**json.loads(path.read_text("utf-8")))
