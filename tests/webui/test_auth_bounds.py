@@ -14,6 +14,7 @@ from tokgate.webui.auth import (
     IDLE,
     LIFETIME,
     MAX_FAILURES,
+    MAX_FAILURES_OF_ADDRESS,
     MAX_SESSIONS,
     LinkAuthenticator,
     PasswordAuthenticator,
@@ -96,6 +97,15 @@ def test_who_is_no_user_any_more_follows_no_more(authenticator: PasswordAuthenti
     kept = [line for line in users.read_text().splitlines(keepends=True) if not line.startswith("alice:")]
     users.write_text("".join(kept))
     assert not authenticator.still(token)
+
+
+def test_an_own_account_is_no_way_to_guess_on(authenticator: PasswordAuthenticator) -> None:
+    """Who signs in with a right password between guesses at other names is slowed down for these as before."""
+    for number in range(MAX_FAILURES_OF_ADDRESS):
+        assert authenticator.sign_in("192.0.2.1", f"user{number}", "wrong") is None
+    assert authenticator.sign_in("192.0.2.1", **RIGHT) is not None
+    assert authenticator.is_slowed("192.0.2.1", "bob")
+    assert not authenticator.is_slowed("192.0.2.2", "bob")
 
 
 def test_a_right_password_wipes_the_slate_clean(authenticator: PasswordAuthenticator, clock: Monotonic) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from whenever import Instant
 
-from tokgate.blocklog.records.record import Observer, encode
+from tokgate.blocklog.records.record import Observer, encode, timestamp
 from tokgate.blocklog.write.channel import KEPT, MAX_RECORD, Backlog, RecordSender, channel, receive
 
 NOW = Instant.from_utc(2023, 5, 1)
@@ -72,6 +72,18 @@ def test_a_gap_is_told(
         received += drain(read)
     gap = valid_record(received[-1])
     assert (gap["event"]["action"], gap["tokgate"]["gap"]["dropped"]) == ("log-gap", lost)
+
+
+def test_a_gap_begins_with_the_first_record_that_was_lost() -> None:
+    """However many follow: who reads the log knows from when on records are missing."""
+    moments = iter([NOW, NOW.add(seconds=7), NOW.add(seconds=9)])
+    write, read = channel()
+    with write, read:
+        sender = RecordSender(write, Observer(hostname="gate.example.org", version="test"), lambda: next(moments))
+        lost = [sender.put({"pad": "x" * MAX_RECORD}) for _ in range(2)]
+        assert (lost, sender.flush()) == ([False, False], True)
+        gap = (receive(read) or {})["tokgate"]["gap"]
+    assert gap == {"dropped": 2, "since": timestamp(NOW), "until": timestamp(NOW.add(seconds=7))}
 
 
 def test_a_record_for_which_there_is_no_memory_is_a_gap(
