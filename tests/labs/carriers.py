@@ -317,7 +317,7 @@ class Lab:
 
     def clients_are_elsewhere(self) -> None:
         """Take the clients, which are on loopback, for other machines."""
-        self.patch.setattr("tokgate.traffic.explicit_targets._is_elsewhere", lambda client: True)
+        self.patch.setattr("tokgate.traffic.admission._is_elsewhere", lambda client: True)
 
     @contextlib.contextmanager
     def dial(self, way: Way) -> Iterator[RawClient]:

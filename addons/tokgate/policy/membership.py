@@ -101,7 +101,8 @@ class IdentityIndex:
             for network in self._users.get(folded(identity.user), ()):
                 yield network, host
         if identity.device is not None:
-            for network in self._of_device(identity.device):
+            by_hardware = self._hardware.get(hardware_address(identity.device) or "")
+            for network in by_hardware or self._devices.get(folded(identity.device), ()):
                 yield network, host
         for group in sorted(identity.groups):
             for network in self._groups.get(folded(group), ()):
@@ -109,9 +110,6 @@ class IdentityIndex:
         if identity.interface is not None:
             for network in self._interfaces.get(identity.interface, ()):
                 yield network, WHOLE
-
-    def _of_device(self, device: str) -> tuple[str, ...]:
-        return self._hardware.get(hardware_address(device) or "") or self._devices.get(folded(device), ())
 
     @cached_property
     def _devices(self) -> _Named:
@@ -228,7 +226,11 @@ def _exempt_by_identity(exemptions: Iterable[Exemption], networks: Iterable[Netw
     named = [e for e in exemptions if e.identified]
     known = _devices(networks) if any(e.devices for e in named) else {}
     for each in named:
-        devices = tuple(known.get(device.casefold()) or _unlisted(device) for device in each.devices)
+        devices = tuple(
+            known.get(device.casefold())
+            or Device(device, (), tuple(filter(None, [hardware_address(device)])), None, ())
+            for device in each.devices
+        )
         yield Network(each.name, (), users=each.users, groups=each.groups, interfaces=each.interfaces, devices=devices)
 
 
@@ -237,12 +239,6 @@ def _devices(networks: Iterable[Network]) -> dict[str, Device]:
     devices = [device for network in networks for device in network.devices]
     known = {address: device for device in devices for address in device.hardware}
     return known | {device.name.casefold(): device for device in devices if device.name is not None}
-
-
-def _unlisted(device: str) -> Device:
-    """A device that is known by its hardware address alone."""
-    hardware = hardware_address(device)
-    return Device(device, (), () if hardware is None else (hardware,), None, ())
 
 
 _Holder = Network | Exemption | str

@@ -75,16 +75,9 @@ class Network:
         related = (*self.members, *self.excluded)
         object.__setattr__(self, "_below", tuple(parts.values()))
         object.__setattr__(self, "by_address", own and all(each.by_address for each in related))
-        object.__setattr__(self, "_addresses", self._combined() if related or self.except_cidrs else None)
-
-    def _combined(self) -> tuple[IPNetwork, ...]:
-        inside = (*self._own_prefixes(), *(prefix for member in self.members for prefix in member.prefixes))
-        return tuple(difference(inside, self.excepted))
-
-    def _own_prefixes(self) -> Iterator[IPNetwork]:
-        yield from self.cidrs
-        for device in self.devices:
-            yield from device.addresses
+        inside = (*self.listed, *(prefix for member in self.members for prefix in member.prefixes))
+        addresses = tuple(difference(inside, self.excepted)) if related or self.except_cidrs else None
+        object.__setattr__(self, "_addresses", addresses)
 
     @property
     def parts(self) -> "tuple[Network, ...]":
@@ -94,7 +87,9 @@ class Network:
     @property
     def listed(self) -> Iterator[IPNetwork]:
         """The prefixes that the network itself states, those of its devices included, exceptions aside."""
-        return self._own_prefixes()
+        yield from self.cidrs
+        for device in self.devices:
+            yield from device.addresses
 
     @property
     def excepted(self) -> tuple[IPNetwork, ...]:
@@ -104,7 +99,7 @@ class Network:
     @property
     def prefixes(self) -> Iterable[IPNetwork]:
         """All addresses that are known to be its clients'."""
-        return self._own_prefixes() if self._addresses is None else self._addresses
+        return self.listed if self._addresses is None else self._addresses
 
 
 def linked(networks: Mapping[str, Network]) -> dict[str, Network]:

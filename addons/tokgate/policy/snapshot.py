@@ -99,11 +99,6 @@ def _exempting_in(
     return found
 
 
-def _exemption_span(exemption: Exemption, zone: str) -> Span:
-    start = Instant.MIN if exemption.starts is None else resolve(exemption.starts, zone, Edge.START)
-    return Span(start, resolve(exemption.until, zone, Edge.END))
-
-
 _Remembered = tuple[Instant, Instant, Decision | None]
 """Start, end, and the decision between them."""
 
@@ -240,7 +235,13 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
             zones.setdefault(network.timezone, []).append(network)
         exempting = _exempting_in(zones, exemptions.get(ban.name, ()))
         for zone, networks in zones.items():
-            spans = {e.name: _exemption_span(e, zone) for e in exempting[zone]}
+            spans = {
+                e.name: Span(
+                    Instant.MIN if e.starts is None else resolve(e.starts, zone, Edge.START),
+                    resolve(e.until, zone, Edge.END),
+                )
+                for e in exempting[zone]
+            }
             extensions = tuple(extended.get(ban.name, ()))
             names = tuple(network.name for network in networks)
             yield Track(ban, zone, names, schedule_of(ban, zone), spans, extensions)

@@ -4,8 +4,10 @@ All carriers call `admit`, for new traffic and again while it lasts. What fails 
 `on_error`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import IPv6Network
 from typing import Final, assert_never
 
 from whenever import Instant
@@ -14,8 +16,12 @@ from tokgate.blocklog.records.record import Stamp
 from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Decision, Signal, Verdict
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
+from tokgate.policy.services import NO_MATCH
 from tokgate.policy.settings import MissingSni
+from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.prefixes import embedded_ipv4
 from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import (
     AskCertificate,
@@ -28,7 +34,7 @@ from tokgate.traffic.actions import (
     octets_of,
 )
 from tokgate.traffic.enforcer import Enforcer, Ruling
-from tokgate.traffic.kind import Kind, in_hello, kind_of, refuse_hidden, visibility_of
+from tokgate.traffic.kind import in_hello, kind_of, refuse_hidden, visibility_of
 from tokgate.traffic.refusal_texts import refusal as refusal_text
 from tokgate.traffic.seen import (
     Arrival,
@@ -237,8 +243,9 @@ def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admis
 
 
 def _in_dns(arrival: Arrival, seen: DnsQuestion | DnsResponse, ruling: Ruling) -> Admission:
-    words = DnsAnswer(dns_questions.refuse(seen.asked, ruling)) if ruling.blocks else None
-    admission = _made(arrival, seen, kind_of(arrival, seen), ruling, _PASS if words is None else Refuse(words))
+    kind = kind_of(arrival, seen)
+    action = Refuse(DnsAnswer(dns_questions.refuse(seen.asked, ruling))) if ruling.blocks else _PASS
+    admission = Admission(action, ruling, arrival, seen, kind.stage, kind.shown, kind.names)
     return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
 
 
@@ -246,7 +253,8 @@ def _by_on_error(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
     """The action of `on_error` for traffic whose decision failed."""
     kind = kind_of(arrival, seen)
     ruling = enforcer.judge_on_error(kind.names)
-    return _made(arrival, seen, kind, ruling, Refuse(kind.words(ruling)) if ruling.blocks else _PASS)
+    action = Refuse(kind.words(ruling)) if ruling.blocks else _PASS
+    return Admission(action, ruling, arrival, seen, kind.stage, kind.shown, kind.names)
 
 
 def _judged(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
@@ -261,12 +269,8 @@ def _judged(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
     ruling = enforcer.judge(arrival.client.ip, names or (nothing,), arrival.identity)
     if not ruling.blocks:
         ruling = refuse_hidden(arrival, seen, shown, ruling)
-    kind = Kind(kind.stage, shown, names, kind.words)
-    return _made(arrival, seen, kind, ruling, Refuse(kind.words(ruling)) if ruling.blocks else _PASS)
-
-
-def _made(arrival: Arrival, seen: Seen, kind: Kind, ruling: Ruling, action: CarrierAction) -> Admission:
-    return Admission(action, ruling, arrival, seen, kind.stage, kind.shown, kind.names)
+    action = Refuse(kind.words(ruling)) if ruling.blocks else _PASS
+    return Admission(action, ruling, arrival, seen, kind.stage, shown, names)
 
 
 def _part(arrival: Arrival, seen: Seen) -> str:
@@ -294,3 +298,76 @@ def _needs_certificate(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> boo
 def _tls_seen(seen: Hello) -> TlsSeen:
     alpn = tuple(name.decode("ascii", "backslashreplace") for name in seen.hello.alpn)
     return TlsSeen(alpn=alpn, ja4=ja4(seen.hello, "q" if seen.quic else "t"), ech=seen.hello.ech)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAddresses:
+    """The result of deciding about the addresses of a name."""
+
+    open: tuple[str, ...]
+    """Those that the client may be connected to, in the order in which they were found."""
+    plain: bool
+    """All are open, and none belongs to a service: it makes no difference which is taken."""
+    banned: tuple[str, ...] = ()
+    ruling: Ruling | None = None
+    """The ruling about the first of the banned ones."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether there are addresses, and all of them are closed: this machine alone may reach them."""
+        return not (self.plain or self.open or self.banned)
+
+
+def decide_targets(
+    enforcer: Enforcer, client: str, host: str, addresses: Sequence[str], identity: Identity | None = None
+) -> TargetAddresses:
+    """Decide about the addresses to which the name in an explicit client's request resolves. Nothing is counted.
+
+    An address counts as the destination of a redirected connection does: one that is banned is banned under any name.
+    Addresses that only this machine can reach, on its loopback or its links, are closed to clients on other machines.
+    """
+    nat64 = enforcer.snapshot.settings.nat64_prefixes
+    outer = tuple(address for address in addresses if not is_closed(client, address, nat64))
+    match = enforcer.snapshot.services.match
+    known = {address for address in outer if match(address) is not NO_MATCH}
+    if not known:
+        return TargetAddresses(outer, plain=len(outer) == len(addresses))
+    found, banned, first = [], [], None
+    for address in outer:
+        names = (Sighting(Signal.HTTP_HOST, host), Sighting(Signal.ADDRESS, address))
+        ruling = enforcer.judge(client, names, identity) if address in known else None
+        if ruling is None or not ruling.blocks:
+            found.append(address)
+        else:
+            banned.append(address)
+            first = first or ruling
+    return TargetAddresses(tuple(found), plain=False, banned=tuple(banned), ruling=first)
+
+
+def matters(enforcer: Enforcer, client: str) -> bool:
+    """Whether an address to which this client's names resolve may be banned or closed."""
+    return enforcer.snapshot.services.knows_addresses or _is_elsewhere(client)
+
+
+def is_closed(client: str, destination: str, nat64_prefixes: Iterable[IPv6Network]) -> bool:
+    """Whether an address, or the IPv4 address embedded in it, is closed: the client is on another machine."""
+    return _is_inside(destination, nat64_prefixes) and _is_elsewhere(client)
+
+
+def _is_elsewhere(client: str) -> bool:
+    """Whether a client is another machine, as far as its address tells: this one's programs come from loopback."""
+    address = parse_address(client)
+    return address is None or not address.is_loopback
+
+
+def _is_inside(destination: str, nat64_prefixes: Iterable[IPv6Network]) -> bool:
+    """Whether an address means this machine itself (RFC 1122 §3.2.1.3, RFC 4291 §2.5) or a link that it is on.
+
+    No router passes link-local destinations on (RFC 3927 §7, RFC 4291 §2.5.6), and metadata services of clouds, which
+    hand out the machine's credentials, rely on that.
+    """
+    address = parse_address(destination)
+    if address is None:
+        return False
+    meant = (address, *embedded_ipv4(address, nat64_prefixes))
+    return any(each.is_loopback or each.is_unspecified or each.is_link_local for each in meant)

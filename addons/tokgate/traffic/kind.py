@@ -124,7 +124,11 @@ def refuse_hidden(arrival: Arrival, seen: Seen, shown: Shown, ruling: Ruling) ->
         reason = Reason.UNREADABLE
     elif shown.legible is not None:
         reason = Reason.INVALID_HOST
-    elif isinstance(seen, Hello) and seen.retry_of is not None and not _same_name(seen.retry_of, shown.name):
+    elif (
+        isinstance(seen, Hello)
+        and seen.retry_of is not None
+        and seen.retry_of.lower().removesuffix(".") != (shown.name or "").lower().removesuffix(".")
+    ):
         reason = Reason.NAME_CHANGED
     elif shown.visibility is Visibility.NONE and not arrival.names_its_host:
         unproved = settings.missing_sni is MissingSni.CHECK_CERTIFICATE and not shown.certificate
@@ -140,10 +144,6 @@ def refuse_hidden(arrival: Arrival, seen: Seen, shown: Shown, ruling: Ruling) ->
     # Under a ban: opened, so that the client tries again without ECH (RFC 9849 §6.1.6).
     decision = replace(refused.decision, verdict=Verdict.ALLOW, ban=None, response=Response.INSPECT)
     return replace(ruling, judgement=replace(ruling.judgement, decision=decision))
-
-
-def _same_name(first: str, second: str | None) -> bool:
-    return first.lower().removesuffix(".") == (second or "").lower().removesuffix(".")
 
 
 def _refused_if_banned(arrival: Arrival, ruling: Ruling, reason: Reason) -> Ruling:

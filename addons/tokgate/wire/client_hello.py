@@ -3,8 +3,6 @@
 Whether a name is banned, and what it looks like once normalised, is decided elsewhere.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet

@@ -4,8 +4,6 @@ It reads what any server does: records that RFC 8446 forbids before or inside a 
 passes over them, because the name behind them is served.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Final
 
@@ -250,7 +248,9 @@ def asks_again(answer: bytes | bytearray) -> bool | None:
         body = answer[position + 5 : end]
         if kind == _HANDSHAKE:
             message += body
-            if message and not _may_be_retry(message):
+            if message and not (
+                message[0] == _SERVER_HELLO and HELLO_RETRY.startswith(message[_RANDOM : _RANDOM + 32])
+            ):
                 return False
             if len(message) >= _RANDOM + 32:
                 return True
@@ -263,7 +263,3 @@ def asks_again(answer: bytes | bytearray) -> bool | None:
 def may_begin_record(data: bytes | bytearray) -> bool:
     """Whether a client's octets could be a TLS record; no server reads a second hello out of anything else."""
     return bool(data) and data[0] in CONTENT_TYPES
-
-
-def _may_be_retry(message: bytes) -> bool:
-    return message[0] == _SERVER_HELLO and HELLO_RETRY.startswith(message[_RANDOM : _RANDOM + 32])

@@ -3,8 +3,6 @@
 Nothing is normalised: case, dots and IDNA are for the policy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import re

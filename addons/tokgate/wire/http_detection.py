@@ -31,8 +31,6 @@ And of lines that no server would serve as they stand, some still may with what 
 So that Redis (`GET x`), NATS (`CONNECT {…}`) and SIP (`OPTIONS sip:… SIP/2.0`) pass.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

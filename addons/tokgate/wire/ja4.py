@@ -4,8 +4,6 @@ Computed from a hello already read, for the log; nothing is decided by it.
 Specification: https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, Literal

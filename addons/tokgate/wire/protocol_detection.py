@@ -5,8 +5,6 @@ A client under a ban passes because its bytes were understood, never because the
 all; the rest is `unknown`, and nobody takes it for either.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Final
 

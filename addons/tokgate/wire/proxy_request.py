@@ -1,7 +1,5 @@
 """What a client asks a proxy for: CONNECT requests, as they come in pieces; authorities; names and passwords."""
 
-from __future__ import annotations
-
 import binascii
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -4,8 +4,6 @@ Initial packets are found in a datagram and unprotected, with keys that anyone c
 their CRYPTO frames, in any order over several packets, comes the ClientHello. Nothing else is read.
 """
 
-from __future__ import annotations
-
 import hmac
 import struct
 from dataclasses import dataclass, replace

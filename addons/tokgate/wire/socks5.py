@@ -1,7 +1,5 @@
 """SOCKS 5 as a server reads it (RFC 1928): how a client offers to say who it is, and which destination it asks for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address

@@ -1,7 +1,5 @@
 """TLS alerts as the octets of a plaintext record, to refuse a handshake before any key exists."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 

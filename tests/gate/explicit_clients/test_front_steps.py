@@ -13,7 +13,7 @@ from tokgate.gate.explicit_clients.background import BackgroundCalls
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.traffic import refusal_texts
-from tokgate.traffic.explicit_targets import decide_targets
+from tokgate.traffic.admission import decide_targets
 from tokgate.wire import socks5
 from tokgate.wire.proxy_request import MAX_HEAD
 

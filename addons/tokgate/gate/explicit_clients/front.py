@@ -24,10 +24,9 @@ from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse, octets_of
-from tokgate.traffic.admission import admit
+from tokgate.traffic.admission import admit, decide_targets, is_closed
 from tokgate.traffic.client_messages import Reader
 from tokgate.traffic.counters import DNS_ERROR, ConnectError
-from tokgate.traffic.explicit_targets import decide_targets, is_closed
 from tokgate.traffic.seen import Connect, SocksConnect
 from tokgate.wire import socks5
 from tokgate.wire.proxy_request import (

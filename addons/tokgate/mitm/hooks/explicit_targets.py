@@ -22,7 +22,7 @@ from tokgate.mitm.layers.passthrough import RefusalLayer
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.values.hostname import parse_address
-from tokgate.traffic.explicit_targets import TargetAddresses, decide_targets, is_closed, matters
+from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed, matters
 from tokgate.traffic.refusal_texts import INSIDE_WORDS
 
 _PLAIN_TEXT: Final = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}

@@ -95,7 +95,8 @@ def _pair(old: Snapshot, new: Snapshot, network: str, service: str, within: Span
 def _joined(found: Iterable[VerdictChange]) -> Iterator[VerdictChange]:
     last: VerdictChange | None = None
     for each in found:
-        if last is not None and last.span.end == each.span.start and _alike(last, each):
+        goes_on = last is not None and last.span.end == each.span.start
+        if last and goes_on and not differs(last.before, each.before) and not differs(last.after, each.after):
             last = replace(last, span=Span(last.span.start, each.span.end))
             continue
         if last is not None:
@@ -103,10 +104,6 @@ def _joined(found: Iterable[VerdictChange]) -> Iterator[VerdictChange]:
         last = each
     if last is not None:
         yield last
-
-
-def _alike(one: VerdictChange, other: VerdictChange) -> bool:
-    return not differs(one.before, other.before) and not differs(one.after, other.after)
 
 
 _ExemptSpans = dict[tuple[str, IPNetwork | str, str], list[tuple[Span, str]]]

@@ -180,17 +180,13 @@ def embedded_ipv4(address: IPAddress, nat64_prefixes: Iterable[IPv6Network] = ()
     """
     if isinstance(address, IPv4Address) or address in _UNSPECIFIED_AND_LOOPBACK:
         return ()
-    found = [_last_32_bits(address) for prefix in (*_LAST_32_BITS, WELL_KNOWN_NAT64) if address in prefix]
+    found = [IPv4Address(address.packed[12:]) for prefix in (*_LAST_32_BITS, WELL_KNOWN_NAT64) if address in prefix]
     if address.sixtofour is not None:
         found.append(address.sixtofour)
     if address.teredo is not None:
         found.append(address.teredo[1])
     found += [_behind(address, prefix.prefixlen) for prefix in nat64_prefixes if address in prefix]
     return tuple(dict.fromkeys(found))
-
-
-def _last_32_bits(address: IPv6Address) -> IPv4Address:
-    return IPv4Address(address.packed[12:])
 
 
 def _behind(address: IPv6Address, length: int) -> IPv4Address:

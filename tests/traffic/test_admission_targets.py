@@ -12,8 +12,8 @@ from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
 from tokgate.policy.bans import Action
 from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed, matters
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.explicit_targets import TargetAddresses, decide_targets, is_closed, matters
 
 StartGate = Callable[..., RunningGate]
 
