@@ -1,4 +1,7 @@
-"""The one decide: every step of the precedence, and every reason."""
+"""The one decide: every step of the precedence, and every reason.
+
+Refusing connections that name no host: only clients under a ban that blocks now, and not the exempt.
+"""
 
 from ipaddress import ip_network
 from typing import Any
@@ -6,9 +9,10 @@ from typing import Any
 import pytest
 from whenever import Instant, ItemizedDelta, Time, Weekday
 
+from labs import builders
 from labs.builders import OFFICE, at, ban, exemption, network, service, snapshot, wall
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.decide import Sighting, decide, decide_on_error, decide_signals
+from tokgate.policy.decide import Sighting, decide, decide_on_error, decide_signals, decide_unreadable
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.schedule import Window
 from tokgate.policy.settings import OnError, UnknownClients
@@ -297,3 +301,42 @@ def test_an_exemption_for_a_whole_prefix() -> None:
     verdicts = [decide(policy, c, CLIPS, moment).verdict for c in ("192.0.2.16", "192.0.2.31", "192.0.2.32")]
     assert verdicts == [Verdict.ALLOW, Verdict.ALLOW, Verdict.BLOCK]
     assert decide(policy, "2001:db8:1::9", CLIPS, moment).reason is Reason.EXEMPT
+
+
+START = builders.at("2023-03-09T23:00:00Z")
+END = builders.at("2023-09-09T22:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("client", "at", "refused"),
+    [
+        ("192.0.2.7", START, True),
+        ("2001:db8:1::7", START, True),
+        ("192.0.2.7", START.subtract(nanoseconds=1), False),
+        ("192.0.2.7", END.subtract(nanoseconds=1), True),
+        ("192.0.2.7", END, False),
+        ("198.51.100.7", START, False),
+        ("no address", START, False),
+        ("192.0.2.9", START, False),
+        ("192.0.2.9", builders.at("2023-03-31T16:00:00Z"), True),
+    ],
+)
+def test_refusal(client: str, at: Instant, refused: bool) -> None:
+    """From the ban's start to its end, for its networks, except while an exemption holds."""
+    ban = builders.ban(expires=builders.wall("2023-09-10T00:00"))
+    snapshot = builders.snapshot(ban, exemptions=(builders.exemption(),))
+
+    decision = decide_unreadable(snapshot, client, at, Reason.MISSING_SNI)
+
+    assert (decision is not None) is refused
+    if decision is not None:
+        assert (decision.verdict, decision.response, decision.ban) == (Verdict.BLOCK, Response.REFUSE, "ban")
+
+
+@pytest.mark.parametrize("stated", [{"action": Action.WARN}, {"action": Action.MONITOR}, {"announced": None}])
+def test_milder_bans_refuse_nothing(stated: dict[str, Any]) -> None:
+    """Only a ban that blocks has anything to protect."""
+    expected = stated.get("action") is None
+    snapshot = builders.snapshot(builders.ban(**stated))
+
+    assert (decide_unreadable(snapshot, "192.0.2.7", START, Reason.ECH_OUTER) is not None) is expected
