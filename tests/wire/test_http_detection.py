@@ -11,6 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tokgate.traffic.client_messages import FirstBytesReader
+from tokgate.traffic.seen import OtherBytes, Unreadable
 from tokgate.wire.http_detection import (
     MAX_EMPTY,
     MAX_LINE,
@@ -22,7 +24,6 @@ from tokgate.wire.http_detection import (
     begin_unread_line,
     read_on,
 )
-from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
 
 REQUEST, HTTP2, LENIENT, NONE = HttpKind.REQUEST, HttpKind.HTTP2, HttpKind.LENIENT, HttpKind.NONE
 
@@ -249,13 +250,13 @@ UNDECIDED = [
 
 def told(pieces: Sequence[bytes]) -> UnreadLine | bool:
     """What is told of a head in these pieces."""
-    first, line = ProtocolDetector(), None
+    first, line = FirstBytesReader(), None
     for piece in pieces:
         if line is None:
-            kind = first.feed(piece)
-            line = first.line
-            if kind is not None and line is None:
-                return kind is Protocol.LENIENT_HTTP
+            seen = first.feed(piece)
+            line = seen.line if isinstance(seen, OtherBytes) else None
+            if seen is not None and line is None:
+                return seen == Unreadable(http=True)
         elif isinstance(more := read_on(line, piece), bool):
             return more
         else:

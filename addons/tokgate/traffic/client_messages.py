@@ -10,58 +10,79 @@ from functools import lru_cache
 from typing import ClassVar, Final
 
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
-from tokgate.wire.client_hello import ClientHello, ClientHelloError
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem
 from tokgate.wire.hello_reader import HelloReader, asks_again, end_of_hello, may_begin_record, unfinished_early_data
-from tokgate.wire.http_detection import UnreadLine, read_on
-from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
+from tokgate.wire.http_detection import HttpKind, HttpStartReader, UnreadLine, begin_unread_line, read_on
 from tokgate.wire.proxy_request import MAX_HEAD, ConnectReader, ConnectRequestError
 
-_SEEN: Final[dict[Protocol, FirstBytes]] = {
-    Protocol.LENIENT_TLS: Unreadable(),
-    Protocol.HTTP1: HttpStart(),
-    Protocol.HTTP2: HttpStart(http2=True),
-    Protocol.LENIENT_HTTP: Unreadable(http=True),
-    Protocol.UNKNOWN: OtherBytes(),
+_SEEN: Final[dict[HttpKind, FirstBytes]] = {
+    HttpKind.REQUEST: HttpStart(),
+    HttpKind.HTTP2: HttpStart(http2=True),
+    HttpKind.LENIENT: Unreadable(http=True),
+    HttpKind.NONE: OtherBytes(),
 }
 
 _ends_head = re.compile(rb"\n\r?\n").search  # as h11 takes it
 
 
 class FirstBytesReader:
-    """Reads until it is known what the bytes are, and keeps them: the only copy, however many pieces there are."""
+    """Reads until it is known what the bytes are, and keeps them: the only copy, however many pieces there are.
 
-    __slots__ = ("_bytes", "_looked_at", "openable")
+    A client under a ban passes because its bytes were understood, never because they were not. A ClientHello or the
+    start of HTTP is read by us as by any server; what is `Unreadable` might be read by some, otherwise or at all; the
+    rest is taken for either by nobody. All work is linear in the octets, of which at most 64 KiB are read, and what
+    came with the last of them.
+    """
+
+    __slots__ = ("_hello", "_http", "_looked_at", "openable", "received")
 
     def __init__(self, *, openable: bool = True) -> None:
         """`openable`: no byte was passed on before, so that an opener can take the connection over."""
         self.openable: Final = openable
-        self._bytes: Final = ProtocolDetector()
+        self.received: Final = bytearray()
+        """Everything fed so far: what must be passed on unchanged to whoever serves the connection."""
+        self._hello: HelloReader | None = HelloReader(self.received)
+        self._http: Final = HttpStartReader(self.received)
         self._looked_at: int | None = None
         """Of a CONNECT: the octets in which there is no end of its head."""
 
-    @property
-    def received(self) -> bytearray:
-        """All bytes that were fed, in their order."""
-        return self._bytes.received
-
     def feed(self, data: bytes | bytearray) -> FirstBytes | None:
         """What the bytes are, `data` being the next of them; None: more has to come. Not to be called after that."""
+        self.received.extend(data)
         if self._looked_at is not None:
-            self.received.extend(data)
             return self._read_connect(self._looked_at)
-        protocol = self._bytes.feed(data)
-        start = self._bytes.request_start
-        if protocol is Protocol.HTTP1 and self.received.startswith(b"CONNECT ", start):
+        if self._hello is not None:
+            try:
+                hello = self._hello.read()
+            except ClientHelloError as error:
+                if error.problem is not HelloProblem.NOT_TLS:
+                    return Unreadable()
+                self._hello = None
+            else:
+                return None if hello is None else Hello(hello, openable=self.openable)
+        kind, start = self._http.read(), self._http.line
+        if kind is HttpKind.NONE:
+            line = begin_unread_line(self.received, start)
+            return Unreadable(http=True) if line is True else OtherBytes(line or None)
+        if kind is HttpKind.REQUEST and self.received.startswith(b"CONNECT ", start):
             return self._read_connect(start)
-        return None if protocol is None else self._seen(protocol)
+        return None if kind is None else self._seen(kind)
 
     def ended(self) -> FirstBytes:
         """What the bytes are, where the client has ended its side before `feed` could tell."""
-        return self._seen(self._bytes.ended()) if self._looked_at is None else Unreadable(http=True)
+        if self._looked_at is not None:
+            return Unreadable(http=True)
+        if self._hello is not None:
+            return Unreadable() if self.received else OtherBytes()
+        return self._seen(self._http.ended())
+
+    def _seen(self, kind: HttpKind) -> FirstBytes:
+        seen = _SEEN[kind]
+        return seen if self.openable or not isinstance(seen, HttpStart) else Unreadable(http=True)
 
     def _read_connect(self, looked_at: int) -> FirstBytes | None:
         """A request to be connected, by a proxy that isn't this one. It is parsed once its head is whole."""
-        start = self._bytes.request_start
+        start = self._http.line
         if not _ends_head(self.received, looked_at):
             self._looked_at = len(self.received) - 2
             return None if len(self.received) - start <= MAX_HEAD else Unreadable(http=True)
@@ -70,15 +91,6 @@ class FirstBytesReader:
         except ConnectRequestError:
             return Unreadable(http=True)
         return ProxyConnect(asked.host, asked.rest, asked.named) if asked else Unreadable(http=True)
-
-    def _seen(self, protocol: Protocol) -> FirstBytes:
-        hello = self._bytes.hello
-        if hello is not None:
-            return Hello(hello, openable=self.openable)
-        if self._bytes.line is not None:
-            return OtherBytes(self._bytes.line)
-        seen = _SEEN[protocol]
-        return seen if self.openable or not isinstance(seen, HttpStart) else Unreadable(http=True)
 
 
 class SecondHelloReader:

@@ -18,11 +18,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labs import hello_builder as build
-from tokgate.wire.client_hello import HelloProblem
+from tokgate.traffic.client_messages import FirstBytesReader
+from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, Unreadable
+from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.hello_reader import asks_again
 from tokgate.wire.http_detection import MAX_LINE, PREFACE, UnreadLine, read_on
-from tokgate.wire.protocol_detection import Protocol, ProtocolDetector
 
+TLS = "tls"
+LENIENT_TLS, LENIENT_HTTP = Unreadable(), Unreadable(http=True)
+HTTP1, HTTP2, UNKNOWN = HttpStart(), HttpStart(http2=True), OtherBytes()
 HELLO = build.hello_for("www.example.org")
 ALERT = b"\x15\3\1\0\2\1\x70"
 
@@ -30,83 +34,70 @@ ALERT = b"\x15\3\1\0\2\1\x70"
 @pytest.mark.parametrize(
     ("data", "protocol"),
     [
-        (HELLO, Protocol.TLS),
-        (ALERT + HELLO, Protocol.TLS),
-        (build.records(HELLO[5:], version=0x0200), Protocol.TLS),
-        (b"\x16\3\1\0\4\2\0\0\0", Protocol.LENIENT_TLS),
-        (ALERT + b"GET / HTTP/1.1\r\n", Protocol.LENIENT_TLS),
-        (b"\x80\x2e\1\3\1\0\x15\0\0\0\x10" + b"c" * 37, Protocol.LENIENT_TLS),
-        (b"GET / HTTP/1.1\r\n", Protocol.HTTP1),
-        (PREFACE, Protocol.HTTP2),
-        (b"GET /\r\n", Protocol.LENIENT_HTTP),
-        (b"\x85GET / HTTP/1.1\r\n", Protocol.LENIENT_HTTP),
-        (b"SSH-2.0-x\r\n", Protocol.UNKNOWN),
-        (b"0032git-upload-pack /project.git\0host=example.org\0", Protocol.UNKNOWN),
-        (b"\x16\xfe\xfd\0\0", Protocol.UNKNOWN),
-        (b"\x80\0\1" + b"x" * 9, Protocol.UNKNOWN),
+        (HELLO, TLS),
+        (ALERT + HELLO, TLS),
+        (build.records(HELLO[5:], version=0x0200), TLS),
+        (b"\x16\3\1\0\4\2\0\0\0", LENIENT_TLS),
+        (ALERT + b"GET / HTTP/1.1\r\n", LENIENT_TLS),
+        (b"\x80\x2e\1\3\1\0\x15\0\0\0\x10" + b"c" * 37, LENIENT_TLS),
+        (b"GET / HTTP/1.1\r\n", HTTP1),
+        (PREFACE, HTTP2),
+        (b"GET /\r\n", LENIENT_HTTP),
+        (b"\x85GET / HTTP/1.1\r\n", LENIENT_HTTP),
+        (b"SSH-2.0-x\r\n", UNKNOWN),
+        (b"0032git-upload-pack /project.git\0host=example.org\0", UNKNOWN),
+        (b"\x16\xfe\xfd\0\0", UNKNOWN),
+        (b"\x80\0\1" + b"x" * 9, UNKNOWN),
         (b"", None),
         (HELLO[:-1], None),
         (b"GET / HTTP/1.1", None),
         (b"\x80\0\1", None),
     ],
 )
-def test_protocols(data: bytes, protocol: Protocol | None) -> None:
+def test_protocols(data: bytes, protocol: object) -> None:
     """Each is told alike in one piece and octet by octet, and every octet is kept for whoever serves the connection."""
     for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
-        first, told = ProtocolDetector(), None
+        first, told = FirstBytesReader(), None
         while told is None and pieces:
             told = first.feed(pieces.pop(0))
-        assert told is protocol
+        told = TLS if isinstance(told, Hello) else UNKNOWN if isinstance(told, OtherBytes) else told  # type: ignore[assignment]
+        assert told == protocol
         assert first.received + b"".join(pieces) == data
 
 
 def test_a_hello_among_other_records() -> None:
     """A hello is read behind what some servers ignore, and before early data."""
-    first = ProtocolDetector()
-    assert first.feed(ALERT + HELLO + b"early") is Protocol.TLS
-    assert first.hello is not None
-    assert first.hello.name == "www.example.org"
+    first = FirstBytesReader()
+    seen = first.feed(ALERT + HELLO + b"early")
+    assert isinstance(seen, Hello)
+    assert seen.hello.name == "www.example.org"
     assert first.received == ALERT + HELLO + b"early"
-
-
-def test_why_there_is_no_hello() -> None:
-    """The log says what is wrong with what begins like TLS."""
-    first = ProtocolDetector()
-    first.feed(b"\x16\3\1\0\4\2\0\0\0")
-    assert first.problem is HelloProblem.NOT_CLIENT_HELLO
 
 
 def test_which_lines_are_watched() -> None:
     """What follows an unknown line is read on as long as it may make a request of it, and no longer."""
     for said, watched in ((b"GET x\r\n", True), (b"SSH-2.0-x\r\n", False)):
-        first = ProtocolDetector()
-        assert first.feed(said) is Protocol.UNKNOWN
-        assert (first.line is not None) is watched
-    assert ProtocolDetector().feed(b"GE[T / HTTP/1.1\r\n") is Protocol.LENIENT_HTTP
-
-
-def test_where_a_request_begins() -> None:
-    """The opener gets the request without the empty lines before it."""
-    first = ProtocolDetector()
-    assert first.feed(b"\r\nGET / HTTP/1.1\r\n") is Protocol.HTTP1
-    assert first.request_start == 2
+        seen = FirstBytesReader().feed(said)
+        assert isinstance(seen, OtherBytes)
+        assert (seen.line is not None) is watched
+    assert FirstBytesReader().feed(b"GE[T / HTTP/1.1\r\n") == LENIENT_HTTP
 
 
 @pytest.mark.parametrize(
     ("data", "protocol"),
     [
-        (b"", Protocol.UNKNOWN),
-        (HELLO[:-1], Protocol.LENIENT_TLS),
-        (b"GET / HTTP/1.1", Protocol.LENIENT_HTTP),
-        (b"USER", Protocol.UNKNOWN),
+        (b"", UNKNOWN),
+        (HELLO[:-1], LENIENT_TLS),
+        (b"GET / HTTP/1.1", LENIENT_HTTP),
+        (b"USER", UNKNOWN),
     ],
 )
-def test_the_end_of_the_stream(data: bytes, protocol: Protocol) -> None:
+def test_the_end_of_the_stream(data: bytes, protocol: FirstBytes) -> None:
     """A client that ends its side early gets no further than one that says all of it."""
-    first = ProtocolDetector()
+    first = FirstBytesReader()
     if data:
         assert first.feed(data) is None
-    assert first.ended() is protocol
+    assert first.ended() == protocol
 
 
 PARTS = [
@@ -142,16 +133,17 @@ PARTS += [b"G" * 31, b"z" * 257, b"PRI * HTTP/2.0", b"\r\n\r\n\0\r\nQUIT\n", b"P
 HEADS = st.lists(st.one_of(st.sampled_from(PARTS), st.binary(min_size=1, max_size=2)), max_size=16).map(b"".join)
 
 
-def verdict(pieces: Iterable[bytes]) -> tuple[Protocol | None, UnreadLine | None]:
+def verdict(pieces: Iterable[bytes]) -> tuple[FirstBytes | None, UnreadLine | None]:
     """What is told when all pieces have come, and what may change that yet."""
-    first, told, line = ProtocolDetector(), None, None
+    first, told, line = FirstBytesReader(), None, None
     for piece in pieces:
         if told is None:
             told = first.feed(piece)
-            line = first.line
+            if isinstance(told, OtherBytes):
+                told, line = UNKNOWN, told.line
         elif line is not None:
             more = read_on(line, piece)
-            told, line = (Protocol.LENIENT_HTTP, None) if more is True else (told, more or None)
+            told, line = (LENIENT_HTTP, None) if more is True else (told, more or None)
     return told, line
 
 
@@ -171,7 +163,7 @@ def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
     singly += [verdict(data[i : i + 1] for i in range(end)) for end in range(1, len(data) + 1) if len(data) < 200]
     assert len(data) >= 200 or singly[-1] == whole
     settled = [told for told, line in singly if told is not None and line is None]
-    assert all(told is whole[0] for told in settled)
+    assert all(told == whole[0] for told in settled)
 
 
 @pytest.mark.parametrize("data", [b"[" * (MAX_LINE - 3) + b" HTTP/1.1\r\n", b"X " + b"y" * MAX_LINE + b"\0"])
@@ -188,27 +180,23 @@ ROWS = [
 ]
 
 
-def told(data: bytes) -> ProtocolDetector:
-    """First bytes, read."""
-    first = ProtocolDetector()
-    first.feed(data)
-    return first
+def hello_in(data: bytes) -> ClientHello | None:
+    """The hello that was read in first bytes."""
+    seen = FirstBytesReader().feed(data)
+    return seen.hello if isinstance(seen, Hello) else None
 
 
-def protocol_of(data: bytes) -> Protocol:
-    """What the bytes are, where nothing comes behind them."""
-    first = ProtocolDetector()
-    return first.feed(data) or first.ended()
+def is_unknown(data: bytes) -> bool:
+    """Whether the bytes are neither TLS nor HTTP, where nothing comes behind them."""
+    first = FirstBytesReader()
+    return isinstance(first.feed(data) or first.ended(), OtherBytes)
 
 
 @pytest.mark.parametrize(("what", "served", "text"), ROWS, ids=[row[0] for row in ROWS])
 def test_what_servers_served(what: str, served: str, text: str) -> None:
     """What one of five servers answered is a request, or is refused under a ban: it never passes as something else."""
     data = text.encode("ascii").decode("unicode_escape").encode("latin-1")
-    if served != "-":
-        assert protocol_of(data) is not Protocol.UNKNOWN, what
-    if protocol_of(data) is Protocol.UNKNOWN:
-        assert served == "-", what
+    assert served == "-" or not is_unknown(data), what
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -269,7 +257,7 @@ def test_python_serves_nothing_that_is_unknown(line: bytes, end: bytes) -> None:
     """Python's server, the most lenient at hand, serves no line that was read as no HTTP."""
     data = line + end + b"Host: www.example.org\r\n\r\n" if end else line
     if Handler(data).served:
-        assert protocol_of(data) is not Protocol.UNKNOWN
+        assert not is_unknown(data)
 
 
 @pytest.fixture(scope="module")
@@ -334,9 +322,9 @@ def test_openssl_takes_no_name_that_was_not_read(
     server = Openssl(certificate)
     server.answers(data)
     if "www.example.org" in server.names:
-        first = told(data)
-        assert first.hello is not None
-        assert first.hello.name == "www.example.org"
+        hello = hello_in(data)
+        assert hello is not None
+        assert hello.name == "www.example.org"
 
 
 OCTETS = st.lists(
@@ -369,7 +357,7 @@ OCTETS = st.lists(
 def test_octets_that_a_wildcard_matches(names: list[bytes], kind: int, repeated: bool) -> None:
     """nginx serves `*.example.org` to any octets that end like it: that end, or all of it, can be decided about."""
     extensions = [build.server_name(*names, kind=kind)] * (2 if repeated else 1)
-    hello = told(build.records(build.hello(*extensions))).hello
+    hello = hello_in(build.records(build.hello(*extensions)))
     assert hello is not None
     for name in names:
         if name.endswith(b".example.org"):
