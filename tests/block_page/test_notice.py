@@ -31,6 +31,9 @@ def test_when_a_window_closes(windows: tuple[Window, ...], ends: str | None, pau
     instant = at("2023-05-10T12:00Z")
     judgement = decide_signals(policy, "192.0.2.1", (Sighting(Signal.HTTP_HOST, "clips.example.org"),), instant)
     notice = notice_of(
-        Ruling(judgement, policy, instant), asked="clips.example.org", implementer="dns:here", opened=False
+        Ruling(judgement.decision, judgement.sighting, judgement.mismatch, policy, instant),
+        asked="clips.example.org",
+        implementer="dns:here",
+        opened=False,
     )
     assert notice.pauses == (None if pauses is None else at(pauses))

@@ -91,5 +91,5 @@ def test_whom_the_certificate_is_asked_of(destination: Endpoint | None, action: 
 )
 def test_nothing_at_all_is_seen(data: bytes, signal: Signal) -> None:
     """Where neither a name nor an address is known, the record says which signal was missing."""
-    sighting = decided(data, None, MissingSni.ALLOW).ruling.judgement.sighting
+    sighting = decided(data, None, MissingSni.ALLOW).ruling.sighting
     assert (sighting.signal, sighting.value) == (signal, "")

@@ -91,7 +91,7 @@ def test_banned_ways() -> None:
     found = ways_of("127.0.0.1", BANNED_ADDRESS, "198.51.100.1", "203.0.113.8")
     assert (found.open, found.banned, found.plain) == (("198.51.100.1",), (BANNED_ADDRESS, "203.0.113.8"), False)
     assert found.ruling is not None
-    assert found.ruling.judgement.sighting.value == BANNED_ADDRESS
+    assert found.ruling.sighting.value == BANNED_ADDRESS
     assert ways_of("192.0.2.1", BANNED_ADDRESS).open == (BANNED_ADDRESS,)
 
 

@@ -407,7 +407,7 @@ def test_where_deciding_failed(monkeypatch: pytest.MonkeyPatch, transport: Trans
 
 def test_what_lasts_over_tcp_is_judged_by_its_sni() -> None:
     """The record of a connection that is cut says by which signal, as that of its beginning would."""
-    sighting = decided(Shown(visibility=Visibility.SNI, name=BANNED)).ruling.judgement.sighting
+    sighting = decided(Shown(visibility=Visibility.SNI, name=BANNED)).ruling.sighting
     assert sighting == Sighting(Signal.SNI, BANNED)
 
 

@@ -16,7 +16,7 @@ from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import NOTHING
-from tokgate.traffic.enforcer import Enforcer, Ruling
+from tokgate.traffic.enforcer import Enforcer
 
 NOW = builders.at("2023-04-01T12:00:00Z")
 CLIENT = "192.0.2.7"
@@ -274,7 +274,7 @@ def test_other_destinations_of_a_nameless_client_are_not_folded(sink: Sink) -> N
             visibility=Visibility.NONE,
         )
         ruling = enforcer.judge(CLIENT, BANNED)
-        nameless = Ruling(replace(ruling.judgement, sighting=Sighting(Signal.SNI, "")), ruling.snapshot, ruling.at)
+        nameless = replace(ruling, sighting=Sighting(Signal.SNI, ""))
         enforcer.record(nameless, Visibility.NONE, lambda seen=observation: seen)  # type: ignore[misc]
     enforcer.close()
     assert [record["destination"]["ip"] for record in sink] == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]

@@ -19,7 +19,7 @@ def test_the_status_of_a_refusal(mandate: dict[str, str], status: bytes) -> None
     """Without a page as with one: RFC 7725 is for what an authority or a legal basis demands."""
     policy = snapshot(ban(**mandate), networks=(OFFICE,), services=(CLIPS,))
     judgement = judged(seen(Stage.CONNECT), policy=policy)
-    ruling = Ruling(judgement, policy, at("2023-03-10T11:00:00Z"))
+    ruling = Ruling(judgement.decision, judgement.sighting, judgement.mismatch, policy, at("2023-03-10T11:00:00Z"))
     assert ruling.ban is not None
     said = refusal(ruling, "clips.example.org", stamp())
     assert said.startswith(b"HTTP/1.1 " + status)

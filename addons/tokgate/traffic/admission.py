@@ -235,7 +235,7 @@ def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admis
     admission = _in_dns(arrival, seen, ruling)
     if ruling.blocks:
         return admission
-    recorded = ruling.judgement.sighting not in asked.names  # else it was at the question
+    recorded = ruling.sighting not in asked.names  # else it was at the question
     if seen.members is None and dns_questions.under_ban(ruling, asked):
         return replace(admission, action=Refuse(DnsAnswer(dns_questions.unreadable(asked))), recorded=recorded)
     terms = dns_questions.terms(asked, ruling, members)

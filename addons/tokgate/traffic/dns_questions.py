@@ -5,8 +5,8 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.policy.decide import Sighting, decide, decide_unreadable
-from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.policy.decide import Sighting, decide, is_under_block
+from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.observation import DnsSeen
 from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
 from tokgate.traffic.actions import Terms
@@ -42,8 +42,7 @@ def judge(enforcer: Enforcer, asked: DnsArrival) -> Ruling:
     ruling = enforcer.judge(asked.client.ip, asked.names, asked.identity)
     decision = ruling.decision
     if asked.carried and decision.response is not None and decision.response.shows_page:
-        passing = replace(decision, verdict=Verdict.ALLOW)
-        return replace(ruling, judgement=replace(ruling.judgement, decision=passing))
+        return replace(ruling, decision=replace(decision, verdict=Verdict.ALLOW))
     return ruling
 
 
@@ -67,7 +66,7 @@ def judge_answer(enforcer: Enforcer, asked: DnsArrival, members: tuple[Sighting,
     if not members:
         return ruling
     whole = enforcer.judge(asked.client.ip, (*asked.names, *members), asked.identity)
-    return ruling if whole.judgement.sighting in asked.names else whole
+    return ruling if whole.sighting in asked.names else whole
 
 
 def refuse(asked: DnsArrival, ruling: Ruling) -> bytes:
@@ -151,8 +150,7 @@ def _left(ruling: Ruling, change: Instant | None) -> int | None:
 
 def under_ban(ruling: Ruling, asked: DnsArrival) -> bool:
     """Whether the client is under a ban that blocks at the ruling's instant, whatever it bans."""
-    refused = decide_unreadable(ruling.snapshot, asked.client.ip, ruling.at, Reason.ECH_OUTER, asked.identity)
-    return refused is not None
+    return is_under_block(ruling.snapshot, asked.client.ip, ruling.at, asked.identity)
 
 
 def _explained(asked: DnsArrival, ruling: Ruling) -> ExtendedError:

@@ -46,17 +46,11 @@ class RecordSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(Judgement):
     """A judgement with the policy and the instant that it rests on."""
 
-    judgement: Judgement
     snapshot: Snapshot
     at: Instant
-
-    @property
-    def decision(self) -> Decision:
-        """The decision that the policy came to."""
-        return self.judgement.decision
 
     @property
     def ban(self) -> Ban | None:
@@ -66,7 +60,7 @@ class Ruling:
     @property
     def blocks(self) -> bool:
         """Whether the traffic must not reach its destination."""
-        return self.judgement.decision.verdict is Verdict.BLOCK
+        return self.decision.verdict is Verdict.BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +110,11 @@ class Enforcer:
         """Decide over everything seen of a connection or request; at least one sighting."""
         snapshot, at = self._source.snapshot, self.now()
         try:
-            judgement = core.decide_signals(snapshot, client, sightings, at, identity)
+            found = core.decide_signals(snapshot, client, sightings, at, identity)
         except Exception as error:  # on_error decides, whatever it was that failed
             self.failed("decide", error)
             return self.judge_on_error(sightings)
-        return Ruling(judgement, snapshot, at)
+        return Ruling(found.decision, found.sighting, found.mismatch, snapshot, at)
 
     def judge_on_error(self, sightings: Sequence[Sighting]) -> Ruling:
         """The ruling of `on_error` about the same sightings."""
@@ -129,7 +123,7 @@ class Enforcer:
         if not decisions:
             decisions = [(Decision(Verdict.ALLOW, Reason.INTERNAL_ERROR), Sighting(Signal.ADDRESS, ""))]
         decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
-        return Ruling(Judgement(decision, sighting, mismatch=False), snapshot, at)
+        return Ruling(decision, sighting, mismatch=False, snapshot=snapshot, at=at)
 
     def repeats(self, client: str, name: str, decision: Decision, stage: Stage, at: Instant) -> bool:
         """Whether this event repeats one that was recorded within the last minute; if so it is counted, all of it.
@@ -171,7 +165,7 @@ class Enforcer:
         Its decision was counted at its beginning.
         """
         self.counters.cuts += 1
-        self._put(lambda: traffic_record(new_stamp(ruling.at, self.observer), seen, ruling.judgement, ruling.snapshot))
+        self._put(lambda: traffic_record(new_stamp(ruling.at, self.observer), seen, ruling, ruling.snapshot))
 
     def settle(self) -> None:
         """Write the records of repeats whose minute is over."""
@@ -196,7 +190,7 @@ class Enforcer:
 
     def tell(self, ruling: Ruling, seen: Observation) -> None:
         """Write the record of something that a client did about a decision: by itself, neither counted nor folded."""
-        self.write(lambda stamp: traffic_record(stamp, seen, ruling.judgement, ruling.snapshot))
+        self.write(lambda stamp: traffic_record(stamp, seen, ruling, ruling.snapshot))
 
     def _put(self, build: Callable[[], Record | None]) -> None:
         """Write a record, if there is one; that it can't be made or written is an error by itself."""
@@ -210,15 +204,14 @@ class Enforcer:
     def _write_or_fold(self, event: _First) -> Stamp:
         """Write an event's record, or count it as a repeat. The stamp is the one to be found in the log."""
         seen, ruling = event.seen, event.ruling
-        judgement = ruling.judgement
-        name = folded_name(seen, judgement)
+        name = folded_name(seen, ruling)
         key = key_of(
             seen.client.ip,
             name,
             ruling.decision,
             seen.stage,
             opened=seen.opened,
-            mismatch=judgement.mismatch,
+            mismatch=ruling.mismatch,
             passed=seen.passed,
             identity=seen.identity,
         )
@@ -227,15 +220,15 @@ class Enforcer:
         fold = self._folding.repeat(key, ruling.at)
         if fold is not None:
             return fold.event.stamp
-        who = client_key(seen.client.ip)
-        shared = not self._shares.take(who, now)
+        client = client_key(seen.client.ip)
+        shared = not self._shares.take(client, now)
         if shared:  # one record counts what has everything but its name in common
-            key = key_of(who, "", replace(ruling.decision, rule=None), seen.stage, identity=seen.identity)
+            key = key_of(client, "", replace(ruling.decision, rule=None), seen.stage, identity=seen.identity)
             fold = self._folding.repeat(key, ruling.at)
             if fold is not None:
                 fold.meet(name)
                 return fold.event.stamp
-        record = traffic_record(event.stamp, seen, judgement, ruling.snapshot)
+        record = traffic_record(event.stamp, seen, ruling, ruling.snapshot)
         if record is not None and self._sink.put(record):  # a dropped record can't be referred to
             closed = self._folding.open(key, event, now, names=shared)
             if closed is not None:
@@ -251,7 +244,7 @@ class Enforcer:
 
     def _repeats_record(self, event: _First, repeats: Repeats) -> Record | None:
         stamp, ruling = new_stamp(repeats.last, self.observer), event.ruling
-        return repeats_record(stamp, event.seen, ruling.judgement, ruling.snapshot, repeats)
+        return repeats_record(stamp, event.seen, ruling, ruling.snapshot, repeats)
 
 
 def _on_error(snapshot: Snapshot, sighting: Sighting) -> Decision:

@@ -143,11 +143,11 @@ def refuse_hidden(arrival: Arrival, seen: Seen, shown: Shown, ruling: Ruling) ->
         return refused
     # Under a ban: opened, so that the client tries again without ECH (RFC 9849 §6.1.6).
     decision = replace(refused.decision, verdict=Verdict.ALLOW, ban=None, response=Response.INSPECT)
-    return replace(ruling, judgement=replace(ruling.judgement, decision=decision))
+    return replace(ruling, decision=decision)
 
 
 def _refused_if_banned(arrival: Arrival, ruling: Ruling, reason: Reason) -> Ruling:
     decision = decide_unreadable(ruling.snapshot, arrival.client.ip, ruling.at, reason, arrival.identity)
     if decision is None:
         return ruling
-    return replace(ruling, judgement=replace(ruling.judgement, decision=decision))
+    return replace(ruling, decision=decision)

@@ -68,7 +68,7 @@ def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admis
     _mark(flow, ruling)
     contact = render.href_of(ruling.ban.contact) if ruling.ban is not None else None
     implementer = traffic.context.implementer or contact or f"dns:{traffic.context.hostname}"
-    asked = ruling.judgement.sighting.value
+    asked = ruling.sighting.value
     notice = notice_of(ruling, asked=asked, implementer=implementer, opened=connection.opened)
     stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")

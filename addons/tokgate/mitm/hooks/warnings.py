@@ -109,7 +109,7 @@ class Warnings:
         button = Button(_who(connection), _ban(ruling), _authority(flow), target)
         token = button.token(enforcer.warned.token_key, ruling.at)
         notice = replace(
-            notice_of(ruling, asked=ruling.judgement.sighting.value, implementer="", opened=connection.opened),
+            notice_of(ruling, asked=ruling.sighting.value, implementer="", opened=connection.opened),
             warning=warned_of(_track(ruling), ruling.at, button, token),
         )
         stamp = admission.record(enforcer, notice.status)
