@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,16 +21,14 @@ from tokgate.config.format.test_model import EXPECTED, PolicyTest, TestModel
 from tokgate.config.format.values import built
 from tokgate.config.yaml.nodes import plain
 from tokgate.policy.bans import Ban, Exemption, Lifted
-from tokgate.policy.membership import Identity, IdentityIndex, narrowest_first
-from tokgate.policy.networks import Composition, Device, Network, linked
+from tokgate.policy.membership import Clients, Identity
+from tokgate.policy.networks import Device, Network, linked
 from tokgate.policy.schedule import Duration, Edge, Window, resolve
 from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service
 from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import StoreListing
 from tokgate.policy.values import Origin
-from tokgate.policy.values.hostname import IPAddress
-from tokgate.policy.values.prefixes import IPNetwork, PrefixEntry, PrefixTable
 
 
 def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catalogue | None = None) -> Policy:
@@ -156,64 +154,40 @@ def ban(entry: PolicyEntry[BanModel], model: BanModel) -> Ban:
 def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[PolicyTest, ...]:
     """The tests of valid sections; wall times are read in the zone of the narrowest network that holds the client."""
     stated = [(entry, entry.model) for entry in sections.tests if entry.model is not None]
-    zones = _Zones(networks, frozenset(model.client for _, model in stated)) if stated else None
-    return tuple(_test(entry, model, zones) for entry, model in stated if zones is not None)
+    if not stated:
+        return ()
+    addresses = {model.client for _, model in stated}
+    by_device = any(model.device is not None for _, model in stated)
+    known = {
+        network.name: network
+        if by_device
+        else replace(  # an inventory may have very many devices, of which tests use few
+            network,
+            devices=tuple(
+                device
+                for device in network.devices
+                if any(prefix.network_address in addresses for prefix in device.addresses)
+            ),
+        )
+        for network in networks
+    }
+    clients = Clients(known.values(), {}, Settings())
+    return tuple(_test(entry, model, known, clients) for entry, model in stated)
 
 
-_Holder = tuple[str, bool]
-"""A network, and whether it lists a prefix; else it excepts it."""
-
-
-class _Zones:
-    """Finds the time zones of these clients."""
-
-    def __init__(self, networks: Iterable[Network], clients: frozenset[IPAddress]) -> None:
-        self._networks: Final = {network.name: network for network in networks}
-        prefixes: list[tuple[IPNetwork, _Holder]] = [
-            (cidr, (network.name, listed))
-            for network in self._networks.values()
-            for listed, cidrs in ((True, network.cidrs), (False, network.except_cidrs))
-            for cidr in cidrs
-        ]
-        prefixes += [  # an inventory may have very many, of which tests use few
-            (prefix, (network.name, True))
-            for network in self._networks.values()
-            for device in network.devices
-            for prefix in device.addresses
-            if prefix.network_address in clients
-        ]
-        self._table: Final = PrefixTable(prefixes, _by_length)
-        self._index: Final = IdentityIndex(self._networks.values())
-        self._composition: Final = Composition(self._networks.values())
-
-    def of(self, client: IPAddress, identity: Identity | None) -> str:
-        """The zone of the client's narrowest network; UTC if it is in none."""
-        listed, excepted = self._table.find(client)
-        found = () if identity is None else self._index.find(identity, client.max_prefixlen)
-        held = self._composition.complete(narrowest_first(listed, found), excepted)
-        name = next(iter(held), None)
-        return "UTC" if name is None else self._networks[name].timezone
-
-
-def _by_length(holders: tuple[PrefixEntry[_Holder], ...]) -> tuple[dict[str, int], frozenset[str]]:
-    """The networks that list an address, with the longest prefix length, and those that except it."""
-    lengths: dict[str, int] = {}
-    for held in holders:
-        if held.value[1]:
-            lengths.setdefault(held.value[0], held.prefix.prefixlen)
-    return lengths, frozenset(held.value[0] for held in holders if not held.value[1])
-
-
-def _test(entry: PolicyEntry[TestModel], model: TestModel, zones: _Zones) -> PolicyTest:
+def _test(
+    entry: PolicyEntry[TestModel], model: TestModel, networks: Mapping[str, Network], clients: Clients
+) -> PolicyTest:
     host = model.host if model.host is not None else urlsplit(model.url or "").hostname or ""
     identity = Identity(model.user, frozenset(model.groups), model.device, model.interface) or None
-    at = resolve(model.at, zones.of(model.client, identity), Edge.START)
+    narrowest = next(iter(clients.membership(str(model.client), identity).networks), None)
+    zone = "UTC" if narrowest is None else networks[narrowest].timezone
     stated = {key: getattr(model, key) for key in EXPECTED}
     return PolicyTest(
         entry.text("client") or "",
         host,
         model.url,
-        at,
+        resolve(model.at, zone, Edge.START),
         model.expect,
         entry.source.origin(entry.place),
         identity,
