@@ -93,6 +93,18 @@ def test_a_phase_is_told_at_its_instant(running: Callable[[Instant], Running]) -
     assert one.instance.due() == pytest.approx(1.0)
 
 
+def test_what_is_in_force_is_kept_when_the_clock_goes_back(
+    running: Callable[[Instant], Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a ban that was over by a wrong clock, and is not, could be deleted without anybody's lifting it."""
+    kept: list[Instant] = []
+    monkeypatch.setattr(PolicyHolder, "keep", lambda _, now: kept.append(now))
+    one, right = running(START.subtract(hours=1)), START.subtract(minutes=30)
+    for now in (right, START.add(hours=48), right, right.add(seconds=1)):
+        one.tick(now)
+    assert kept == [START.add(hours=48), right]
+
+
 def test_a_transition_between_two_ticks_is_not_missed(running: Callable[[Instant], Running]) -> None:
     """While a policy was read nobody looked: it is due at once, and told then."""
     one = running(START.subtract(seconds=1))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labs import hello_builder
-from labs.builders import at
+from labs.builders import at, duration
 from labs.gate_lab import RunningGate
 from tokgate.blocklog.paths import warned_path_for
 from tokgate.policy.membership import Identity
@@ -224,6 +224,21 @@ def test_software_without_a_page(log: Path) -> None:
     assert warned.passed(Person(CLIENT), "ban", NOW.add(hours=12), hello()) is None
     assert warned.passed(Person("192.0.2.8"), "ban", NOW, hello()) is None
     assert warned.passed(Person(CLIENT), "ban", NOW, hello("")) is Passed.NO_PAGE  # no name, no certificate for it
+
+
+def test_a_clock_that_was_ahead(log: Path) -> None:
+    """What it made anybody pass for holds no longer than by a right clock, here and in processes that read the file."""
+    warned, ahead, hour = open_beside(log, NOW), NOW.add(hours=48), duration("PT1H")
+    warned.has_no_page(CLIENT, software(hello()), ahead)
+    warned.continues(Person(CLIENT), "ban", ahead.add(hours=1))
+    for each in (warned, WarnedClients(warned.descriptor)):
+        assert each.passed(Person(CLIENT), "ban", ahead, longest=hour) is Passed.CONTINUED
+        assert each.passed(Person(CLIENT), "ban", NOW, hello(), longest=hour) is None
+    warned.has_no_page(CLIENT, software(hello()), NOW)
+    warned.continues(Person(CLIENT), "ban", NOW.add(hours=1))
+    for each in (warned, WarnedClients(warned.descriptor)):
+        assert each.passed(Person(CLIENT), "ban", NOW, longest=hour) is Passed.CONTINUED
+        assert each.passed(Person(CLIENT), "other", NOW, hello(), longest=hour) is Passed.NO_PAGE
 
 
 def test_one_client_can_cause_few_lines_only(log: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_longest_time_to_continue_holds() -> None:
     assert warned.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
 
 
-class Scanned(dict[str, int]):
+class Scanned(dict[str, tuple[int, ...]]):
     """Counts how often it is looked through."""
 
     scans = 0

@@ -131,7 +131,7 @@ class Instance:
         changes = passed_transitions(snapshot, since, now)
         for change in changes:
             self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
-        if changes:
+        if changes or now < since:  # what was in force by a clock that was ahead is not what is
             self._holder.keep(now)
 
     def _tell_coverage(self, now: Instant) -> None:

@@ -192,7 +192,9 @@ def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:
     decision = admission.ruling.decision
     if _warns(admission) and decision.ban is not None:
         who = Person.at(arrival.client.ip, arrival.identity)
-        passed = enforcer.warned.passed(who, decision.ban, admission.ruling.at, seen.hello)
+        ruling, warned = admission.ruling, enforcer.warned
+        longest = ruling.snapshot.bans[decision.ban].continue_for
+        passed = warned.passed(who, decision.ban, ruling.at, seen.hello, longest=longest)
         if passed is None and not seen.openable:
             passed = Passed.NO_PAGE
         if passed is not None:

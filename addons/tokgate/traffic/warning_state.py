@@ -23,6 +23,7 @@ from tokgate.blocklog.paths import warned_path_for
 from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.membership import Identity, folded
 from tokgate.policy.observation import Passed
+from tokgate.policy.schedule import Duration, add_duration
 from tokgate.policy.values.hostname import parse_address
 from tokgate.wire.client_hello import ClientHello
 
@@ -66,7 +67,7 @@ class WarnedClients:
     def __init__(self, descriptor: int | None = None) -> None:
         """`descriptor` is the shared file, as `open_beside` makes it; without one it is remembered here alone."""
         self.descriptor: Final = descriptor
-        self._ends: dict[str, int] = {}
+        self._ends: dict[str, tuple[int, ...]] = {}
         self._read = 0
         self._rest = b""
         self._prune_at = 4096
@@ -76,12 +77,18 @@ class WarnedClients:
         self.token_key: Final = hmac.digest(secret, b"tokens", "sha256")
         """The key of the form's token, the same in all processes."""
 
-    def passed(self, who: Person, ban: str, at: Instant, hello: ClientHello | None = None) -> Passed | None:
-        """Why a client passes a ban's warning without the page; None if the page has to be shown."""
+    def passed(
+        self, who: Person, ban: str, at: Instant, hello: ClientHello | None = None, *, longest: Duration | None = None
+    ) -> Passed | None:
+        """Why a client passes a ban's warning without the page; None if the page has to be shown.
+
+        `longest`: for how long one may pass who continues under this ban.
+        """
         self.catch_up()
-        if self._holds(self._continued(who, ban), at):
+        latest = at + LONGEST if longest is None else add_duration(at, longest, "UTC")
+        if self._holds(self._continued(who, ban), at, latest):
             return Passed.CONTINUED
-        if hello is not None and (hello.name is None or self._holds(self._pageless(who.client, software(hello)), at)):
+        if hello is not None and (hello.name is None or self._is_pageless(who.client, software(hello), at)):
             return Passed.NO_PAGE
         return None
 
@@ -91,9 +98,8 @@ class WarnedClients:
 
     def has_no_page(self, client: str, software: bytes, at: Instant) -> None:
         """Record that a client's software can't be shown the page. Raises OSError if the file can't be written."""
-        digest = self._pageless(client, software)
-        if not self._holds(digest, at):
-            self._remember(digest, at + PAGELESS_FOR)
+        if not self._is_pageless(client, software, at):
+            self._remember(self._pageless(client, software), at + PAGELESS_FOR)
 
     def catch_up(self) -> None:
         """Read what any process has added since."""
@@ -108,25 +114,28 @@ class WarnedClients:
                 *lines, rest = (self._rest + data).split(b"\n")
                 self._rest = rest[-_LONGEST_LINE:]
                 for digest, end in _entries(lines):
-                    self._ends[digest] = max(end, self._ends.get(digest, end))
+                    self._ends[digest] = _with(end, self._ends.get(digest, ()))
         except OSError as error:
             logger.warning("who has continued past a warning can't be read: %s", error)
 
     def _remember(self, digest: str, until: Instant) -> None:
         end = until.timestamp()
-        self._ends[digest] = max(end, self._ends.get(digest, end))
+        self._ends[digest] = _with(end, self._ends.get(digest, ()))
         if self.descriptor is not None:
             line = _line(digest, end)
             if os.write(self.descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, "who has continued past a warning could not be written whole")
 
-    def _holds(self, digest: str, at: Instant) -> bool:
+    def _is_pageless(self, client: str, software: bytes, at: Instant) -> bool:
+        return self._holds(self._pageless(client, software), at, at + PAGELESS_FOR)
+
+    def _holds(self, digest: str, at: Instant, latest: Instant) -> bool:
         now = at.timestamp()
         if len(self._ends) > self._prune_at:
-            self._ends = {known: end for known, end in self._ends.items() if end > now}
+            self._ends = {known: ends for known, ends in self._ends.items() if ends[0] > now}
             self._prune_at = 2 * len(self._ends) + 4096
-        # An end that no ban can have set is damage, or the clock was set back by a month.
-        return now < self._ends.get(digest, now) <= now + LONGEST.total("seconds") + 3600
+        # A later end is of a clock that was ahead, or damage. An hour: of daylight saving.
+        return any(now < end <= latest.timestamp() + 3600 for end in self._ends.get(digest, ()))
 
     def _continued(self, who: Person, ban: str) -> str:
         return self._digest("continued", who, ban.encode())
@@ -172,11 +181,17 @@ def _compacted(path: Path, now: Instant) -> bytes:
         return _header(_secret_in(b""))
     with os.fdopen(descriptor, "rb") as file:
         content = file.read()
-    ends: dict[str, int] = {}
+    ends: dict[str, tuple[int, ...]] = {}
     for digest, end in _entries(content.split(b"\n")):
         if end > now.timestamp():
-            ends[digest] = max(end, ends.get(digest, end))
-    return _header(_secret_in(content)) + b"".join(_line(digest, end) for digest, end in ends.items())
+            ends[digest] = _with(end, ends.get(digest, ()))
+    lines = (_line(digest, end) for digest, held in ends.items() for end in held)
+    return _header(_secret_in(content)) + b"".join(lines)
+
+
+def _with(end: int, known: tuple[int, ...]) -> tuple[int, ...]:
+    """The ends of one entry, the latest first: it counts, unless a clock that was ahead has set it."""
+    return (*(each for each in known if each > end), end)
 
 
 def _entries(lines: Iterable[bytes]) -> Iterator[tuple[str, int]]:

@@ -127,7 +127,8 @@ def _ban(ruling: Ruling) -> str:
 
 
 def _has_continued(enforcer: Enforcer, connection: ClientConnection, ruling: Ruling) -> bool:
-    return enforcer.warned.passed(_who(connection), _ban(ruling), ruling.at) is not None
+    longest = _track(ruling).ban.continue_for
+    return enforcer.warned.passed(_who(connection), _ban(ruling), ruling.at, longest=longest) is not None
 
 
 def _may_come_again(connection: ClientConnection, request: Request) -> bool:
