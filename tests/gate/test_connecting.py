@@ -19,10 +19,8 @@ from tokgate.gate.sockets import Entry, NoDestinationError, listen
 from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.traffic.counters import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
-from tokgate.wire.tls_alert import Alert
 
 HELLO = hello_for("www.example.net")
-REFUSED = Alert.UNRECOGNIZED_NAME.record
 
 
 @pytest.mark.parametrize(("error", "loops"), [(NoDestinationError(), 1), (OSError(), 0)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labs.gate_lab import broken_off, reset
+from labs.gate_lab import REFUSED, broken_off, reset
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE, readable
@@ -23,10 +23,8 @@ from tokgate.traffic.client_messages import AfterProxyRequest
 from tokgate.traffic.counters import ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
 from tokgate.wire.hello_reader import read_client_hello
-from tokgate.wire.tls_alert import Alert
 
 HELLO = hello_for("www.example.net")
-REFUSED = Alert.UNRECOGNIZED_NAME.record
 
 
 def test_waiting_for_something_else(steps: Steps) -> None:

@@ -3,7 +3,7 @@
 import os
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -13,7 +13,23 @@ import pytest
 from whenever import Time, Weekday
 
 from labs.builders import ban, network, service
-from labs.gate_lab import DEADLINE, Clock, Origin, RunningGate, broken_off, dial, exactly, policy, read_all, until
+from labs.gate_lab import (
+    ALLOWED,
+    BANNED,
+    DEADLINE,
+    ESTABLISHED,
+    REFUSED,
+    Clock,
+    RunningGate,
+    StartGate,
+    StartOrigin,
+    broken_off,
+    dial,
+    exactly,
+    policy,
+    read_all,
+    until,
+)
 from labs.hello_builder import EARLY_DATA, ech, hello, hello_for, records, supported_versions
 from labs.waiting import readable
 from tokgate.policy.bans import Action
@@ -22,16 +38,8 @@ from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule, Window
 from tokgate.policy.settings import EchOuter, MissingSni, ProxyAuth
 from tokgate.traffic.limits import Limits
-from tokgate.wire.tls_alert import Alert
 
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
-
-ALLOWED = hello_for("www.example.net")
-BANNED = hello_for("www.clips.example.org")
 NAMELESS = records(hello(supported_versions(0x0304)))
-REFUSED = Alert.UNRECOGNIZED_NAME.record
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 ELSEWHERE = (network("loop", "127.0.0.0/8", "::1/128"), network("other", "198.51.100.0/24"))
 
 

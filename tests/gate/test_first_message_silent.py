@@ -1,12 +1,23 @@
 """What a gate counts and ends of redirected clients that wait for the server to speak first."""
 
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from labs.builders import ban, network
-from labs.gate_lab import DEADLINE, NOBODY, Origin, RunningGate, dial, exactly, policy, read_all, reset, until
+from labs.gate_lab import (
+    DEADLINE,
+    NOBODY,
+    Origin,
+    StartGate,
+    StartOrigin,
+    dial,
+    exactly,
+    policy,
+    read_all,
+    reset,
+    until,
+)
 from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from tokgate.gate import handoff
@@ -16,9 +27,6 @@ from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import UnknownClients
 from tokgate.traffic.counters import DecisionKey
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
 
 BANNER = b"220 mail.example.net ESMTP\r\n"
 BY_ADDRESS = DecisionKey("loop", Visibility.ADDRESS, Verdict.ALLOW)

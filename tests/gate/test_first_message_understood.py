@@ -14,7 +14,7 @@ import pytest
 
 from labs import hello_builder as build
 from labs.builders import ban, network
-from labs.gate_lab import Origin, RunningGate, dial, exactly, policy, read_all, until
+from labs.gate_lab import REFUSED, StartGate, StartOrigin, dial, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
 from labs.ports import held_port
 from labs.waiting import DEADLINE
@@ -25,17 +25,12 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.wire.hello_reader import HELLO_RETRY
 from tokgate.wire.http_detection import PREFACE
-from tokgate.wire.tls_alert import Alert
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
 
 ALLOWED, OTHER, BANNED = (hello_for(f"www.{name}") for name in ("example.net", "example.com", "clips.example.org"))
 RETRY = build.records(b"\2" + build.vector(3, b"\3\3" + HELLO_RETRY + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))
 ANSWER = build.records(b"\2" + build.vector(3, b"\3\3" + b"r" * 32 + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))
 CHANGE = b"\x14\3\3\0\1\1"
 WARNING = b"\x15\3\1\0\2\1\x70"
-REFUSED = Alert.UNRECOGNIZED_NAME.record
 
 
 def nobodys() -> Snapshot:

@@ -4,7 +4,6 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ import pytest
 
 from labs.builders import ban
 from labs.gate_lab import (
+    ALLOWED,
+    BANNED,
     DEADLINE,
     NOBODY,
-    Origin,
-    RunningGate,
+    StartGate,
+    StartOrigin,
     broken_off,
     dial,
     echo,
@@ -26,19 +27,12 @@ from labs.gate_lab import (
     read_all,
     until,
 )
-from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from labs.waiting import readable
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
 from tokgate.policy.decision import Response
 from tokgate.traffic.limits import Limits
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
-
-ALLOWED = hello_for("www.example.net")
-BANNED = hello_for("www.clips.example.org")
 
 
 def page_policy() -> object:

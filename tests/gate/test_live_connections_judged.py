@@ -1,13 +1,15 @@
 """Which connections a policy ends that begins while they last, and how they end."""
 
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Adopter, Sink, broken_off
+from labs.gate_lab import Adopter, Clock, Origin, RunningGate, Sink, broken_off, dial, exactly, policy, until
+from labs.hello_builder import hello_for
 from labs.proxy_lab import NOW
 from labs.records import Holder
 from labs.relay_ends import NotingLoop
@@ -19,6 +21,7 @@ from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.identification import Identification
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Entry, Listener
+from tokgate.policy.networks import Network
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 
@@ -123,3 +126,27 @@ def test_both_sides_are_broken_off(connected: bool) -> None:
     assert judge.done == ["close", "release"]
     client.close()
     origin.close()
+
+
+# -- live connections of clients that are told apart by their link, when a ban of theirs begins
+
+
+def test_a_ban_by_interface_cuts_what_came_by_it(
+    start_gate: Callable[..., RunningGate], start_origin: Callable[..., Origin]
+) -> None:
+    """A policy that begins to ban everyone behind an interface ends their connections, though no address is named."""
+    before, after = (
+        policy(
+            ban(networks=("guests",)),
+            networks=(network("loop", "127.0.0.0/8"), Network("guests", (), interfaces=(interface,))),
+        )
+        for interface in ("guests0", "lo")
+    )
+    gate = start_gate(start_origin(), before, now=Clock("2023-06-01T00:00:00Z"))
+    said = hello_for("www.clips.example.org")
+    with dial(gate.redirected, said) as client:
+        assert exactly(client, len(said)) == said
+        gate.holder.snapshot = after
+        assert broken_off(client)
+    (record,) = until(lambda: gate.sink.records)
+    assert (record["event"]["action"], record["tokgate"]["network"]) == ("connection-cut", "guests")

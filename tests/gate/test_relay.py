@@ -10,15 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from labs.gate_lab import DEADLINE, Origin, RunningGate, broken_off, dial, exactly, read_all, reset, until
-from labs.hello_builder import hello_for
+from labs.gate_lab import (
+    ALLOWED,
+    BANNED,
+    DEADLINE,
+    RunningGate,
+    StartGate,
+    StartOrigin,
+    broken_off,
+    dial,
+    exactly,
+    read_all,
+    reset,
+    until,
+)
 from tokgate.traffic.limits import Limits
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
-
-ALLOWED = hello_for("www.example.net")
-BANNED = hello_for("www.clips.example.org")
 
 
 def sends(body: bytes) -> Callable[[socket.socket], None]:

@@ -2,15 +2,16 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from labs.builders import ban
 from labs.gate_lab import (
     DEADLINE,
-    Origin,
     RunningGate,
+    StartGate,
+    StartOrigin,
     broken_off,
     dial,
     exactly,
@@ -25,9 +26,6 @@ from labs.records import Monotonic
 from labs.waiting import readable
 from tokgate.gate.connection import Connection
 from tokgate.gate.sockets import unacknowledged
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
 
 HELLO = hello_for("www.example.net")
 CLOSED = 7  # TCP_CLOSE in net/tcp_states.h

@@ -15,6 +15,7 @@ from whenever import Instant
 
 from labs import waiting
 from labs.builders import network, service, snapshot
+from labs.hello_builder import hello_for
 from labs.records import Clock as Clock
 from labs.records import Holder, Monotonic, Records
 from tokgate.blocklog.records.record import Observer
@@ -29,8 +30,13 @@ from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
 from tokgate.traffic.seen import Arrival
 from tokgate.traffic.warning_state import WarnedClients
+from tokgate.wire.tls_alert import Alert
 
 DEADLINE = waiting.DEADLINE
+ALLOWED, BANNED = hello_for("www.example.net"), hello_for("www.clips.example.org")
+"""What clients say first, under the ban of `policy`."""
+REFUSED = Alert.UNRECOGNIZED_NAME.record
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 NOBODY: Address = ("127.0.0.1", 1)
 """Where nothing listens. A port that was free before would soon be another test's."""
 
@@ -191,6 +197,8 @@ class RunningGate:
         return bool(until(lambda: not self.gate.loop.connections and self.gate.acceptor.open_connections == 0))
 
 
+StartGate = Callable[..., RunningGate]
+StartOrigin = Callable[..., Origin]
 POLICY_PARTS: dict[str, Any] = {
     "services": (service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)),),
     "networks": (network("loop", "127.0.0.0/8", "::1/128"),),

@@ -3,13 +3,24 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from labs.builders import ban, network
-from labs.gate_lab import NOBODY, Origin, RunningGate, dial, exactly, pass_time, policy, read_all, until
-from labs.hello_builder import hello_for
+from labs.gate_lab import (
+    ALLOWED,
+    ESTABLISHED,
+    NOBODY,
+    REFUSED,
+    StartGate,
+    StartOrigin,
+    dial,
+    exactly,
+    pass_time,
+    policy,
+    read_all,
+    until,
+)
 from labs.records import Monotonic
 from labs.waiting import DEADLINE
 from tokgate.gate.connecting import Connecting
@@ -18,14 +29,6 @@ from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.explicit_clients.pac import pac_file
 from tokgate.gate.sockets import connect, leads_to
 from tokgate.traffic.refusal_texts import pac_answer
-from tokgate.wire.tls_alert import Alert
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
-
-ALLOWED = hello_for("www.example.net")
-REFUSED = Alert.UNRECOGNIZED_NAME.record
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 def connect_request(host: str, port: int) -> bytes:

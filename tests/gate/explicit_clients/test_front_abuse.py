@@ -2,15 +2,25 @@
 
 import base64
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import bcrypt
 import pytest
 
 from labs.builders import ban, network
-from labs.gate_lab import Origin, RunningGate, dial, exactly, pass_time, policy, read_all, reset, until
-from labs.hello_builder import hello_for
+from labs.gate_lab import (
+    ALLOWED,
+    ESTABLISHED,
+    StartGate,
+    StartOrigin,
+    dial,
+    exactly,
+    pass_time,
+    policy,
+    read_all,
+    reset,
+    until,
+)
 from labs.records import Monotonic
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.connection import CLOSED
@@ -20,13 +30,6 @@ from tokgate.policy.membership import Identity
 from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 from tokgate.wire.proxy_request import Credentials
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
-
-ALLOWED = hello_for("www.example.net")
-BANNED = hello_for("www.clips.example.org")
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 def test_a_first_line_without_an_end_is_not_kept(start_gate: StartGate) -> None:

@@ -4,7 +4,6 @@ import base64
 import json
 import socket
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,18 @@ import pytest
 from whenever import Instant
 
 from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Origin, RunningGate, dial, exactly, read_all, until
-from labs.hello_builder import hello_for
+from labs.gate_lab import (
+    ALLOWED,
+    BANNED,
+    ESTABLISHED,
+    REFUSED,
+    StartGate,
+    StartOrigin,
+    dial,
+    exactly,
+    read_all,
+    until,
+)
 from labs.waiting import DEADLINE
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
@@ -27,15 +36,6 @@ from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.runtime.banner import overview
 from tokgate.traffic.seen import Arrival
 from tokgate.wire.proxy_request import Credentials
-from tokgate.wire.tls_alert import Alert
-
-StartGate = Callable[..., RunningGate]
-StartOrigin = Callable[..., Origin]
-
-ALLOWED = hello_for("www.example.net")
-BANNED = hello_for("www.clips.example.org")
-REFUSED = Alert.UNRECOGNIZED_NAME.record
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 @pytest.fixture

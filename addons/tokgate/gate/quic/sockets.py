@@ -35,8 +35,7 @@ type Key = tuple[str, int, str, int]
 """A flow: the client's address and port, the destination's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(NamedTuple):
     """The firewall marks of raw sockets."""
 
     carries: int
@@ -107,7 +106,7 @@ def open_sockets(places: Iterable[Address], gates: int, marks: Marks) -> QuicSoc
     with contextlib.ExitStack() as opened:
         fronts = tuple(tuple(_front(opened, place) for place in places) for _ in range(gates))
         families = dict.fromkeys(int(front.socket.family) for front in fronts[0])
-        outlets = Outlets({family: _raw_sockets(opened, family, marks) for family in families})
+        outlets = Outlets({each: RawSockets(*(_raw(opened, each, mark) for mark in marks)) for each in families})
         opened.pop_all()
     return QuicSockets(fronts, outlets)
 
@@ -132,19 +131,13 @@ def _front(opened: contextlib.ExitStack, place: Address) -> Front:
     return Front(made, made.getsockname()[1])
 
 
-@dataclass(frozen=True, slots=True)
-class RawSockets:
+class RawSockets(NamedTuple):
     """The raw sockets of one family of addresses: each has the mark by which nftables knows what it sends."""
 
     carries: socket.socket
     opens: socket.socket
     ends: socket.socket
     answers: socket.socket
-
-
-def _raw_sockets(opened: contextlib.ExitStack, family: int, marks: Marks) -> RawSockets:
-    each = (_raw(opened, family, mark) for mark in (marks.carries, marks.opens, marks.ends, marks.answers))
-    return RawSockets(*each)
 
 
 def _raw(opened: contextlib.ExitStack, family: int, mark: int) -> socket.socket:
@@ -203,8 +196,7 @@ class Outlets:
 
     def descriptors(self) -> dict[int, list[int]]:
         """The numbers of the raw sockets by family, in the order of `RawSockets`."""
-        found = {family: (raw.carries, raw.opens, raw.ends, raw.answers) for family, raw in self._raw.items()}
-        return {family: [each.fileno() for each in raw] for family, raw in found.items()}
+        return {family: [each.fileno() for each in raw] for family, raw in self._raw.items()}
 
     def carries(self, came: Datagram, payload: bytes, *, opens: bool) -> bool:
         """Send a datagram on from the client's own address; False if it can't be.
@@ -235,9 +227,9 @@ class Outlets:
         _send(self._raw[_family(key)].answers, port_unreachable(client, server, payload), server[0], key[0])
 
     def close(self) -> None:
-        for each in self._raw.values():
-            for raw in (each.carries, each.opens, each.ends, each.answers):
-                raw.close()
+        for raw in self._raw.values():
+            for each in raw:
+                each.close()
 
 
 def _send(raw: socket.socket, packet: bytes, source: bytes, to: str) -> bool:
