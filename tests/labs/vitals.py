@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from labs import builders
@@ -64,14 +65,9 @@ def measured(
     reloads = Reloads()
     reloads.note(Reloaded(True, snapshot, (), NOW, snapshot.version))
     reloads.note(Reloaded(False, snapshot, (), NOW, snapshot.version))
-    made = vitals.vitals(
-        state_of(holder, workers, NOW, gateway=gateway, faults=faults),
-        version="1.2.3",
-        started=NOW.subtract(hours=2),
-        counts=counters.shared.read(),
-        log=LOG,
-        reloads=reloads,
-        confdir=folder,
-        deaths=deaths,
+    instance: Any = SimpleNamespace(
+        version="1.2.3", started=NOW.subtract(hours=2), counts=counters.shared.read, reloads=reloads
     )
+    state = state_of(holder, workers, NOW, gateway=gateway, faults=faults)
+    made = vitals.vitals_of(instance, state, log=LOG, confdir=folder, deaths=deaths)
     return json.loads(json.dumps(made)) | changed  # type: ignore[no-any-return]

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,6 @@ from tokgate.mitm.addon import Tokgate
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
-from tokgate.runtime.instance import Instance
 from tokgate.runtime.status import Worker
 from tokgate.service.children import counted_in, seconds_of_work, tell_supervisor
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
@@ -43,7 +41,10 @@ EVERY: Final = 1.0
 
 
 class ControlAddon:
-    """An addon: answers `tokgate status` and `tokgate reload` where mitmproxy runs without a supervisor."""
+    """An addon: answers `tokgate status` and `tokgate reload` where mitmproxy runs without a supervisor.
+
+    It tells systemd as well that the proxy is ready and lives.
+    """
 
     name = "tokgate-desk"
 
@@ -55,6 +56,8 @@ class ControlAddon:
         self._started: Final = time.monotonic()
         self._control: Control | None = None
         self._server: asyncio.Server | None = None
+        self._manager: Final = ServiceManager()
+        self._living: asyncio.Task[None] | None = None
 
     async def running(self) -> None:
         """Open the control socket in `confdir`."""
@@ -64,8 +67,18 @@ class ControlAddon:
         sock = self._control.open()
         if sock is not None:
             self._server = await asyncio.start_unix_server(self._serve, sock=sock)
+        self._manager.tell("READY=1")
+        self._living = asyncio.get_running_loop().create_task(self._live())
+
+    async def _live(self) -> None:
+        while (instance := self._tokgate.instance) is not None:
+            self._manager.keep_alive(lambda instance=instance: instance.state(self.workers()))  # type: ignore[misc]
+            await asyncio.sleep(EVERY)
 
     def done(self) -> None:
+        self._manager.tell("STOPPING=1")
+        if self._living is not None:
+            self._living.cancel()
         if self._server is not None:
             self._server.close()
         if self._control is not None:
@@ -135,36 +148,6 @@ class ControlAddon:
             answer |= {"not_held": list(not_held)} if reloaded is not None else {}
             writer.write(answer_line(answer))
             await writer.drain()
-
-
-class ManagerAddon:
-    """An addon: tells systemd that mitmproxy without a supervisor is ready and lives."""
-
-    name = "tokgate-manager"
-
-    def __init__(self, tokgate: Tokgate, control: ControlAddon) -> None:
-        self._tokgate: Final = tokgate
-        self._control: Final = control
-        self._manager: Final = ServiceManager()
-        self._task: asyncio.Task[None] | None = None
-
-    def running(self) -> None:
-        if self._tokgate.instance is not None:
-            self._manager.tell("READY=1")
-            self._task = asyncio.get_running_loop().create_task(self._live())
-
-    def done(self) -> None:
-        self._manager.tell("STOPPING=1")
-        if self._task is not None:
-            self._task.cancel()
-
-    def _state(self, instance: Instance) -> dict[str, Any]:
-        return instance.state(self._control.workers())
-
-    async def _live(self) -> None:
-        while (instance := self._tokgate.instance) is not None:
-            self._manager.keep_alive(partial(self._state, instance))
-            await asyncio.sleep(EVERY)
 
 
 class Reporter:

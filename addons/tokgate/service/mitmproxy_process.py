@@ -30,7 +30,7 @@ from tokgate.mitm.announcement import announcement
 from tokgate.mitm.certificates import NarrowCertificates
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.runtime.banner import say
-from tokgate.service.mitmproxy_addons import ControlAddon, ManagerAddon, MetricsAddon
+from tokgate.service.mitmproxy_addons import ControlAddon, MetricsAddon
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     """Run mitmproxy alone, without gates, until SIGTERM or SIGINT. Exit codes: those of `serve`."""
     tokgate = Tokgate()
     control = ControlAddon(tokgate)
-    addons = (control, MetricsAddon(tokgate, control, say), Announcer(tokgate, say))
-    return await serve(options, tokgate, addons, last=(ManagerAddon(tokgate, control),), say=say)
+    addons = (MetricsAddon(tokgate, control, say), Announcer(tokgate, say))
+    return await serve(options, tokgate, addons, last=(control,), say=say)
 
 
 async def serve(

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,33 +118,25 @@ def _is_another(user: str) -> bool:
         return True
 
 
-@dataclass(slots=True)
-class KeptSockets:
-    """What systemd kept over a restart, or opened itself: listening sockets, and those of a program before."""
-
-    listeners: list[socket.socket] = field(default_factory=list)
-    others: list[socket.socket] = field(default_factory=list)
-
-
-def kept_sockets(environment: MutableMapping[str, str]) -> KeptSockets:
-    """The sockets that systemd kept over a restart, or opened itself; see sd_listen_fds(3).
+def kept_sockets(environment: MutableMapping[str, str]) -> tuple[list[socket.socket], list[socket.socket]]:
+    """What systemd kept over a restart, or opened itself: listening sockets, and others. See sd_listen_fds(3).
 
     The variables are taken out of the environment: they are for this process alone.
     """
+    listeners, others = list[socket.socket](), list[socket.socket]()
     pid, number = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
     environment.pop("LISTEN_FDNAMES", None)
-    found = KeptSockets()
     if pid != str(os.getpid()) or not number.isdecimal():
-        return found
+        return listeners, others
     for descriptor in range(_FIRST, _FIRST + int(number)):
         os.set_inheritable(descriptor, False)
         sock = socket.socket(fileno=descriptor)
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.setblocking(False)
-            found.listeners.append(sock)
+            listeners.append(sock)
         else:
-            found.others.append(sock)
-    return found
+            others.append(sock)
+    return listeners, others
 
 
 def control_group() -> tuple[str, str]:

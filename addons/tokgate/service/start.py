@@ -3,8 +3,9 @@
 import contextlib
 import os
 import resource
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from whenever import Instant
 
@@ -20,7 +21,7 @@ from tokgate.service import program_change
 from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.program_change import Bequest, inherited, is_trial, load_programs
-from tokgate.service.service_manager import KeptSockets, ServiceManager, kept_sockets
+from tokgate.service.service_manager import ServiceManager, kept_sockets
 from tokgate.service.supervisor import RESTART_DRAIN, Supervisor
 
 
@@ -29,14 +30,14 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     if is_trial(os.environ):
         return _try(options, say)
     _raise_limit()  # first: what was left may be more than the soft limit
-    kept = kept_sockets(os.environ)
+    listeners, others = kept_sockets(os.environ)
     try:
         bequest = inherited(os.environ)
     except ValueError as error:
         say(str(error))
         return 3
     if bequest is None:
-        bequest = _left_by_another(kept, say)
+        bequest = _left_by_another(others, say)
     holder = _valid_policy(options, say, waits=bequest is not None)
     if holder is None:
         return 1
@@ -46,14 +47,14 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         bequest = None
     secure_folder(options.confdir)
     establish_authority(options.confdir, Instant.now())
-    return Supervisor(options, holder, say, bequest, kept.listeners).run()
+    return Supervisor(options, holder, say, bequest, listeners).run()
 
 
-def _left_by_another(kept: KeptSockets, say: Callable[[str], None]) -> Bequest | None:
+def _left_by_another(kept: Sequence[socket.socket], say: Callable[[str], None]) -> Bequest | None:
     """What a supervisor that systemd restarts has left. Processes that it did not leave to this one are ended."""
     bequest = None
     try:
-        bequest = program_change.stored(kept.others)
+        bequest = program_change.stored(kept)
     except (OSError, ValueError) as error:
         say(f"nothing is taken over: {error}")
         _forget()

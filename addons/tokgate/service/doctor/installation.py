@@ -50,10 +50,10 @@ def running(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> Itera
     limit, most = snapshot.settings.limits.connections, 2 * snapshot.settings.limits.connections + _RESERVED
     had = [worker["report"]["descriptors"][1] for worker in state["workers"] if worker["name"].startswith("gate-")]
     if had and min(had) < most:
-        room = (min(had) - _RESERVED) // 2
+        enough = (min(had) - _RESERVED) // 2
         yield Result(
             "descriptors",
-            f"{min(had)} a gate, enough for {room} connections: settings.limits.connections is {limit}",
+            f"{min(had)} a gate, enough for {enough} connections: settings.limits.connections is {limit}",
             f"LimitNOFILE={most} in the unit, or lower settings.limits.connections",
         )
     elif had:
@@ -124,7 +124,7 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
 
 
 def disk(log: Path, snapshot: Snapshot) -> Iterator[Result]:
-    """Whether the log has room for as long as it is kept, by what it has grown."""
+    """Whether the log has space for as long as it is kept, by what it has grown."""
     try:
         space = shutil.disk_usage(log.absolute().parent)
         files = [(file, ended) for file, ended in archived(log.absolute())]
@@ -133,7 +133,7 @@ def disk(log: Path, snapshot: Snapshot) -> Iterator[Result]:
         yield Result("log", f"{error.filename}: {error.strerror}", "name the log with --log, and run this as root")
         return
     if space.free < _LEAST * space.total:
-        yield Result("disk", f"{100 * space.free // space.total} % is free", "make room, or let the log end sooner")
+        yield Result("disk", f"{100 * space.free // space.total} % is free", "free some, or let the log end sooner")
     else:
         yield Result("disk", f"{100 * space.free // space.total} % is free")
     days = snapshot.settings.log.retention_days

@@ -71,14 +71,14 @@ def _tracking(root: Path, connections: int) -> Result:
 
 def _icmp(root: Path, counters: Path) -> Result:
     """Whether the kernel kept errors to itself, by which UDP is refused (ip-sysctl: icmp_ratelimit, in ms)."""
-    held = {4: _snmp(counters), 6: _snmp6(counters)}
+    unsent = {4: _snmp(counters), 6: _snmp6(counters)}
     subject, names = "refusals by ICMP", {4: "ipv4/icmp_ratelimit", 6: "ipv6/icmp/ratelimit"}
-    slowed = [version for version, number in held.items() if number]
+    slowed = [version for version, number in unsent.items() if number]
     if not slowed:
         return Result(subject, "all were sent")
     limits = {version: _read(root / names[version]) for version in slowed}
     said = "; ".join(
-        f"{held[version]} of IPv{version} were not sent, at one in {limit} ms to a client"
+        f"{unsent[version]} of IPv{version} were not sent, at one in {limit} ms to a client"
         for version, limit in limits.items()
     )
     remedy = " ".join(f"net.{names[version].replace('/', '.')}=100" for version in slowed)
@@ -128,7 +128,7 @@ def loaded(rules: Ruleset, confdir: Path) -> Iterator[Result]:
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of struct timex (adjtimex(2)), with room for the rest."""
+    """The beginning of struct timex (adjtimex(2)), with space for the rest."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),

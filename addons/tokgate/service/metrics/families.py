@@ -209,17 +209,9 @@ def _ban_phases(vitals: Vitals) -> Iterator[Sample]:
         yield (ban["ban"], ban["zone"], ban["phase"] or "unannounced"), 1
 
 
-def _ban_overdue(vitals: Vitals) -> Iterator[Sample]:
-    for ban in vitals["policy"]["bans"]:
-        yield (ban["ban"], ban["zone"]), ban["overdue"]
+def _bans(which: str) -> Callable[[Vitals], Iterable[Sample]]:
+    """A value of each ban that has one."""
 
-
-def _ban_held(vitals: Vitals) -> Iterator[Sample]:
-    for ban in vitals["policy"]["bans"]:
-        yield (ban["ban"], ban["zone"]), ban["held"]
-
-
-def _ban_seconds(which: str) -> Callable[[Vitals], Iterable[Sample]]:
     def samples(vitals: Vitals) -> Iterator[Sample]:
         for ban in vitals["policy"]["bans"]:
             if ban[which] is not None:
@@ -306,12 +298,13 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
              "kind"),
     # the bans
     _gauge("ban_phase", "Always 1; in which phase a ban is, in each time zone.", _ban_phases, "ban", "zone", "phase"),
-    _gauge("ban_overdue", "1 for a ban that is held past its end.", _ban_overdue, "ban", "zone"),
-    _gauge("ban_held", "1 for a ban that the files no longer state and nobody has lifted.", _ban_held, "ban", "zone"),
+    _gauge("ban_overdue", "1 for a ban that is held past its end.", _bans("overdue"), "ban", "zone"),
+    _gauge("ban_held", "1 for a ban that the files no longer state and nobody has lifted.", _bans("held"), "ban",
+           "zone"),
     _gauge("ban_seconds_until_transition", "Until its phase, or a window of it, next changes; absent if never.",
-           _ban_seconds("next_seconds"), "ban", "zone"),
+           _bans("next_seconds"), "ban", "zone"),
     _gauge("ban_seconds_until_end", "Until its end; below 0 while held past it; absent if it has none, or is over.",
-           _ban_seconds("end_seconds"), "ban", "zone"),
+           _bans("end_seconds"), "ban", "zone"),
     _gauge("certificate_seconds_until_expiry", "Until the certificate authority of the page expires.", _certificates,
            "file"),
 )  # fmt: skip

@@ -13,11 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from whenever import Instant
-
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.runtime.instance import Instance
-from tokgate.runtime.status import Reloads
 from tokgate.service.children import readable
 from tokgate.traffic.counters import Key, decisions_in, errors_in
 
@@ -44,46 +41,22 @@ def vitals_of(
     confdir: Path,
     deaths: Deaths,
 ) -> Vitals:
-    """The vitals of an instance in this `state`; the rest as in `vitals`."""
-    return vitals(
-        state,
-        version=instance.version,
-        started=instance.started,
-        counts=instance.counts(),
-        log=log,
-        reloads=instance.reloads,
-        confdir=confdir,
-        deaths=deaths,
-    )
+    """The vitals of an instance in this `state`, the answer to `tokgate status`.
 
-
-def vitals(
-    state: Mapping[str, Any],
-    *,
-    version: str,
-    started: Instant,
-    counts: Mapping[Key, int],
-    log: Mapping[str, Any] | None,
-    reloads: Reloads,
-    confdir: Path,
-    deaths: Deaths,
-) -> Vitals:
-    """The vitals from their parts.
-
-    `state` is the answer to `tokgate status`, `counts` the content of the counters, `log` the result of `log_vitals`,
-    if known. Times are seconds since the epoch.
+    `log` is the result of `log_vitals`, if known. Times are seconds since the epoch.
     """
+    counts = instance.counts()
     return {
         **state,
-        "tokgate": version,
-        "started": started.timestamp(unit="millisecond") / 1000,
+        "tokgate": instance.version,
+        "started": instance.started.timestamp(unit="millisecond") / 1000,
         "decisions": [[k.network, k.visibility, k.verdict, number] for k, number in decisions_in(counts).items()],
         "errors": errors_in(counts),
         "counts": {key[0]: number for key, number in counts.items() if len(key) == 1},
         "kinds": kinds_in(counts),
         **asdict(deaths),
         "log": log,
-        "reloads": asdict(reloads),
+        "reloads": asdict(instance.reloads),
         "confdir": str(confdir),
     }
 
@@ -127,8 +100,8 @@ def problems(now: Vitals) -> list[str]:
         found.append(f"the log can't be written: {log['last_error']}")
     elif log is not None and log["tampered"] is not None:
         found.append(f"the log was changed by others: {log['tampered']}")
-    held = [f"a ban that no file states any more is held: {name}" for name in now["policy"]["held"]]
-    return [*now["problems"], *held, *found]
+    unstated = [f"a ban that no file states any more is held: {name}" for name in now["policy"]["held"]]
+    return [*now["problems"], *unstated, *found]
 
 
 class VitalsResponder:
