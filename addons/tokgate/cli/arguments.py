@@ -7,8 +7,8 @@ from typing import Any
 from whenever import Instant
 
 from tokgate.policy.networks import Network
-from tokgate.policy.schedule import Edge, Moment, resolve
-from tokgate.policy.values.text import read_moment
+from tokgate.policy.schedule import Edge, Moment, Span, resolve
+from tokgate.policy.values.text import read_moment, utc
 
 
 def moment_or_now(text: str) -> Moment:
@@ -33,6 +33,24 @@ def common_zone(networks: Iterable[Network]) -> str:
     """The time zone of all networks; UTC if they have several."""
     zones = {network.timezone for network in networks}
     return zones.pop() if len(zones) == 1 else "UTC"
+
+
+def add_span_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--from` and `--to`, which `span_of` reads."""
+    parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="the first instant (now)")
+    parser.add_argument(
+        "--to", dest="end", type=time_argument, metavar="TIME", help="the instant after the last (a year after --from)"
+    )
+    parser.set_defaults(usage_error=parser.error)
+
+
+def span_of(options: argparse.Namespace, zone: str, now: Instant) -> Span:
+    """The span that the options state, a year from `now` without them. A usage error if it is empty."""
+    start = now if options.start is None else settle(options.start, zone)
+    end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
+    if end <= start:
+        options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
+    return Span(start, end)
 
 
 def argument_of[T](read: Callable[[Any], T]) -> Callable[[str], T]:

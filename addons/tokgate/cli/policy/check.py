@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from whenever import Instant
 
@@ -15,7 +15,7 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, Outcome, member, outcome, who, zone_of
 from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.exits import Exit
-from tokgate.cli.policy.warnings import Ending, endings, free_addresses, held_bans, outlook, source_line
+from tokgate.cli.policy.warnings import Ending, endings, free_addresses, held_bans, outlook, source_line, untrusted
 from tokgate.cli.policy_source import compile_patiently, load_patiently
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.catalogue import own_definitions
@@ -195,15 +195,17 @@ def run(options: argparse.Namespace) -> int:
     """Check a folder or a file, and print the findings."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
     report = examine(options.dir, now, options.authority, options.confdir)
-    _WRITERS[options.format](report, options.quiet)
+    match options.format:
+        case OutputFormat.JSON:
+            print_json(document(report), indent=2)
+        case OutputFormat.GITHUB:
+            print_lines(annotations(report, warnings=not options.quiet))
+        case _:
+            print_lines(_text(report, options.quiet, wants_color(sys.stdout)))
     if report.snapshot is None and options.format is not OutputFormat.JSON:
         narrate("tokgate: tests are run once there are no errors")
     errors = any(finding.is_error for finding in report.findings)
     return Exit.FINDINGS if errors or (options.strict and report.findings) else Exit.DONE
-
-
-def _write_text(report: CheckResult, quiet: bool) -> None:
-    print_lines(_text(report, quiet, wants_color(sys.stdout)))
 
 
 def _text(report: CheckResult, quiet: bool, color: bool) -> Iterator[str]:
@@ -217,21 +219,6 @@ def _text(report: CheckResult, quiet: bool, color: bool) -> Iterator[str]:
     for service in report.own:
         yield f"your own definition, in place of the catalogue's: {service.name} ({service.origin})"
     yield report.summary
-
-
-def _write_json(report: CheckResult, _: bool) -> None:
-    print_json(document(report), indent=2)
-
-
-def _write_github(report: CheckResult, quiet: bool) -> None:
-    print_lines(annotations(report, warnings=not quiet))
-
-
-_WRITERS: Final[dict[OutputFormat, Callable[[CheckResult, bool], None]]] = {
-    OutputFormat.TEXT: _write_text,
-    OutputFormat.JSON: _write_json,
-    OutputFormat.GITHUB: _write_github,
-}
 
 
 def examine(path: Path, now: Instant, authority: Path | None = None, confdir: Path | None = None) -> CheckResult:
@@ -250,8 +237,6 @@ def examine(path: Path, now: Instant, authority: Path | None = None, confdir: Pa
     found += [CheckFinding(diagnostic) for diagnostic in free_addresses(snapshot, now)]
     found += [CheckFinding(diagnostic) for diagnostic in held_bans(loaded.policy, path, now, confdir)]
     if authority is not None:
-        from tokgate.cli.policy.warnings import untrusted
-
         found += [CheckFinding(diagnostic) for diagnostic in untrusted(loaded.policy, authority)]
     return CheckResult(loaded, snapshot, results, ending, tuple(found), now, own_definitions(loaded.policy))
 

@@ -11,7 +11,7 @@ from whenever import Instant
 from tokgate.analytics.sources import each_line_once
 from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Junk
-from tokgate.cli.arguments import common_zone, settle, time_argument, whole_number
+from tokgate.cli.arguments import add_span_options, common_zone, settle, span_of, time_argument, whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import tell_of
@@ -21,9 +21,7 @@ from tokgate.cli.policy.replay import Replay, read_flows, read_log
 from tokgate.cli.policy.simulate import QueryReader
 from tokgate.cli.policy_source import SOURCE, open_source
 from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, visible, wants_color
-from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import utc
 
 _PACKED: Final = {*PACKED, PARQUET}
 _MOST_EXAMPLES: Final = 10_000
@@ -50,10 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "diff", EPILOG)
     parser.add_argument("old", metavar="OLD", help=f"the policies as they were: {SOURCE}")
     parser.add_argument("new", metavar="NEW", help=f"the policies as they would be: {SOURCE}")
-    parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="compare from (default: now)")
-    parser.add_argument(
-        "--to", dest="end", type=time_argument, metavar="TIME", help="compare up to (default: a year after --from)"
-    )
+    add_span_options(parser)
     parser.add_argument("--log", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
                         help="decide the events of block logs again, those rotated away included")  # fmt: skip
     parser.add_argument("--flows", nargs="+", action="extend", default=[], metavar="FILE",
@@ -69,14 +64,14 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--exit-code", action="store_true", help="exit 1 when anything differs")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare two policies, replay traffic with both, and print the differences."""
     now = Instant.now().round("second", mode="floor")
     old, new = open_source(options.old, now), open_source(options.new, now)
-    within = _within(options, new, now)
+    within = span_of(options, common_zone(new.policy.networks.values()), now)
     differences = compare(old, new, within)
     replay = _replay(options, old, new) if options.log or options.flows else None
     if options.json:
@@ -87,15 +82,6 @@ def run(options: argparse.Namespace) -> int:
     _tell(differences, replay)
     found = differences.any or (replay is not None and replay.changed > 0)
     return Exit.FINDINGS if options.exit_code and found else Exit.DONE
-
-
-def _within(options: argparse.Namespace, new: Snapshot, now: Instant) -> Span:
-    zone = common_zone(new.policy.networks.values())
-    start = now if options.start is None else settle(options.start, zone)
-    end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
-    if end <= start:
-        options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
-    return Span(start, end)
 
 
 def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay:

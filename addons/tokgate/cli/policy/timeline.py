@@ -9,7 +9,7 @@ from typing import Final, TypedDict
 
 from whenever import Instant
 
-from tokgate.cli.arguments import common_zone, settle, time_argument, whole_number
+from tokgate.cli.arguments import add_span_options, common_zone, span_of, whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.output_file import becoming
@@ -65,8 +65,7 @@ Timeline.__doc__ = "`tokgate timeline --json`. `more`: there are more than --lim
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "timeline", EPILOG)
     add_source_option(parser)
-    parser.add_argument("--from", dest="start", type=time_argument, metavar="TIME", help="default: now")
-    parser.add_argument("--to", dest="end", type=time_argument, metavar="TIME", help="default: a year after --from")
+    add_span_options(parser)
     parser.add_argument(
         "--limit",
         type=whole_number("limit", 1, _MOST),
@@ -77,7 +76,7 @@ def add_parser(subparsers: Subparsers) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object")
     output.add_argument("--plot", metavar="FILE", help="write a chart as SVG; - for standard output")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,21 +86,22 @@ def run(options: argparse.Namespace) -> int:
     now = Instant.now()
     snapshot = open_source(options.policies, now)
     zone = common_zone(snapshot.policy.networks.values())
-    start = now if options.start is None else settle(options.start, zone)
-    end = start.to_tz(zone).add(years=1).to_instant() if options.end is None else settle(options.end, zone)
-    if end <= start:
-        options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
+    within = span_of(options, zone, now)
     if options.plot is not None:
         whole = options.start is None and options.end is None
-        return _plot(options.plot, snapshot, None if whole else Span(start, end), now)
-    found = list(islice(transitions(snapshot, start, end), options.limit + 1))
+        return _plot(options.plot, snapshot, None if whole else within, now)
+    found = list(islice(transitions(snapshot, within.start, within.end), options.limit + 1))
     listed, more = found[: options.limit], len(found) > options.limit
     if options.json:
-        print_json(_document(start, end, listed, more), indent=2)
+        print_json(_document(within, listed, more), indent=2)
     elif listed:
-        _show([_row(transition) for transition in listed])
+        rows = [_row(transition) for transition in listed]
+        if sys.stdout.isatty():
+            show_rows(_HEADINGS, rows, _WHOLE)
+        else:
+            print_lines(aligned([_HEADINGS, *rows]))
     else:
-        narrate(f"nothing changes from {both(start, zone)} to {both(end, zone)}")
+        narrate(f"nothing changes from {both(within.start, zone)} to {both(within.end, zone)}")
     if more:
         narrate(f"tokgate: only the first {options.limit} transitions are shown: see --limit, --from and --to")
     return Exit.DONE
@@ -119,13 +119,6 @@ def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> E
             target.write_text(chart + "\n", encoding="utf-8")
         narrate(f"tokgate: wrote {visible(file)}")
     return Exit.DONE
-
-
-def _show(rows: Sequence[Sequence[str]]) -> None:
-    if sys.stdout.isatty():
-        show_rows(_HEADINGS, rows, _WHOLE)
-    else:
-        print_lines(aligned([_HEADINGS, *rows]))
 
 
 def effect(transition: Transition) -> str:
@@ -160,10 +153,10 @@ def _row(transition: Transition) -> tuple[str, ...]:
     )
 
 
-def _document(start: Instant, end: Instant, found: Sequence[Transition], more: bool) -> Timeline:
+def _document(within: Span, found: Sequence[Transition], more: bool) -> Timeline:
     return {
-        "from": utc(start),
-        "to": utc(end),
+        "from": utc(within.start),
+        "to": utc(within.end),
         "more": more,
         "transitions": [
             {

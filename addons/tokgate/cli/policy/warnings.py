@@ -14,7 +14,6 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.block_page.authority import uncovered
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import visible
 from tokgate.config.diagnostics import Code, Diagnostic, Level
@@ -195,6 +194,8 @@ def held_bans(policy: Policy, policies: Path, now: Instant, confdir: Path | None
 
 def untrusted(policy: Policy, authority: Path) -> Iterator[Diagnostic]:
     """A warning for each pattern whose names would show a certificate warning instead of the page."""
+    from tokgate.block_page.authority import uncovered
+
     try:
         found = uncovered(policy, authority)
     except (OSError, ValueError) as error:

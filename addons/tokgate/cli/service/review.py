@@ -1,8 +1,6 @@
 """`tokgate review`: the log in a browser. Turns options into an authentication method, a listener and files."""
 
 import argparse
-import getpass
-import os
 import re
 import socket
 import sys
@@ -18,6 +16,7 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import this_observer
+from tokgate.cli.account import you
 from tokgate.cli.commands import COMMANDS, Subparsers
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
@@ -187,16 +186,8 @@ def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
             raise CommandError(str(error)) from error
         return PasswordAuthenticator(sessions, users, time.monotonic)
     return LinkAuthenticator(
-        sessions, _user(), lambda token: narrate(f"tokgate: open, once: {address}/enter?token={token}")
+        sessions, you(), lambda token: narrate(f"tokgate: open, once: {address}/enter?token={token}")
     )
-
-
-def _user() -> str:
-    """The user who started the command; behind `sudo`, who called that."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (OSError, KeyError, ImportError):  # an account without a name, as containers have
-        return "unknown"
 
 
 def _hosts(args: argparse.Namespace, port: int) -> set[str]:
