@@ -23,10 +23,10 @@ from labs.raw_client import RawClient, dialled
 from labs.records import Clock, Holder, Records
 from tokgate.gate import handoff
 from tokgate.gate.sockets import Address
+from tokgate.mitm.client_connection import MitmConnections
 from tokgate.mitm.gate_mode import GateInstance
+from tokgate.mitm.hooks.connection import close_silent, hear_servers
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
-from tokgate.mitm.live_connections import MitmConnections
-from tokgate.mitm.silent_clients import close_silent, hear_servers
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counters import Counters
 from tokgate.traffic.limits import Limits

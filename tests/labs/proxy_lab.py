@@ -30,7 +30,7 @@ from labs.records import Holder, Records
 from labs.serving import Handler, all_taken_up, serving
 from labs.waiting import eventually as wait_for
 from tokgate.blocklog.records.record import Observer
-from tokgate.mitm.hooks.addons import hooks
+from tokgate.mitm.addon import hooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.options import DEFAULTS, REQUIRED
 from tokgate.mitm.origin_certificate import OriginCertificates

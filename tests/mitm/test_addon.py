@@ -14,8 +14,7 @@ from mitmproxy.test import tflow
 
 from labs.addon_context import addon_context
 from labs.proxy_lab import NOW, policy
-from tokgate.mitm.addon import PolicyRefused, ScriptedTokgate, Tokgate
-from tokgate.mitm.announcement import announcement
+from tokgate.mitm.addon import PolicyRefused, ScriptedTokgate, Tokgate, announcement
 from tokgate.mitm.hooks.connection import ConnectionHooks
 from tokgate.runtime.instance import passed_transitions
 

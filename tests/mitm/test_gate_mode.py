@@ -15,8 +15,8 @@ from labs.addon_context import addon_context
 from labs.gate_lab import broken_off
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
+from tokgate.mitm.hooks.connection import TurnHooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
-from tokgate.mitm.hooks.turns import TurnHooks
 from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.counters import Counters

@@ -4,7 +4,7 @@ import pytest
 from mitmproxy.http import Headers, Request
 
 from tokgate.block_page.continue_form import PATH
-from tokgate.mitm.navigation import from_a_browser, is_navigation, is_own_form
+from tokgate.mitm.http_request import from_a_browser, is_navigation, is_own_form
 
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"

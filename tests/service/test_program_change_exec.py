@@ -32,7 +32,7 @@ BROKEN = {
     "policy/decide.py": ("", "SyntaxError"),
     "gate/splice.py": ("", "SyntaxError"),
     "service/opener_process.py": ("", "SyntaxError"),
-    "mitm/layers/next_layer.py": ("", "SyntaxError"),
+    "mitm/layers/relay.py": ("", "SyntaxError"),
     "blocklog/write/collector.py": ("", "SyntaxError"),
     "service/metrics/http_server.py": ("", "SyntaxError"),
     "runtime/instance.py": ("def __init__(", "TypeError"),

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_specs
+from mitmproxy.utils import human
 from whenever import Instant
 
 from tokgate.blocklog.paths import DEFAULT_LOG
@@ -22,14 +23,16 @@ from tokgate.blocklog.write.checkpointer import LogOptions, log_options_of
 from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import HeldStore, PolicyError, PolicyHolder, open_policy
-from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.client_connection import ClientConnection, MitmConnections
 from tokgate.mitm.gate_mode import GateInstance, GateMode
-from tokgate.mitm.hooks.addons import hooks
-from tokgate.mitm.hooks.proxy_auth import ask_in_socks
+from tokgate.mitm.hooks.connection import ConnectionHooks, ServerHooks, TurnHooks, close_silent, hear_servers
+from tokgate.mitm.hooks.explicit_targets import ExplicitTargetHooks
+from tokgate.mitm.hooks.http import HttpHooks
+from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks, ask_in_socks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
-from tokgate.mitm.live_connections import MitmConnections
 from tokgate.mitm.options import check_name_servers, refuse_forbidden, require
-from tokgate.mitm.silent_clients import close_silent, hear_servers
+from tokgate.policy.snapshot import Snapshot
+from tokgate.runtime.banner import dialled, overview
 from tokgate.runtime.held_file import HeldFile
 from tokgate.runtime.instance import Instance
 from tokgate.traffic.counters import Counters
@@ -319,3 +322,23 @@ def _proxyserver() -> Proxyserver:
     if not isinstance(server, Proxyserver):
         raise RuntimeError("mitmproxy runs without its proxyserver")
     return server
+
+
+def hooks(traffic: Traffic) -> tuple[object, ...]:
+    """The addons in the order in which they are asked: turns, authentication, explicit targets, then decisions."""
+    deciding = ConnectionHooks(traffic), HttpHooks(traffic), ServerHooks(traffic)
+    return TurnHooks(traffic), ProxyAuthHooks(traffic), ExplicitTargetHooks(traffic), *deciding
+
+
+def announcement(
+    snapshot: Snapshot, listening: Iterable[tuple[mode_specs.ProxyMode, Sequence[tuple[str, int]]]], at: Instant
+) -> Iterator[str]:
+    proxy, carries = None, False
+    for mode, addresses in listening:
+        carries |= not isinstance(mode, mode_specs.DnsMode)
+        shown = " and ".join(dict.fromkeys(human.format_address(address[:2]) for address in addresses))
+        yield f"{mode.type_name}: listening on {shown}" if shown else f"{mode.type_name}: started"
+        if isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode) and addresses and proxy is None:
+            scheme = "http" if isinstance(mode, mode_specs.RegularMode) else "socks5h"
+            proxy = f"{scheme}://{dialled(*addresses[0][:2])}"
+    yield from overview(snapshot, at, proxy, names=carries)

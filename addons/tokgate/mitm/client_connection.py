@@ -7,13 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mitmproxy.connection import Client
+from whenever import Instant
 
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity, joined
-from tokgate.policy.observation import Endpoint
+from tokgate.policy.observation import Endpoint, Stage
+from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
+from tokgate.traffic.admission import admit
+from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import OpenerLimits, client_key
+from tokgate.traffic.live_review import Cut
 from tokgate.traffic.seen import Arrival, Seen
 
 
@@ -214,3 +219,30 @@ class ClientConnections:
         for connection in self._open.values():
             if connection.waiting_since is not None and connection.waiting_since < before:
                 yield connection
+
+
+class MitmConnections:
+    """mitmproxy's connections as a `live_review` carrier."""
+
+    def __init__(self, connections: ClientConnections, enforcer: Enforcer) -> None:
+        self._connections: Final = connections
+        self._enforcer: Final = enforcer
+
+    def open_now(self) -> tuple[ClientConnection, ...]:
+        return self._connections.all()
+
+    def judge(self, one: ClientConnection, snapshot: Snapshot, at: Instant) -> Cut | None:
+        """Whether the connection, or a request that lasts, would be refused now.
+
+        One that was opened to show a page is let through on nothing, and so goes on.
+        """
+        connection = () if one.passing is None else (one.passing,)
+        for passing in (*connection, *one.requests.values()):
+            admission = admit(self._enforcer, passing.arrival, passing.seen)
+            if admission.ruling.blocks:
+                seen = replace(admission.observe(), stage=Stage.LIVE, opened=one.opened, carried=one.sockets.octets())
+                return admission.ruling, seen
+        return None
+
+    def cut(self, one: ClientConnection) -> None:
+        one.cut()

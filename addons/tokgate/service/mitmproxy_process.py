@@ -25,10 +25,9 @@ from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_a
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import counted
 from tokgate.gate.egress.dialler import PolicySources
-from tokgate.mitm.addon import PolicyRefused, Tokgate
-from tokgate.mitm.announcement import announcement
-from tokgate.mitm.certificates import NarrowCertificates
+from tokgate.mitm.addon import PolicyRefused, Tokgate, announcement
 from tokgate.mitm.gate_mode import GateInstance
+from tokgate.mitm.layers.tls import NarrowCertificates
 from tokgate.runtime.banner import say
 from tokgate.service.mitmproxy_addons import ControlAddon, MetricsAddon
 

@@ -14,12 +14,11 @@ from labs.addon_context import addon_context
 from labs.proxy_lab import BANNED, Lab, ban, client, policy
 from labs.records import Holder, Records
 from tokgate.blocklog.records.record import Observer
-from tokgate.mitm.hooks.connection import ConnectionHooks
+from tokgate.mitm.hooks.connection import ConnectionHooks, ServerHooks
 from tokgate.mitm.hooks.http import HttpHooks
-from tokgate.mitm.hooks.server import ServerHooks
 from tokgate.mitm.hooks.traffic import Traffic
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
-from tokgate.mitm.layers.passthrough import RefusalLayer
+from tokgate.mitm.layers.relay import RefusalLayer
 from tokgate.policy.networks import Network
 from tokgate.traffic.enforcer import Enforcer
 

@@ -8,7 +8,7 @@ from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
 from tokgate.block_page import render
 from tokgate.mitm import http_request
-from tokgate.mitm.hooks import connection, responses
+from tokgate.mitm.hooks import connection, http
 from tokgate.traffic import admission
 
 ALERT = bytes.fromhex("15030300020270")
@@ -19,10 +19,10 @@ def broken(*_: Any, **__: Any) -> Any:
     raise RuntimeError("broken on purpose")
 
 
-@pytest.mark.parametrize("module", [render, http_request, responses])
+@pytest.mark.parametrize("module", [render, http_request, http])
 async def test_hook_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
     """Whatever breaks in a request's hook, a banned host is cut off and an allowed one passes."""
-    name = {render: "compose", http_request: "sightings", responses: "notice_of"}[module]
+    name = {render: "compose", http_request: "sightings", http: "notice_of"}[module]
     origin = await lab.web_origin(tls=False)
     proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
     monkeypatch.setattr(module, name, broken)

@@ -11,7 +11,7 @@ from whenever import Instant
 
 from labs.proxy_lab import BANNED, Client, Lab, Proxy, Reply, ban, client, eventually, policy
 from tokgate.block_page.continue_form import MAX_TARGET, PATH
-from tokgate.mitm.certificate_rejection import STRIKES
+from tokgate.mitm.hooks.warnings import STRIKES
 from tokgate.traffic.warning_state import Person, WarnedClients
 
 NAVIGATES = {

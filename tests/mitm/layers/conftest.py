@@ -7,7 +7,7 @@ import pytest
 
 from labs.dns_lab import Dns, HostsFile, Resolver, Start, Upstream, name_server
 from labs.proxy_lab import Lab
-from tokgate.mitm.layers import hosts_file
+from tokgate.mitm.layers import dns
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ async def upstream() -> AsyncIterator[Upstream]:
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> HostsFile:
     """Puts a name into the hosts file, in which else there is none."""
-    monkeypatch.setattr(hosts_file, "names_host", lambda name: False)
-    return lambda known: monkeypatch.setattr(hosts_file, "names_host", lambda name: name == known)
+    monkeypatch.setattr(dns, "names_host", lambda name: False)
+    return lambda known: monkeypatch.setattr(dns, "names_host", lambda name: name == known)
 
 
 @pytest.fixture

@@ -34,8 +34,7 @@ from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, NOW, Lab, ban, eventually, policy
 from labs.serving import serving
 from tokgate.mitm.hooks import connection as connection_hooks
-from tokgate.mitm.layers import next_layer
-from tokgate.mitm.silent_clients import close_silent
+from tokgate.mitm.hooks.connection import close_silent
 from tokgate.policy.settings import DnsSettings, EchKeys
 from tokgate.traffic import dns_questions
 
@@ -519,7 +518,7 @@ async def test_own_questions_are_known(start: Start) -> None:
 
 async def test_redirected_dns(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections to a resolver's port are read as DNS in all modes; the resolver that was asked answers the rest."""
-    monkeypatch.setattr(next_layer, "_DNS", upstream.port)
+    monkeypatch.setattr(connection_hooks, "_DNS", upstream.port)
     proxy = await lab.proxy(destination=("127.0.0.1", upstream.port))
 
     async with stream(proxy.port) as client:
@@ -537,7 +536,7 @@ async def test_redirected_tls_to_a_resolver(
 ) -> None:
     """TLS to that port is decided as all TLS is, also if its first octet comes alone."""
     origin = await lab.sink_origin(b"through")
-    monkeypatch.setattr(next_layer, "_DNS", origin.port)
+    monkeypatch.setattr(connection_hooks, "_DNS", origin.port)
     proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
     hello = openssl_hello(name)
 
@@ -555,7 +554,7 @@ async def test_redirected_tls_to_a_resolver(
 
 async def test_questions_as_long_as_tls_records(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """A question that is padded until its length looks like TLS gets past nobody."""
-    monkeypatch.setattr(next_layer, "_DNS", upstream.port)
+    monkeypatch.setattr(connection_hooks, "_DNS", upstream.port)
     proxy = await lab.proxy(destination=("127.0.0.1", upstream.port))
 
     for size in (0x1600, 0x1603, 0x16FF):

@@ -1,27 +1,44 @@
-"""The hooks of a client's connection: its beginning, its first bytes, its end."""
+"""The hooks of connections: a client's beginning, turns, first bytes and end; and those to destinations."""
 # mypy: disallow-untyped-calls=False
 
+import re
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 from mitmproxy.connection import Client
 from mitmproxy.dns import DNSFlow
 from mitmproxy.flow import Error
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy import events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
+from mitmproxy.proxy.server import ConnectionHandler
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tcp import TCPFlow
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from tokgate.gate.identification import Links
+from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.traffic import UNCONFIGURED, Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.layers.dns import DnsLayer
+from tokgate.mitm.layers.fair_turns import take_turns
+from tokgate.mitm.layers.first_bytes import FirstBytesLayer, OriginCertificate
+from tokgate.mitm.layers.http import GONE, HttpConnectionLayer, HttpStream
 from tokgate.mitm.layers.name_servers import NameServers
-from tokgate.mitm.layers.next_layer import layer_for
-from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.layers.relay import PassthroughLayer, RefusalLayer
+from tokgate.mitm.layers.tls import ClientTLSLayer
 from tokgate.policy.membership import Identity
+from tokgate.traffic.counters import CONNECT_ERROR, connect_error
+from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.limits import client_key
 from tokgate.wire.host_names import is_host_name
 
 
@@ -145,3 +162,139 @@ class ConnectionHooks(Hooks):
         context = handler.layer.context
         context.layers.clear()
         handler.layer = DnsLayer(context, self._traffic.enforcer, connection, self._name_servers)
+
+
+_ERROR_NUMBER: Final = re.compile(r"\[Errno ([0-9]+)\]")
+
+
+def _dial_nothing(_: Traffic, data: ServerConnectionHookData) -> None:
+    """Refuse a connection of which a failed hook can't tell where it would lead."""
+    data.server.error = "it can't be decided"
+
+
+class ServerHooks(Hooks):
+    """The addon for connections to destinations."""
+
+    name = "tokgate-servers"
+
+    @ends_in(_dial_nothing)
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """A connection of ours is about to be made: not to what only a resolver would take for an address."""
+        address = data.server.address
+        if address is not None and not http_request.can_be_dialled(address[0]):
+            data.server.error = "this is no name, and no address as policy knows them"
+        elif not self._traffic.egress.may_open(self._traffic.context.connections().get(data.client.id), data.server):
+            data.server.error = "it would not go the way that the policy wants"
+        if data.client.alpn == b"h2" and not data.client.tls:  # prior knowledge, of the destination too
+            data.server.alpn = b"h2"
+
+    @ends_in(nothing)
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """Remember a connection of ours, to know it should it come back as a client's."""
+        self._traffic.remember_own(data.server.sockname, data.server.peername)
+
+    @ends_in(nothing)
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """A connection of ours could not be made; mitmproxy has the error's number in its text."""
+        number, enforcer = _ERROR_NUMBER.search(data.server.error or ""), self._traffic.enforcer
+        if enforcer is not None:
+            enforcer.counters.add(CONNECT_ERROR, connect_error(int(number[1]) if number else None))
+
+    @ends_in(nothing)
+    def server_disconnected(self, data: ServerConnectionHookData) -> None:
+        """Forget a connection of ours: its addresses may be a client's next."""
+        self._traffic.forget_own(data.server.sockname, data.server.peername)
+
+    async def origin_certificate(self, asked: OriginCertificate) -> None:
+        """Find the names in a destination's certificate; after a failure its address decides."""
+        try:
+            asked.names = await self._traffic.certificates.names(asked.host, asked.port, client=asked.client)
+        except Exception as error:
+            self._traffic.failed("origin_certificate", error)
+
+
+class TurnHooks:
+    """The first addon: what a client sends, and each stream of HTTP/2, is dealt with in its client's turn."""
+
+    name = "tokgate-turns"
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic: Final = traffic
+
+    def client_connected(self, client: Client) -> None:
+        """A client has connected, to this proxy or to a gate that hands it over in its turn."""
+        handler = self._traffic.context.connections().get(client.id)
+        if handler is not None:
+            handed = GateInstance.handed.get(client.id)
+            has_turn = handed is not None and bool(handed.received)
+            take_turns(handler, lambda: self._turn(client), has_turn=has_turn)
+
+    async def frames_turn(self, client: Client) -> None:
+        """More frames of HTTP/2 have come than are read in a turn. They may reset streams that wait for theirs."""
+        await self._traffic.turns.turn(client_key(client.peername[0]), first=True)
+
+    async def requestheaders(self, flow: HTTPFlow) -> None:
+        """The head of a request has come: over HTTP/2 one of many, perhaps, of which its client has left some."""
+        if flow.request.is_http2:
+            await self._turn(flow.client_conn)
+        if GONE in flow.metadata and flow.killable:
+            self._traffic.connections.of(flow.client_conn).resets.dropped(1)
+            flow.kill()
+
+    async def _turn(self, client: Client) -> None:
+        await self._traffic.turns.turn(client_key(client.peername[0]))
+
+
+_DNS: Final = 53
+_TLS: Final = b"\x16"
+
+
+def layer_for(
+    context: Context, data: bytes, enforcer: Enforcer, connection: ClientConnection, known: NameServers
+) -> layer.Layer | None:
+    """The next layer for a connection whose client has sent `data`; None leaves it to mitmproxy."""
+    address, top = context.server.address, context.layers[-1]
+    tunnelled = isinstance(top, HttpStream | modes.HttpProxy)
+    if address is not None and address[1] == _DNS and not tunnelled:
+        return DnsLayer(context, enforcer, connection, known)
+    if isinstance(top, modes.HttpProxy):
+        # TLS between the client and the proxy itself, before any request.
+        return (
+            ClientTLSLayer(context) if data[:1] == _TLS else HttpConnectionLayer(context, HTTPMode.regular, connection)
+        )
+    if isinstance(top, ClientTLSLayer):
+        if isinstance(context.layers[0], modes.HttpProxy) and context.layers[1:] == [top]:
+            return HttpConnectionLayer(context, HTTPMode.regular, connection)
+        # Opened to read requests: whatever else is spoken inside would reach the destination unread.
+        return HttpConnectionLayer(context, HTTPMode.transparent, connection)
+    if isinstance(top, HttpStream):
+        return FirstBytesLayer(context, enforcer, connection, tunnelled=True)
+    if isinstance(top, modes.TransparentProxy | modes.Socks5Proxy):
+        return FirstBytesLayer(context, enforcer, connection, tunnelled=False)
+    return None
+
+
+async def hear_servers(traffic: Traffic, patience: float) -> None:
+    """Let the servers speak first to redirected clients that have said nothing in `patience` seconds."""
+    for connection, handler in _overdue(traffic, patience):
+        layer = None if handler is None else handler.layer
+        if handler is None or not isinstance(layer, modes.TransparentProxy):
+            continue
+        if isinstance(layer.child_layer, NextLayer) and layer.child_layer.layer is None:
+            connection.listen()
+            await handler.server_event(events.DataReceived(handler.client, b""))
+
+
+async def close_silent(traffic: Traffic, patience: float) -> None:
+    """Close the connections whose client has not said in `patience` seconds what it wants."""
+    for connection, handler in _overdue(traffic, patience):
+        connection.spoken()
+        if handler is not None:
+            traffic.enforcer.counters.timeouts += 1
+            await handler.on_timeout()
+
+
+def _overdue(traffic: Traffic, patience: float) -> Iterator[tuple[ClientConnection, ConnectionHandler | None]]:
+    handlers = traffic.context.connections()
+    for connection in list(traffic.connections.overdue(time.monotonic() - patience)):
+        yield connection, handlers.get(connection.id)

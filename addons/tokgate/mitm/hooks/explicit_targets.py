@@ -16,9 +16,9 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.hooks.responses import answer
+from tokgate.mitm.hooks.http import answer
 from tokgate.mitm.hooks.traffic import Traffic
-from tokgate.mitm.layers.passthrough import RefusalLayer
+from tokgate.mitm.layers.relay import RefusalLayer
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.values.hostname import parse_address

@@ -12,7 +12,7 @@ from mitmproxy.proxy.layers.modes import Socks5AuthData
 
 from tokgate.accounts.auth_cache import AuthCache, AuthResult, CurrentAuthCache
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.hooks.responses import answer
+from tokgate.mitm.hooks.http import answer
 from tokgate.mitm.hooks.traffic import Traffic
 from tokgate.policy.membership import Identity
 from tokgate.traffic.refusal_texts import CHALLENGE, SIGN_IN_WORDS

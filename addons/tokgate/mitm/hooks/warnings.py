@@ -9,9 +9,8 @@ from tokgate.block_page import render
 from tokgate.block_page.continue_form import Button, presses_button, read_form, target_of
 from tokgate.block_page.notice import notice_of, track_of, warned_of
 from tokgate.mitm import http_request
-from tokgate.mitm.certificate_rejection import CertificateRejections
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.navigation import from_a_browser, is_navigation, is_own_form
+from tokgate.mitm.http_request import from_a_browser, is_navigation, is_own_form
 from tokgate.policy.analysis.terms import continued_until
 from tokgate.policy.observation import Passed
 from tokgate.policy.snapshot import Track
@@ -27,7 +26,7 @@ class Warnings:
     """One proxy's part in warnings. What is to be known elsewhere is in the enforcer's `warned`."""
 
     def __init__(self) -> None:
-        self._rejections: Final = CertificateRejections()
+        self._rejections: Final = ClientRejections()
 
     def passed(self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling) -> Passed | None:
         """Why a request passes; None if it is to be answered here: with the page, or because the button was pressed."""
@@ -154,3 +153,46 @@ def _track(ruling: Ruling) -> Track:
     if track is None:
         raise ValueError(f"{ruling.decision.ban} does not concern {ruling.decision.network}")
     return track
+
+
+STRIKES: Final = 3
+"""Connections in a row that end without a request, after which it is no accident."""
+MAX_KNOWN: Final = 4096
+_INTERRUPTED: Final = ("The client disconnected", "connection closed early")
+"""How mitmproxy begins its words for a handshake that ended without a reason given."""
+
+type _Who = tuple[str, bytes]
+
+
+class ClientRejections:
+    """Counts connections that were opened to show a warning and ended without a request.
+
+    Some clients reject a certificate with an alert, others (apps that know which one to expect) by closing.
+    """
+
+    def __init__(self) -> None:
+        self._strikes: Final[dict[_Who, int]] = {}
+
+    def rejected(self, connection: ClientConnection, error: str | None) -> bool:
+        """A handshake failed: whether that, or how often it did, says that the certificate isn't accepted."""
+        if error is not None and not error.startswith(_INTERRUPTED):
+            return True
+        return self.left(connection)
+
+    def left(self, connection: ClientConnection) -> bool:
+        """A client went without a request: whether it did so too often."""
+        if connection.software is None:
+            return False
+        who = (connection.client.ip, connection.software)
+        count = self._strikes.pop(who, 0) + 1
+        if count >= STRIKES:
+            return True
+        if len(self._strikes) >= MAX_KNOWN:
+            del self._strikes[next(iter(self._strikes))]
+        self._strikes[who] = count
+        return False
+
+    def spoke(self, connection: ClientConnection) -> None:
+        """A request came: the certificate was accepted."""
+        if connection.software is not None:
+            self._strikes.pop((connection.client.ip, connection.software), None)

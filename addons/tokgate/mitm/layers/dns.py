@@ -16,9 +16,8 @@ from mitmproxy.proxy.layers.dns import DnsRequestHook
 from mitmproxy.proxy.mode_specs import DnsMode
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers import hosts_file
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
-from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers, Waiting, resolver_request
+from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers, Waiting, names_host, resolver_request
 from tokgate.mitm.options import name_servers
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.policy.values.hostname import parse_address
@@ -149,7 +148,7 @@ class DnsLayer(layer.Layer):
             return
         options = self.context.options
         uses_file = "dns_use_hosts_file" not in options or options.dns_use_hosts_file
-        in_hosts_file = uses_file and hosts_file.names_host(asked.query.name)
+        in_hosts_file = uses_file and names_host(asked.query.name)
         server = self.context.server
         resolver = Server(address=server.address, transport_protocol=server.transport_protocol)
         flow = dns.DNSFlow(self.context.client, resolver, live=True)

@@ -9,10 +9,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from tokgate.mitm.client_connection import ClientConnection, Passing
-from tokgate.mitm.closing import ClientTLSLayer, ServerTLSLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer, TakeOver
-from tokgate.mitm.layers.passthrough import PassthroughLayer, RefusalLayer
-from tokgate.mitm.layers.watched_relay import WatchedLayer
+from tokgate.mitm.layers.relay import PassthroughLayer, RefusalLayer, WatchedLayer
+from tokgate.mitm.layers.tls import ClientTLSLayer, ServerTLSLayer
 from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit, refusal_octets

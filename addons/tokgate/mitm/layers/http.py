@@ -27,10 +27,10 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.closing import ServerTLSLayer, is_orderly
 from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim, readable
 from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn
-from tokgate.mitm.layers.passthrough import RefusalLayer
+from tokgate.mitm.layers.relay import RefusalLayer
+from tokgate.mitm.layers.tls import ServerTLSLayer, is_orderly
 from tokgate.traffic.limits import Limits
 
 GONE: Final = "tokgate-gone"

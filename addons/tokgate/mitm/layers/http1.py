@@ -33,7 +33,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
-from tokgate.mitm.closing import EndOfData
+from tokgate.mitm.layers.tls import EndOfData
 from tokgate.wire.host_names import is_host_name
 
 _INTERIM: Final = range(100, 200)

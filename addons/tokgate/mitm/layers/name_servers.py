@@ -1,9 +1,11 @@
-"""Which name servers a question goes to, one after another: one that just failed comes last. Nothing is sent here."""
+"""Who answers a question: the hosts file, or which name servers, one after another. Nothing is sent here."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from mitmproxy import dns
@@ -96,3 +98,25 @@ def resolver_request(query: Query, *, by_itself: bool) -> dns.DNSMessage:
         additionals=[],
         timestamp=time.time(),
     )
+
+
+PATH: Final = Path("/etc/hosts")
+
+
+def names_host(name: str, path: Path = PATH) -> bool:
+    """Whether the file gives an address for a name. It is read again when it has changed."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return False
+    return name.lower() in _names(path, changed)
+
+
+@lru_cache(maxsize=1)
+def _names(path: Path, _changed: int) -> frozenset[str]:
+    """All names, in lower case: on each line an address, names, and a comment (hosts(5))."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(name.lower() for line in lines for name in line.partition("#")[0].split()[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.mitm.layers.hosts_file import names_host
+from tokgate.mitm.layers.name_servers import names_host
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tokgate.mitm.certificate_rejection import STRIKES, CertificateRejections
 from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.hooks.warnings import STRIKES, ClientRejections
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.observation import Endpoint
 
@@ -15,8 +15,8 @@ def connection(client: str) -> ClientConnection:
 
 def test_clients_that_come_once_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those who went without a word only so many are known; whoever was longest away begins anew."""
-    monkeypatch.setattr("tokgate.mitm.certificate_rejection.MAX_KNOWN", 2)
-    reluctance = CertificateRejections()
+    monkeypatch.setattr("tokgate.mitm.hooks.warnings.MAX_KNOWN", 2)
+    reluctance = ClientRejections()
     for _ in range(STRIKES - 1):
         assert not reluctance.left(connection("192.0.2.1"))
     for number in range(2, 6):

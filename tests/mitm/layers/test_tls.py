@@ -10,7 +10,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.test import tflow
 
 from labs.addon_context import addon_context
-from tokgate.mitm.certificates import NarrowCertificates
+from tokgate.mitm.layers.tls import NarrowCertificates
 
 
 @pytest.mark.parametrize("sni", ["www.clips.example.org", "WWW.Clips.example.org."])

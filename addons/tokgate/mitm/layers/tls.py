@@ -1,4 +1,4 @@
-"""The ends of connections as the other side meant them: all was said, or it broke off.
+"""TLS with clients and servers: its ends as they were meant, and certificates for connections that are opened.
 
 mitmproxy ends TLS without close_notify, which clients report as a truncated stream (RFC 8446 §6.1), and tells its HTTP
 layers of every end alike.
@@ -7,8 +7,12 @@ layers of every end alike.
 
 from collections.abc import Iterable
 
+from cryptography import x509
+from mitmproxy import certs
+from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.tls import TLSLayer
 from OpenSSL import SSL
@@ -47,3 +51,20 @@ def is_orderly(end: Connection, layers: Iterable[layer.Layer], sockets: ClientSo
     """Whether a side that has ended said that this is all; `layers` are those between it and its HTTP."""
     sessions = [each.tls for each in layers if isinstance(each, TLSLayer) and each.conn == end and each.tls]
     return not sockets.was_reset(end) and all(tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN for tls in sessions[-1:])
+
+
+class NarrowCertificates(TlsConfig):
+    """mitmproxy's, without the names that it adds: the destination's address, and all on the origin's certificate.
+
+    One of them outside the authority's name constraints (certs/README.md), and clients reject the whole certificate.
+    """
+
+    name = "tlsconfig"
+
+    def get_cert(self, conn_context: Context) -> certs.CertStoreEntry:
+        """A certificate for the SNI; without one, as mitmproxy does."""
+        sni = conn_context.client.sni
+        if sni is None:
+            return super().get_cert(conn_context)
+        name = sni.encode("idna").decode("ascii").lower().removesuffix(".")
+        return self.certstore.get_cert(name, [x509.DNSName(name)])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.mitm.layers.request_body import BodyStart
+from tokgate.mitm.http_request import BodyStart
 
 METHODS = st.sampled_from(["GET", "get", "DELETE", "POST", "PUT"])
 
