@@ -18,7 +18,7 @@ from labs.clients import UNRECOGNIZED_NAME, python, through
 from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
 from labs.netns import Lab, wait_until
 from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin
-from tokgate.gateway.canary.probe import client_hello
+from tokgate.gateway.canary.process import client_hello
 
 Make = Callable[..., Gateway]
 

@@ -11,7 +11,7 @@ from whenever import Instant
 from labs.builders import ban, network, snapshot
 from labs.ruleset_lab import Namespace
 from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
-from tokgate.gateway.canary import inside
+from tokgate.gateway.canary import links
 from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.libnftables import changing
 from tokgate.gateway.nftables import table
@@ -64,7 +64,7 @@ def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
 def test_down_after_a_crash(namespace: Namespace, kernel: Kernel) -> None:
     """What a canary that asked from inside the machine left behind is taken out as well."""
     before = everything(namespace)
-    for listener in namespace.inside(lambda: inside.make(CanarySettings(), (4, 6))):
+    for listener in namespace.inside(lambda: links.make_inside(CanarySettings(), (4, 6))):
         listener.close()
     assert everything(namespace) != before
     namespace.inside(kernel.down)

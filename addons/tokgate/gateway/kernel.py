@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.gateway import GatewayError, checks, libnftables, sysctls
-from tokgate.gateway.canary import inside
+from tokgate.gateway.canary import links
 from tokgate.gateway.libnftables import TableState, changing, differences, table_state
 from tokgate.gateway.nft_sets import COUNTED
 from tokgate.gateway.nftables import replacing, table
@@ -121,7 +121,7 @@ class Kernel:
             libnftables.run(f"delete table inet {self.options.table}")
         if self.routes is not None:
             self.routes.remove()
-            inside.take_out()
+            links.take_out()
         return Sysctls(self.state).restore()
 
     @property

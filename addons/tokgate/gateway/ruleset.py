@@ -117,7 +117,7 @@ class Ruleset:
     canary: tuple[Network, ...]
     """The canary as a network, if there is one: its connections come to the gates as clients' do."""
     canary_servers: tuple[IPv4Address | IPv6Address, ...]
-    """The addresses of its server, which comes at any port: see `canary.inside`."""
+    """The addresses of its server, which comes at any port: see `canary.links`."""
     other_ports: tuple[PortRange, ...]
     """Where the web is besides 80 and 443."""
     addresses: tuple[IPNetwork, ...]

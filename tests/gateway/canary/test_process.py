@@ -16,7 +16,7 @@ from whenever import Instant
 from labs.ruleset_lab import Namespace
 from labs.waiting import until
 from tokgate.gateway.canary import canary as supervisor_side
-from tokgate.gateway.canary import inside
+from tokgate.gateway.canary import links
 from tokgate.gateway.canary.canary import Canary, Change
 from tokgate.gateway.canary.links import CLIENT_DEVICE, SERVER_DEVICE
 from tokgate.policy.settings import CanarySettings
@@ -138,7 +138,7 @@ def test_links_that_somebody_takes_out(namespace: Namespace, place: Place, canar
 def test_what_a_crash_has_left(namespace: Namespace, place: Place, canary: Canary) -> None:
     """The routes of one that asked from inside are taken out by the next one, wherever that asks from."""
     namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-    for listener in namespace.inside(lambda: inside.make(OFTEN, (4, 6))):
+    for listener in namespace.inside(lambda: links.make_inside(OFTEN, (4, 6))):
         listener.close()
     place.change(canary)
     assert "747" not in namespace.run("ip", "rule") + namespace.run("ip", "-6", "rule")

@@ -18,10 +18,9 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.gateway import GatewayError
-from tokgate.gateway.canary import inside, links
+from tokgate.gateway.canary import links
 from tokgate.gateway.canary.definition import CanaryLink, as_json, client_link, server_link
-from tokgate.gateway.canary.probe import PATIENCE
-from tokgate.gateway.canary.process import AGAIN, SOCKET
+from tokgate.gateway.canary.process import AGAIN, PATIENCE, SOCKET
 from tokgate.policy.settings import CanarySettings
 
 logger = logging.getLogger(__name__)
@@ -162,12 +161,12 @@ class Canary:
         listeners: list[socket.socket] = []
         handed: list[int] = []
         try:
-            inside.take_out()  # what a program that crashed, or was replaced, has left
+            links.take_out()  # what a program that crashed, or was replaced, has left
             found = links.conflicts(_links(settings))
             if found:
                 raise GatewayError("; ".join(found))
             if origin is CanaryOrigin.MACHINE:
-                listeners = inside.make(settings, links.usable())
+                listeners = links.make_inside(settings, links.usable())
             handed += (fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, SOCKET + 1) for each in listeners)
             given = {"supervisor": os.getpid(), "settings": as_json(settings), "listeners": handed}
             self._pid = os.posix_spawn(
@@ -252,7 +251,7 @@ class Canary:
             self._process = None
         if self._origin is CanaryOrigin.MACHINE:
             with contextlib.suppress(GatewayError):
-                inside.take_out()
+                links.take_out()
         self.hear()  # what it said before its end
         self._heard.clear()
         self._due = time.monotonic()

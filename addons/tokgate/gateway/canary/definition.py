@@ -18,6 +18,7 @@ from tokgate.policy.snapshot import NOTHING, Policy, Snapshot, compile_policy
 BANNED: Final = "banned.canary.tokgate.invalid"
 ALLOWED: Final = "allowed.canary.tokgate.invalid"
 """Names that no resolver knows (RFC 6761 §6.4)."""
+PORT: Final = 443
 _NETWORK: Final = "the gateway's canary"
 """Not a name that a policy file may give, like those below."""
 

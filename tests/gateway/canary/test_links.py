@@ -7,7 +7,7 @@ import pytest
 
 from labs.ruleset_lab import Lab, Namespace
 from labs.waiting import until
-from tokgate.gateway.canary import inside
+from tokgate.gateway.canary import links
 from tokgate.gateway.canary.definition import server_link
 from tokgate.policy.settings import CanarySettings
 
@@ -21,12 +21,12 @@ def test_no_client_reaches_its_server(version: int) -> None:
     server = str(server_link(settings, version).far)
     lab = Lab()
     try:
-        (listener,) = lab.gateway.inside(lambda: inside.make(settings, (version,)))
+        (listener,) = lab.gateway.inside(lambda: links.make_inside(settings, (version,)))
         with listener:
             lab.gateway.connect(server, 443).close()
             with pytest.raises(OSError, match="unreachable"):
                 lab.client.connect(server, 443)
-        lab.gateway.inside(inside.take_out)
+        lab.gateway.inside(links.take_out)
         with pytest.raises(OSError, match="unreachable"):
             lab.gateway.connect(server, 443)
     finally:
@@ -38,12 +38,12 @@ def test_one_that_is_started_again(namespace: Namespace, version: int) -> None:
     """It listens at the port of the web again, although the one before had connections there."""
     settings = CanarySettings()
     server = str(server_link(settings, version).far)
-    (listener,) = namespace.inside(lambda: inside.make(settings, (version,)))
+    (listener,) = namespace.inside(lambda: links.make_inside(settings, (version,)))
     with listener, namespace.connect(server, 443) as client:
         listener.accept()[0].close()  # first, and so it keeps the ports in TIME_WAIT
         assert client.recv(1) == b""
     until("that is so", lambda: namespace.run("ss", "-Htn", "state", "time-wait"))
-    namespace.inside(inside.take_out)
-    (listener,) = namespace.inside(lambda: inside.make(settings, (version,)))
+    namespace.inside(links.take_out)
+    (listener,) = namespace.inside(lambda: links.make_inside(settings, (version,)))
     with listener:
         assert listener.getsockname()[1] == 443

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tokgate.gateway.canary import probe
+from tokgate.gateway.canary import process
 from tokgate.gateway.canary.definition import ALLOWED, BANNED
-from tokgate.gateway.canary.probe import OWN_ANSWER, Answer
+from tokgate.gateway.canary.process import OWN_ANSWER, Answer
 from tokgate.wire.hello_reader import read_client_hello
 
 LOOPBACK = "127.0.0.1"
@@ -61,32 +61,32 @@ def resets(connection: socket.socket) -> None:
 def test_answers(server: Callable[[socket.socket], None], answer: Answer) -> None:
     """A gate's refusal, the canary's own server, and what is neither."""
     with serving(server) as port:
-        assert probe.ask(LOOPBACK, (LOOPBACK, port), BANNED, 20) is answer
+        assert process.ask(LOOPBACK, (LOOPBACK, port), BANNED, 20) is answer
 
 
 def test_no_answer() -> None:
     """A gate that hangs has accepted the connection, and says nothing; one that is gone accepts none."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         address = listener.getsockname()
-        assert probe.ask(LOOPBACK, address, BANNED, 0.05) is Answer.SILENT
-    assert probe.ask(LOOPBACK, (LOOPBACK, 1), BANNED, 20) is Answer.RESET
-    assert probe.ask("192.0.2.1", address, BANNED, 20) is Answer.UNREACHABLE
+        assert process.ask(LOOPBACK, address, BANNED, 0.05) is Answer.SILENT
+    assert process.ask(LOOPBACK, (LOOPBACK, 1), BANNED, 20) is Answer.RESET
+    assert process.ask("192.0.2.1", address, BANNED, 20) is Answer.UNREACHABLE
 
 
 def test_clients_that_say_nothing() -> None:
     """Whoever connects to the canary's server and is silent doesn't keep it from answering the canary."""
     listener = socket.create_server((LOOPBACK, 0))  # stays open with its thread
-    probe.serve([listener])
+    process.serve([listener])
     with contextlib.ExitStack() as held:
         for _ in range(100):
             held.enter_context(socket.create_connection(listener.getsockname(), 20))
-        assert probe.ask(LOOPBACK, listener.getsockname(), ALLOWED, 20) is Answer.ANSWERED
+        assert process.ask(LOOPBACK, listener.getsockname(), ALLOWED, 20) is Answer.ANSWERED
 
 
 def test_the_hello() -> None:
     """It names what it is to name."""
     for name in (ALLOWED, BANNED):
-        hello = read_client_hello(probe.client_hello(name))
+        hello = read_client_hello(process.client_hello(name))
         assert hello is not None
         assert hello.name == name
 
@@ -106,5 +106,5 @@ def test_the_hello() -> None:
 )
 def test_problems(monkeypatch: pytest.MonkeyPatch, banned: Answer, allowed: Answer, said: list[str]) -> None:
     """Each name has to have its own answer."""
-    monkeypatch.setattr(probe, "ask", lambda _from, _to, name, _: banned if name == BANNED else allowed)
-    assert probe.problems([("192.0.2.1", ("192.0.2.2", 443))]) == said
+    monkeypatch.setattr(process, "ask", lambda _from, _to, name, _: banned if name == BANNED else allowed)
+    assert process.problems([("192.0.2.1", ("192.0.2.2", 443))]) == said
