@@ -1,5 +1,6 @@
 """The control socket's listening end: who may ask, and what happens where two tokgates share a folder."""
 
+import shutil
 import socket
 import stat
 import threading
@@ -116,6 +117,31 @@ def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
     control = Control(tmp_path)
     assert control.open() is not None
     control.close(remove=True)
+
+
+def test_a_socket_that_was_deleted(tmp_path: Path) -> None:
+    """It is noticed, also with its folder, and made again; the socket of another is neither fought nor removed."""
+    folder = tmp_path / "keys"
+    control, other = Control(folder), Control(folder)
+    assert control.open() is not None
+    assert not control.is_lost()
+    shutil.rmtree(folder)
+    assert control.is_lost()
+    control.close(remove=False)
+    assert control.open() is not None
+    assert not control.is_lost()
+    served = serve(control)
+    assert ask(folder, ControlRequest.STATUS) == {"asked": "status"}
+    served()
+    (folder / NAME).unlink()
+    assert other.open() is not None
+    assert control.is_lost()
+    control.close(remove=True)
+    served = serve(other)
+    assert ask(folder, ControlRequest.STATUS) == {"asked": "status"}
+    served()
+    other.close(remove=True)
+    assert not (folder / NAME).exists()
 
 
 def test_a_folder_that_can_not_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, children, python_for, until
 from tokgate.cli.main import main
+from tokgate.runtime.control_socket import NAME
 from tokgate.service.child_programs import BEHIND_TRAFFIC
 
 
@@ -251,6 +252,13 @@ def _state(ask: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]
     main([*ask, "--json"])
     state: dict[str, Any] = json.loads(capsys.readouterr().out)
     return state
+
+
+def test_a_control_socket_that_was_deleted(running: Running) -> None:
+    """It is made again: status and reload reach tokgate without a restart."""
+    until("it answers", lambda: running.problems_told() != ["nobody answers"])
+    (running.confdir / NAME).unlink()
+    until("it answers again", lambda: running.problems_told() != ["nobody answers"])
 
 
 def test_no_status_without_a_tokgate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

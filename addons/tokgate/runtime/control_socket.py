@@ -121,6 +121,8 @@ class Control:
         """`folder` belongs to tokgate's user alone."""
         self._path: Final = folder / NAME
         self._socket: socket.socket | None = None
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the socket's name."""
 
     def open(self) -> socket.socket | None:
         """Listen; the folder is made where there is none. An error is logged and returns None: traffic is filtered all
@@ -140,13 +142,24 @@ class Control:
             sock.close()
             logger.warning("no `tokgate status` or `tokgate reload`: %s: %s", self._path, error)
             return None
-        self._socket = sock
+        self._socket, self._file = sock, self._named()
         return sock
 
     def adopt(self, descriptor: int) -> socket.socket:
         """Go on with a socket that the program before has opened."""
-        self._socket = socket.socket(fileno=descriptor)
+        self._socket, self._file = socket.socket(fileno=descriptor), self._named()
         return self._socket
+
+    def is_lost(self) -> bool:
+        """Whether somebody has deleted the socket's name, or another stands there: nobody reaches this one any more."""
+        return self._socket is not None and self._named() != self._file
+
+    def _named(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def descriptor(self) -> int | None:
         """The descriptor of the socket; None if it could not be opened."""
@@ -162,12 +175,13 @@ class Control:
             yield Caller(sock)
 
     def close(self, *, remove: bool) -> None:
-        """Close the socket. A forked child does not `remove` its name."""
+        """Close the socket. A forked child does not `remove` its name; another's is left alone."""
+        own = not self.is_lost()
         sock, self._socket = self._socket, None
         if sock is None:
             return
         sock.close()
-        if remove:
+        if remove and own:
             self._path.unlink(missing_ok=True)
 
 

@@ -140,6 +140,7 @@ class Supervisor:
             processes.restart_missing()
             processes.retire_replaced()
             self._follow_policy()
+            self._watch_control()
             self._keeper.look()
             self._waiting.look(processes.workers())
             if self._instance.tick():
@@ -218,6 +219,14 @@ class Supervisor:
             self._processes.tell(signal.SIGHUP, Role.COLLECTOR, Role.OPENER)
 
     # -- the control socket
+
+    def _watch_control(self) -> None:
+        """Open the control socket again, where somebody has deleted it or its folder."""
+        if self._control.is_lost():
+            self._answers = {each: answer for each, answer in self._answers.items() if answer != self._take_calls}
+            self._control.close(remove=False)
+            if (control := self._control.open()) is not None:
+                self._answers[control] = self._take_calls
 
     def _take_calls(self) -> None:
         for caller in self._control.callers():
