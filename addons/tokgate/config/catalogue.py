@@ -60,12 +60,8 @@ def own_definitions(policy: Policy) -> tuple[Service, ...]:
         service
         for name, service in sorted(policy.services.items())
         if name in shipped and name not in taken and service.origin is not None
-        if not _same_content(Path(service.origin.file), shipped[name])
+        if (content := _content(Path(service.origin.file))) is None or content != _content(shipped[name])
     )
-
-
-def _same_content(one: Path, other: Path) -> bool:
-    return (content := _content(one)) is not None and content == _content(other)
 
 
 def _content(path: Path) -> bytes | None:

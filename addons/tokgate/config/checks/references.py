@@ -111,7 +111,7 @@ def _plain_http(sections: Sections, report: Report) -> None:
 def _users(sections: Sections, report: Report) -> None:
     """Check `proxy_auth`, and warn where networks name users that can't authenticate."""
     stated: ProxyAuthModel | None = sections.settings.get("proxy_auth")
-    where = sections.setting_at("proxy_auth")
+    where = sections.settings_at.get("proxy_auth")
     if stated is not None and where is not None:
         source, place = where
         if (stated.htpasswd is None) == (stated.ldap is None):

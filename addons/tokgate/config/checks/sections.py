@@ -110,11 +110,8 @@ class Sections:
     name_lists: dict[tuple[Path, PatternKind], NameList | None] = field(default_factory=dict)
     """By file and kind of pattern; None for those that could not be read."""
     whole: bool = True
-    _settings_at: dict[str, tuple[Source, TextSpan]] = field(default_factory=dict)
-
-    def setting_at(self, name: str) -> tuple[Source, TextSpan] | None:
-        """The file and place of a setting; None if it isn't set."""
-        return self._settings_at.get(name)
+    settings_at: dict[str, tuple[Source, TextSpan]] = field(default_factory=dict)
+    """The file and place of each setting that is set."""
 
     def devices(self, entry: PolicyEntry[NetworkModel]) -> tuple[Device, ...]:
         """The devices that a network selects; empty if it names no valid inventory."""
@@ -220,12 +217,12 @@ class Sections:
     def _add_settings(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
         model = shaped(SettingsModel, node, source, section.place, report)
         for name, (key, _) in node.entries.items() if isinstance(node, Mapping) else ():
-            if name in self._settings_at:
-                first_source, first = self._settings_at[name]
+            if name in self.settings_at:
+                first_source, first = self.settings_at[name]
                 where = first_source.origin(first)
                 report.error(source, key.place, Code.DEFINED_TWICE, f"`{name}` is set twice; first at {where}")
             else:
-                self._settings_at[name] = (source, key.place)
+                self.settings_at[name] = (source, key.place)
                 if model is not None:
                     self.settings[name] = getattr(model, name)
 

@@ -1,6 +1,7 @@
 """The format of those `settings:` that say how clients reach a gate, and how it reaches destinations."""
 
 import re
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -47,25 +48,17 @@ _CANARY_ADDRESSES: Final = 8
 """Its two links have four addresses each."""
 
 
-def canary_ipv4(value: Any) -> IPv4Network:
-    """A prefix of at least 8 IPv4 addresses."""
-    prefix = cidr(value)
-    if isinstance(prefix, IPv4Network) and prefix.num_addresses >= _CANARY_ADDRESSES:
+def canary_prefix(version: type[IPNetwork], example: str) -> Callable[[Any], IPNetwork]:
+    """A parser of prefixes of at least 8 addresses, of IPv4 or IPv6."""
+
+    def parse(value: Any) -> IPNetwork:
+        prefix = cidr(value)
+        if not isinstance(prefix, version) or prefix.num_addresses < _CANARY_ADDRESSES:
+            least = f"an {version.__name__[:4]} prefix of at least {_CANARY_ADDRESSES} addresses"
+            raise wrong(Code.BAD_CIDR, f"`{prefix}` is not {least}, such as `{example}`")
         return prefix
-    raise _too_small(prefix, "IPv4", "10.99.99.0/29")
 
-
-def canary_ipv6(value: Any) -> IPv6Network:
-    """A prefix of at least 8 IPv6 addresses."""
-    prefix = cidr(value)
-    if isinstance(prefix, IPv6Network) and prefix.num_addresses >= _CANARY_ADDRESSES:
-        return prefix
-    raise _too_small(prefix, "IPv6", "fd00:99::/64")
-
-
-def _too_small(prefix: IPNetwork, version: str, example: str) -> Exception:
-    least = f"an {version} prefix of at least {_CANARY_ADDRESSES} addresses"
-    return wrong(Code.BAD_CIDR, f"`{prefix}` is not {least}, such as `{example}`")
+    return parse
 
 
 def ports(value: Any) -> PortRange:
@@ -155,12 +148,12 @@ class CanaryModel(Model):
         description="Between two probes, 1 to 3600. Enforcement that stopped is red within two of them. Default: `60`.",
         examples=[30],
     )
-    ipv4: Annotated[IPv4Network, Parsed(canary_ipv4)] = Field(
+    ipv4: Annotated[IPv4Network, Parsed(canary_prefix(IPv4Network, "10.99.99.0/29"))] = Field(
         default=CanarySettings().ipv4,
         description="A prefix of at least 8 addresses that nothing else here uses. Default: `198.18.116.0/29`.",
         examples=["10.99.99.0/29"],
     )
-    ipv6: Annotated[IPv6Network, Parsed(canary_ipv6)] = Field(
+    ipv6: Annotated[IPv6Network, Parsed(canary_prefix(IPv6Network, "fd00:99::/64"))] = Field(
         default=CanarySettings().ipv6,
         description="A prefix of at least 8 addresses that nothing else here uses. Default: "
         "`fd74:6f6b:6761:7465::/64`.",

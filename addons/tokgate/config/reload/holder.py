@@ -287,7 +287,8 @@ class PolicyHolder:
                     return PolicyRead(loaded, None)
                 policy = held_back(loaded.policy, self.snapshot, self._held.read().lifted, now)
                 loaded = replace(loaded, policy=policy)
-                if not _says_the_same(self.snapshot.policy, policy):
+                old = self.snapshot.policy
+                if old.version != policy.version or _ban_files(old) != _ban_files(policy):  # which records name
                     return self._compared(loaded, self._compiled(policy), now)
                 loaded, unneeded = replace(loaded, policy=self.snapshot.policy), [policy]
                 del policy
@@ -354,7 +355,12 @@ class PolicyHolder:
 
     def stability_check(self) -> StabilityCheck:
         """For callers that can't await `reload`: says when the files are stable, for `read`."""
-        return StabilityCheck(self._look, self._seen, self._report_unstable)
+
+        def report_unstable() -> None:
+            self.last_error = f"the policy files in {self.path} keep changing: not read yet"
+            _log.warning(self.last_error)
+
+        return StabilityCheck(self._look, self._seen, report_unstable)
 
     async def _until_stable(self) -> Fingerprint:
         """Wait until the files are stable; longer if one was removed or emptied."""
@@ -363,17 +369,8 @@ class PolicyHolder:
             await asyncio.sleep(LOOK_AGAIN)
         return state
 
-    def _report_unstable(self) -> None:
-        self.last_error = f"the policy files in {self.path} keep changing: not read yet"
-        _log.warning(self.last_error)
-
     def _look(self) -> Fingerprint:
         return fingerprint(self.path) | statuses(self._others)
-
-
-def _says_the_same(old: Policy, new: Policy) -> bool:
-    """Whether two policies have the same content, and their bans the same files, which records name."""
-    return old.version == new.version and _ban_files(old) == _ban_files(new)
 
 
 def _ban_files(policy: Policy) -> dict[str, str | None]:

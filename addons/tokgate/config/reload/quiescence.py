@@ -57,18 +57,13 @@ class StabilityCheck:
         state, now = self._look(), time.monotonic()
         if state != self._state:
             self._state, self._since = state, now
-        if self._is_stable(now - self._since):
+        rested = now - self._since
+        if rested >= (SETTLE_LOSS if self._lost() else SETTLE) and (rested >= UNSTABLE_AFTER or not self._unfinished()):
             return state
         if now - self._start > UNSTABLE_AFTER and not self._told:
             self._told = True
             self._on_unstable()
         return None
-
-    def _is_stable(self, seconds: float) -> bool:
-        """Whether files that have not changed for `seconds` are stable."""
-        if seconds < (SETTLE_LOSS if self._lost() else SETTLE):
-            return False
-        return seconds >= UNSTABLE_AFTER or not self._unfinished()
 
     def _unfinished(self) -> bool:
         """Whether a file that changed since it was read is open for writing."""

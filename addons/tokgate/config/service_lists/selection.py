@@ -6,7 +6,6 @@ Nothing is dropped in silence, and nothing is taken that is a stranger's.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final, TypedDict
 
 import yaml
@@ -53,8 +52,10 @@ def select(found: ServiceList, options: Options = Options()) -> Selection:
     """Choose from a list. Public suffixes, shared hosts and what exceptions take out are dropped."""
     kept: dict[EntryKind, dict[str, Entry]] = {kind: {} for kind in _KINDS}
     selection = Selection({}, unreadable=list(found.unreadable))
+    wanted = {word for word in options.attributes if not word.startswith("-")}
+    refused = {word[1:] for word in options.attributes if word.startswith("-")}
     for entry in found.entries:
-        if _asked_for(entry, options.attributes):
+        if not refused & entry.attributes and (not wanted or wanted & entry.attributes):
             _take(entry, kept, selection, options)
     _except(found.exceptions, kept, selection)
     suffixes = kept[EntryKind.SUFFIX]
@@ -67,12 +68,6 @@ def select(found: ServiceList, options: Options = Options()) -> Selection:
     selection.dropped.sort(key=lambda each: (each.place.file, each.place.line))
     selection.unreadable.sort(key=lambda each: (each.place.file, each.place.line))
     return selection
-
-
-def _asked_for(entry: Entry, asked: frozenset[str]) -> bool:
-    wanted = {word for word in asked if not word.startswith("-")}
-    refused = {word[1:] for word in asked if word.startswith("-")}
-    return not refused & entry.attributes and (not wanted or bool(wanted & entry.attributes))
 
 
 def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Selection, options: Options) -> None:
@@ -174,16 +169,12 @@ _KEPT: Final = """
 """
 SHARED_HOSTS: Final = tuple(_KEPT.split())
 """Kept by hand: below each are names of many customers."""
-
-
-@cache
-def _shared() -> frozenset[str]:
-    return frozenset(SHARED_HOSTS)
+_SHARED: Final = frozenset(SHARED_HOSTS)
 
 
 def shared_host(suffix: str) -> str | None:
     """The shared host that a suffix would take in: itself, or one below it; None if there is none."""
-    if suffix in _shared():
+    if suffix in _SHARED:
         return suffix
     below = f".{suffix}"
     return next((host for host in SHARED_HOSTS if host.endswith(below)), None)

@@ -134,7 +134,7 @@ class _Composer:
     def document(self) -> Node | None:
         """Read all events; after an error in one node reading goes on."""
         started = False
-        for number, event in enumerate(self._events()):
+        for number, event in enumerate(yaml.parse(self._source.text, Loader=_LOADER)):
             if number > MAX_NODES:
                 self._error(_place(event), Code.TOO_LARGE, f"more than {MAX_NODES:,} keys and values: split the file")
                 raise _Fatal
@@ -154,9 +154,6 @@ class _Composer:
                     raise _Fatal
                 started = True
         return self._root
-
-    def _events(self) -> Iterator[Any]:
-        yield from yaml.parse(self._source.text, Loader=_LOADER)
 
     def _error(self, place: TextSpan, code: Code, message: str) -> None:
         self._report.error(self._source, place, code, message)

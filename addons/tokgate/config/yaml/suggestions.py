@@ -141,10 +141,6 @@ def days(written: str, known: Collection[str]) -> str | None:
     return _DAY_WORDS.get(word) or (None if None in ends else dash.join(map(str, ends)))
 
 
-def _has_city(name: str) -> bool:
-    return "/" in name and not name.startswith("Etc/")
-
-
 def is_offset(written: str) -> bool:
     """Whether this was meant as an offset from UTC or from a zone: `UTC+1`, `CET+1`, `+01:00`."""
     return _OFFSET.match(written.strip()) is not None
@@ -155,7 +151,8 @@ def zone(written: str, known: Collection[str]) -> str | None:
     folded = written.strip().replace(" ", "_")
     if "/" in folded:
         return near(folded, known)
-    cities = {name.rpartition("/")[2]: name for name in sorted(known, reverse=True) if _has_city(name)}
+    places = (name for name in sorted(known, reverse=True) if "/" in name and not name.startswith("Etc/"))
+    cities = {name.rpartition("/")[2]: name for name in places}
     meant = near(folded, cities) if len(folded) > len("CEST") or folded.title() in cities else None
     return None if meant is None else cities[meant]
 
