@@ -1,6 +1,9 @@
 """What is known of clients' connections: how much of what they sent may wait, and what they reset."""
 
-from tokgate.mitm.client_connection import Resets, UnreadOctets
+from mitmproxy.test import tflow
+
+from tokgate.mitm.client_connection import ClientConnections, Resets, UnreadOctets
+from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.traffic.limits import OpenerLimits
 
 
@@ -25,6 +28,16 @@ def test_a_finished_head_gives_its_octets_back() -> None:
     unread.release("b")
     unread.release("b")
     assert not unread._by_client
+
+
+def test_a_connection_that_ends_gives_its_octets_back() -> None:
+    """A client whose connections are closed with a head in hand may come again, for ever."""
+    limit, connections = OpenerLimits().unread_per_client, ClientConnections()
+    for _ in range(3):
+        client = tflow.tclient_conn()
+        connection = connections.begin(client, ClientSockets(None))
+        assert connection.unread.hold(connection.id, connection.client.ip, limit)
+        connections.end(client)
 
 
 def test_resets_are_counted_by_client_and_forgotten_with_time() -> None:

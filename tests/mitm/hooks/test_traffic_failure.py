@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from labs.hello_builder import openssl_hello
-from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
+from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client, eventually, policy
 from tokgate.block_page import render
 from tokgate.mitm import http_request
 from tokgate.mitm.hooks import connection, http
@@ -28,13 +28,28 @@ async def test_hook_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch, module: An
     monkeypatch.setattr(module, name, broken)
 
     async with client(proxy.port) as guest:
-        await guest.send(f"GET / HTTP/1.1\r\nHost: {BANNED}\r\n\r\n".encode())
+        await guest.send(f"GET / HTTP/1.1\r\nHost: not-yet-rendered.{BANNED}\r\n\r\n".encode())
         assert await guest.to_end() == b""
     async with client(proxy.port) as guest:
         assert (await guest.get(ALLOWED)).status == 200
 
     assert proxy.counters.errors["requestheaders"] >= 1
     assert "internal-error" in lab.records.actions
+
+
+async def test_hook_raises_behind_a_banned_sni(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was opened for a banned name is cut off, whatever its request says."""
+    origin = await lab.web_origin(ALLOWED, BANNED)
+    proxy = await lab.proxy(policy(ban(response="page")), destination=("127.0.0.1", origin.port))
+    monkeypatch.setattr(http_request, "sightings", broken)
+
+    async with client(proxy.port) as guest:
+        await guest.tls(lab.authority.client(proxy.ca), BANNED)
+        await guest.send(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
+        assert await guest.to_end() == b""
+
+    assert proxy.counters.errors["requestheaders"] == 1
+    assert origin.connections == 0
 
 
 async def test_next_layer_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

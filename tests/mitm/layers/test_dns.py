@@ -31,7 +31,7 @@ from labs.dns_lab import (
     usual,
 )
 from labs.hello_builder import openssl_hello
-from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, NOW, Lab, ban, eventually, policy
+from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, NOW, Lab, ban, client, eventually, policy
 from labs.serving import serving
 from tokgate.mitm.hooks import connection as connection_hooks
 from tokgate.mitm.hooks.connection import close_silent
@@ -454,6 +454,21 @@ async def test_garbage_over_udp(start: Start) -> None:
         await loop.sock_sendall(sock, query.to_wire())
         async with asyncio.timeout(DEADLINE):
             assert query.is_response(dns.message.from_wire(await loop.sock_recv(sock, 65535)))
+
+
+async def test_an_end_before_the_answer(start: Start, upstream: Upstream) -> None:
+    """Whose connection ends at something that is no DNS is told that the question before it has no answer."""
+    upstream.reply = lambda query: []
+    running = await start()
+    query = dns.message.make_query(ALLOWED, "A")
+    async with client(running.proxy.port) as guest:
+        await guest.send(framed(query))
+        await eventually("it is asked", lambda: upstream.asked)
+        await guest.send(b"\0\5hello")
+        answer = await guest.to_end()
+    assert int.from_bytes(answer[:2]) == len(answer) - 2
+    got = dns.message.from_wire(answer[2:])
+    assert (query.is_response(got), got.rcode()) == (True, dns.rcode.SERVFAIL)
 
 
 def broken(*_: Any, **__: Any) -> Any:
