@@ -15,14 +15,13 @@ from labs.records import Monotonic
 from labs.samples import NOON, OBSERVER
 from tokgate.analytics import index as index_module
 from tokgate.analytics.index import Index
-from tokgate.analytics.report.bans import BanPhases, PhaseSpan
+from tokgate.analytics.report.report_data import BanPhases, PhaseSpan
 from tokgate.blocklog.read.reader import Line
 from tokgate.webui.app import build
 from tokgate.webui.audit_log import AuditLog
 from tokgate.webui.auth import Authenticator, IPNetwork, LinkAuthenticator, Sessions
-from tokgate.webui.context import Site
-from tokgate.webui.explanation import Devices, Explanation
-from tokgate.webui.query_cache import QueryCache
+from tokgate.webui.context import Devices, Explanation, Site
+from tokgate.webui.queries import QueryCache
 
 BASE = "http://127.0.0.1:8090"
 COOKIE = "tokgate-8090"

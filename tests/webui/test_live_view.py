@@ -24,7 +24,7 @@ from tokgate.webui.audit_log import AuditLog
 from tokgate.webui.auth import IDLE, LinkAuthenticator, Sessions
 from tokgate.webui.context import Site
 from tokgate.webui.live_view import Live
-from tokgate.webui.query_cache import QueryCache
+from tokgate.webui.queries import QueryCache
 
 
 class Following:

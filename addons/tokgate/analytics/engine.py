@@ -160,26 +160,24 @@ class LogDatabase:
         return LogSource(literal_path(path.absolute(), self._folder), str(path))
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-        try:
-            allowed = [str(source.path) for source in self._sources] + [str(path) for path in self._also_write]
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET memory_limit = {literal(self._memory)}")
-            connection.execute(f"SET temp_directory = {literal(str(self._folder))}")
-            connection.execute("SET preserve_insertion_order = true")
-            connection.execute("SET enable_progress_bar = true")
-            connection.execute("SET enable_progress_bar_print = false")
-            connection.execute(f"SET allowed_paths = [{', '.join(map(literal, allowed))}]")
-            wanted = conditions(self._wanted)
+        allowed = [str(source.path) for source in self._sources] + [str(path) for path in self._also_write]
+        wanted = conditions(self._wanted)
+
+        def prepare(connection: duckdb.DuckDBPyConnection) -> None:
             for name, value in wanted.variables.items():
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            with interruptible():
-                for statement in (*MACROS, *_views(connection, self._sources, wanted.sql), *CLOSED):
-                    connection.execute(statement)
-        except duckdb.Error as error:
-            connection.close()
-            raise LogError(error_text(error)) from error
-        return connection
+            for statement in _views(connection, self._sources, wanted.sql):
+                connection.execute(statement)
+
+        return connect(
+            self._memory,
+            self._folder,
+            f"allowed_paths = [{', '.join(map(literal, allowed))}]",
+            "preserve_insertion_order = true",
+            "enable_progress_bar = true",
+            "enable_progress_bar_print = false",
+            prepare=prepare,
+        )
 
     def _run(self, sql: str, parameters: object, progress: Progress | None) -> Begun:
         try:
@@ -247,6 +245,30 @@ class LogDatabase:
     def _remove(self) -> None:
         self._worker.shutdown(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def connect(
+    memory: str, folder: Path, *settings: str, prepare: Callable[[duckdb.DuckDBPyConnection], object]
+) -> duckdb.DuckDBPyConnection:
+    """DuckDB with MACROS, closed to all files but those that `settings` allow and `folder`, after `prepare`.
+
+    Raises LogError.
+    """
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    own = ("TimeZone = 'UTC'", f"memory_limit = {literal(memory)}", f"temp_directory = {literal(str(folder))}")
+    try:
+        with interruptible():
+            for setting in (*own, *settings):
+                connection.execute(f"SET {setting}")
+            for macro in MACROS:
+                connection.execute(macro)
+            prepare(connection)
+            for statement in CLOSED:
+                connection.execute(statement)
+    except duckdb.Error as error:
+        connection.close()
+        raise LogError(error_text(error)) from error
+    return connection
 
 
 def literal_path(path: Path, folder: Path) -> Path:

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO, Final, Protocol, Self
 
 import duckdb
 
-from tokgate.analytics.engine import CLOSED, MEMORY, LogSource, cut_short, error_text, literal_path, rescue
+from tokgate.analytics.engine import MEMORY, LogSource, connect, cut_short, error_text, literal_path, rescue
 from tokgate.analytics.ingest import Numbered, line_in, packed, related_in, rows_of, table
 from tokgate.analytics.sources import open_lines_of, whole_log
-from tokgate.analytics.sql import MACROS, LogError, Row, literal
+from tokgate.analytics.sql import LogError, Row, literal
 from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.paths import PARQUET
 from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line
@@ -275,26 +275,11 @@ class Index:
             timer.cancel()
 
     def _connect(self, memory: str) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
         parents = [parent for path in self._named for parent in (path.parent, path.parent.resolve())]
         folders = sorted({str(folder) for folder in (*parents, self._folder)})
-        try:
-            for statement in (
-                "SET TimeZone = 'UTC'",
-                f"SET memory_limit = {literal(memory)}",
-                f"SET temp_directory = {literal(str(self._folder))}",
-                f"SET allowed_directories = [{', '.join(literal(folder) for folder in folders)}]",
-                "ATTACH ':memory:' AS indexed (COMPRESS)",
-                *MACROS,
-                "USE indexed",
-                table("lines"),
-                *CLOSED,
-            ):
-                connection.execute(statement)
-        except duckdb.Error as error:
-            connection.close()
-            raise LogError(error_text(error)) from error
-        return connection
+        allowed = f"allowed_directories = [{', '.join(literal(folder) for folder in folders)}]"
+        made = f"ATTACH ':memory:' AS indexed (COMPRESS); USE indexed; {table('lines')}"
+        return connect(memory, self._folder, allowed, prepare=lambda connection: connection.execute(made))
 
     def _step(self) -> IndexState:
         """Drop files that are gone, and read one batch of what is new."""

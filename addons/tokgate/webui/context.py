@@ -1,13 +1,13 @@
-"""What the request handlers share: the query cache, authentication, the audit log, policies and templates."""
+"""What the request handlers share: the query cache, authentication, the audit log, policies, words and templates."""
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -15,14 +15,58 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from whenever import Instant
 
+from tokgate.analytics.report.report_data import BanPhases
 from tokgate.analytics.report.texts import Language, catalogue_of, environment
 from tokgate.analytics.sql import rfc3339
+from tokgate.blocklog.read.reader import Line
 from tokgate.webui.audit_log import AuditLog
 from tokgate.webui.auth import Authenticator
-from tokgate.webui.explanation import Explainer
 from tokgate.webui.log_query import COLUMNS, FACETS, NOT, REFRESHES, About, LogQuery, Problems, as_typed, read
-from tokgate.webui.queries import wall_time
-from tokgate.webui.query_cache import QueryCache
+from tokgate.webui.queries import QueryCache, wall_time
+
+
+class ExplanationStep(Protocol):
+    """A numbered step: what was found, a line each, and what was considered and does not count."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def lines(self) -> Sequence[str]: ...
+    @property
+    def others(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The trace of a decision. `notes` name the policy used; `warnings` say why it may differ from the original one."""
+
+    verdict: str | None = None
+    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    steps: Sequence[ExplanationStep] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What the policies know of clients: names by address, and the time zones of all networks."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    zones: tuple[str, ...] = ()
+
+
+class Explainer(Protocol):
+    """Answers from the policies. Called from threads, one call at a time."""
+
+    def explain(self, line: Line) -> Explanation:
+        """Decide again what the line records, by the policy version that the line names if it is available."""
+
+    def lanes(self, start: datetime, end: datetime, bans: frozenset[str]) -> tuple[list[BanPhases], str]:
+        """The phases of bans in `[start, end)`, those of `bans` first, and a text that names their source."""
+
+    def devices(self, clients: Collection[str]) -> Devices:
+        """What the current policies know of these clients; nothing if there are no policies."""
+
 
 STATIC: Final = {
     "review.css": "text/css",

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from whenever import Instant, PlainDateTime
 
 from tokgate.analytics.counts import VERDICTS, Buckets
-from tokgate.analytics.export.tabular import write_csv
-from tokgate.analytics.report.bans import BanPhases, PhaseSpan
+from tokgate.analytics.export.formats import write_csv
 from tokgate.analytics.report.charts import linked_attempts
+from tokgate.analytics.report.report_data import BanPhases, PhaseSpan
 from tokgate.analytics.report.texts import Language, Wording
 from tokgate.analytics.sql import QueryResult
 from tokgate.webui import queries

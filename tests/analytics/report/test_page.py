@@ -18,9 +18,8 @@ from labs.logs import WriteLog, refusal, repeats
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
 from tokgate.analytics.counts import MAX_BARS, buckets
 from tokgate.analytics.engine import LogDatabase
-from tokgate.analytics.report.bans import BanPhases, PhaseSpan, phases_of_log, phases_of_policy
 from tokgate.analytics.report.charts import attempts_over_time
-from tokgate.analytics.report.report_data import collect
+from tokgate.analytics.report.report_data import BanPhases, PhaseSpan, collect, phases_of_log, phases_of_policy
 from tokgate.analytics.report.texts import Language, Wording
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import phase_changed, started

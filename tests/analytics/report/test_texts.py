@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tokgate.analytics.report import page
-from tokgate.analytics.report.bans import Scope
 from tokgate.analytics.report.charts import PHASE_COLORS
+from tokgate.analytics.report.report_data import Scope
 from tokgate.analytics.report.texts import Language, Wording, catalogue_of
 from tokgate.cli.log import report_integrity
 from tokgate.policy.decision import Signal, Verdict

@@ -12,7 +12,7 @@ from typing import Any, Final
 import drawsvg
 
 from tokgate.analytics.counts import Buckets
-from tokgate.analytics.report.bans import BanPhases
+from tokgate.analytics.report.report_data import BanPhases
 from tokgate.analytics.report.texts import Wording, grouped
 from tokgate.policy.values.text import escaped
 

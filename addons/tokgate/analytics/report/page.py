@@ -8,9 +8,8 @@ from typing import Any, Final
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
-from tokgate.analytics.report.bans import BanFacts, BanPhases
 from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, attempts_over_time, clients_over_time
-from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, Record, ReportData
+from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, BanFacts, BanPhases, Record, ReportData
 from tokgate.analytics.report.texts import Language, Wording, environment, utc
 
 MAX_LANES: Final = 8

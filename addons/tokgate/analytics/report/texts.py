@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tokgate.analytics.report.bans import Scope
+from tokgate.analytics.report.report_data import Scope
 from tokgate.policy.values.text import escaped
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from tokgate.analytics.columns import EVERY_COLUMN, listing
-from tokgate.analytics.export.ocsf import ocsf_event
-from tokgate.analytics.export.tabular import rows_as_records, write_csv
+from tokgate.analytics.export.formats import ocsf_event, rows_as_records, write_csv
 from tokgate.analytics.sources import every_file, open_lines_of
 from tokgate.analytics.sql import LogError, QueryResult, Row, literal
 from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted

@@ -29,8 +29,7 @@ from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
 
 if TYPE_CHECKING:
-    from tokgate.analytics.report.bans import BanPhases
-    from tokgate.analytics.report.report_data import ReportData
+    from tokgate.analytics.report.report_data import BanPhases, ReportData
     from tokgate.policy.snapshot import Snapshot
 
 
@@ -103,7 +102,6 @@ def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit
 
 def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[str, bool | None]:
     # Charts and templates take a while to import: only this command waits for them.
-    from tokgate.analytics.report.bans import facts_of_log, facts_of_policy
     from tokgate.analytics.report.page import (
         BANS_OF_LOG,
         BANS_OF_POLICY,
@@ -113,7 +111,7 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         ReportDetails,
         render_report,
     )
-    from tokgate.analytics.report.report_data import case_records, collect
+    from tokgate.analytics.report.report_data import case_records, collect, facts_of_log, facts_of_policy
     from tokgate.analytics.report.texts import Language
     from tokgate.cli.log.report_integrity import digests, verified
 
@@ -169,7 +167,7 @@ def _zone_of(snapshot: "Snapshot | None") -> str | None:
 
 
 def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"]:
-    from tokgate.analytics.report.bans import phases_of_log, phases_of_policy
+    from tokgate.analytics.report.report_data import phases_of_log, phases_of_policy
 
     if snapshot is None:
         changes = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from whenever import Instant, TimeDelta
 
-from tokgate.analytics.report.bans import BanPhases, phases_of_policy
+from tokgate.analytics.report.report_data import BanPhases, phases_of_policy
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.read.replay_query import alias_of, is_traffic, recorded
 from tokgate.blocklog.records.record import text_at
@@ -20,7 +20,7 @@ from tokgate.cli.terminal import visible
 from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import both
-from tokgate.webui.explanation import Devices, Explanation
+from tokgate.webui.context import Devices, Explanation
 
 if TYPE_CHECKING:
     from tokgate.blocklog.read.replay_query import RecordedQuery

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     from tokgate.webui.app import build, serve, server
     from tokgate.webui.audit_log import AuditLog
     from tokgate.webui.context import Site
-    from tokgate.webui.query_cache import QueryCache
+    from tokgate.webui.queries import QueryCache
 
     with closing(_listener(args.listen)) as listener:
         port = listener.getsockname()[1]

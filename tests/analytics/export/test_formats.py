@@ -21,7 +21,7 @@ from labs.logs import WriteLog, refusal, repeats
 from labs.samples import SNAPSHOT, stamp
 from labs.waiting import DEADLINE
 from tokgate.analytics.columns import COLUMNS
-from tokgate.analytics.export.ocsf import ocsf_event
+from tokgate.analytics.export.formats import ocsf_event
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.policy.observation import Stage
 
