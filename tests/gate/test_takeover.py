@@ -290,7 +290,7 @@ def test_a_gate_takes_over_what_it_has_descriptors_for(
         with monkeypatch.context() as small:
             small.setattr("resource.getrlimit", lambda _: limits)
             transfer = ConnectionTransfer(full.gate, full.listeners, *channel)
-        assert not transfer.has_room
+        assert not transfer.takes_more
         full.transfer = transfer
         old.transfer, old.retired = ConnectionTransfer(old.gate, old.listeners, *channel), True
         assert until(lambda: old.gate.acceptor.open_connections == 0)
@@ -427,7 +427,7 @@ def test_the_channel_has_ended(steps: Steps) -> None:
     write, read = handoff.channel()
     with write, read:
         transfer = ConnectionTransfer(steps.gate, [], write, read)
-        assert transfer.has_room
+        assert transfer.takes_more
         write.shutdown(socket.SHUT_WR)
         assert transfer.take() == []
-        assert (transfer.has_room, sum(steps.counters.errors.values())) == (False, 0)
+        assert (transfer.takes_more, sum(steps.counters.errors.values())) == (False, 0)

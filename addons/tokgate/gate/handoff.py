@@ -14,7 +14,7 @@ from tokgate.traffic.seen import Arrival
 
 MAX_DATAGRAM: Final = 160 * 1024
 """More than what a greeting may hold and its description; below the kernel's default for one datagram."""
-ROOM: Final = 8 << 20
+QUEUE_OCTETS: Final = 8 << 20
 """Octets of what was handed over and not yet taken: a client's few long heads must not fill it."""
 SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
 
@@ -72,9 +72,9 @@ def channel() -> tuple[socket.socket, socket.socket]:
     """A pair (to write, to read): gates inherit one end, openers the other, and each may be restarted."""
     write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        write.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, ROOM)
+        write.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, QUEUE_OCTETS)
     except PermissionError:  # as much as net.core.wmem_max allows
-        write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+        write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_OCTETS)
     return write, read
 
 

@@ -32,7 +32,7 @@ _IP_PKTOPTIONS: Final = 9
 _IPV6_2292PKTOPTIONS: Final = 6  # linux/in6.h
 _CONTROL: Final = struct.Struct("@Nii")  # struct cmsghdr: length, level, type
 _ALIGNED: Final = struct.calcsize("@N")
-_ROOM: Final = 256
+_CONTROL_OCTETS: Final = 256
 
 _RTM_NEWNEIGH: Final = 28  # linux/rtnetlink.h
 _RTM_GETNEIGH: Final = 30
@@ -95,11 +95,11 @@ def incoming_interface(sock: Any) -> int | None:
     """
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, True)
-        control = sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, _ROOM)
+        control = sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, _CONTROL_OCTETS)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, False)  # else each later packet is kept a while
         return _index_in(control, (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO), 16)  # in6_pktinfo: address, interface
     sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, True)
-    control = sock.getsockopt(socket.IPPROTO_IP, _IP_PKTOPTIONS, _ROOM)
+    control = sock.getsockopt(socket.IPPROTO_IP, _IP_PKTOPTIONS, _CONTROL_OCTETS)
     return _index_in(control, (socket.IPPROTO_IP, _IP_PKTINFO), 0)  # in_pktinfo: interface, two addresses
 
 

@@ -228,7 +228,7 @@ class ConnectionTransfer:
         return self._read.fileno()
 
     @property
-    def has_room(self) -> bool:
+    def takes_more(self) -> bool:
         """Whether this gate can take any; when it can't, others may, or it can later."""
         return not self._ended and self._gate.acceptor.open_connections < self._most
 
@@ -236,7 +236,7 @@ class ConnectionTransfer:
         """Take over what others pass on, up to a bound. What is returned was let through by another policy."""
         taken: list[Connection] = []
         for _ in range(AT_ONCE):
-            if not self.has_room:
+            if not self.takes_more:
                 break
             try:
                 datagram, descriptors, _, _ = socket.recv_fds(self._read, MAX_DATAGRAM, _MOST_DESCRIPTORS)

@@ -158,7 +158,7 @@ class GateProcess:
         if self._retired:
             if self._give_up_at == float("inf"):  # else it drains, as may all who would take any over
                 pause = min(pause, self._transfer.pass_on())
-        elif self._transfer.has_room:
+        elif self._transfer.takes_more:
             self._welcome(True)
         if loop.now >= self._next_housekeeping:
             self._next_housekeeping = loop.now + TICK
@@ -176,7 +176,7 @@ class GateProcess:
         self._takes_over = False
         for connection in self._transfer.take():
             self._review.examine(connection)
-        if not self._transfer.has_room:
+        if not self._transfer.takes_more:
             self._welcome(False)
 
     def _welcome(self, wanted: bool) -> None:

@@ -28,13 +28,13 @@ def test_a_generation_of_gates(records: Records) -> None:
 
         old.begin()
         assert set(gates[0].watched) == {handed} | numbers
-        assert not old.carrier.strangers_wait
+        assert not old.carrier.unknown_flows_wait
         for key, name in ((KEY, ALLOWED), (flow(1), BANNED)):
             old.carrier.take(Datagram(key, data, 0, 64, 1) for data in (*QuicClient(name).flight, SHORT))
         assert 0 < old.look() < float("inf")
 
         new.expect()
-        assert new.carrier.strangers_wait
+        assert new.carrier.unknown_flows_wait
         old.carrier.stop()
         old.retire()
         assert gates[0].watched == {}
@@ -58,10 +58,10 @@ def test_a_predecessor_that_was_killed(records: Records, monkeypatch: pytest.Mon
         gate = GateQuic(QuicGate(records).context, [], Sent(), *(opened.enter_context(end) for end in channel()))
         gate.expect()
         gate.look()
-        assert gate.carrier.strangers_wait
+        assert gate.carrier.unknown_flows_wait
         gate.begin()
         gate.look()
-        assert not gate.carrier.strangers_wait
+        assert not gate.carrier.unknown_flows_wait
 
 
 def test_what_is_read(records: Records) -> None:

@@ -73,7 +73,7 @@ def test_all_go_on(place: Place) -> None:
 
     assert (len(taken), retired.passed_on, heir.taken_over) == (100, 100, 100)
     assert old.carrier.flows.passing == {}
-    assert not new.carrier.strangers_wait
+    assert not new.carrier.unknown_flows_wait
     for number, flight in enumerate(flights):
         new.comes(SHORT, *flight, key=flow(number))
     assert len(new.sent.forwarded) == 100

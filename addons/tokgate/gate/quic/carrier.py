@@ -44,7 +44,7 @@ class QuicCarrier:
         self.limits: Final = limits or QuicLimits()
         self.enforcer: Final = context.enforcer
         self.flows: Final = FlowTable(self.limits, self._forgotten)
-        self.strangers_wait = False
+        self.unknown_flows_wait = False
         """Flows of another gate's may still come: a packet that belongs to none here waits for that."""
         self._early: list[Datagram] = []
         self._context: Final = context
@@ -65,7 +65,7 @@ class QuicCarrier:
 
     def resume(self) -> None:
         """Take what has waited, once no more flows of another gate's come."""
-        if self._early and not self.strangers_wait:
+        if self._early and not self.unknown_flows_wait:
             early, self._early = self._early, []
             self.take(early)
 
@@ -117,7 +117,7 @@ class QuicCarrier:
         key, data = came.key, came.payload
         short = not data or not data[0] & _LONG
         flow = self.flows.find(key)
-        if flow is None and self.strangers_wait:
+        if flow is None and self.unknown_flows_wait:
             if len(self._early) < MOST_EARLY:
                 self._early.append(came)
         elif flow is not None and flow.cut:

@@ -45,7 +45,7 @@ class QuicLimits:
 class GateFlow(QuicFlow):
     """A flow, and what it was let through on."""
 
-    __slots__ = ("began_anew", "cut", "identity", "key", "label", "seen", "shown", "told")
+    __slots__ = ("accounted", "began_anew", "cut", "identity", "key", "label", "seen", "shown")
 
     def __init__(self, key: Key, label: str, identity: Identity | None, now: float) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class GateFlow(QuicFlow):
         self.shown: Final[list[Shown]] = []
         self.cut = False
         """It was refused while it lasted, and stays refused: its packets can't be told from a new connection's."""
-        self.told = 0
+        self.accounted = 0
         """The octets that it was last accounted for."""
         self.began_anew = False
         """Further handshakes are under way."""
@@ -123,7 +123,7 @@ class FlowTable:
             for first in (theirs, self.passing):
                 most = self._limits.per_client if first is theirs else self._limits.flows
                 if len(first) >= most:
-                    self._make_room(next(iter(first)))
+                    self._push_out(next(iter(first)))
             theirs = self._clients.setdefault(who, OrderedDict())
         theirs.pop(key, None)
         self.passing[key] = flow
@@ -150,10 +150,10 @@ class FlowTable:
     def account(self, flow: GateFlow) -> bool:
         """Take note of what it holds; False if that is more than there may be, of all clients or of this one."""
         held, who = flow.pending_octets, client_key(flow.key[0])
-        if held != flow.told:
-            self.held += held - flow.told
-            theirs = self._held[who] = self._held.get(who, 0) + held - flow.told
-            flow.told = held
+        if held != flow.accounted:
+            self.held += held - flow.accounted
+            theirs = self._held[who] = self._held.get(who, 0) + held - flow.accounted
+            flow.accounted = held
             if not theirs:
                 del self._held[who]
         return not held or (self._held[who] <= self._limits.held_per_client and self.held <= self._limits.held)
@@ -190,11 +190,11 @@ class FlowTable:
             each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.pending_octets <= most
         ]:
             who = client_key(flow.key[0])
-            self.held -= flow.told
-            self._held[who] -= flow.told
+            self.held -= flow.accounted
+            self._held[who] -= flow.accounted
             if not self._held[who]:
                 del self._held[who]
-            flow.told = 0
+            flow.accounted = 0
             self._handshakes.pop(flow, None)
             if self.undecided.pop(flow.key, None) is None:
                 self._take_out(flow)
@@ -207,7 +207,7 @@ class FlowTable:
             self._remove(flow)
             yield flow
 
-    def _make_room(self, key: Key) -> None:
+    def _push_out(self, key: Key) -> None:
         flow = self.passing[key]
         self._remove(flow)
         self._forgotten(flow)

@@ -26,7 +26,7 @@ _IP_TOS: Final = 1
 _IP_TTL: Final = 2
 
 _QUEUE_FULL: Final = (errno.EAGAIN, errno.ENOBUFS)
-_ROOM: Final = 256
+_CONTROL_OCTETS: Final = 256
 """Octets for what the kernel tells beside a datagram."""
 _RECEIVE_BUFFER: Final = 4 << 20
 _LARGEST: Final = 65536
@@ -158,7 +158,7 @@ def receive(front: Front) -> Datagram | None:
         BlockingIOError: there is none.
 
     """
-    payload, told, _, peer = front.socket.recvmsg(_LARGEST, _ROOM)
+    payload, told, _, peer = front.socket.recvmsg(_LARGEST, _CONTROL_OCTETS)
     beside = {(level, kind): data for level, kind, data in told}
     try:
         host, port, *rest = _beside6(beside) if front.socket.family == socket.AF_INET6 else _beside4(beside)

@@ -68,7 +68,7 @@ class FlowTransfer:
     def expect(self) -> None:
         """Wait for a predecessor's flows, until PATIENCE seconds after `begin`: packets of unknown flows wait, too."""
         self._give_up_at = float("inf")
-        self._quic.strangers_wait = True
+        self._quic.unknown_flows_wait = True
 
     def begin(self) -> None:
         """Start the wait of PATIENCE seconds: the predecessor has retired."""
@@ -76,8 +76,8 @@ class FlowTransfer:
 
     def look(self) -> None:
         """End the wait that `expect` began, when its time is over. To be called about once a second."""
-        if self._quic.strangers_wait and self._monotonic() >= self._give_up_at:
-            self._quic.strangers_wait = False
+        if self._quic.unknown_flows_wait and self._monotonic() >= self._give_up_at:
+            self._quic.unknown_flows_wait = False
             self._quic.resume()
 
     def take(self) -> list[GateFlow]:
@@ -89,7 +89,7 @@ class FlowTransfer:
             except OSError:
                 break
             if message in (_END, b""):
-                self._quic.strangers_wait = False
+                self._quic.unknown_flows_wait = False
                 continue
             try:
                 flows: list[GateFlow] = pickle.loads(message)
