@@ -18,7 +18,15 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.loader import Loaded, load
 from tokgate.config.reload import holder as reload_module
 from tokgate.config.reload import quiescence
-from tokgate.config.reload.holder import PolicyError, PolicyHolder, Reloaded, Revision, open_policy, revision_of
+from tokgate.config.reload.holder import (
+    PolicyError,
+    PolicyHolder,
+    Reloaded,
+    Revision,
+    WorkerThread,
+    open_policy,
+    revision_of,
+)
 from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
@@ -475,3 +483,40 @@ async def test_touching_a_file_of_no_policy_changes_nothing(path: Path) -> None:
     os.utime(path / "a.yaml")
     assert reload_module.fingerprint(path) != before
     assert title(holder) == "first"
+
+
+async def test_one_thread_does_all_work() -> None:
+    """It isn't the event loop's, and the next work needs no other."""
+    worker = WorkerThread()
+    first = await worker.run(threading.get_ident)
+    assert first != threading.get_ident()
+    assert await worker.run(threading.get_ident) == first
+
+
+async def test_without_a_thread_the_event_loop_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until one can be started; then it is that one's, even when no further one can be."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker = WorkerThread()
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", refused)
+        assert await worker.run(threading.get_ident) == threading.get_ident()
+    kept = await worker.run(threading.get_ident)
+    assert kept != threading.get_ident()
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert await worker.run(threading.get_ident) == kept
+
+
+async def test_an_error_of_the_work_is_the_callers() -> None:
+    """It is done once, also if it raises what a thread that can't be started does."""
+    tried = []
+
+    def work() -> None:
+        tried.append(1)
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        await WorkerThread().run(work)
+    assert len(tried) == 1

@@ -1,12 +1,22 @@
-"""The format of a list is told by its lines."""
+"""The formats of lists: how they are told apart, and what their readers make of each kind of line."""
+
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.config.service_lists.entries import ListFormat
-from tokgate.config.service_lists.formats import detect, read_list
+from tokgate.config.service_lists.entries import ListFormat, ServiceList, whole_name
+from tokgate.config.service_lists.formats import (
+    NoSuchPart,
+    detect,
+    read_adguard,
+    read_domain_list,
+    read_hosts,
+    read_list,
+)
 from tokgate.config.service_lists.selection import Options, select
+from tokgate.policy.services import compile_regex
 
 _PARTS = (
     *("||", "|", "@@", "^", "$", "*", "/", ".", "!", "#", "##", "include:", "full:", "regexp:", "keyword:", "@cn"),
@@ -52,3 +62,188 @@ def test_no_text_breaks_a_reader(chosen: ListFormat, text: str) -> None:
         return
     chosen_from = select(found, Options(keywords=True, subdomains=True))
     assert all(each.place.line >= 1 for each in (*chosen_from.dropped, *chosen_from.unreadable))
+
+
+LISTS = {
+    "clips": """\
+# The app
+include:clips-cdn
+include:shared @clips @-ads
+clips.example        # the site
+domain:clips.example.org @cn
+full:www.clips.example.net @ads @!cn
+keyword:clips
+regexp:^v[0-9]+\\.clips\\.example$
+regexp:clipscdn[0-9]
+include:nowhere
+include:../secret
+""",
+    "clips-cdn": "clipscdn.example\ninclude:clips\n",
+    "shared": "one.example @clips\ntwo.example @clips @ads\nthree.example\nfour.example @clips &clips-extra\n",
+}
+
+
+def read(name: str) -> ServiceList:
+    return read_domain_list(name, LISTS[name], LISTS.get)
+
+
+def test_every_kind_of_line() -> None:
+    """What a list says is what a service gets, with the lines of included lists under their own names."""
+    found = read("clips")
+    assert [(entry.kind, entry.value, str(entry.place)) for entry in found.entries] == [
+        ("suffix", "clipscdn.example", "clips-cdn:1"),
+        ("suffix", "one.example", "shared:1"),
+        ("suffix", "four.example", "shared:4"),
+        ("suffix", "clips.example", "clips:4"),
+        ("suffix", "clips.example.org", "clips:5"),
+        ("exact", "www.clips.example.net", "clips:6"),
+        ("keyword", "clips", "clips:7"),
+        ("regex", "^v[0-9]+\\.clips\\.example$", "clips:8"),
+        ("regex", "^.*(?:clipscdn[0-9]).*$", "clips:9"),
+    ]
+    assert found.entries[5].attributes == {"ads", "!cn"}
+
+
+def test_includes_that_lead_nowhere() -> None:
+    """A circle ends, and a list that isn't there is reported where it is asked for."""
+    assert [(str(each.place), each.text, each.why) for each in read("clips").unreadable] == [
+        ("clips-cdn:2", "include:clips", "the lists include each other in a circle"),
+        ("clips:10", "include:nowhere", "there is no list `nowhere` in the folder of this one"),
+        ("clips:11", "include:../secret", "not a line of a domain list"),
+    ]
+
+
+def test_a_list_that_includes_itself() -> None:
+    """Its lines are read once, from whichever folder it comes."""
+    found = read_domain_list("data/own", "a.example\ninclude:own\n", {"own": "a.example\ninclude:own\n"}.get)
+    assert [str(entry.place) for entry in found.entries] == ["data/own:1"]
+    assert [str(each.place) for each in found.unreadable] == ["data/own:2"]
+
+
+def test_the_form_of_releases() -> None:
+    """The released text files write attributes behind a colon."""
+    found = read_domain_list("clips.txt", "domain:a.example:@cn,@ads\nfull:b.example\nregexp:^a:b$\n", LISTS.get)
+    assert [(entry.kind, entry.value) for entry in found.entries] == [
+        ("suffix", "a.example"),
+        ("exact", "b.example"),
+        ("regex", "^a:b$"),
+    ]
+    assert found.entries[0].attributes == {"cn", "ads"}
+
+
+def test_lines_of_other_formats() -> None:
+    """A line of another format is reported with its number, and doesn't end the reading."""
+    found = read_domain_list(
+        "x", "||clips.example^\n0.0.0.0 clips.example\na.example\ndomain:\nb.example @\n", LISTS.get
+    )
+    assert [entry.value for entry in found.entries] == ["a.example"]
+    assert [each.place.line for each in found.unreadable] == [1, 2, 4, 5]
+
+
+def test_a_pattern_for_parts_as_one_for_the_whole_name() -> None:
+    """An expression without anchors goes on matching anywhere, one with them only as a whole."""
+    for pattern, matches, fails in (
+        ("clips", "my-clips.example", "tok.example"),
+        ("^clips", "clips.example", "my-clips.example"),
+        ("clips$", "www.clips", "clips.example"),
+        ("^a|b$", "a.example", "example.c"),
+        ("^(a|b)\\.example$", "b.example", "b.example.org"),
+    ):
+        compiled = compile_regex(whole_name(pattern))
+        assert compiled.fullmatch(matches), pattern
+        assert not compiled.fullmatch(fails), pattern
+
+
+HOSTS = """\
+# Title: Clips
+# Homepage: https://www.example.org/clips
+# License: MIT
+# Last modified: 2026-08-19 10:00
+127.0.0.1 localhost
+::1 ip6-localhost
+fe80::1%lo0 localhost
+0.0.0.0 clips.example www.clips.example\tcdn.clips.example # three of them
+0.0.0.0
+:: v6.clips.example
+*.wild.example
+bare.example
+not-an-address clips.example
+"""
+
+
+def test_a_hosts_file() -> None:
+    """Each name of a line is one host; the names that every such file begins with are nobody's."""
+    found = read_hosts("hosts", HOSTS)
+    assert [(entry.kind, entry.value, entry.place.line) for entry in found.entries] == [
+        ("exact", "clips.example", 8),
+        ("exact", "www.clips.example", 8),
+        ("exact", "cdn.clips.example", 8),
+        ("exact", "v6.clips.example", 10),
+        ("suffix", "wild.example", 11),
+        ("exact", "bare.example", 12),
+    ]
+    assert [(each.place.line, each.why) for each in found.unreadable] == [
+        (9, "an address without a name"),
+        (13, "`not-an-address` is no address, and a list of bare names has one a line"),
+    ]
+
+
+def test_what_the_file_says_of_itself() -> None:
+    """Its head says where it is from, under which licence and of which day it is."""
+    assert read_hosts("hosts", HOSTS).said == {
+        "title": "Clips",
+        "list": "https://www.example.org/clips",
+        "licence": "MIT",
+        "date": "2026-08-19 10:00",
+    }
+
+
+SERVICES = json.dumps(
+    {
+        "blocked_services": [
+            {"id": "clips", "name": "Clips", "icon_svg": "PHN2Zz4=", "rules": ["||clips.example^", "||b.example/path"]},
+            {"id": "songs", "name": "Songs", "rules": ["||songs.example^$denyallow=a.songs.example"]},
+        ],
+        "groups": [{"id": "social_network"}],
+    },
+    indent=2,
+)
+ONE = """\
+id: clips
+name: Clips
+group: social_network
+icon: PHN2Zz4=
+rules:
+  - "||clips.example^"
+  - "||songs.example/x"
+"""
+
+
+def test_one_service_of_many() -> None:
+    """The rules of the service that is asked for, with their lines in the file."""
+    found = read_adguard("services.json", SERVICES, "clips")
+    assert [(entry.kind, entry.value, entry.place.line) for entry in found.entries] == [("suffix", "clips.example", 8)]
+    assert [(each.place.line, each.text) for each in found.unreadable] == [(9, "||b.example/path")]
+    assert found.said == {"title": "Clips"}
+
+
+def test_a_file_with_one_service() -> None:
+    """Who has one service's file need not say which."""
+    found = read_adguard("clips.yml", ONE, "whatever")
+    assert [(entry.value, entry.place.line) for entry in found.entries] == [("clips.example", 6)]
+    assert [each.place.line for each in found.unreadable] == [7]
+
+
+def test_a_service_that_the_file_lacks() -> None:
+    """A mistyped identifier is told with one that is meant."""
+    with pytest.raises(NoSuchPart, match=r"2 services, and none is `clip`.*`clips`"):
+        read_adguard("services.json", SERVICES, "clip")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"a": 1}', "||clips.example^", "rules: [a", '{"services": [{"id": "x"}]}', "{"]
+)
+def test_a_file_of_another_kind(text: str) -> None:
+    """A file that holds no services is refused, not read as an empty list."""
+    with pytest.raises(ValueError, match=r"JSON|service|Expecting"):
+        read_adguard("x", text, "clips")

@@ -1,13 +1,28 @@
-"""What of a list becomes patterns: no public suffix, no shared host, nothing twice, nothing in silence."""
+"""What of a list becomes patterns, which suffixes are shared hosts, and the service file made of it."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from whenever import Instant
 
+from tokgate.config.loader import load
 from tokgate.config.service_lists.adblock import read_adblock
 from tokgate.config.service_lists.entries import EntryKind, Place, ServiceList
 from tokgate.config.service_lists.formats import read_domain_list
-from tokgate.config.service_lists.selection import SHARED_HOSTS, Options, Selection, select
-from tokgate.policy.services import is_public_suffix
+from tokgate.config.service_lists.selection import (
+    SHARED_HOSTS,
+    Options,
+    Selection,
+    names_of,
+    select,
+    service_file,
+    shared_host,
+)
+from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceSource, is_public_suffix
+from tokgate.policy.stores import StoreListing
+from tokgate.policy.values.hostname import DomainName, normalise
 
 ATTRIBUTES = "a.example @cn\nb.example @ads\nc.example @cn @ads\nd.example\n"
 
@@ -101,3 +116,68 @@ def test_no_stranger_gets_in(names: list[str]) -> None:
     suffixes = select(found).patterns[EntryKind.SUFFIX]
     assert not [name for name in suffixes if is_public_suffix(name) or name in SHARED_HOSTS]
     assert not [name for name in suffixes if any(name.endswith(f".{other}") for other in suffixes)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [
+        ("akamaized.net", "akamaized.net"),
+        ("windows.net", "windows.net"),
+        ("clips.akamaized.net", None),
+        ("notakamaized.net", None),
+        ("example.org", None),
+    ],
+)
+def test_shared_host(suffix: str, expected: str | None) -> None:
+    """A list's entry for a CDN as a whole is found, and nothing else is taken for one."""
+    assert shared_host(suffix) == expected
+
+
+def test_a_suffix_above_a_shared_host_holds_it() -> None:
+    """A parent of a shared host takes in the same strangers."""
+    assert shared_host("translate.goog") == "translate.goog"
+    assert shared_host("googlehosted.com") == "ghs.googlehosted.com"
+
+
+def test_the_names_are_canonical() -> None:
+    """A name that is written in another way would never be found."""
+    assert [name for name in SHARED_HOSTS if normalise(name) != DomainName(name)] == []
+    assert len(set(SHARED_HOSTS)) == len(SHARED_HOSTS)
+
+
+SOURCE = ServiceSource(
+    "https://www.example.org/#1", "adblock", None, "7: a", "MIT", "2026-08-19", ("!cn", "-ads"), True
+)
+NAMES = {
+    EntryKind.SUFFIX: ["clips.example", "no"],
+    EntryKind.EXACT: ["www.clips.example.org"],
+    EntryKind.REGEX: ["^v[0-9]{1,3}\\.clips\\.example$"],
+    EntryKind.ADDRESS: ["203.0.113.0/24", "2001:db8::/48"],
+}
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    """No title, pattern or revision is lost or changed by YAML, and labels and apps stay."""
+    before = Service(
+        "clips",
+        "old",
+        description="Two\nlines",
+        patterns=(NamePattern(PatternKind.LABEL, "clips"),),
+        stores=(StoreListing("apple", "835599320"), StoreListing("google-play", "org.example.clips")),
+    )
+    names = {**NAMES, EntryKind.SUFFIX: ["clips.example"]}
+    path = tmp_path / "clips.yaml"
+    path.write_text(service_file("clips", "Clips: the app # 1", SOURCE, names, before), encoding="utf-8")
+    loaded = load(path, Instant.from_utc(2026, 1, 1))
+    assert loaded.diagnostics == ()
+    assert loaded.policy is not None
+    service = loaded.policy.services["clips"]
+    assert service.title == "Clips: the app # 1"
+    assert service.source == SOURCE
+    assert service.description == "Two\nlines"
+    assert names_of(service) == names
+    assert [each.value for each in service.patterns if each.kind is PatternKind.LABEL] == ["clips"]
+    assert {(each.store, each.identifier) for each in service.stores} == {
+        ("apple", "835599320"),
+        ("google-play", "org.example.clips"),
+    }
