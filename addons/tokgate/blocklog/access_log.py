@@ -42,7 +42,8 @@ def append(path: Path, line: bytes) -> None:
         found = os.fstat(descriptor)
         size = found.st_size
         if not size and found.st_uid == found.st_gid == 0 and found.st_nlink == 1:
-            _give_to_folder(descriptor, path.parent)
+            owner = path.parent.stat()  # who writes the log: else that one can't rotate what root has made
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         if os.write(descriptor, line) != len(line):
             os.ftruncate(descriptor, size)  # else the next line would go on in this one
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -102,12 +103,6 @@ def _try_lock(path: Path, flags: int) -> int | None:
         raise
     os.close(descriptor)
     return None
-
-
-def _give_to_folder(descriptor: int, folder: Path) -> None:
-    """Give root's new file the folder's owner, who writes the log: else that one can't rotate it. Raises OSError."""
-    owner = folder.stat()
-    os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _take_owner(draft: Path, of: os.stat_result) -> None:

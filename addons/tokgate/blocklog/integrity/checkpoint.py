@@ -36,7 +36,10 @@ from tokgate.blocklog.records.chain import Head, canonical, is_hash
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
     """The Merkle Tree Hash of at least one leaf."""
-    return _root([hashlib.sha256(b"\0" + leaf).digest() for leaf in leaves])
+    level = [hashlib.sha256(b"\0" + leaf).digest() for leaf in leaves]
+    while len(level) > 1:
+        level = _above(level)
+    return level[0]
 
 
 def audit_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
@@ -49,12 +52,6 @@ def audit_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
             path.append(level[beside])
         level, index = _above(level), index // 2
     return path
-
-
-def _root(level: list[bytes]) -> bytes:
-    while len(level) > 1:
-        level = _above(level)
-    return level[0]
 
 
 def _above(level: list[bytes]) -> list[bytes]:

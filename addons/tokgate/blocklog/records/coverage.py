@@ -1,7 +1,7 @@
 """Coverage: counts of traffic by network and visibility, the share that showed a name, and their record."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -90,18 +90,15 @@ def coverage_counted(
 ) -> Record:
     """The record of coverage from `since` to the record's own instant; `refused`: packets, by the kernel, by kind."""
     until = timestamp(stamp.at)
-    message = " ".join((f"From {timestamp(since)} to {until}:", *share_of(coverage).sentences(), *_by_kernel(refused)))
-    record = frame(stamp, EventAction.COVERAGE_COUNTED, message, category=("network",), kinds=("info",))
-    counts = {network: dict(visible) for network, visible in sorted(coverage.items())}
     share = share_of(coverage)
+    sentences = [f"From {timestamp(since)} to {until}:", *share.sentences()]
+    if refused:
+        kinds = "; ".join(f"{number:,} {_REFUSED[KernelRefusal(kind)]}" for kind, number in refused.items())
+        sentences.append(f"Packets that the kernel refused, and no gate saw: {kinds}.")
+    record = frame(stamp, EventAction.COVERAGE_COUNTED, " ".join(sentences), category=("network",), kinds=("info",))
+    counts = {network: dict(visible) for network, visible in sorted(coverage.items())}
     judged = {"total": share.total, "named": share.named}
     if share.total:
         judged["percent"] = share.named * 100 // share.total
     kernel = {"gateway": {"refused": dict(refused)}} if refused else {}
     return record | {"tokgate": {"coverage": counts, "judged": judged, "since": timestamp(since)} | kernel}
-
-
-def _by_kernel(refused: Mapping[str, int]) -> Iterator[str]:
-    if refused:
-        kinds = "; ".join(f"{number:,} {_REFUSED[KernelRefusal(kind)]}" for kind, number in refused.items())
-        yield f"Packets that the kernel refused, and no gate saw: {kinds}."

@@ -189,8 +189,9 @@ def ban_near_expiry(stamp: Stamp, track: Track, policy_version: str) -> Record:
 
 def override_started(stamp: Stamp, exemption: Exemption, until: Instant, policy_version: str) -> Record:
     """An override came into force: who made it, for whom, from which ban, until when and why."""
-    who, ban, clients = _who(exemption.by), exemption.ban, _clients(exemption)
-    why = f"{clean(exemption.reason)}{_ticket(exemption)}"
+    ban, clients = exemption.ban, _clients(exemption)
+    who = "nobody says by whom" if exemption.by is None else f"made by {clean(exemption.by)}"
+    why = clean(exemption.reason) + ("" if exemption.ticket is None else f" ({clean(exemption.ticket)})")
     message = (
         f"Override {exemption.name} from ban {ban} is in force for {clients} until {timestamp(until)}, {who}: {why}."
     )
@@ -208,14 +209,6 @@ def override_ended(stamp: Stamp, exemption: Exemption, until: Instant, policy_ve
     )
     actor = None if exemption.ended_by is None else {"name": clean(exemption.ended_by)}
     return record | pruned({"user": actor, "tokgate": _override(exemption, until, policy_version)})
-
-
-def _who(by: str | None) -> str:
-    return f"made by {clean(by)}" if by is not None else "nobody says by whom"
-
-
-def _ticket(exemption: Exemption) -> str:
-    return "" if exemption.ticket is None else f" ({clean(exemption.ticket)})"
 
 
 def _clients(exemption: Exemption) -> str:

@@ -98,10 +98,6 @@ class Appender:
         return self._lines.checkpointer.unattested if self._lines.checkpointer is not None else 0
 
     @property
-    def _attested(self) -> int:
-        return self._lines.checkpointer.attested if self._lines.checkpointer is not None else 0
-
-    @property
     def never_attested(self) -> bool:
         """Whether this run has signed nothing yet; False without a chain."""
         return self._lines.checkpointer is not None and not self._lines.checkpointer.attested
@@ -218,7 +214,7 @@ class Appender:
         if checkpointer is not None:
             checkpointer.synced()
         # The record that names them and a checkpoint over it are on the disk now, or the key can't be used.
-        self._retention.delete(self._attested)
+        self._retention.delete(0 if checkpointer is None else checkpointer.attested)
 
     def _open(self) -> Segment:
         segment = Segment(self.path, self._today())

@@ -158,7 +158,11 @@ class LineMaker:
                 return None
             record = log_state.log_checkpoint(stamp, checkpoint.as_json())
         elif isinstance(entry, Continuation):
-            record = _continued(entry)
+            previous = entry.previous
+            record = log_state.log_continued(
+                entry.stamp, file=previous.name, records=previous.lines, size=previous.size, why=previous.why,
+                last=previous.last, torn=previous.torn,
+            )  # fmt: skip
         elif isinstance(entry, Deletion):
             names = [path.name for path in entry.files]
             record = log_state.log_deleted(entry.stamp, names, entry.days, follows=entry.follows, missed=entry.missed)
@@ -173,16 +177,3 @@ class LineMaker:
             return None
         coming = [(line.head, line.checkpoint is not None) for line in inflight if line.head is not None]
         return self.checkpointer.checkpoint(head, timestamp(stamp.at), coming)
-
-
-def _continued(entry: Continuation) -> Record:
-    previous = entry.previous
-    return log_state.log_continued(
-        entry.stamp,
-        file=previous.name,
-        records=previous.lines,
-        size=previous.size,
-        why=previous.why,
-        last=previous.last,
-        torn=previous.torn,
-    )
