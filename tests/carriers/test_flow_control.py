@@ -141,7 +141,7 @@ def test_an_origin_that_does_not_read(lab: Lab) -> None:
 def holds(lab: Lab) -> bool:
     """Whether the carrier has stopped to read what somebody sends over HTTP/1."""
     assert isinstance(lab.carrier, Mitmproxy)
-    return any(each.sockets.held for each in lab.carrier.proxy.traffic.connections.all())
+    return any(each.sockets.paused for each in lab.carrier.proxy.traffic.connections.all())
 
 
 @OPENING

@@ -55,7 +55,7 @@ class ClientConnection:
     """What the client's hello says of its software, where the connection was opened to show a warning."""
     asked: bool = False
     """Whether a request has come."""
-    leaving: bool = False
+    closes_next: bool = False
     """The client, a browser, is asked to go on with new connections: they won't be opened."""
     unread: "UnreadOctets" = field(default_factory=lambda: UnreadOctets())
     resets: "Resets" = field(default_factory=lambda: Resets())

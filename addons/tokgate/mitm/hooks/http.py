@@ -198,8 +198,8 @@ def answer(flow: HTTPFlow, connection: ClientConnection, response: Response | No
 
 
 def close_after(flow: HTTPFlow, connection: ClientConnection, response: Response) -> None:
-    """Have a client that is to leave do so after this response; over HTTP/2 it has been told otherwise."""
-    if not flow.request.is_http2 and connection.leaving:
+    """Close a connection that is to close after this response; over HTTP/2 GOAWAY has said it."""
+    if not flow.request.is_http2 and connection.closes_next:
         response.headers["Connection"] = "close"
 
 

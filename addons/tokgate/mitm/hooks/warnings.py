@@ -35,12 +35,14 @@ class Warnings:
         if presses_button(request.method, request.path):
             return None
         if _has_continued(enforcer, connection, ruling):
-            connection.leaving = connection.opened and from_a_browser(request)
+            connection.closes_next = connection.opened and from_a_browser(request)
             return None if _may_come_again(connection, request) else Passed.CONTINUED
         if is_navigation(request):
             return None
         if connection.software is not None and not from_a_browser(request):
-            connection.leaving = not request.is_http2  # some programs take GOAWAY for the end of all they have begun
+            connection.closes_next = (
+                not request.is_http2
+            )  # some programs take GOAWAY for the end of all they have begun
             self._give_up(enforcer, connection)
             return Passed.NO_PAGE
         return Passed.NO_NAVIGATION
@@ -70,7 +72,7 @@ class Warnings:
             return self._page(enforcer, flow, connection, admission, form.target)
         if not _has_continued(enforcer, connection, ruling):
             self._continue(enforcer, connection, admission)
-        connection.leaving = True
+        connection.closes_next = True
         return _redirection(303, flow, form.target)
 
     def rejected(self, enforcer: Enforcer, connection: ClientConnection, error: str | None) -> None:

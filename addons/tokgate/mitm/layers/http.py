@@ -46,7 +46,7 @@ _GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 
 @dataclass(repr=False)
 class TakeOver(commands.Command):
-    """Asks the HttpFront to put `layer` in its own place; `replay` are the events that it begins with.
+    """Asks the HttpConnectionLayer to put `layer` in its own place; `replay` are the events that it begins with.
 
     More of them may be added until the event at hand has been dealt with.
     """
@@ -123,13 +123,13 @@ class HttpStream(http.HttpStream):
 class HttpConnectionLayer(layer.Layer):
     """mitmproxy's HTTP layer, until a layer inside takes the connection over. It doesn't show in the stack.
 
-    A client of HTTP/2 that is to leave is told so here; over HTTP/1 the response's `Connection: close` says it.
+    A client of HTTP/2 whose connection is to close is told so here; over HTTP/1 `Connection: close` says it.
     """
 
     def __init__(self, context: Context, mode: HTTPMode, connection: ClientConnection) -> None:
         super().__init__(context)
         self._connection: Final = connection
-        self._asked_to_leave = False
+        self._has_sent_goaway = False
         self._cut: Connection | None = None
         """This side sent more than may wait; what else it sends is thrown away until it notices."""
         context.layers.remove(self)
@@ -150,8 +150,8 @@ class HttpConnectionLayer(layer.Layer):
             elif not self._breaks_off(command):
                 yield command
         yield from self._keep_pace()
-        if self._connection.leaving:
-            yield from self._ask_to_leave()
+        if self._connection.closes_next:
+            yield from self._send_goaway()
         if self._connection.smuggles and self._http is not None:
             yield from self._cut_off(self._http)
             return
@@ -215,7 +215,7 @@ class HttpConnectionLayer(layer.Layer):
             server = _talker(talk, talk.streams[stream].context.server) if stream in talk.streams else None
             return not isinstance(server, Http2Client) or server.has_room(stream)
 
-        held = set()
+        paused = set()
         for end, its_layer in list(talk.connections.items()):
             talker = _talker(talk, end)
             has_room = server_has_room if end is self.context.client else client_has_room
@@ -224,10 +224,10 @@ class HttpConnectionLayer(layer.Layer):
             else:
                 waits = isinstance(talker, Http2Server) and talker.is_behind
             if waits:
-                held.add(end)
+                paused.add(end)
             elif isinstance(talker, Http2Server | Http2Client) and talker.h2_conn.waits:
                 yield from talk.event_to_child(its_layer, MayGoOn(has_room))
-        self._connection.sockets.hold(held)
+        self._connection.sockets.pause(paused)
 
     def _may_wait(self, end: Connection) -> bool:
         """Whether what one side has sent may wait for what makes sense of it."""
@@ -238,11 +238,11 @@ class HttpConnectionLayer(layer.Layer):
             self._connection.id, self._connection.client.ip, octets
         )
 
-    def _ask_to_leave(self) -> layer.CommandGenerator[None]:
-        """A browser finishes open requests, and uses other connections for new ones."""
+    def _send_goaway(self) -> layer.CommandGenerator[None]:
+        """Tell a client to use other connections for new requests; it finishes open ones (RFC 9113 §6.8)."""
         talker = self._http.connections.get(self.context.client) if self._http is not None else None
-        if not self._asked_to_leave and isinstance(talker, Http2Server):
-            self._asked_to_leave = True
+        if not self._has_sent_goaway and isinstance(talker, Http2Server):
+            self._has_sent_goaway = True
             yield commands.SendData(self.context.client, _GOAWAY)
 
     def _cut_off(self, talk: HttpLayer) -> layer.CommandGenerator[None]:

@@ -42,7 +42,7 @@ AT_ONCE: Final = 32
 _PREFACE: Final = 24
 """Octets before the first frame of a client (RFC 9113 §3.4)."""
 _FRAME_HEAD: Final = 9
-_LEAVING: Final[WeakSet[Connection]] = WeakSet()
+_GOING_AWAY: Final[WeakSet[Connection]] = WeakSet()
 """Connections to servers that take no more requests on them."""
 
 
@@ -50,7 +50,7 @@ class GetHttpConnection(http.GetHttpConnection):
     """mitmproxy's request for a connection; one that its server leaves is none to use again."""
 
     def connection_spec_matches(self, connection: Connection) -> bool:
-        return connection not in _LEAVING and super().connection_spec_matches(connection)
+        return connection not in _GOING_AWAY and super().connection_spec_matches(connection)
 
 
 class NotTakenUp(ResponseProtocolError):
@@ -60,7 +60,7 @@ class NotTakenUp(ResponseProtocolError):
         super().__init__(stream_id, "the server did not take up the request", ErrorCode.PASSTHROUGH_CLOSE)
 
 
-class _ServerLeaves(h2.events.Event):
+class _GoAway(h2.events.Event):
     """GOAWAY, which hyper-h2 would take for the end of all streams."""
 
     def __init__(self, last_stream_id: int) -> None:
@@ -238,7 +238,7 @@ class Http2Client(original.Http2Client):
         self.h2_conn.local_settings.acknowledge()
         self._not_taken_up: list[int] = []
         dispatch: dict[Any, Any] = self.h2_conn._frame_dispatch_table  # noqa: SLF001
-        dispatch[GoAwayFrame] = lambda frame: ([], [_ServerLeaves(frame.last_stream_id)])
+        dispatch[GoAwayFrame] = lambda frame: ([], [_GoAway(frame.last_stream_id)])
 
     def has_room(self, stream_id: int) -> bool:
         """Whether little of a request waits for the server; `stream_id` is the client's."""
@@ -258,8 +258,8 @@ class Http2Client(original.Http2Client):
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
         """As mitmproxy's, with what it swallows or takes for an error."""
         match event:
-            case _ServerLeaves(last_stream_id=last):
-                _LEAVING.add(self.conn)
+            case _GoAway(last_stream_id=last):
+                _GOING_AWAY.add(self.conn)
                 self._not_taken_up += [self.their_stream_id[ours] for ours in self.streams if ours > last]
                 self._not_taken_up += self.stream_queue
                 self.streams = {ours: state for ours, state in self.streams.items() if ours <= last}

@@ -22,22 +22,22 @@ class ClientSockets:
 
     def __init__(self, handler: ConnectionHandler | None) -> None:
         self._handler: Final = handler
-        self.held: frozenset[Connection] = frozenset()
+        self.paused: frozenset[Connection] = frozenset()
         """Sides that are not read on from: what they have sent waits for the other side already."""
-        self._let_go = asyncio.Event()
+        self._resumed = asyncio.Event()
 
     def separate(self) -> None:
         """From now on each direction waits for its own receiver only."""
         if self._handler is not None:
             self._handler.drain_writers = self._drain_opposite  # type: ignore[method-assign]
 
-    def hold(self, ends: Set[Connection]) -> None:
+    def pause(self, ends: Set[Connection]) -> None:
         """Read on from all sides but these, once what comes now has been dealt with; until it is said otherwise."""
-        if self._handler is None or ends == self.held:
+        if self._handler is None or ends == self.paused:
             return
         self._handler.drain_writers = partial(self._drain_and_wait, self._handler)  # type: ignore[method-assign]
-        self.held, let_go, self._let_go = frozenset(ends), self._let_go, asyncio.Event()
-        let_go.set()
+        self.paused, resumed, self._resumed = frozenset(ends), self._resumed, asyncio.Event()
+        resumed.set()
 
     def end_when_quiet(self, seconds: float) -> None:
         """End the connection once nothing has moved for that long; mitmproxy looks again when its own time is over."""
@@ -91,8 +91,8 @@ class ClientSockets:
         """Called in the place of mitmproxy's by the task that has read from one side, before it reads on."""
         await type(handler).drain_writers(handler)
         reading = asyncio.current_task()
-        while any(io.handler is reading for io in map(self._io, self.held) if io is not None):
-            await self._let_go.wait()
+        while any(io.handler is reading for io in map(self._io, self.paused) if io is not None):
+            await self._resumed.wait()
 
     async def _drain_opposite(self) -> None:
         """Called by the task that has read from one side, before it reads on."""

@@ -57,20 +57,20 @@ class PassthroughLayer(layer.Layer):
 
 
 class RefusalLayer(layer.Layer):
-    """Sends a last word, ends its own direction, and reads on until the client closes: a reset could eat the word.
+    """Sends an answer, ends its own direction, and reads on until the client closes: a reset could discard the answer.
 
     Nothing ever goes to the destination.
     """
 
-    def __init__(self, context: Context, last_word: bytes) -> None:
+    def __init__(self, context: Context, answer: bytes) -> None:
         super().__init__(context)
-        self.last_word: Final = last_word
+        self.answer: Final = answer
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         client = self.context.client
         if isinstance(event, events.Start):
-            if self.last_word:
-                yield commands.SendData(client, self.last_word)
+            if self.answer:
+                yield commands.SendData(client, self.answer)
             yield commands.CloseTcpConnection(client, half_close=True)
             yield commands.RequestWakeup(LINGER)
         elif isinstance(event, events.ConnectionClosed | events.Wakeup) and client.state is not ConnectionState.CLOSED:
