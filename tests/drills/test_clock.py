@@ -9,8 +9,7 @@ from whenever import Instant
 from labs.ruleset_lab import Namespace
 from tokgate.config.reload.holder import open_policy
 from tokgate.gateway import nftables
-from tokgate.gateway.gateway_lock import GatewayLock
-from tokgate.gateway.kernel import Kernel
+from tokgate.gateway.kernel import GatewayLock, Kernel
 from tokgate.gateway.ruleset import TableOptions, ruleset_of
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.gateway.gateway_keeper import GatewayKeeper

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from labs.ruleset_lab import Namespace
-from tokgate.gateway.gateway_lock import GatewayLock
+from tokgate.gateway.kernel import GatewayLock
 
 POLICY = """\
 services: {clips: {names: {suffix: [clips.example.org]}}}

@@ -21,8 +21,7 @@ from tokgate.cli.service.status import GatewayDifferences
 from tokgate.cli.terminal import narrate, print_json, print_lines
 from tokgate.config.extras import Extra
 from tokgate.gateway import GatewayError, libnftables, nftables
-from tokgate.gateway.gateway_lock import holder
-from tokgate.gateway.kernel import STATE_FILE, Differences, HostProblems, Kernel
+from tokgate.gateway.kernel import STATE_FILE, Differences, HostProblems, Kernel, holder
 from tokgate.gateway.ruleset import (
     DEFAULT_MARK,
     DEFAULT_PORT,

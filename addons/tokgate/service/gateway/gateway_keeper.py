@@ -21,8 +21,7 @@ from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Canary
-from tokgate.gateway.gateway_lock import GatewayLock
-from tokgate.gateway.kernel import STATE_FILE, Differences, Kernel, Notifications, RefusalTotals
+from tokgate.gateway.kernel import STATE_FILE, Differences, GatewayLock, Kernel, Notifications, RefusalTotals
 from tokgate.gateway.libnftables import TableState
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.policy.settings import Passage

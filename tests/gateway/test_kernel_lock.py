@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from labs.ruleset_lab import Namespace
-from tokgate.gateway import GatewayError, gateway_lock
-from tokgate.gateway.gateway_lock import GatewayLock, holder
+from tokgate.gateway import GatewayError, kernel
+from tokgate.gateway.kernel import GatewayLock, holder
 
 HOLDS = (
-    "from tokgate.gateway.gateway_lock import GatewayLock\n"
-    "lock = GatewayLock()\nlock.take()\nprint(flush=True)\ninput()\n"
+    "from tokgate.gateway.kernel import GatewayLock\nlock = GatewayLock()\nlock.take()\nprint(flush=True)\ninput()\n"
 )
 
 
@@ -67,7 +66,7 @@ def test_other_network_namespaces(another: Callable[[], "subprocess.Popen[bytes]
 
 def test_many_who_ask(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are told that it is held, and by whom again as soon as the holder has looked."""
-    monkeypatch.setattr(gateway_lock, "_ASKING", 0)
+    monkeypatch.setattr(kernel, "_ASKING", 0)
     lock = GatewayLock()
     lock.answer()
     namespace.inside(lock.take)
@@ -89,7 +88,7 @@ CGROUPS = {
 def test_its_unit(groups: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of the control groups of a process only what systemd names tells an admin what to stop."""
     (tmp_path / "cgroup").write_text(groups)
-    monkeypatch.setattr(gateway_lock, "Path", lambda _: tmp_path / "cgroup")
-    assert gateway_lock._unit(7) == CGROUPS[groups]
+    monkeypatch.setattr(kernel, "Path", lambda _: tmp_path / "cgroup")
+    assert kernel._unit(7) == CGROUPS[groups]
     (tmp_path / "cgroup").unlink()
-    assert gateway_lock._unit(7) == ""
+    assert kernel._unit(7) == ""
