@@ -20,7 +20,6 @@ from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
 SHORT = b"\x40" + bytes(40)
 """A packet with a short header."""
 INITIAL = b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")
-CLIENTS = ("ip saddr @clients4", "ip6 saddr @clients6")
 RULES = ruleset_of(snapshot(ban()), at("2023-06-01T12:00:00Z"), TableOptions(forwarded=Tproxy(8443)))
 
 
@@ -37,25 +36,6 @@ def test_only_short_headers_pass_by_a_set() -> None:
     assert len(matched) == 4
     assert all(line.startswith("@th,64,1 0 ") for line in matched)
     assert lines("quic_forwarded")[-1] == "counter name refused_quic reject with icmpx port-unreachable"
-
-
-def test_only_clients_come_to_gates() -> None:
-    """Nobody else's packets are taken, and the gateway's own services stay reachable."""
-    *_, local, first, second = lines("quic_prerouting")
-
-    assert local == "fib daddr type local accept"
-    assert [first, second] == [f"{client} jump quic_to_gate" for client in CLIENTS]
-    assert lines("quic_to_gate") == ["meta l4proto udp counter notrack tproxy to :8443 meta mark set 0x746b accept"]
-
-
-def test_a_full_set_lets_nothing_by() -> None:
-    """What would open a flow for the kernel is told back to the gate, which carries the flow itself then."""
-    rules = lines("quic_output")
-    passes = [number for number, line in enumerate(rules) if f"{udp_rules.OPENS:#x}" in line]
-
-    assert [" update @quic4 " in rules[passes[0]], " update @quic6 " in rules[passes[1]]] == [True, True]
-    assert rules[passes[-1]].endswith("drop")
-    assert passes[-1] == len(rules) - 1
 
 
 def test_gates_remember_flows_for_longer_than_the_kernel() -> None:
