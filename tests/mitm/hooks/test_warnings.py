@@ -1,4 +1,4 @@
-"""Warnings where something goes wrong beside them: a full disk, an odd address, a connection that ends once."""
+"""Warnings where something goes wrong: a full disk, an odd address, clients that reject the page's certificate."""
 
 import contextlib
 import errno
@@ -7,11 +7,15 @@ import ssl
 from html import unescape
 from urllib.parse import urlencode
 
+import pytest
 from whenever import Instant
 
 from labs.proxy_lab import BANNED, Client, Lab, Proxy, Reply, ban, client, eventually, policy
 from tokgate.block_page.continue_form import MAX_TARGET, PATH
-from tokgate.mitm.hooks.warnings import STRIKES
+from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.hooks.warnings import STRIKES, ClientRejections
+from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.policy.observation import Endpoint
 from tokgate.traffic.warning_state import Person, WarnedClients
 
 NAVIGATES = {
@@ -98,3 +102,21 @@ async def test_a_connection_ends_once(lab: Lab) -> None:
     async with client(proxy.port) as guest:
         await guest.tls(context, BANNED)
         assert "mitmproxy" in guest.issuer
+
+
+def connection(client: str) -> ClientConnection:
+    """A connection that was opened to show a warning."""
+    return ClientConnection(Endpoint(client, 50000), client, ClientSockets(None), software=b"browser")
+
+
+def test_clients_that_come_once_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who went without a word only so many are known; whoever was longest away begins anew."""
+    monkeypatch.setattr("tokgate.mitm.hooks.warnings.MAX_KNOWN", 2)
+    reluctance = ClientRejections()
+    for _ in range(STRIKES - 1):
+        assert not reluctance.left(connection("192.0.2.1"))
+    for number in range(2, 6):
+        assert not reluctance.left(connection(f"192.0.2.{number}"))
+    assert not reluctance.left(connection("192.0.2.1")), "forgotten"
+    assert not reluctance.left(connection("192.0.2.1"))
+    assert reluctance.left(connection("192.0.2.1")), "known again"
