@@ -13,11 +13,12 @@ from tokgate.accounts.auth_cache import AuthResult
 from tokgate.gate.connection import CLOSED, Tunnel
 from tokgate.gate.explicit_clients import proxy_auth
 from tokgate.gate.explicit_clients.background import BackgroundCalls
-from tokgate.gate.explicit_clients.front import PATIENCE
+from tokgate.gate.explicit_clients.front import PATIENCE, ConnectingTunnel
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.membership import Identity
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.admission import decide_targets
+from tokgate.traffic.counters import ConnectError
 from tokgate.wire import socks5
 from tokgate.wire.proxy_request import ACCEPTED, MAX_HEAD, REJECTED
 
@@ -120,6 +121,19 @@ def test_one_address_after_another(client: Client, dials: dict[str, Any], done: 
     client.loop.dials, client.addresses = dials, (OTHER, "198.51.100.8")
     told = [("refuse", words)] * (words is not None)
     assert client.says(CONNECT)[1:] == [*(("dial", each, 443) for each in done), *told]
+
+
+def test_a_tunnel_whose_client_has_spoken(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided about it holds at whichever address is reached, and what it said is passed on there."""
+    told: list[object] = []
+    monkeypatch.setattr("tokgate.gate.explicit_clients.front.proceed", lambda *given: told.append(given[2]))
+    tunnel = Tunnel("a", 443, socks=False, addresses=(OTHER, "198.51.100.8"), established=True)
+    client.connection.received = b"hello"
+    client.front.try_next(client.connection, tunnel, client.message)
+    assert isinstance(client.connection.state, ConnectingTunnel)
+    client.connection.state.unreachable(client.connection, ConnectError.REFUSED)
+    client.connected()
+    assert (client.loop.done, told) == ([("dial", OTHER, 443), ("dial", "198.51.100.8", 443)], [client.message])
 
 
 @pytest.mark.parametrize("host", [b"www.example.org", b"127.0.0.1"])
