@@ -37,3 +37,22 @@ def test_groups_of_nobody(say: Say, proxy_auth: str, told: bool) -> None:
     assert [each.code for each in loaded.diagnostics if each.code is Code.NO_PROXY_AUTH] == (
         [Code.NO_PROXY_AUTH] if told else []
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "word", "meant"),
+    [
+        ("svc", "svk", "svc"),  # the catalogue's `vk` is more similar
+        ("clips", "svk", "vk"),
+        ("tiktok-ads-x", "tiktoc", "tiktok"),
+        ("clips", "clibs", "clips"),
+    ],
+)
+def test_a_typo_of_an_own_service(say: Say, own: str, word: str, meant: str) -> None:
+    """The policy's own service goes before the catalogue's, unless the typo would be a long one."""
+    (error,) = say(
+        f"services: {{{own}: {{names: {{suffix: [clips.example.org]}}}}}}\n"
+        "networks: {office: {cidrs: [192.0.2.0/24]}}\n"
+        f"bans: {{it: {{title: x, services: [{word}], networks: [office], starts: 2023-03-10}}}}\n"
+    ).errors
+    assert error.message == f"unknown service `{word}`; did you mean `{meant}`?"

@@ -74,7 +74,7 @@ def _references(sections: Sections, report: Report) -> None:
             return
         spent += len(known)
         if code is Code.UNKNOWN_SERVICE:
-            meant = near(word, [*known, *catalogue_files()]) if spent <= _COMPARISONS else None
+            meant = _service_meant(word, known) if spent <= _COMPARISONS else None
             hint = f"; did you mean `{meant}`?" if meant else "; neither the policy nor the catalogue has it"
         else:
             hint = did_you_mean(word, known) if spent <= _COMPARISONS else ""
@@ -98,6 +98,12 @@ def _references(sections: Sections, report: Report) -> None:
         named = entry.text(key)
         if named is not None:
             refer(entry, named, entry.at(key), sections.bans, "ban", Code.UNKNOWN_BAN)
+
+
+def _service_meant(word: str, known: Collection[str]) -> str | None:
+    """The service that was meant; one of the policy's own, about as long, before any of the catalogue's."""
+    own = near(word, known)
+    return own if own is not None and abs(len(own) - len(word)) <= 1 else near(word, [*known, *catalogue_files()])
 
 
 def _plain_http(sections: Sections, report: Report) -> None:
