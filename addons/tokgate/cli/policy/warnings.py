@@ -18,6 +18,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import visible
 from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.reload.holder import held_at_start
+from tokgate.config.yaml.suggestions import listed
 from tokgate.gateway.ruleset import current
 from tokgate.policy.analysis.redundant_bans import shadows
 from tokgate.policy.analysis.timeline import near_from
@@ -93,10 +94,13 @@ def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnosti
     for network in unused(snapshot):
         text = f"no ban names the network `{network.name}`: nothing is decided about its clients"
         yield warning(Code.UNUSED_NETWORK, text, network.origin, network.name)
-    for ban, held in one_family(snapshot):
+    if narrow := list(one_family(snapshot)):
+        (ban, held), *others = narrow
+        rest = listed([other.name for other, _ in others[:3]]) + (" and more" if len(others) > 3 else "")  # noqa: PLR2004
+        also = f"; of one family alone are also {rest}" if others else ""
         text = (
             f"no network of the ban `{ban.name}` has an IPv{10 - held} address: what its clients ask for over "
-            f"IPv{10 - held} passes (`settings.unknown_clients: block` refuses it)"
+            f"IPv{10 - held} passes (`settings.unknown_clients: block` refuses it){also}"
         )
         yield warning(Code.ONE_FAMILY, text, ban.origin, ban.name)
 
