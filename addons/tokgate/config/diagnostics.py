@@ -88,6 +88,8 @@ class Code(StrEnum):
     UNKNOWN_HOLIDAYS = "unknown-holidays"
     TWO_ENDS = "two-ends"
     REVERSED_TIMES = "reversed-times"
+    DURATION_MINUTES = "duration-minutes"
+    CLOCK_CHANGE = "clock-change"
     NEVER_APPLIES = "never-applies"
     WINDOW_USELESS = "window-useless"
     EXTENSION_GAP = "extension-gap"

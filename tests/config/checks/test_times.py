@@ -41,7 +41,7 @@ def codes(loaded: Loaded) -> list[Code]:
         ("starts: 2024-03-10, last_day: 2024-03-09", [Code.REVERSED_TIMES]),
         ("starts: 2024-03-10T12:00+01:00, expires: 2024-03-10T12:00", [Code.REVERSED_TIMES]),
         ("starts: 2024-03-31T02:10, expires: 2024-03-31T02:50", [Code.REVERSED_TIMES]),
-        ("starts: 2024-10-27T02:30, expires: 2024-10-27T02:30", []),
+        ("starts: 2024-10-27T02:30, expires: 2024-10-27T02:30", [Code.CLOCK_CHANGE] * 2),
         ("starts: 2024-03-10, duration: PT1S", []),
         ("action: warn, monitor_from: 2024-03-01, starts: 2024-03-10", []),
         ("action: warn, warn_from: 2024-03-01, starts: 2024-03-10", [Code.REVERSED_TIMES]),

@@ -1,10 +1,11 @@
 """Checks of the times of bans and exemptions, in each time zone that applies to them, and at a given instant."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Final
 
-from whenever import Instant
+from whenever import Instant, PlainDateTime, Time
 
 from tokgate.config import build
 from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
@@ -28,6 +29,7 @@ _HISTORY: Final = 24 * 180
 """Hours after which a ban that has lapsed is history, which needs no warning."""
 _STEPS: Final = 1000
 """Most changes of a ban that are searched for one at which it applies."""
+_MINUTES: Final = re.compile(r"[Pp][Tt]0*([1-9][0-9]?)[Mm]")
 
 _Schedules = dict[str, Schedule]
 """A ban's schedule in each zone."""
@@ -73,6 +75,7 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
     if len(report.diagnostics) > before:
         return None
     _windows(entry, model, report)
+    _minutes(entry, report)
     ban, zones = build.ban(entry, model), zones_of(model.networks, sections) or ("UTC",)
     schedules: _Schedules = {}
     for zone in zones:
@@ -84,8 +87,40 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
             message = "the ban ends beyond the end of the calendar: leave out the end for a ban until lifted"
             report.error(entry.source, entry.at(*(ends or ["starts"])), Code.BAD_DURATION, message)
             return None
+    _clock_changes(entry, model, zones, report)
     _applies(entry, schedules, report)
     return schedules
+
+
+def _minutes(entry: PolicyEntry[BanModel], report: Report) -> None:
+    """Warn of a ban of some minutes: in ISO 8601 months have no `T` before them."""
+    written = entry.text("duration") or ""
+    found = _MINUTES.fullmatch(written)
+    if found is not None:
+        message = f"`{written}` is {found[1]} minutes: for {found[1]} months write `P{found[1]}M`"
+        report.warning(entry.source, entry.at("duration"), Code.DURATION_MINUTES, message)
+
+
+def _clock_changes(entry: PolicyEntry[BanModel], model: BanModel, zones: Collection[str], report: Report) -> None:
+    """Warn of times of day that the clocks of a zone skip or show twice; midnight means where a day begins anyway."""
+    edges = {"expires": Edge.END} | dict.fromkeys(("monitor_from", "warn_from", "starts"), Edge.START)
+    for key, edge in edges.items():
+        moment = getattr(model, key)
+        for zone in zones if isinstance(moment, PlainDateTime) else ():
+            early, late = (moment.assume_tz(zone, disambiguation=way) for way in ("earlier", "later"))
+            skipped, midnight = early.to_plain() != moment, moment.time() == Time.MIN
+            if early == late or (midnight and (skipped or edge is Edge.START)):
+                continue
+            meant = resolve(moment, zone, edge)
+            which = "the first instant after it" if skipped else "the earlier" if edge is Edge.START else "the later"
+            how = "skipped" if skipped else "shown twice"
+            exact = local(meant, zone).replace(" ", "T", 1).replace(" ", "")
+            write = f"; write `{exact}`" if len(zones) == 1 else ""
+            message = (
+                f"`{entry.text(key)}` is {how} by the clocks of {zone}: {which} is meant, {both(meant, zone)}{write}"
+            )
+            report.warning(entry.source, entry.at(key), Code.CLOCK_CHANGE, message)
+            break
 
 
 def _windows(entry: PolicyEntry[BanModel], model: BanModel, report: Report) -> None:
