@@ -49,7 +49,7 @@ def measured(
     holder = PolicyHolder(
         folder, snapshot, Loaded(snapshot.policy, (), (), ()), loaded_at=NOW.subtract(hours=1), seen={}
     )
-    holder.last_error = error
+    holder.last_error, holder.failing_since = error, NOW
     counters = Counters()
     counters.count("office", Visibility.SNI, Verdict.ALLOW)
     counters.count(None, Visibility.NONE, Verdict.BLOCK)

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from tokgate.blocklog import atomic_file
 from tokgate.config.loader import load
-from tokgate.config.reload.holder import PolicyHolder, open_policy
+from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
 from tokgate.policy.analysis.definitions import redefinitions
 from tokgate.policy.bans import Lifted
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Verdict
 from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy
+from tokgate.runtime import held_file
 from tokgate.runtime.held_file import HeldFile
 
 ROOT = Path(__file__).parents[2]
@@ -280,3 +282,84 @@ def test_damaged_files_of_the_last_run(
     enforced.write_bytes(octets)
     assert restarted(policies, tmp_path).snapshot.policy.held == ()
     assert "gone" in caplog.text
+
+
+BROKEN = "bans: {kept: {title: Kept}}\n"
+
+
+async def test_wrong_files_at_a_start(policies: Path, tmp_path: Path) -> None:
+    """What was in force last stays so, settings and held bans too, until the files are right."""
+    settings = "settings: {unknown_clients: block, overrides: {longest: PT8H}}\n"
+    (policies / "policy.yaml").write_text(POLICY + settings)
+    restarted(policies, tmp_path)
+    (policies / "policy.yaml").write_text(REST + settings)
+    before = restarted(policies, tmp_path).snapshot.policy
+    (policies / "policy.yaml").write_text(BROKEN)
+    for holder in (restarted(policies, tmp_path), restarted(policies, tmp_path)):
+        policy = holder.snapshot.policy
+        assert list(redefinitions(before, policy)) == []
+        assert (policy.version, policy.held, policy.settings) == (before.version, ("gone",), before.settings)
+        assert holder.failing_since == NOW
+        assert [each.code for each in holder.errors] == [each.code for each in load(policies, NOW).errors]
+        assert blocked(holder, "192.0.2.7")
+        assert not blocked(holder, "192.0.2.9")
+    assert (await holder.reload()).repeated
+    (policies / "policy.yaml").write_text(REST + settings)
+    assert (await holder.reload()).recovered
+    assert (holder.last_error, holder.errors, holder.failing_since) == (None, (), None)
+
+
+@pytest.mark.parametrize("phase", [Instant.from_utc(2022, 1, 1), NOW])
+def test_the_last_policy_is_kept_whatever_is_in_force(policies: Path, tmp_path: Path, phase: Instant) -> None:
+    """Also before any ban begins; nobody else may read it."""
+    restarted(policies, tmp_path, phase)
+    (policies / "policy.yaml").write_text(BROKEN)
+    assert set(restarted(policies, tmp_path, phase).snapshot.policy.bans) == {"kept", "gone"}
+    kept = [*tmp_path.glob("enforced-*")]
+    assert len(kept) == 3
+    assert not any(each.stat().st_mode & 0o007 for each in kept)
+
+
+def test_every_setting_comes_back(tmp_path: Path) -> None:
+    """The example has every key."""
+    loaded = load(ROOT / "docs/examples/commented.yaml", NOW)
+    assert loaded.policy is not None
+    file = HeldFile(tmp_path / "held-x.yaml")
+    file.write_enforced(loaded.policy, loaded.settings, ())
+    last = file.last()
+    assert last is not None
+    assert last.policy is not None
+    assert last.policy.settings == loaded.policy.settings != Settings()
+    assert last.settings == loaded.settings
+
+
+@pytest.mark.parametrize("octets", [b"bans: [", b"\xff", b"", b"bans: {}\n"])
+def test_a_damaged_last_policy(policies: Path, tmp_path: Path, octets: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """There is none to start with, as at a first start, and it is told why."""
+    restarted(policies, tmp_path)
+    (enforced,) = tmp_path.glob("enforced-*.yaml")
+    enforced.write_bytes(octets)
+    (policies / "policy.yaml").write_text(BROKEN)
+    with pytest.raises(PolicyError):
+        restarted(policies, tmp_path)
+    assert str(enforced) in caplog.text
+
+
+def test_power_lost_while_the_policy_is_kept(policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before it is whole, with the devices that it had."""
+    before = restarted(policies, tmp_path).snapshot.policy
+    (policies / "devices.csv").write_text("name,address,mac,owner,paid_by\nother,192.0.2.200,,A,x\n")
+
+    def replace_lists_only(path: Path, content: bytes, mode: int) -> None:
+        if path.suffix != ".csv":
+            raise KeyboardInterrupt
+        atomic_file.replace_file(path, content, mode)
+
+    monkeypatch.setattr(held_file, "replace_file", replace_lists_only)
+    with pytest.raises(KeyboardInterrupt):
+        restarted(policies, tmp_path)
+    monkeypatch.undo()
+    (policies / "policy.yaml").write_text(BROKEN)
+    after = restarted(policies, tmp_path).snapshot.policy
+    assert [each.name for each in after.networks["here"].devices] == ["pc"]
+    assert after.version == before.version

@@ -28,9 +28,26 @@ def service(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
 
 
 def test_no_valid_policy(service: Restarting) -> None:
-    """The gates of the program before serve on until the policy is valid again."""
+    """The next program takes over with the policy of the one before, and says what is wrong until it is right."""
     service.stop()
     service.write({"version": 1, "bans": {"ban": {"title": "no services"}}})
+    service.go_on()
+    service.wait_until_ready()
+    assert service.passes()
+    assert service.refuses()
+    assert any("newest policy is not in force" in each for each in service.problems_told())
+    assert "stays in force" in service.narrated()
+    service.write(POLICY)
+    until("it is well", lambda: service.problems_told() == [])
+    assert service.refuses()
+
+
+def test_no_policy_ever(service: Restarting) -> None:
+    """Where none is kept, the gates of the program before serve on until the policy is valid again."""
+    service.stop()
+    service.write({"version": 1, "bans": {"ban": {"title": "no services"}}})
+    for kept in service.confdir.glob("enforced-*"):
+        kept.unlink()
     service.go_on()
     until("it says so", lambda: "no valid policy to start with" in service.narrated())
     assert service.passes()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -33,6 +33,8 @@ class Loaded:
     files: tuple[Path, ...]
     named_files: tuple[Path, ...] = ()
     """Inventories and files of names that the policy files name, also missing ones."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """The settings as the files state them, in plain values."""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -77,7 +79,8 @@ def load(
         if report.failed:
             return Loaded(None, report.sorted(), (), paths, named)
         policy = build.policy(sections, networks, shipped)
-        return Loaded(policy, report.sorted(), build.build_tests(sections, policy.networks.values()), paths, named)
+        tests = build.build_tests(sections, policy.networks.values())
+        return Loaded(policy, report.sorted(), tests, paths, named, sections.stated_settings)
 
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:

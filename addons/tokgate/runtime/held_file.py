@@ -1,4 +1,4 @@
-"""Keeps for the next start which bans are held (no file states them any more), were lifted by command, or are enforced.
+"""Keeps for the next start the policy in force, and which bans are held (no file states them any more) or lifted.
 
 They are files in the policy format in tokgate's own folder, two for each folder of policies. The supervisor writes
 them, or mitmproxy without one; openers read the held bans, so that all hold the same.
@@ -7,9 +7,11 @@ them, or mitmproxy without one; openers read the held bans, so that all hold the
 import hashlib
 import json
 import logging
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from tokgate.blocklog.atomic_file import replace_file
@@ -17,6 +19,7 @@ from tokgate.config import build
 from tokgate.config.checks import named_files, references
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Level, render
+from tokgate.config.loader import Loaded
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, decode, read_file
 from tokgate.policy.analysis.held_bans import restricted
@@ -31,7 +34,8 @@ _HEAD: Final = (
     "# Don't edit: `tokgate reload --lift BAN`, or `lifted: {ban: BAN, reason: ...}` in the policy.\n"
 )
 _ENFORCED: Final = (
-    "# The policy that tokgate enforces, for the next start: a ban that was in force and vanishes meanwhile is held.\n"
+    "# The policy that tokgate enforces, for the next start: it stays in force where the files have errors, and\n"
+    "# a ban that was in force and vanishes meanwhile is held.\n"
     "# Don't edit. Version: "
 )
 
@@ -66,7 +70,7 @@ class HeldFile:
         if not self.path.exists():
             return NOTHING
         try:
-            policy = _read(self.path)
+            policy, _ = _read(self.path)
         except _DamagedError as error:
             _log.warning("a ban that was held back is lifted, since its file is damaged: %s", error)
             return NOTHING
@@ -96,7 +100,7 @@ class HeldFile:
         if not gone:
             return NOTHING
         try:
-            policy = _read(self._enforced)
+            policy, _ = _read(self._enforced)
         except _DamagedError as error:
             policy, why = NOTHING, str(error)
         else:
@@ -106,22 +110,37 @@ class HeldFile:
             _log.warning("bans that vanished while tokgate was stopped are not held: %s: %s", ", ".join(lost), why)
         return restricted(policy, tuple(name for name in gone if name in policy.bans))
 
-    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
-        """Keep a policy, and which of its bans are in force. An error is logged."""
+    def last(self) -> Loaded | None:
+        """The policy that was in force when tokgate last ran; None if none is kept. Errors are logged."""
+        try:
+            with self._enforced.open(encoding="utf-8") as file:
+                head = "".join(islice(file, _ENFORCED.count("\n") + 1))
+            policy, settings = _read(self._enforced)
+            if not head.startswith(_ENFORCED):
+                raise _DamagedError("its first lines are not those that tokgate wrote")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, _DamagedError) as error:
+            _log.warning("the policy that was in force last can't be read from %s: %s", self._enforced, error)
+            return None
+        held = tuple(name for name in self.read().held if name in policy.bans)
+        policy = replace(policy, version=head.removeprefix(_ENFORCED).strip(), held=held)
+        return Loaded(policy, (), (), (), settings=settings)
+
+    def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
+        """Keep a policy with its stated settings, and which of its bans are in force. An error is logged."""
         head = f"{_ENFORCED}{policy.version}\n"
-        if not in_force and not self._in_force.exists():
-            return
         try:
             if not _begins_with(self._enforced, head):
-                _write(self._enforced, head, replace(policy, lifted=()))
+                _write(self._enforced, head, replace(policy, lifted=()), settings)
             replace_file(self._in_force, "".join(f"{name}\n" for name in in_force).encode(), _MODE)
         except OSError as error:
-            why = "a ban that vanishes while tokgate is stopped would not be held"
+            why = "the next start can neither fall back on it nor hold a ban that vanishes meanwhile"
             _log.warning("the policy can't be kept in %s, %s: %s", self._enforced, why, error)
 
 
-def _read(path: Path) -> Policy:
-    """The policy in a file that `_write` wrote. Raises _DamagedError."""
+def _read(path: Path) -> tuple[Policy, Mapping[str, Any]]:
+    """The policy in a file that `_write` wrote, and its settings as stated. Raises _DamagedError."""
     report, sections, networks = Report(), Sections(path.parent), dict[str, Network]()
     data = read_file(path, report)
     source = None if data is None else decode(path, data, report)
@@ -134,17 +153,22 @@ def _read(path: Path) -> Policy:
         if each.level is Level.ERROR:
             raise _DamagedError(render(each))
     try:
-        return build.policy(sections, networks)
+        return build.policy(sections, networks), sections.stated_settings
     except (ValueError, KeyError) as error:
         raise _DamagedError(f"{path}: {error}") from None
 
 
-def _write(path: Path, head: str, kept: Policy) -> None:
-    """Write a policy without its settings, and its devices as inventories beside it. Raises OSError."""
-    inventories = {name: f"{path.stem}-{name}.csv" for name, each in kept.networks.items() if each.devices}
+def _write(path: Path, head: str, kept: Policy, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write a policy with these settings, and its devices as inventories beside it. Raises OSError.
+
+    Inventories are named after the version: until the policy is replaced, the one before it has its own.
+    """
+    lists = {name: each.devices for name, each in kept.networks.items() if each.devices}
+    inventories = {name: f"{path.stem}-{kept.version}-{name}.csv" for name in lists}
     for name, file in inventories.items():
-        replace_file(path.with_name(file), build.written_inventory(kept.networks[name].devices).encode(), _MODE)
-    replace_file(path, "".join((head, *_body(build.written(kept, inventories)))).encode(), _MODE)
+        replace_file(path.with_name(file), build.written_inventory(lists[name]).encode(), _MODE)
+    sections = build.written(kept, inventories) | ({"settings": settings} if settings else {})
+    replace_file(path, "".join((head, *_body(sections))).encode(), _MODE)
     for stale in path.parent.glob(f"{path.stem}-*.csv"):
         if stale.name not in inventories.values():
             stale.unlink()

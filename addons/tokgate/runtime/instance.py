@@ -77,6 +77,9 @@ class Instance:
         self._holder.keep(self.started)
         self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), policy))
         self._holder.subscribe(self._reloaded)
+        if self._holder.errors:  # it starts with the policy that was in force last
+            diagnostics = self._holder.loaded.diagnostics
+            self._reloaded(Reloaded(False, self._holder.snapshot, diagnostics, self.started, policy.version))
 
     def stop(self, reason: str) -> None:
         """Record the coverage since the last record of it, and the stop."""

@@ -77,7 +77,8 @@ def state_of(
     """
     upcoming = next_transition(holder.snapshot, now)
     known, held = list(workers), holder.snapshot.policy.held
-    stale = () if holder.last_error is None else (f"the newest policy is not in force: {holder.last_error}",)
+    why = f"{holder.last_error}, since {holder.failing_since}"
+    stale = () if holder.last_error is None else (f"the newest policy is not in force: {why}",)
     kernel = () if gateway is None or gateway["ok"] else gateway["problems"]
     problems = [*stale, *(f"the gateway's kernel: {said}" for said in kernel), *faults]
     return {
@@ -92,6 +93,8 @@ def state_of(
             "version": holder.snapshot.version,
             "loaded_at": str(holder.loaded_at),
             "error": holder.last_error,
+            "errors": [render(each).splitlines()[0] for each in holder.errors[: lifecycle.MAX_PROBLEMS]],
+            "error_since": None if holder.failing_since is None else str(holder.failing_since),
             "restart_needed": list(restart),
             "next_transition": None if upcoming is None else str(upcoming),
             "held": list(held),
@@ -189,7 +192,8 @@ def announce(reloaded: Reloaded, restart: tuple[str, ...], write: Callable[[Call
         return
     if not reloaded.ok:
         problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
-        logger.error("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
+        # A warning, since mitmproxy ends where an error is logged while it starts.
+        logger.warning("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
         write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
         return
     if policy.version == reloaded.before:  # comments or order changed: no effect

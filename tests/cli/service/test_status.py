@@ -26,6 +26,8 @@ def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
             "version": "0c2bfe1dd0f4",
             "loaded_at": "2023-03-10T08:00:00Z",
             "error": None,
+            "errors": [],
+            "error_since": None,
             "restart_needed": [],
             "next_transition": None,
             "held": [],

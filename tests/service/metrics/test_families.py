@@ -148,7 +148,8 @@ def test_health(tmp_path: Path, changed: dict[str, Any], said: str | None) -> No
 def test_a_wrong_edit_is_red(tmp_path: Path) -> None:
     """Though the old policy is in force."""
     now = measured(tmp_path, error="policy.yaml:3:1: error: no such service", **HEALTHY)
-    assert problems(now) == ["the newest policy is not in force: policy.yaml:3:1: error: no such service"]
+    why = f"policy.yaml:3:1: error: no such service, since {NOW}"
+    assert problems(now) == [f"the newest policy is not in force: {why}"]
 
 
 def test_nobody_answers() -> None:

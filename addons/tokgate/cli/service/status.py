@@ -73,11 +73,13 @@ class BanStatus(TypedDict):
 
 
 class PolicyStatus(TypedDict):
-    """The policy in force; `error` is why a newer one is not."""
+    """The policy in force; `error` is why what the files state is not, `errors` are all that say so, at most 20."""
 
     version: str
     loaded_at: str
     error: str | None
+    errors: list[str]
+    error_since: str | None
     restart_needed: list[str]
     next_transition: str | None
     held: list[str]
@@ -208,6 +210,7 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
     if state["ok"]:
         yield "all is well"
     yield f"policy {policy['version']}, loaded {policy['loaded_at']}"
+    yield from (f"  {error}" for error in policy["errors"][1:])
     if policy["restart_needed"]:
         yield f"  only after a restart: {', '.join(policy['restart_needed'])}"
     taken = policy.get("catalogue")

@@ -105,6 +105,8 @@ class Sections:
     tests: list[PolicyEntry[TestModel]] = field(default_factory=list)
     lifted: list[PolicyEntry[LiftedModel]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    stated_settings: dict[str, Any] = field(default_factory=dict)
+    """The same as the files state them, in plain values."""
     inventories: dict[Path, Inventory | None] = field(default_factory=dict)
     """By file; None for those that could not be read."""
     name_lists: dict[tuple[Path, PatternKind], NameList | None] = field(default_factory=dict)
@@ -216,7 +218,7 @@ class Sections:
 
     def _add_settings(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
         model = shaped(SettingsModel, node, source, section.place, report)
-        for name, (key, _) in node.entries.items() if isinstance(node, Mapping) else ():
+        for name, (key, value) in node.entries.items() if isinstance(node, Mapping) else ():
             if name in self.settings_at:
                 first_source, first = self.settings_at[name]
                 where = first_source.origin(first)
@@ -225,6 +227,7 @@ class Sections:
                 self.settings_at[name] = (source, key.place)
                 if model is not None:
                     self.settings[name] = getattr(model, name)
+                    self.stated_settings[name] = plain(value)
 
     def _add_tests(self, source: Source, section: Scalar, node: Node, report: Report) -> None:
         if not isinstance(node, Sequence):

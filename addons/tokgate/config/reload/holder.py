@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from whenever import Instant
 
@@ -77,8 +77,11 @@ class HeldStore(Protocol):
     def enforced(self, stated: Container[str]) -> Policy:
         """The bans that were in force when tokgate last ran, with what they need, but those that are `stated` now."""
 
-    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
-        """Keep a policy, for the next start, and which of its bans are in force."""
+    def last(self) -> Loaded | None:
+        """The whole policy that was in force when tokgate last ran; None if none is kept."""
+
+    def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
+        """Keep a policy with its stated settings, for the next start, and which of its bans are in force."""
 
 
 class HeldInMemory:
@@ -98,7 +101,11 @@ class HeldInMemory:
         """No bans: a run that keeps nothing follows none."""
         return NOTHING
 
-    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
+    def last(self) -> Loaded | None:
+        """None, likewise."""
+        return None
+
+    def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
         """Keep nothing."""
 
 
@@ -140,19 +147,23 @@ class Reloaded:
 def open_policy(
     path: Path, now: Instant, held: HeldStore | None = None, compiled: Callable[[Policy], Snapshot] = compile_policy
 ) -> "PolicyHolder":
-    """Read and compile a policy, with the bans that `held` holds back. Raises PolicyError if it is invalid.
+    """Read and compile a policy, with the bans that `held` holds back.
 
+    If it is invalid, the one that was in force when tokgate last ran stays so; raises PolicyError where none is kept.
     Bans that were in force when tokgate last ran, and vanished since, are held back too.
     """
     began = time.time_ns()
     seen = fingerprint(path)
     loaded = load(path, now)
-    if loaded.policy is None:
-        raise PolicyError(loaded.diagnostics)
     # Files that these name are known only now: one that changed since `began` counts as not read, and is read again.
     seen |= {path: status for path, status in statuses(loaded.named_files).items() if status[-1] < began}
     held = HeldInMemory() if held is None else held
-    policy = held_at_start(loaded.policy, held, now)
+    if loaded.policy is not None:
+        policy = held_at_start(loaded.policy, held, now)
+    elif (last := held.last()) is not None and last.policy is not None:
+        policy, loaded = last.policy, replace(loaded, policy=last.policy, settings=last.settings)
+    else:
+        raise PolicyError(loaded.diagnostics)
     return PolicyHolder(path, compiled(policy), loaded, loaded_at=now, seen=seen, held=held, compiled=compiled)
 
 
@@ -181,6 +192,10 @@ class PolicyHolder:
         self.loaded_at = Instant.now() if loaded_at is None else loaded_at
         self.in_force_since = self.loaded_at
         self.last_error: str | None = None
+        self.errors: tuple[Diagnostic, ...] = ()
+        """Why the files are not in force; `last_error` is the first of them."""
+        self.failing_since: Instant | None = None
+        """Since when they are not; both as far as this process knows."""
         self.last_change: Reloaded | None = None
         """The reload that put the policy in force; None if it is the one read at start."""
         self._held: Final = HeldInMemory() if held is None else held
@@ -200,6 +215,8 @@ class PolicyHolder:
         self._subscribers: list[Callable[[Reloaded], None]] = []
         self._watching = False
         self._replaced: list[Snapshot] = []
+        if loaded.errors:
+            self._refuse(loaded.errors, self.loaded_at)
 
     def subscribe(self, callback: Callable[[Reloaded], None]) -> None:
         """Call `callback` after each reload, also a failed one, in the thread that calls `exchange`."""
@@ -322,22 +339,18 @@ class PolicyHolder:
             lifted = tuple(each for each in kept.lifted if each.ban not in stated)
             if policy.held != kept.held or lifted != kept.lifted:
                 self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
-            self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
+            self._held.write_enforced(policy, self.loaded.settings, tuple(in_force(self.snapshot.tracks, now)))
 
     def _exchanged(self, read: PolicyRead) -> Reloaded:
         loaded, snapshot = read.loaded, read.snapshot
         before, now, recovered = self.snapshot.version, Instant.now(), self.last_error is not None
         if snapshot is None:
-            errors = loaded.errors
-            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            self.last_error = render(errors[0]).splitlines()[0] + more
-            before_this, self._failed = self._failed, (self._seen, errors)
-            repeated = before_this == self._failed
+            repeated = self._refuse(loaded.errors, now)
             return Reloaded(False, self.snapshot, loaded.diagnostics, now, before, repeated=repeated)
         if self._watching and snapshot is not self.snapshot:
             self._replaced.append(self.snapshot)
         self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
-        self._failed = None
+        self._failed, self.errors, self.failing_since = None, (), None
         result = Reloaded(
             True,
             snapshot,
@@ -353,11 +366,20 @@ class PolicyHolder:
             self.last_change, self.in_force_since = result, now
         return result
 
+    def _refuse(self, errors: tuple[Diagnostic, ...], now: Instant) -> bool:
+        """Take note of why the files are not in force; whether that was so before, by the same files."""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        self.last_error, self.errors = render(errors[0]).splitlines()[0] + more, errors
+        self.failing_since = self.failing_since or now
+        before, self._failed = self._failed, (self._seen, errors)
+        return before == self._failed
+
     def stability_check(self) -> StabilityCheck:
         """For callers that can't await `reload`: says when the files are stable, for `read`."""
 
         def report_unstable() -> None:
             self.last_error = f"the policy files in {self.path} keep changing: not read yet"
+            self.failing_since = self.failing_since or Instant.now()
             _log.warning(self.last_error)
 
         return StabilityCheck(self._look, self._seen, report_unstable)

@@ -283,7 +283,7 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _gauge("policy_age_seconds", "Since the policy in force was read.", _one(lambda v: v["policy"]["age"])),
     _gauge("policy_newest_in_force", "0 while the newest edit is wrong and the policy before it stays.",
            _one(lambda v: v["policy"]["error"] is None)),
-    _counter("policy_reloads", "Readings of the policy after the start.", _reloads, "result"),
+    _counter("policy_reloads", "Readings of the policy after the start, and a wrong one at it.", _reloads, "result"),
     _gauge("policy_last_reload_timestamp_seconds", "When it last had this result, in seconds since the epoch.",
            _last_reloads, "result"),
     # the kernel
