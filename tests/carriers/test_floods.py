@@ -1,8 +1,11 @@
 """One client that sends much of what costs little stops nobody: resets, and frames that carry nothing, over HTTP/2."""
 
+import asyncio
 import re
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from labs.gate_lab import until
 from labs.proxy_lab import BANNED
 from tokgate.block_page import render
 from tokgate.mitm.layers import http2
+from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.mitm.layers.http2 import AT_ONCE, FlowControl
 from tokgate.traffic.limits import OpenerLimits
 
@@ -200,6 +204,38 @@ def test_a_head_in_pieces_without_end(lab: Lab) -> None:
             return
         assert gets_a_page(lab)
         assert told(sock)
+
+
+@OPENING
+def test_bodies_that_come_octet_by_octet(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a connection that waits for its turn no more is read: between two turns there would be a read for each."""
+    reads, turns = 0, 0
+    feed, turn = asyncio.StreamReader.feed_data, Turns.turn
+
+    def counted(self: asyncio.StreamReader, data: bytes) -> None:
+        nonlocal reads
+        reads += 1
+        feed(self, data)
+
+    async def taken(self: Turns, client: str, *, first: bool = False) -> None:
+        nonlocal turns
+        await turn(self, client, first=first)
+        turns += 1
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", counted)
+    monkeypatch.setattr(Turns, "turn", taken)
+    lab.start()
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connect(lab, ATTACKER)) for _ in range(20)]
+        for sock in socks:
+            sock.sendall(f"POST / HTTP/1.1\r\nHost: {BANNED}\r\nContent-Length: 60000\r\n\r\n".encode())
+        for _ in range(200):
+            for sock in socks:
+                sock.sendall(b"x")
+            time.sleep(0.001)
+        assert gets_a_page(lab)
+    assert turns > len(socks)
+    assert reads <= turns + 3 * (len(socks) + 1), "each has one that waits, and its head, which a gate has read before"
 
 
 @OPENING

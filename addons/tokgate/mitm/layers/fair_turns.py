@@ -73,22 +73,32 @@ def _wake(come: asyncio.Future[None]) -> None:
 def take_turns(handler: ConnectionHandler, turn: Callable[[], Awaitable[None]], *, has_turn: bool) -> None:
     """Have a handler of mitmproxy's take in what either side sends in its client's turn.
 
+    While it waits for that, no more is read from its socket: octets that come one by one on many connections would
+    each cost the loop a read between two turns, and the turns of others would be that much longer.
     `has_turn`: something has been received, and what is read first belongs to the turn that there is.
     """
     carry = handler.handle_connection
 
-    async def read_in_turn(read: Callable[[int], Awaitable[bytes]], size: int = -1) -> bytes:
+    async def read_in_turn(
+        read: Callable[[int], Awaitable[bytes]], transport: asyncio.Transport, size: int = -1
+    ) -> bytes:
         nonlocal has_turn
         data = await read(size)
         if not has_turn:
+            paused = transport.is_reading()  # else asyncio has paused it, since much waits in memory
+            if paused:
+                transport.pause_reading()
             await turn()
+            if paused:
+                transport.resume_reading()
         has_turn = False
         return data
 
     async def handle_connection(connection: Connection) -> None:
         stream = handler.transports[connection].reader
-        if isinstance(stream, asyncio.StreamReader):
-            stream.read = partial(read_in_turn, stream.read)  # type: ignore[method-assign]
+        transport = getattr(handler.transports[connection].writer, "transport", None)
+        if isinstance(stream, asyncio.StreamReader) and isinstance(transport, asyncio.Transport):
+            stream.read = partial(read_in_turn, stream.read, transport)  # type: ignore[method-assign]
         await carry(connection)
 
     handler.handle_connection = handle_connection  # type: ignore[method-assign]
