@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from tokgate.config import build
 from tokgate.config.catalogue import catalogue_files
+from tokgate.config.checks import reach
 from tokgate.config.checks.sections import PolicyEntry, Sections
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import EXEMPT_BY
@@ -42,6 +43,7 @@ def check(sections: Sections, report: Report) -> None:
             message = f"the ban `{ban.name}` can never apply: nothing belongs to any of its services"
             report.error(ban.source, ban.at("services"), Code.NEVER_APPLIES, message)
     _nested(sections, report)
+    reach.check_everybody(sections, report)
 
 
 def _nobody(sections: Sections, report: Report) -> None:
@@ -148,6 +150,7 @@ def _service(entry: PolicyEntry[ServiceModel], model: ServiceModel, sections: Se
     for kind in PatternKind:
         for value, source, place in sections.patterns(entry, kind):
             once(kind.value, value, source, place)
+            reach.check_pattern(entry.name, kind, value, source, place, report)
     for address, (_, place) in zip(model.addresses, entry.items("addresses"), strict=True):
         once("address", str(address), entry.source, place)
     for store in type(model.store).model_fields:

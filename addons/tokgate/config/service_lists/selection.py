@@ -169,15 +169,15 @@ _KEPT: Final = """
 """
 SHARED_HOSTS: Final = tuple(_KEPT.split())
 """Kept by hand: below each are names of many customers."""
-_SHARED: Final = frozenset(SHARED_HOSTS)
+_HOLDS: Final = {host: host for host in SHARED_HOSTS}
+for _host in SHARED_HOSTS:
+    for _depth in range(1, _host.count(".") + 1):
+        _HOLDS.setdefault(_host.split(".", _depth)[-1], _host)
 
 
 def shared_host(suffix: str) -> str | None:
     """The shared host that a suffix would take in: itself, or one below it; None if there is none."""
-    if suffix in _SHARED:
-        return suffix
-    below = f".{suffix}"
-    return next((host for host in SHARED_HOSTS if host.endswith(below)), None)
+    return _HOLDS.get(suffix)
 
 
 _HEAD: Final = """\
