@@ -32,6 +32,7 @@ _UNREACHED = {  # what files of text can't show; tested in test_files.py, test_s
     Code.FREE_ADDRESSES,
     Code.ONE_FAMILY,
     Code.EXEMPTION_ENDS,
+    Code.NO_AUTHORITY,  # tests/cli/policy/test_warnings_untrusted.py
     Code.PAGE_UNTRUSTED,
     Code.TEST_FAILED,
 }

@@ -35,6 +35,8 @@ _KEYS: Final = (AUTHORITY, "mitmproxy-ca.p12")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OWN_DAYS: Final = 3650
 """The validity of an authority that tokgate makes for itself."""
+_MADE_AT_START: Final = "tokgate on "
+"""How its common name begins."""
 _LEEWAY: Final = hours(48)
 """How long before now an authority begins, for clients whose clock is slow."""
 _USAGES: Final = (
@@ -67,7 +69,7 @@ def establish_authority(folder: Path, now: Instant) -> None:
     if (folder / AUTHORITY).exists():
         return
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("tokgate", f"tokgate on {socket.gethostname()}")
+    name = _name("tokgate", f"{_MADE_AT_START}{socket.gethostname()}")
     builder = _builder(name, name, key, now, _OWN_DAYS, path_length=0)
     certificate = builder.add_extension(_SIGNS_SERVERS, critical=False).sign(key, hashes.SHA256())
     public = certificate.public_bytes(Encoding.PEM)
@@ -75,6 +77,22 @@ def establish_authority(folder: Path, now: Instant) -> None:
     replace_file(folder / "mitmproxy-ca-cert.cer", certificate.public_bytes(Encoding.DER), PUBLIC_MODE)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     replace_file(folder / AUTHORITY, private + public, KEY_MODE)  # last: with it, there is one
+
+
+def made_at_start(authority: Path) -> bool:
+    """Whether a PEM file holds what `establish_authority`, or mitmproxy itself, made: no device knows of it.
+
+    Raises OSError and ValueError as `uncovered` does.
+    """
+    first, *others = x509.load_pem_x509_certificates(authority.read_bytes())
+    names = [str(each.value) for each in first.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    own = any(name.startswith((_MADE_AT_START, "mitmproxy")) for name in names)
+    return own and not others and first.subject == first.issuer
+
+
+def opening_bans(policy: Policy) -> list[Ban]:
+    """The bans that need an authority: those with a page, and those that open the stores."""
+    return [ban for ban in policy.bans.values() if ban.response.shows_page or ban.inspect_stores]
 
 
 # -- authorities with name constraints

@@ -116,6 +116,7 @@ class Code(StrEnum):
     FREE_ADDRESSES = "free-addresses"
     ONE_FAMILY = "one-family"
     EXEMPTION_ENDS = "exemption-ends"
+    NO_AUTHORITY = "no-authority"
     PAGE_UNTRUSTED = "page-untrusted"
     TEST_FAILED = "test-failed"
     # A defect of tokgate

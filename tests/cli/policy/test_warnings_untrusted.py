@@ -8,8 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from whenever import Instant
 
 from labs.command_line import Command
+from tokgate.block_page.authority import AUTHORITY, establish_authority
 
 POLICY = """\
 services:
@@ -93,3 +95,25 @@ def test_no_certificates(policy: Path, tokgate: Command, tmp_path: Path) -> None
         outcome = tokgate("check", "--authority", str(tmp_path / name))
         assert outcome.code == 2
         assert name in outcome.err
+
+
+def test_a_page_that_no_device_believes(policy: Path, tokgate: Command, tmp_path: Path) -> None:
+    """Told where tokgate's folder is, and has no authority or its own; not of a refusal, nor of a ban that is over."""
+    confdir = tmp_path / "keys"
+    check = ("check", "--confdir", str(confdir), "--at", "2023-05-01T00:00Z")
+    assert "no-authority" not in tokgate(*check).out  # another machine
+    confdir.mkdir()
+    assert f"`spring`: {confdir} has no authority; `tokgate authority init" in tokgate(*check).out
+    establish_authority(confdir, Instant.from_utc(2023, 5, 1))
+    assert f"{confdir}/mitmproxy-ca.pem is one that tokgate made at its start" in tokgate(*check).out
+    for change in (
+        ("response: page", "response: refuse"),
+        ("starts: 2023-03-10", "starts: 2023-03-10\n    duration: P1M"),
+    ):
+        policy.write_text(POLICY.replace(*change))
+        assert "no-authority" not in tokgate(*check).out
+    policy.write_text(POLICY.replace("response: page", "inspect_stores: true"))
+    assert "policies/policy.yaml:10:3: warning: devices reject the page of the ban `spring`" in tokgate(*check).out
+    (confdir / AUTHORITY).unlink()
+    write_authority(confdir, ())
+    assert "no-authority" not in tokgate(*check).out

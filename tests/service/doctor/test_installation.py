@@ -10,8 +10,9 @@ import pytest
 import trustme
 
 from labs import builders
-from tokgate.block_page.authority import AUTHORITY
+from tokgate.block_page.authority import AUTHORITY, establish_authority
 from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.policy.decision import Response
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
@@ -133,6 +134,14 @@ def test_the_authority(tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(path))
     (fine,) = installation.authority(tmp_path, snapshot, NOW)
     assert (fine.remedy, fine.said.startswith("good for")) == (None, True)
+    assert fine.said.endswith("; no ban shows a page")
+    page = builders.snapshot(builders.ban(response=Response.PAGE))
+    (known,) = installation.authority(tmp_path, page, NOW)
+    assert (known.remedy, known.said.endswith(", and for all names of bans")) == (None, True)
+    path.unlink()
+    establish_authority(tmp_path, NOW)
+    assert _wrong(installation.authority(tmp_path, snapshot, NOW)) == []
+    assert "reject every page" in _wrong(installation.authority(tmp_path, page, NOW))[0]
     assert "ends in" in _wrong(installation.authority(tmp_path, snapshot, builders.at("2999-12-31T00:00:00Z")))[0]
 
 

@@ -15,7 +15,16 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, Outcome, member, outcome, who, zone_of
 from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.exits import Exit
-from tokgate.cli.policy.warnings import Ending, endings, free_addresses, held_bans, outlook, source_line, untrusted
+from tokgate.cli.policy.warnings import (
+    Ending,
+    endings,
+    free_addresses,
+    held_bans,
+    outlook,
+    source_line,
+    untrusted,
+    without_authority,
+)
 from tokgate.cli.policy_source import compile_patiently, load_patiently
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.catalogue import own_definitions
@@ -236,6 +245,7 @@ def examine(path: Path, now: Instant, authority: Path | None = None, confdir: Pa
     found += [CheckFinding(diagnostic) for diagnostic in outlook(snapshot, ending)]
     found += [CheckFinding(diagnostic) for diagnostic in free_addresses(snapshot, now)]
     found += [CheckFinding(diagnostic) for diagnostic in held_bans(loaded.policy, path, now, confdir)]
+    found += [CheckFinding(diagnostic) for diagnostic in without_authority(snapshot, now, confdir)]
     if authority is not None:
         found += [CheckFinding(diagnostic) for diagnostic in untrusted(loaded.policy, authority)]
     return CheckResult(loaded, snapshot, results, ending, tuple(found), now, own_definitions(loaded.policy))

@@ -23,6 +23,7 @@ from tokgate.gateway.ruleset import current
 from tokgate.policy.analysis.redundant_bans import shadows
 from tokgate.policy.analysis.timeline import near_from
 from tokgate.policy.bans import Ban, OnExpiry
+from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network, with_parts
 from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Policy, Snapshot, Track
@@ -194,6 +195,33 @@ def held_bans(policy: Policy, policies: Path, now: Instant, confdir: Path | None
             f"or `tokgate reload --lift {name}`"
         )
         yield warning(Code.BAN_HELD, text, held.bans[name].origin, name)
+
+
+def without_authority(snapshot: Snapshot, now: Instant, confdir: Path | None = None) -> Iterator[Diagnostic]:
+    """A warning at the first ban, not over, whose pages devices reject, as no authority that they know is here.
+
+    None where tokgate's folder isn't there, or can't be read: on another machine than that which shows the pages.
+    """
+    from tokgate.block_page.authority import AUTHORITY, made_at_start, opening_bans
+
+    folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
+    lasting = {each.ban.name for each in snapshot.tracks if each.schedule.state_at(now).phase is not Phase.EXPIRED}
+    bans = [ban for ban in opening_bans(snapshot.policy) if ban.name in lasting]
+    if not bans or not os.access(folder, os.R_OK):
+        return
+    path = folder / AUTHORITY
+    try:
+        why = f"{path} is one that tokgate made at its start, which they don't know" if made_at_start(path) else None
+    except FileNotFoundError:
+        why = f"{folder} has no authority"
+    except (OSError, ValueError):
+        return  # `tokgate doctor` tells of it
+    if why is not None:
+        text = (
+            f"devices reject the page of the ban `{bans[0].name}`: {why}; "
+            f"`tokgate authority init --confdir {folder}` makes one that they can be given (certs/README.md)"
+        )
+        yield warning(Code.NO_AUTHORITY, text, bans[0].origin, bans[0].name)
 
 
 def untrusted(policy: Policy, authority: Path) -> Iterator[Diagnostic]:

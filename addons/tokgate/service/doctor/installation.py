@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography import x509
 from whenever import Instant
 
-from tokgate.block_page.authority import AUTHORITY, uncovered
+from tokgate.block_page.authority import AUTHORITY, made_at_start, opening_bans, uncovered
 from tokgate.blocklog.paths import archived
 from tokgate.blocklog.records.record import counted
 from tokgate.config.diagnostics import Code, Diagnostic, render
@@ -97,6 +97,8 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
     try:
         ends = min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(path.read_bytes()))
         outside = len({each.rule for each in uncovered(snapshot.policy, path)})
+        wanted = bool(opening_bans(snapshot.policy))
+        unknown = wanted and made_at_start(path)
     except FileNotFoundError:
         yield Result("authority", f"none in {confdir} yet", "tokgate run makes one; or see certs/README.md")
         return
@@ -113,6 +115,12 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
     days = int((Instant(ends) - now).total("hours") // 24)
     if days < _SOON:
         yield Result("authority", f"ends in {counted(days, 'day')}", "make the next one: certs/README.md")
+    elif unknown:
+        yield Result(
+            "authority",
+            "tokgate made it at its start: devices that were not given it reject every page",
+            f"tokgate authority init --confdir {confdir}; certs/README.md says how devices get its root",
+        )
     elif outside:
         yield Result(
             "authority",
@@ -120,7 +128,8 @@ def authority(confdir: Path, snapshot: Snapshot, now: Instant) -> Iterator[Resul
             f"tokgate check --authority {path} lists them",
         )
     else:
-        yield Result("authority", f"good for {counted(days, 'day')}, and for all names of bans")
+        use = ", and for all names of bans" if wanted else "; no ban shows a page"
+        yield Result("authority", f"good for {counted(days, 'day')}{use}")
 
 
 def disk(log: Path, snapshot: Snapshot) -> Iterator[Result]:
