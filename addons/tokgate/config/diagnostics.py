@@ -1,6 +1,7 @@
 """Diagnostics of policy files, and how they are printed. The checks themselves are elsewhere."""
 
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypedDict
@@ -36,6 +37,7 @@ class Code(StrEnum):
     SYNTAX = "syntax"
     TAB = "tab"
     SEVERAL_DOCUMENTS = "several-documents"
+    BAD_IGNORE = "bad-ignore"
     EMPTY_FILE = "empty-file"
     DUPLICATE_KEY = "duplicate-key"
     BAD_KEY = "bad-key"
@@ -123,6 +125,10 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+Place = tuple[str, int, Code]
+"""A file, a line of it, and what is said of that line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One error or warning. `line` is the source line, if there is one; `length` is in characters, 0 for none."""
@@ -133,6 +139,10 @@ class Diagnostic:
     code: Code
     line: str | None = None
     length: int = 0
+
+    def silenced_by(self, ignored: Collection[Place]) -> bool:
+        """Whether this is a warning that a comment in the file silences."""
+        return self.level is Level.WARNING and (self.origin.file, self.origin.line, self.code) in ignored
 
 
 class DiagnosticOutput(TypedDict):

@@ -11,8 +11,9 @@ from whenever import Instant
 from tokgate.config import build, catalogue
 from tokgate.config.checks import named_files, references, times
 from tokgate.config.checks.sections import Sections
-from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.config.diagnostics import Code, Diagnostic, Level, Place
 from tokgate.config.format.test_model import PolicyTest
+from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.nodes import Scalar, compose
 from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file
 from tokgate.policy.snapshot import Policy, gc_paused
@@ -35,6 +36,8 @@ class Loaded:
     """Inventories and files of names that the policy files name, also missing ones."""
     settings: Mapping[str, Any] = MappingProxyType({})
     """The settings as the files state them, in plain values."""
+    ignored: frozenset[Place] = frozenset()
+    """Warnings that comments in the files silence; the diagnostics don't have them."""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -80,7 +83,8 @@ def load(
             return Loaded(None, report.sorted(), (), paths, named)
         policy = build.policy(sections, networks, shipped)
         tests = build.build_tests(sections, policy.networks.values())
-        return Loaded(policy, report.sorted(), tests, paths, named, sections.stated_settings)
+        ignored = frozenset(report.ignored)
+        return Loaded(policy, report.sorted(), tests, paths, named, sections.stated_settings, ignored)
 
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:
@@ -94,3 +98,5 @@ def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report
         report.warning(source, TextSpan(1, 1), Code.EMPTY_FILE, "the file says nothing")
     elif source is not None and root is not None:
         sections.add(source, root, report)
+    if source is not None:
+        read_ignores(source, report)

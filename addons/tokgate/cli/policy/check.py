@@ -248,7 +248,8 @@ def examine(path: Path, now: Instant, authority: Path | None = None, confdir: Pa
     found += [CheckFinding(diagnostic) for diagnostic in without_authority(snapshot, now, confdir)]
     if authority is not None:
         found += [CheckFinding(diagnostic) for diagnostic in untrusted(loaded.policy, authority)]
-    return CheckResult(loaded, snapshot, results, ending, tuple(found), now, own_definitions(loaded.policy))
+    told = tuple(each for each in found if not each.diagnostic.silenced_by(loaded.ignored))
+    return CheckResult(loaded, snapshot, results, ending, told, now, own_definitions(loaded.policy))
 
 
 def _failure(snapshot: Snapshot, result: TestResult) -> CheckFinding:

@@ -12,6 +12,7 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format import services
 from tokgate.config.format.networks import DevicesModel, NetworkModel
 from tokgate.config.format.services import ServiceModel
+from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.source import Report, TextSpan, decode, read_named_file
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.membership import folded
@@ -63,6 +64,7 @@ def _read_names(path: Path, kind: PatternKind, report: Report) -> NameList | Non
     source = None if data is None else decode(path, data, report)
     if source is None:
         return None
+    read_ignores(source, report, is_yaml=False)
     parse = _PARSERS[kind]
     patterns: list[tuple[str, TextSpan]] = []
     wrong: list[tuple[TextSpan, PydanticCustomError]] = []

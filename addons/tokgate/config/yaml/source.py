@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.config.diagnostics import Code, Diagnostic, Level, Place
 from tokgate.policy.values import Origin
 
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # YAML 1.1 §4.2
@@ -64,6 +64,8 @@ class Report:
     base: Path | None = None
     """Files below this folder are named relative to it, all others as given."""
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    ignored: set[Place] = field(default_factory=set)
+    """What comments silence."""
 
     @property
     def failed(self) -> bool:
@@ -94,8 +96,8 @@ class Report:
         self.diagnostics.append(Diagnostic(level, source.origin(place), message, code, line, place.length))
 
     def sorted(self) -> tuple[Diagnostic, ...]:
-        """The diagnostics by file, line and column, without duplicates."""
-        unique = dict.fromkeys(self.diagnostics)
+        """The diagnostics by file, line and column, without duplicates and without silenced warnings."""
+        unique = dict.fromkeys(each for each in self.diagnostics if not each.silenced_by(self.ignored))
         return tuple(sorted(unique, key=lambda d: (d.origin.file, d.origin.line, d.origin.column)))
 
 
