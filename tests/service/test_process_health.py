@@ -1,7 +1,16 @@
 """Who hangs, and what is wrong, from reports and times alone."""
 
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from labs.running_lab import until
 from tokgate.runtime.status import SILENT
 from tokgate.service.children import Child, Role
 from tokgate.service.process_health import (
@@ -14,6 +23,7 @@ from tokgate.service.process_health import (
     Heartbeat,
     RestartState,
     faults,
+    seconds_waited,
 )
 
 WANTED = [(Role.COLLECTOR, 0), (Role.OPENER, 0), (Role.GATE, 0)]
@@ -24,9 +34,14 @@ def child(role: Role, heard: float, **report: object) -> Child:
     return Child(role, 0, 7, 1.0, "x", report=report, heard=heard)
 
 
-def _hanging(one: Child, *, at: float) -> bool:
+def never_waits(pid: int) -> float:
+    """It has a processor whenever it wants one, or wants none."""
+    return 0.0
+
+
+def _hanging(one: Child, *, at: float, waited: Callable[[int], float] = never_waits) -> bool:
     """Whether it hangs at that time, by somebody who looks often."""
-    heartbeat, now = Heartbeat(1.0), 1.0
+    heartbeat, now = Heartbeat(1.0, waited=waited), 1.0
     while now < at:
         now = min(at, now + PAUSED / 2)
         found = heartbeat.hanging([one], now)
@@ -49,10 +64,89 @@ def test_a_start_takes_longer(silence: float, hangs: bool) -> None:
 
 
 @pytest.mark.parametrize("heard", [5.0, 0.0], ids=["serving", "starting"])
+def test_who_waits_for_a_processor_is_not_silent(heard: float) -> None:
+    """On a machine that is busy an opener comes to its report late; killed for that it would begin anew, all the later.
+
+    It waits for nine tenths of the time, and is told of that by fits and starts: the kernel counts a wait at its end.
+    """
+    patience, looks = OPENER_HANGS if heard else STARTING, itertools.count()
+
+    def waited(pid: int) -> float:
+        return next(looks) // 8 * 8 * 0.9 * PAUSED / 2
+
+    one = child(Role.OPENER, heard)
+    begun = heard or one.started
+    assert not _hanging(one, at=begun + 5 * patience, waited=waited)
+    looks = itertools.count()
+    assert _hanging(one, at=begun + 11 * patience, waited=waited), "it has had its time, and does something else"
+
+
+def test_a_wait_of_many_threads_is_no_longer_than_the_time() -> None:
+    """Else one that hung after would live for as long again."""
+    one, looks = child(Role.OPENER, 5.0), itertools.count()
+
+    def waited(pid: int) -> float:
+        return min(next(looks), 10) * 20.0 * PAUSED / 2
+
+    assert _hanging(one, at=5.0 + OPENER_HANGS + 12 * PAUSED, waited=waited)
+
+
+def test_a_report_ends_a_wait() -> None:
+    """What somebody waited before a report doesn't count for the silence after it."""
+    one, waits = child(Role.GATE, 5.0), 0.0
+    heartbeat, now = Heartbeat(5.0, waited=lambda pid: waits), 5.0
+    for now in (6.5, 7.9, 9.7):
+        waits = now - 5.0
+        assert heartbeat.hanging([one], now) == []
+    one.heard = now
+    assert not any(heartbeat.hanging([one], now + second) for second in range(1, int(HANGS)))
+    assert heartbeat.hanging([one], now + HANGS) == [one]
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "asleep"])
+def test_a_process_that_does_nothing_hangs(stopped: bool) -> None:
+    """As the kernel tells of it, however busy the machine is: it waits for no processor."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            if stopped:
+                process.send_signal(signal.SIGSTOP)
+                os.waitpid(process.pid, os.WUNTRACED)
+            else:
+                until("it sleeps", lambda: _stat(process.pid)[0] == "S")
+            one = Child(Role.OPENER, 0, process.pid, 1.0, "x", heard=5.0)
+            assert _hanging(one, at=5.0 + OPENER_HANGS, waited=seconds_waited)
+        finally:
+            process.kill()
+
+
+def _stat(pid: int) -> list[str]:
+    """What proc_pid_stat(5) tells, from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+
+
+def test_processes_that_share_a_processor_wait_for_it() -> None:
+    """Of four that want the same one all the time, each waits for longer than it runs."""
+    spin = f"import os\nos.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\nwhile True: pass"
+    spinning = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(4)]
+
+    def waits(pid: int) -> bool:
+        ran = sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+        return seconds_waited(pid) > max(0.5, 1.5 * ran)
+
+    try:
+        until("all wait", lambda: all(waits(each.pid) for each in spinning))
+    finally:
+        for each in spinning:
+            each.kill()
+            each.wait()
+    assert seconds_waited(spinning[0].pid) == 0.0, "it is gone"
+
+
+@pytest.mark.parametrize("heard", [5.0, 0.0], ids=["serving", "starting"])
 def test_a_pause_of_everybody_is_no_silence(heard: float) -> None:
     """After a suspended machine or a stopped container goes on, no connection is lost for it."""
     one = child(Role.GATE, heard)
-    heartbeat = Heartbeat(6.0)
+    heartbeat = Heartbeat(6.0, waited=never_waits)
     assert heartbeat.hanging([one], 3600.0) == []
     assert heartbeat.hanging([one], 3600.0 + PAUSED / 2) == []
 

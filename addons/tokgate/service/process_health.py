@@ -1,13 +1,15 @@
 """Which child processes hang or keep dying, when they are started again, and how many openers there are.
 
-Pure: times, and what processes report of themselves, are passed in. Each process reports about once a second; one that
-was stopped, or whose loop hangs, reports no more.
+Times, and what processes report of themselves, are passed in. Each process reports about once a second; one that was
+stopped, or whose loop hangs, reports no more.
 """
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Self
 
 from tokgate.runtime.status import SILENT
@@ -68,7 +70,10 @@ class Restarts:
 
 
 HANGS: Final = 10.0
-"""Seconds without a report after which a process is killed, so that another takes its place."""
+"""Seconds without a report after which a process is killed, so that another takes its place.
+
+Those in which it waited for a processor don't count: it is busy, as all of the machine is, and another would be so too.
+"""
 OPENER_HANGS: Final = 30.0
 """The same for openers, which stand back where processors are short."""
 _STARTS: Final = {Role.OPENER: 20.0, Role.COLLECTOR: 5.0, Role.METRICS: 5.0}
@@ -91,12 +96,27 @@ _WITHOUT: Final = {
 }
 
 
+def seconds_waited(pid: int) -> float:
+    """Seconds for which threads of a process were ready and had no processor (Linux: scheduler/sched-stats.rst).
+
+    0.0 where the kernel doesn't tell, or the process has ended.
+    """
+    waited = 0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            waited += int((thread / "schedstat").read_text().split()[1])
+    return waited / 1e9
+
+
 class Heartbeat:
     """Finds the processes that hang. A pause of the supervisor itself counts as nobody's silence."""
 
-    def __init__(self, now: float) -> None:
-        """Times are monotonic seconds."""
+    def __init__(self, now: float, *, waited: Callable[[int], float] = seconds_waited) -> None:
+        """Times are monotonic seconds. `waited`: as `seconds_waited`."""
         self._looked = now
+        self._waited: Final = waited
+        self._silent: dict[int, tuple[float, float, float]] = {}
+        """By process id: for how long it was silent at the first look, had waited at the last, and in between."""
 
     def hanging(self, children: Sequence[Child], now: float) -> list[Child]:
         """The processes to be killed; to be called often, after all reports were taken."""
@@ -107,7 +127,15 @@ class Heartbeat:
                     child.heard = min(now, child.heard + paused)
                 else:
                     child.started += paused
-        return [child for child in children if child.silence(now) >= _patience(child)]
+        silent = [child for child in children if child.silence(now) >= SILENT]
+        self._silent = {child.pid: self._look(child.pid, child.silence(now)) for child in silent}
+        return [child for child in silent if child.silence(now) - self._silent[child.pid][2] >= _patience(child)]
+
+    def _look(self, pid: int, silence: float) -> tuple[float, float, float]:
+        """What is known of a silent process now. The kernel counts a wait at its end, one of each thread."""
+        waited = self._waited(pid)
+        first, before, excused = self._silent.get(pid, (silence, waited, 0.0))
+        return first, waited, min(excused + max(0.0, waited - before), silence - first)
 
 
 def _patience(child: Child) -> float:
