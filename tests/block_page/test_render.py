@@ -362,3 +362,24 @@ def test_an_extension_tells_of_the_terms_before_it(language: str, label: str) ->
     assert ":00" not in told[1]  # the last day, as people think of it
     problem = json.loads(compose(notice, accept="application/json", accept_language=language).body)
     assert [term["until"] for term in problem["extends"]] == ["2024-03-10T12:00:00Z", "2023-09-09T22:00:00Z"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", [Format.HTML, Format.PROBLEM, Format.TEXT])
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [(Reason.UNREADABLE, 400), (Reason.INVALID_HOST, 400), (Reason.NAME_CHANGED, 403), (Reason.ECH_OUTER, 403)],
+)
+def test_what_was_not_understood(kind: Format, language: str, reason: Reason, status: int) -> None:
+    """The page says so in words of its own, why, whom to ask and the reference; no ban, service or address."""
+    unread = replace(NOTICE, ban=None, service=None, asked="", reason=reason, unreadable=True, contact="it@example.org")
+    unread = replace(unread, since=None, until=None)
+    page, texts = compose(unread, accept=kind, accept_language=language), TEXTS[language]
+    said = re.sub(r"\s+", " ", page.body.decode())
+    assert page.status == status
+    assert "Tokgate-Ban" not in page.headers
+    told = [texts.unreadable["title"], texts.without_ban[reason], "it@example.org", NOTICE.event]
+    for text in [*told, *([texts.unreadable["lead"]] if kind is not Format.PROBLEM else [])]:
+        assert text in said.replace("&#39;", "'"), text
+    for text in ("clips", "Clips", "Council", "Circular"):
+        assert text not in said

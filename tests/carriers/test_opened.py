@@ -136,7 +136,48 @@ def test_a_body_that_is_a_request(lab: Lab, method: str, prefix: bytes) -> None:
         client.send(*(said[at : at + 7] for at in range(0, len(said), 7)))
         assert client.to_end().startswith(b"HTTP/1.1 400 ")
     assert b"clips" not in got
-    assert lab.records.actions == ["http-request-blocked"]
+    assert lab.records.actions == ["unreadable-refused"]
+
+
+@OPENING
+def test_text_that_begins_like_a_request(lab: Lab) -> None:
+    """What somebody wrote to a server that is under no ban is refused under none, in the log and on the page."""
+    terms = {"title": "TikTok on work devices", "authority": "Council", "basis": "Circular 1"}
+    port, got = keeps(lab)
+    lab.start(policy(ban(**terms, reference="https://example.org/circular", contact="desk@example.net")))
+    body, kinds = b"GET / is what I am writing", ("application/json", "text/html", "text/plain")
+    for kind in kinds:
+        with lab.reach(Way.REDIRECTED, port) as client:
+            client.send(request("POST", length(body), f"Accept: {kind}", "Accept-Language: en", body=body))
+            answer = client.reply()
+            assert answer.status == 400
+            for word in (b"could not be understood", b"desk@example.net", lab.records.all[0]["event"]["id"].encode()):
+                assert word in answer.body, kind
+            for word in (*terms.values(), "circular", ALLOWED, "127.0.0.1"):
+                assert word.encode() not in answer.body, (kind, word)
+    assert b"what I am" not in got
+    (record,) = lab.records.all
+    assert (record["event"]["action"], record["event"]["code"]) == ("unreadable-refused", "unreadable")
+    assert record["destination"] == {"port": port}
+    assert record["network"] == {
+        "transport": "tcp",
+        "protocol": "http",
+        "type": "ipv4",
+        "direction": "outbound",
+        "name": "office",
+    }
+    assert record["tokgate"].keys() <= {"reason", "network", "policy", "stage", "visibility", "connection"}
+    text = json.dumps(record | {"observer": None})
+    for word in (*terms.values(), "example.", "rule", '"url"', '"ban"'):
+        assert word not in text, word
+    with lab.reach(Way.REDIRECTED, port) as client:
+        assert client.get(BANNED).status == 451, "a banned host is the ban's refusal"
+    record = lab.records.all[-1]
+    assert record["event"]["action"] == "http-request-blocked"
+    assert record["rule"]["name"] == terms["title"]
+    assert (record["tokgate"]["authority"], record["tokgate"]["basis"]) == (terms["authority"], terms["basis"])
+    assert (record["url"]["domain"], record["destination"]["domain"]) == (BANNED, BANNED)
+    assert {kind.outcome for kind, n in lab.carrier.counters.decisions.items() if n} >= {"unreadable", "block"}
 
 
 @OPENING
@@ -205,8 +246,8 @@ def test_odd_requests_are_refused_and_recorded(lab: Lab, said: bytes) -> None:
         assert client.reply().status == 400
     assert not got
     assert until(lambda: lab.records.actions)
-    assert lab.records.actions == ["http-request-blocked"]
-    assert lab.records.all[0]["http"]["response"]["status_code"] == 400
+    assert lab.records.actions == ["unreadable-refused"]
+    assert lab.records.all[0]["event"]["code"] == "unreadable"
 
 
 TARGETS = {
@@ -373,7 +414,7 @@ def test_a_body_too_long_to_be_read(lab: Lab, fields: str) -> None:
         client.tls(lab.trusting(), STORE)
         client.send(f"POST {BATCH} HTTP/1.1\r\nHost: {STORE}\r\n{fields}\r\n\r\n".encode())
         assert client.is_over()
-    assert lab.records.actions == ["http-request-blocked"]
+    assert lab.records.actions == ["unreadable-refused"]
     assert not origin.heads
 
 

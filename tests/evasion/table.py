@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from evasion.carriers import Carrier, Key, Settings
+from evasion.rows.unreadable import ALWAYS, STRICT
 from evasion.servers import ALLOWED, BANNED, Server
 from tokgate.evasion.attempt import Attempt, Family, Opens
 from tokgate.evasion.families import ATTEMPTS
@@ -35,7 +36,7 @@ class Logged(StrEnum):
     """What has to be in the log."""
 
     RECORD = "record"
-    """A refusal under the ban, of this client."""
+    """A refusal of this client: under the ban, or under none where the row can't be read (`Row.unreadable`)."""
     COUNTED = "counted"
     """One more connection of what could be seen of it, in coverage."""
     OPTIONAL = "optional"
@@ -77,6 +78,11 @@ class Row:
         words += [self.settings] if self.settings is not Settings.DEFAULT else []
         words += [self.address] if self.address != OPEN_ADDRESS else []
         return "/".join(words)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether it is refused because it can't be read or hides where it leads, under no ban."""
+        return self.attempt.id in ALWAYS or (self.settings is Settings.STRICT and self.attempt.id in STRICT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from tokgate.mitm.layers.http import HttpConnectionLayer
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.decision import Verdict
 from tokgate.policy.settings import MissingSni
+from tokgate.traffic.counters import UNREADABLE
 from tokgate.traffic.enforcer import Enforcer
 
 BANNED, ALLOWED = b"www.clips.example.org", b"www.example.org"
@@ -115,7 +116,7 @@ class Account:
         """As it is now."""
         counters = gate.gate.enforcer.counters
         verdicts = counters.decisions
-        blocked = sum(number for kind, number in verdicts.items() if kind.verdict is Verdict.BLOCK)
+        blocked = sum(number for kind, number in verdicts.items() if kind.outcome in (Verdict.BLOCK, UNREADABLE))
         return cls(
             allowed=sum(verdicts.values()) - blocked,
             refused=blocked,

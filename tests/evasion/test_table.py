@@ -29,6 +29,9 @@ def problems(case: Case, outcome: Outcome) -> list[str]:
     refusals = [record for record in outcome.records if "denied" in record["event"]["type"]]
     if row.logged is Logged.RECORD and case.server is row.server and not refusals:  # others may end it by themselves
         found.append(f"no record of it ({said})")
+    accused = {record["event"]["action"] != "unreadable-refused" for record in refusals}
+    if row.logged is Logged.RECORD and case.server is row.server and accused - {not row.unreadable}:
+        found.append("it is recorded as refused under a ban" if row.unreadable else "the ban is not in its record")
     if not outcome.twin_served:
         found.append(f"its twin ({row.twin}) was not served ({outcome.twin.result}: {outcome.twin.detail})")
     return found

@@ -250,7 +250,7 @@ def test_other_protocols_pass_and_are_counted(start_gate: StartGate, start_origi
     with dial(gate.redirected, data) as client:
         assert exactly(client, len(data)) == data
     (kind,) = gate.gate.enforcer.counters.decisions
-    assert (kind.network, kind.visibility, kind.verdict) == ("loop", "address", "allow")
+    assert (kind.network, kind.visibility, kind.outcome) == ("loop", "address", "allow")
 
 
 def collected(heard: list[bytes]) -> Callable[[socket.socket], None]:
@@ -288,7 +288,7 @@ def test_a_line_in_pieces(
     assert gate.settled()
     assert b"".join(heard) == passed
     assert [record["tokgate"]["reason"] for record in gate.sink.records] == ["unreadable"]
-    assert sorted(kind.verdict for kind in gate.gate.enforcer.counters.decisions) == ["allow", "block"]
+    assert sorted(kind.outcome for kind in gate.gate.enforcer.counters.decisions) == ["allow", "unreadable"]
 
 
 def test_a_line_that_goes_on_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:

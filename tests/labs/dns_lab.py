@@ -155,7 +155,7 @@ class Dns:
     def counted(self, verdict: str) -> int:
         """How many decisions with this verdict were counted as seen in DNS."""
         kinds = self.proxy.counters.decisions.items()
-        return sum(number for kind, number in kinds if (kind.visibility, kind.verdict) == ("dns", verdict))
+        return sum(number for kind, number in kinds if (kind.visibility, kind.outcome) == ("dns", verdict))
 
 
 def explained(message: dns.message.Message) -> list[int]:

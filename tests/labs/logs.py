@@ -11,6 +11,8 @@ from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.records.folding import Repeats
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
+from tokgate.policy.decide import Judgement, Sighting, decide_unreadable
+from tokgate.policy.decision import Reason, Signal
 from tokgate.policy.observation import Endpoint, Stage
 
 Record = dict[str, Any]
@@ -23,6 +25,16 @@ def refusal(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z", sta
     """A refused attempt."""
     observation = seen(stage, client=Endpoint(client))
     record = traffic_record(stamp(moment), observation, judged(observation, moment), SNAPSHOT)
+    assert record is not None
+    return record
+
+
+def unreadable(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z") -> Record:
+    """An attempt that could not be read."""
+    decision = decide_unreadable(SNAPSHOT, client, at(moment), Reason.UNREADABLE)
+    assert decision is not None
+    judgement = Judgement(decision, Sighting(Signal.SNI, "www.example.net"), mismatch=False)
+    record = traffic_record(stamp(moment), seen(client=Endpoint(client)), judgement, SNAPSHOT)
     assert record is not None
     return record
 

@@ -3,6 +3,7 @@
 Refusing connections that name no host: only clients under a ban that blocks now, and not the exempt.
 """
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -330,7 +331,12 @@ def test_refusal(client: str, at: Instant, refused: bool) -> None:
 
     assert (decision is not None) is refused
     if decision is not None:
-        assert (decision.verdict, decision.response, decision.ban) == (Verdict.BLOCK, Response.REFUSE, "ban")
+        said = Decision(Verdict.BLOCK, Reason.MISSING_SNI, network="office", response=Response.REFUSE)
+        assert decision == said, "it is no ban's refusal"
+        assert decision.is_unreadable
+        assert not replace(decision, ban="ban").is_unreadable
+        assert not replace(decision, reason=Reason.UNKNOWN_CLIENT).is_unreadable
+        assert not replace(decision, verdict=Verdict.ALLOW).is_unreadable
 
 
 @pytest.mark.parametrize("stated", [{"action": Action.WARN}, {"action": Action.MONITOR}, {"announced": None}])

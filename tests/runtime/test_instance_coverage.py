@@ -14,7 +14,7 @@ from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.runtime.instance import CoverageReporter
-from tokgate.traffic.counters import DecisionKey
+from tokgate.traffic.counters import UNREADABLE, DecisionKey
 
 START = builders.at("2023-03-10T09:59:59Z")
 OBSERVER = Observer(hostname="gateway.example.org", version="0")
@@ -55,6 +55,18 @@ def test_tells_only_what_is_new(valid_record: Callable[[dict[str, Any]], dict[st
     third = valid_record(told(teller, counts, builders.at("2023-03-10T08:00:00Z")))
     assert third["tokgate"]["coverage"] == {}
     assert third["tokgate"]["since"] == third["@timestamp"]  # the clock was set back
+
+
+def test_what_could_not_be_read_is_told_once(valid_record: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """It is part of the traffic, and has a sentence and a number of its own."""
+    teller, kind = CoverageReporter(START), DecisionKey("office", Visibility.NONE, UNREADABLE)
+    first = valid_record(told(teller, Counter({kind: 3, KINDS[0]: 1}), START))
+    assert first["tokgate"]["coverage"] == {"office": {"none": 3, "sni": 1}}
+    assert first["tokgate"]["unreadable"] == 3
+    assert "Refused under no ban, since it could not be read: 3." in first["message"]
+    second = valid_record(told(teller, Counter({kind: 3, KINDS[0]: 2}), START))
+    assert "unreadable" not in second["tokgate"]
+    assert "under no ban" not in second["message"]
 
 
 def test_what_the_kernel_refused_is_told_once() -> None:

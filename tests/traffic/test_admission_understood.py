@@ -79,7 +79,7 @@ def test_nothing_passes_unread(data: bytes, missing: MissingSni) -> None:
             assert action.watch
         if not isinstance(seen, ProxyConnect):
             (kind,) = enforcer.counters.decisions
-            assert kind.verdict is Verdict.ALLOW
+            assert kind.outcome == Verdict.ALLOW
             assert isinstance(seen, Hello) or kind.visibility is Visibility.ADDRESS
 
 

@@ -104,7 +104,7 @@ def test_refusal(valid_record: Callable[[Any], Any], kind: str) -> None:
     }
     assert record["destination"]["ip"] == "203.0.113.53"
     assert (record["tokgate"]["signal"], record["tokgate"]["visibility"]) == ("dns-name", "dns")
-    assert [(k.visibility, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "block", 1)]
+    assert [(k.visibility, k.outcome, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "block", 1)]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_allowed_names_are_counted() -> None:
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert dns_questions.terms(asked, ruling) == Terms(None, hides_nothing=True)
-    assert [(k.visibility, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "allow", 1)]
+    assert [(k.visibility, k.outcome, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "allow", 1)]
     assert sink == []
 
 

@@ -67,7 +67,7 @@ def test_blocked_traffic_is_counted_and_recorded(sink: Sink) -> None:
 
     assert ruling.blocks
     assert [record["event"]["id"] for record in sink] == [stamp.id]
-    assert [(k.network, k.verdict, n) for k, n in enforcer.counters.decisions.items()] == [("office", "block", 1)]
+    assert [(k.network, k.outcome, n) for k, n in enforcer.counters.decisions.items()] == [("office", "block", 1)]
 
 
 def test_allowed_traffic_is_counted_only(sink: Sink) -> None:
@@ -315,3 +315,21 @@ def test_the_share_of_records_comes_anew_each_minute(sink: Sink, monkeypatch: py
     told = [shares.take("192.0.2.1", now) for now in (0.0, 1.0, 2.0, 59.0, 60.0, 61.0, 62.0)]
     assert told == [True, True, False, False, True, True, False]
     assert shares.take("192.0.2.2", 62.0)
+
+
+def test_what_can_not_be_read_folds_without_names(sink: Sink) -> None:
+    """One client's attempts are one record and one of repeats, wherever they led; none is a ban's in the counters."""
+    enforcer = an_enforcer(sink)
+    decision = core.decide_unreadable(enforcer.snapshot, CLIENT, NOW, Reason.UNREADABLE)
+    assert decision is not None
+    for number in range(300):
+        name = (Sighting(Signal.SNI, f"{number}.example.org"),)
+        ruling = replace(enforcer.judge(CLIENT, name), decision=decision)
+        enforcer.record(ruling, Visibility.UNREADABLE, lambda: replace(seen(), names=name))  # noqa: B023
+    enforcer.close()
+
+    assert [record["event"]["action"] for record in sink] == ["unreadable-refused"] * 2
+    assert sink[1]["tokgate"]["repeats"]["count"] == 299
+    assert "example.org" not in str([record["tokgate"] for record in sink])
+    counted = [(k.network, k.visibility, k.outcome, n) for k, n in enforcer.counters.decisions.items()]
+    assert counted == [("office", "unreadable", "unreadable", 300)]

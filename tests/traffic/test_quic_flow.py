@@ -59,7 +59,7 @@ class Flow(QuicFlow):
     def counted(self) -> dict[str, int]:
         """Decisions by visibility and verdict."""
         kinds = self.counters.decisions.items()
-        return {f"{kind.visibility} {kind.verdict}": number for kind, number in kinds}
+        return {f"{kind.visibility} {kind.outcome}": number for kind, number in kinds}
 
 
 @pytest.fixture
@@ -180,7 +180,8 @@ def test_second_hellos(
     assert one.to_server == (client.flight if reason else [*client.flight, *again])
     assert bool(one.to_client) is (reason is not None)
     assert [record["tokgate"]["reason"] for record in records.all] == ([reason] if reason else [])
-    assert records.actions == (["quic-refused"] if reason else [])
+    unread = reason in ("name-changed", "unreadable")
+    assert records.actions == (["unreadable-refused" if unread else "quic-refused"] if reason else [])
     counted = one.counted()
     assert one.sends(again[-1]).counted() == counted, "it is decided once"
     others = flow(policy(networks=("192.0.2.0/24",))).sends(*client.flight, *again)
@@ -207,7 +208,7 @@ def test_a_second_hello_that_never_gets_whole(flow: Callable[..., Flow], records
 
     assert (one.to_server, len(one.to_client)) == (client.flight, 1)
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
-    assert records.actions == ["quic-refused"]
+    assert records.actions == ["unreadable-refused"]
     others = flow(policy(networks=("192.0.2.0/24",))).sends(*client.flight, part)
     assert others.to_server == [*client.flight, part], "who is under no ban waits for nothing"
 
@@ -324,7 +325,7 @@ def test_a_first_message_that_is_no_hello(flow: Callable[..., Flow], records: Re
     other = initial(b"\x06\0\x08\2\0\0\4abcd")
 
     assert len(flow().sends(other).to_client) == 1
-    assert records.actions == ["quic-refused"]
+    assert records.actions == ["unreadable-refused"]
     assert flow(policy(networks=("192.0.2.0/24",))).sends(other).to_server == [other]
 
 

@@ -1,14 +1,16 @@
 """Refusals that a gate writes itself: the status says whether there is a mandate."""
 
+from dataclasses import replace
 from http import HTTPStatus
 
 import pytest
 
 from labs.builders import CLIPS, OFFICE, at, ban, snapshot
 from labs.samples import judged, seen, stamp
+from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.observation import Stage
 from tokgate.traffic.enforcer import Ruling
-from tokgate.traffic.refusal_texts import BAD_REQUEST, refusal, status_of
+from tokgate.traffic.refusal_texts import BAD_REQUEST, explanation, refusal, status_of
 
 
 @pytest.mark.parametrize(
@@ -26,5 +28,10 @@ def test_the_status_of_a_refusal(mandate: dict[str, str], status: bytes) -> None
     assert b"\r\nTokgate-Ban: ban\r\n" in said
     assert b"\r\nContent-Type: text/plain; charset=utf-8\r\n" in said
     assert b"Content-Type" not in BAD_REQUEST
-    assert status_of(ruling.ban, warns=True) == HTTPStatus.FORBIDDEN, "a warning is no 451"
+    assert status_of(ruling.ban, Reason.BAN_WARN, warns=True) == HTTPStatus.FORBIDDEN, "a warning is no 451"
+    assert status_of(ruling.ban, Reason.UNREADABLE, warns=False).value == int(status[:3]), "a ban's refusal stays one"
+    assert status_of(None, Reason.UNREADABLE, warns=False) == HTTPStatus.BAD_REQUEST
+    assert status_of(None, Reason.MISSING_SNI, warns=False) == HTTPStatus.FORBIDDEN
+    unread = replace(ruling, decision=Decision(Verdict.BLOCK, Reason.UNREADABLE, network="office"))
+    assert explanation(unread) == "Refused under no ban: it can't be read where this leads"
     assert b"clips.example.org is blocked: " + ", ".join(["The ban", *mandate.values()]).encode() in said

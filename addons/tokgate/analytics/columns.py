@@ -73,7 +73,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("time", "TIMESTAMP", "when the record was made, in UTC", ("@timestamp",), _NOW),
     _text("action", "what happened: `event.action`", "event", "action"),
     Column(
-        "traffic", "BOOLEAN", "about a client's traffic; false: about tokgate itself", (),
+        "traffic", "BOOLEAN",
+        "about a client's traffic under a ban; false: about tokgate itself, or what it could not read", (),
         f"coalesce(\"event\".action IN ({_ABOUT_TRAFFIC}), false)",
     ),
     Column(

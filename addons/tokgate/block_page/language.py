@@ -73,6 +73,8 @@ class Texts:
     contact: str
     event: str
     event_note: str
+    unreadable: Mapping[str, str]
+    """The page about what could not be understood: `title`, `lead`, `nothing_sent`."""
     without_ban: Mapping[str, str]
     """An explanation by `Reason`, and under `other` that of the other reasons, where no ban explains a refusal."""
     months: Sequence[str]

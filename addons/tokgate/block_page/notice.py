@@ -41,6 +41,10 @@ class Notice:
     service: str | None = None
     ban: Ban | None = None
     reason: Reason
+    unreadable: bool = False
+    """It was not understood where it leads: nothing is said of bans, services or addresses."""
+    contact: str | None = None
+    """Whom to ask about what was not understood."""
     since: Instant | None = None
     until: Instant | None = None
     pauses: Instant | None = None
@@ -61,7 +65,7 @@ class Notice:
     @property
     def status(self) -> int:
         """The HTTP status of the page, as `status_of` says."""
-        return status_of(self.ban, warns=self.warning is not None)
+        return status_of(self.ban, self.reason, warns=self.warning is not None)
 
 
 def notice_of(ruling: Ruling, *, asked: str, implementer: str, opened: bool) -> Notice:
@@ -70,12 +74,17 @@ def notice_of(ruling: Ruling, *, asked: str, implementer: str, opened: bool) -> 
     ban = ruling.ban
     service = snapshot.policy.services.get(decision.service) if decision.service is not None else None
     track = track_of(ruling)
+    unreadable = decision.is_unreadable
+    tracks = (each for each in snapshot.tracks if unreadable and decision.network in each.networks)
+    contact = next((each.ban.contact for each in tracks if each.ban.contact is not None), None)
     network = snapshot.policy.networks.get(decision.network) if decision.network is not None else None
     return Notice(
-        asked=asked,
+        asked="" if unreadable else asked,
         service=service.title if service is not None else None,
         ban=ban,
         reason=decision.reason,
+        unreadable=unreadable,
+        contact=contact,
         since=track.schedule.starts if track is not None else None,
         until=track.schedule.ends if track is not None else None,
         pauses=_pauses(track.schedule, ruling.at) if track is not None else None,

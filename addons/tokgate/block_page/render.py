@@ -20,6 +20,7 @@ from tokgate.block_page.language import MAX_HEADER, TEXTS, Texts, choose_languag
 from tokgate.block_page.notice import Notice
 from tokgate.blocklog.records.record import clean
 from tokgate.policy.analysis.terms import Term
+from tokgate.policy.bans import Ban
 from tokgate.policy.values.text import readable, readable_lines
 
 TYPE: Final = "https://www.rfc-editor.org/rfc/rfc7725"
@@ -148,34 +149,38 @@ def href_of(text: str | None) -> str | None:
 
 def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
     """The facts in the order in which people ask for them."""
-    ban = notice.ban
-    blocks_from = notice.warning.blocks_from if notice.warning is not None else None
-    yield Fact(texts.asked, _asked(notice))
+    if not notice.unreadable:
+        yield Fact(texts.asked, _asked(notice))
     if notice.service is not None:
         yield Fact(texts.service, notice.service)
-    if ban is not None:
-        yield Fact(texts.ban, ban.title)
-        if ban.authority is not None:
-            yield Fact(texts.authority, ban.authority)
-        if ban.basis is not None:
-            yield Fact(texts.basis, ban.basis)
-        if ban.reference is not None:
-            yield Fact(texts.reference, ban.reference, href_of(ban.reference))
-        if blocks_from is not None:
-            moment = texts.local_moment(blocks_from, notice.zone)
-            yield Fact(texts.warning.blocked_from, moment, instant=blocks_from.format_iso())
-        elif notice.since is not None:
-            since = texts.local_moment(notice.since, notice.zone)
-            yield Fact(texts.since, since, instant=notice.since.format_iso())
-        yield from (_earlier(term, notice.zone, texts) for term in notice.earlier[:MAX_EARLIER])
-        if notice.pauses is not None:
-            window = texts.window.format(moment=texts.local_moment(notice.pauses, notice.zone))
-            yield Fact(texts.pauses, window, instant=notice.pauses.format_iso())
-        yield _end(notice, texts)
-        if ban.contact is not None:
-            yield Fact(texts.contact, ban.contact, href_of(ban.contact))
+    if notice.ban is not None:
+        yield from _ban_rows(notice, notice.ban, texts)
+    if (contact := _contact(notice)) is not None:
+        yield Fact(texts.contact, contact, href_of(contact))
     label = texts.event if notice.warning is None else texts.warning.event
     yield Fact(label, notice.event, note=texts.event_note)
+
+
+def _ban_rows(notice: Notice, ban: Ban, texts: Texts) -> Iterator[Fact]:
+    blocks_from = notice.warning.blocks_from if notice.warning is not None else None
+    yield Fact(texts.ban, ban.title)
+    if ban.authority is not None:
+        yield Fact(texts.authority, ban.authority)
+    if ban.basis is not None:
+        yield Fact(texts.basis, ban.basis)
+    if ban.reference is not None:
+        yield Fact(texts.reference, ban.reference, href_of(ban.reference))
+    if blocks_from is not None:
+        moment = texts.local_moment(blocks_from, notice.zone)
+        yield Fact(texts.warning.blocked_from, moment, instant=blocks_from.format_iso())
+    elif notice.since is not None:
+        since = texts.local_moment(notice.since, notice.zone)
+        yield Fact(texts.since, since, instant=notice.since.format_iso())
+    yield from (_earlier(term, notice.zone, texts) for term in notice.earlier[:MAX_EARLIER])
+    if notice.pauses is not None:
+        window = texts.window.format(moment=texts.local_moment(notice.pauses, notice.zone))
+        yield Fact(texts.pauses, window, instant=notice.pauses.format_iso())
+    yield _end(notice, texts)
 
 
 def _earlier(term: Term, zone: str, texts: Texts) -> Fact:
@@ -218,6 +223,9 @@ class _Beginning:
 
 
 def _beginning(notice: Notice, texts: Texts) -> _Beginning:
+    if notice.unreadable:
+        title, lead, nothing_sent = (texts.unreadable[key] for key in ("title", "lead", "nothing_sent"))
+        return _Beginning(f"{texts.refused} (HTTP {notice.status})", title, lead, nothing_sent)
     if notice.warning is None:
         return _Beginning(
             status=f"{texts.refused} (HTTP {notice.status})",
@@ -271,14 +279,14 @@ def _json(notice: Notice, texts: Texts) -> str:
         "detail": _why(notice, texts) or begin.lead,
         "instance": f"urn:uuid:{notice.event}",
         "language": texts.language,
-        "asked": _asked(notice),
+        "asked": _asked(notice) or None,
         "service": notice.service,
         "ban": ban and ban.name,
         "measure": ban and ban.title,
         "authority": ban and ban.authority,
         "basis": ban and ban.basis,
         "reference": ban and ban.reference,
-        "contact": ban and ban.contact,
+        "contact": _contact(notice),
         "since": notice.since and notice.since.format_iso(),
         "until": notice.until and notice.until.format_iso(),
         "overdue": notice.overdue,
@@ -302,6 +310,10 @@ def _json(notice: Notice, texts: Texts) -> str:
         "blocked_by": None if warning is not None else notice.implementer,
     }
     return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
+
+
+def _contact(notice: Notice) -> str | None:
+    return notice.contact if notice.ban is None else notice.ban.contact
 
 
 def _asked(notice: Notice) -> str:

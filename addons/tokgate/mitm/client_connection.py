@@ -59,18 +59,14 @@ class ClientConnection:
     """The client, a browser, is asked to go on with new connections: they won't be opened."""
     unread: "UnreadOctets" = field(default_factory=lambda: UnreadOctets())
     resets: "Resets" = field(default_factory=lambda: Resets())
-    smuggles: bool = False
-    """The body of a request began like another request, and the client is under a ban: nothing more is carried."""
+    smuggled: bytes | None = None
+    """The response if the body of a request began like another request and was refused: nothing more is carried."""
     explicit: bool = False
     """The client knows that it speaks to a proxy, so that it can be asked who it is."""
     identity: Identity | None = None
     """The client's identity besides its address."""
     vouched: bool = False
     """A gate has found out who it is already."""
-
-    def smuggled(self) -> None:
-        """A request hid in the body of another one."""
-        self.smuggles = True
 
     def spoken(self) -> None:
         """The client has said what it wants."""

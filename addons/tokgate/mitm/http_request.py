@@ -250,7 +250,7 @@ class BodyStart:
 
 
 def watched(
-    enforcer: Enforcer, method: str, admission: Admission, refused: Callable[[], None]
+    enforcer: Enforcer, method: str, admission: Admission, refused: Callable[[Admission], None]
 ) -> Callable[[bytes], bytes]:
     """Passes a body on, piece by piece; calls `refused` if it begins like a request and the client is under a ban."""
     start, ended = BodyStart(method), False
@@ -264,8 +264,7 @@ def watched(
         if not refusal.ruling.blocks:
             return start.release()
         ended = True
-        refusal.record(enforcer, BAD_REQUEST)
-        refused()
+        refused(refusal)
         return b""
 
     return watch

@@ -259,10 +259,12 @@ def decide_unreadable(
 ) -> Decision | None:
     """What happens to traffic that hides its destination or can't be read: refused to clients under a ban that blocks.
 
-    None: this client is under none.
+    It is no ban's refusal, and names none. `reason` is one of HIDDEN. None: this client is under no such ban.
     """
     found = _block_of(snapshot, client, at, identity)
-    return replace(found, reason=reason) if found.verdict is Verdict.BLOCK else None
+    if found.verdict is not Verdict.BLOCK:
+        return None
+    return Decision(Verdict.BLOCK, reason, network=found.network, response=Response.REFUSE)
 
 
 def decide_on_error(snapshot: Snapshot, host: str) -> Decision:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 
 from whenever import Instant
 
@@ -121,6 +121,12 @@ class Reason(Word):
     INVALID_QUERY = "invalid-query", "The query could not be read."
 
 
+HIDDEN: Final = frozenset(
+    {Reason.MISSING_SNI, Reason.INVALID_HOST, Reason.NAME_CHANGED, Reason.UNREADABLE, Reason.ECH_OUTER}
+)
+"""Why traffic is refused that can't be read or hides its destination: no ban's refusal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A verdict and its reason. `next_change` is the first later instant at which any other field differs.
@@ -139,3 +145,8 @@ class Decision:
     exemption: str | None = None
     response: Response | None = None
     next_change: Instant | None = None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it refuses what can't be read or hides its destination. Nothing says that this was a banned one."""
+        return self.verdict is Verdict.BLOCK and self.ban is None and self.reason in HIDDEN

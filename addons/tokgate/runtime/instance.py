@@ -27,7 +27,7 @@ from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory, Write
 from tokgate.runtime.status import Reloads, Worker, announce, answer_of, restart_needed, state_of
-from tokgate.traffic.counters import DecisionKey, Key, decisions_in
+from tokgate.traffic.counters import UNREADABLE, DecisionKey, Key, decisions_in
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +184,7 @@ class CoverageReporter:
         self._since = now
         self._told: Counter[tuple[str, str]] = Counter()
         self._refused: Counter[str] = Counter()
+        self._unreadable = 0
 
     def due(self, now: Instant) -> bool:
         """Whether another wall-clock hour has begun, also by a clock change in either direction."""
@@ -199,6 +200,8 @@ class CoverageReporter:
         counts: Counter[tuple[str, str]] = Counter()
         for kind, number in decisions.items():
             counts[kind.network, kind.visibility.value] += number
+        unreadable = sum(number for kind, number in decisions.items() if kind.outcome == UNREADABLE)
+        told, self._unreadable = self._unreadable, unreadable
         fresh: dict[str, dict[str, int]] = {}
         for (network, visibility), number in sorted((counts - self._told).items()):
             fresh.setdefault(network, {})[visibility] = number
@@ -206,4 +209,10 @@ class CoverageReporter:
         by_kernel = {kind: number - self._refused[kind] for kind, number in refused.items()}
         self._refused.update(by_kernel)
         by_kernel = {kind: number for kind, number in by_kernel.items() if number > 0}
-        return partial(coverage_counted, coverage=fresh, since=min(since, now), refused=by_kernel)
+        return partial(
+            coverage_counted,
+            coverage=fresh,
+            since=min(since, now),
+            refused=by_kernel,
+            unreadable=max(0, unreadable - told),
+        )

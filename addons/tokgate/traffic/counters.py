@@ -163,6 +163,8 @@ class ProcessCounters:
 
 UNKNOWN_NETWORK: Final = "-"
 """Stands for clients that belong to no network."""
+UNREADABLE: Final = "unreadable"
+"""The outcome of what was refused because it can't be read or hides its destination, which is no ban's refusal."""
 DECISION: Final = "decision"
 ERROR: Final = "error"
 LOOP: Final = "loop"
@@ -184,7 +186,8 @@ class DecisionKey:
 
     network: str
     visibility: Visibility
-    verdict: Verdict
+    outcome: str
+    """A verdict, or UNREADABLE."""
 
 
 class _Single:
@@ -216,13 +219,13 @@ class Counters:
         self.last_error: str | None = None
         """The latest of them, in a line."""
 
-    def slot(self, network: str | None, visibility: Visibility, verdict: Verdict) -> int:
+    def slot(self, network: str | None, visibility: Visibility, outcome: str) -> int:
         """The slot of a kind of decisions: `cells[slot] += 1`."""
-        return self.shared.slot(DECISION, network or UNKNOWN_NETWORK, visibility, verdict)
+        return self.shared.slot(DECISION, network or UNKNOWN_NETWORK, visibility, outcome)
 
-    def count(self, network: str | None, visibility: Visibility, verdict: Verdict) -> None:
-        """Count a decision about one connection or request."""
-        self.cells[self.slot(network, visibility, verdict)] += 1
+    def count(self, network: str | None, visibility: Visibility, outcome: str) -> None:
+        """Count a decision about one connection or request. `outcome`: its verdict, or UNREADABLE."""
+        self.cells[self.slot(network, visibility, outcome)] += 1
 
     def add(self, kind: str, what: str) -> None:
         """Count one more of a kind that is told apart by `what`."""
@@ -234,7 +237,7 @@ class Counters:
 
     @property
     def decisions(self) -> Counter[DecisionKey]:
-        """The number of decisions by network, visibility and verdict."""
+        """The number of decisions by network, visibility and outcome."""
         return decisions_in(self.shared.read())
 
     at_limit = _Single(AT_LIMIT)
@@ -257,7 +260,7 @@ def decisions_in(counts: Mapping[Key, int]) -> Counter[DecisionKey]:
     """The decisions among what was counted."""
     return Counter(
         {
-            DecisionKey(key[1], Visibility(key[2]), Verdict(key[3])): number
+            DecisionKey(key[1], Visibility(key[2]), key[3]): number
             for key, number in counts.items()
             if key[0] == DECISION
         }

@@ -25,7 +25,7 @@ from tokgate.policy.observation import Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.public_suffix import load_suffix_list
-from tokgate.traffic.counters import Counters
+from tokgate.traffic.counters import UNREADABLE, Counters
 from tokgate.traffic.limits import RECORDS_A_MINUTE, client_key
 from tokgate.traffic.warning_state import WarnedClients
 
@@ -149,7 +149,8 @@ class Enforcer:
         if decision.network in ruling.snapshot.own_networks:  # nobody's traffic
             return Stamp("", ruling.at, self.observer)
         if ruling.blocks or allowed:
-            self.counters.count(decision.network, visibility, decision.verdict)
+            outcome = UNREADABLE if decision.is_unreadable else decision.verdict
+            self.counters.count(decision.network, visibility, outcome)
         if not is_notable(decision):
             return Stamp("", ruling.at, self.observer)
         stamp = new_stamp(ruling.at, self.observer)
@@ -221,7 +222,7 @@ class Enforcer:
         if fold is not None:
             return fold.event.stamp
         client = client_key(seen.client.ip)
-        shared = not self._shares.take(client, now)
+        shared = name != "" and not self._shares.take(client, now)  # what can't be read has few keys anyway
         if shared:  # one record counts what has everything but its name in common
             key = key_of(client, "", replace(ruling.decision, rule=None), seen.stage, identity=seen.identity)
             fold = self._folding.repeat(key, ruling.at)

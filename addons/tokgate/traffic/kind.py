@@ -142,7 +142,7 @@ def refuse_hidden(arrival: Arrival, seen: Seen, shown: Shown, ruling: Ruling) ->
     if settings.ech_outer is EchOuter.BLOCK or not refused.blocks:
         return refused
     # Under a ban: opened, so that the client tries again without ECH (RFC 9849 §6.1.6).
-    decision = replace(refused.decision, verdict=Verdict.ALLOW, ban=None, response=Response.INSPECT)
+    decision = replace(refused.decision, verdict=Verdict.ALLOW, response=Response.INSPECT)
     return replace(ruling, decision=decision)
 
 

@@ -91,7 +91,7 @@ def _status(admission: Admission) -> int | None:
     opened = isinstance(action, Open) and ruling.decision.response is not None and ruling.decision.response.shows_page
     if not answered and not opened:
         return None
-    return status_of(ruling.ban, warns=not ruling.blocks)
+    return status_of(ruling.ban, ruling.decision.reason, warns=not ruling.blocks)
 
 
 def _destination(test: PolicyTest) -> Endpoint | None:

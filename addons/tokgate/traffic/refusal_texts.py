@@ -7,6 +7,7 @@ from typing import Final
 
 from tokgate.blocklog.records.record import Stamp, by_whom
 from tokgate.policy.bans import Ban
+from tokgate.policy.decision import Reason
 from tokgate.traffic.enforcer import Ruling
 
 _MAIL: Final = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -58,15 +59,17 @@ def refusal(ruling: Ruling, host: str, stamp: Stamp) -> bytes:
     if ban is not None:
         fields += f"Tokgate-Ban: {ban.name}\r\n"
         words += f": {', '.join(filter(None, (ban.title, ban.authority, ban.basis, ban.contact)))}"
-    return _answer(status_of(ban, warns=False), words, fields)
+    return _answer(status_of(ban, ruling.decision.reason, warns=False), words, fields)
 
 
-def status_of(ban: Ban | None, *, warns: bool) -> HTTPStatus:
-    """451 for a refusal with a legal mandate (RFC 7725); 403 for other refusals and for warnings.
+def status_of(ban: Ban | None, reason: Reason, *, warns: bool) -> HTTPStatus:
+    """451 for a refusal with a legal mandate (RFC 7725); 400 for what can't be read; 403 for all others, and warnings.
 
     A warning is no 451, since the user may continue. It is no success either: prefetches, downloads and service
     workers must not store it as the requested resource.
     """
+    if ban is None and reason in (Reason.UNREADABLE, Reason.INVALID_HOST):
+        return HTTPStatus.BAD_REQUEST
     mandated = ban is not None and (ban.authority is not None or ban.basis is not None)
     return HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS if mandated and not warns else HTTPStatus.FORBIDDEN
 
@@ -74,6 +77,8 @@ def status_of(ban: Ban | None, *, warns: bool) -> HTTPStatus:
 def explanation(ruling: Ruling) -> str:
     """One sentence: by which ban, by whom, and whom to ask."""
     ban = ruling.ban
+    if ruling.decision.is_unreadable:
+        return "Refused under no ban: it can't be read where this leads"
     if ban is None:
         return "Refused by the policy of this network"
     return by_whom(ban) + (f"; contact: {ban.contact}" if ban.contact else "")

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from labs.builders import at, ban, snapshot, wall
 from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
+from tokgate.blocklog.records.folding import Repeats
 from tokgate.blocklog.records.record import decode, encode
-from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.decide import Judgement, Sighting, decide_on_error
-from tokgate.policy.decision import Response, Signal
+from tokgate.policy.decide import Judgement, Sighting, decide_on_error, decide_unreadable
+from tokgate.policy.decision import HIDDEN, Reason, Response, Signal
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Passed, Stage, Visibility
 from tokgate.policy.settings import OnError, UnknownClients
@@ -250,6 +251,56 @@ def test_a_block_without_a_ban_says_why(valid_record: Valid) -> None:
     assert "rule" not in record
     assert record["event"]["code"] == "unknown-client"
     assert record["message"].endswith("the client belongs to no network of the policy.")
+
+
+@pytest.mark.parametrize("stage", [Stage.TLS, Stage.QUIC, Stage.CONNECT, Stage.HTTP, Stage.ADDRESS, Stage.LIVE])
+@pytest.mark.parametrize("reason", sorted(HIDDEN))
+def test_what_could_not_be_read_names_no_ban_and_no_destination(
+    valid_record: Valid, stage: Stage, reason: Reason
+) -> None:
+    """Neither in the record nor in that of its repeats, whatever was seen of the connection."""
+    others = seen(stage, (Signal.SNI, "www.example.net"), (Signal.URL, "https://www.example.net/a"), connection="c-1")
+    moment, client = at("2023-03-10T11:00:00.123456Z"), others.client.ip
+    decision = decide_unreadable(SNAPSHOT, client, moment, reason)
+    assert decision is not None
+    judgement = Judgement(decision, Sighting(Signal.SNI, "www.example.net"), mismatch=True)
+    first = traffic_record(stamp(), others, judgement, SNAPSHOT)
+    again = repeats_record(stamp(), others, judgement, SNAPSHOT, Repeats(2, moment, moment, stamp().id))
+    for record in (first, again):
+        assert record is not None
+        valid_record(record)
+        assert (record["event"]["action"], record["event"]["code"]) == ("unreadable-refused", reason)
+        assert record["event"]["dataset"] == "tokgate.unreadable"
+        assert record["source"]["ip"] == client
+        assert (record["tokgate"]["network"], record["tokgate"]["stage"]) == ("office", stage)
+        text = json.dumps(record | {"observer": None})
+        for word in ("www.", "203.0.113.5", "The ban", "Example Council", "Circular", '"verdict"', "t13d", "/a"):
+            assert word not in text, word
+    assert first is not None
+    assert first["destination"] == {"port": 443}
+    assert again is not None
+    assert again["tokgate"]["repeats"]["count"] == 2
+    ban = replace(judgement, decision=replace(decision, ban="ban", reason=Reason.BAN_BLOCK))
+    record = traffic_record(stamp(), others, ban, SNAPSHOT)
+    assert record is not None
+    assert record["rule"]["name"] == "The ban", "a ban's refusal names it"
+
+
+@pytest.mark.parametrize("field", ["rule", "url", "tls", "http", "dns"])
+def test_a_record_of_what_could_not_be_read_is_off_schema_with_more(valid_record: Valid, field: str) -> None:
+    """The schema itself forbids what would accuse somebody."""
+    decision = decide_unreadable(SNAPSHOT, "192.0.2.7", at("2023-03-10T11:00:00Z"), Reason.UNREADABLE)
+    assert decision is not None
+    unnamed = Judgement(decision, Sighting(Signal.ADDRESS, ""), mismatch=False)
+    record = traffic_record(stamp(), seen(Stage.HTTP), unnamed, SNAPSHOT)
+    assert record is not None
+    valid_record(record)
+    for place, key, value in ((record, field, {}), (record["tokgate"], "ban", "ban"), (record["event"], "reason", "x")):
+        place[key] = value
+        with pytest.raises(AssertionError, match="off schema"):
+            valid_record(record)
+        del place[key]
+    valid_record(record)
 
 
 def test_a_ban_that_is_held_says_that_it_is_overdue(valid_record: Valid) -> None:

@@ -1,11 +1,12 @@
 """`tokgate log case`: all about one client, or about one event, and nothing about others."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from labs.command_line import Command
-from labs.logs import refusal, write
+from labs.logs import refusal, unreadable, write
 
 EVENT = "01862000-0000-7000-8000-00000000000a"
 
@@ -24,6 +25,27 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "block.ndjson"
     write(path, records)
     return path
+
+
+def test_twenty_clients_of_whom_three_tried(log: Path, tokgate: Command) -> None:
+    """What could not be read accuses nobody: reports, summaries and counts by verdict name the three alone."""
+    clients = [f"192.0.2.{number}" for number in range(130, 150)]
+    moments = [f"2023-03-{day}T11:00:00Z" for day in (13, 14, 15, 16)]
+    records = [unreadable(client, moment) for moment in moments for client in clients]
+    write(log, [*records, *(refusal(client, moment) for moment in moments for client in clients[:3])])
+    period = ("--from", "2023-03-10", "--to", "2023-03-20")
+    assert tokgate("log", "report", *period, "-o", "report.html").code == 0
+    page = Path("report.html").read_text("utf-8")
+    assert {client for client in clients if client in page} == set(clients[:3])
+    told = json.loads(tokgate("log", "summary", "--json").out)
+    assert (told["events"], {row["client"] for row in told["tables"]["client"]["rows"]}) == (12, set(clients[:3]))
+    blocked = tokgate("log", "query", "--verdict", "block", "--json").out.splitlines()
+    unread = tokgate("log", "query", "--action", "unreadable-refused", "--json").out.splitlines()
+    assert (len(blocked), len(unread)) == (12, 80)
+    assert "Council" in "".join(blocked)
+    assert "Council" not in "".join(unread)
+    assert tokgate("log", "case", "--client", clients[9], "-o", "case.html").code == 0
+    assert "Council" not in Path("case.html").read_text("utf-8"), "there is no case against the others"
 
 
 def test_a_client(log: Path, tokgate: Command) -> None:

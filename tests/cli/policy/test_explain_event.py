@@ -176,6 +176,9 @@ def test_what_cannot_be_explained(log: Log, tokgate: Command) -> None:
     record["event"]["action"] = "started"
     Path("block.ndjson").write_bytes(encode(record))
     assert "it is about tokgate itself" in tokgate("explain", "--event", EVENT).err
+    record["event"]["action"] = "unreadable-refused"
+    Path("block.ndjson").write_bytes(encode(record))
+    assert "no ban refused it" in tokgate("explain", "--event", EVENT).err
 
 
 @pytest.mark.parametrize("shown", ["p1-0123456789abcdef", "192.0.2.0/24"])

@@ -129,7 +129,7 @@ def test_what_is_not_understood(gate: Callable[..., QuicGate], records: Records,
     one = gate().comes(data, data)
     assert (one.sent.to_server, one.sent.unreachable) == ([], [KEY, KEY])
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
-    assert records.actions == ["quic-refused"]
+    assert records.actions == ["unreadable-refused"]
 
     other = gate(policy(networks=OTHERS)).comes(data, SHORT, HANDSHAKE)
     assert (other.sent.to_server, other.sent.forwarded) == ([data, SHORT, HANDSHAKE], {KEY})

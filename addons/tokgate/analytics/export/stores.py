@@ -88,7 +88,7 @@ def _also(name: str, kind: str, meaning: str, *path: str) -> Column:
 
 
 _ALSO: Final = (
-    _also("dataset", "VARCHAR", "`tokgate.block` or `tokgate.state`", "event", "dataset"),
+    _also("dataset", "VARCHAR", "`tokgate.block`, `tokgate.unreadable` or `tokgate.state`", "event", "dataset"),
     _also("failed_in", "VARCHAR", "where an internal error was", "tokgate", "where"),
     _also("torn_bytes", "BIGINT", "bytes of a torn line", "tokgate", "torn", "bytes"),
     _also("continues_file", "VARCHAR", "the file before", "tokgate", "continues", "file"),

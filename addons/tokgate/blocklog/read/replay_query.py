@@ -8,7 +8,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.read.reader import Junk, Line, OpenLog, open_log, read
-from tokgate.blocklog.records.record import TRAFFIC, Record, instant_in, instant_of, text_at, value_at
+from tokgate.blocklog.records.record import TRAFFIC, EventAction, Record, instant_in, instant_of, text_at, value_at
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
 from tokgate.policy.membership import Identity
@@ -37,6 +37,11 @@ class RecordedQuery:
 def is_traffic(record: Record) -> bool:
     """Whether a record is about a client's traffic, by its `event.action`."""
     return text_at(record, "event", "action") in _TRAFFIC
+
+
+def is_unreadable(record: Record) -> bool:
+    """Whether a record is about what could not be read: no ban refused it, and nothing can be decided again."""
+    return text_at(record, "event", "action") == EventAction.UNREADABLE_REFUSED
 
 
 def alias_of(record: Record) -> str | None:

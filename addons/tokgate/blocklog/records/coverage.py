@@ -86,12 +86,21 @@ def share_of(coverage: Coverage) -> Share:
 
 
 def coverage_counted(
-    stamp: Stamp, coverage: Coverage, since: Instant, refused: Mapping[str, int] = MappingProxyType({})
+    stamp: Stamp,
+    coverage: Coverage,
+    since: Instant,
+    refused: Mapping[str, int] = MappingProxyType({}),
+    unreadable: int = 0,
 ) -> Record:
-    """The record of coverage from `since` to the record's own instant; `refused`: packets, by the kernel, by kind."""
+    """The record of coverage from `since` to the record's own instant.
+
+    `refused`: packets, by the kernel, by kind. `unreadable`: refused because it can't be read or hides its destination.
+    """
     until = timestamp(stamp.at)
     share = share_of(coverage)
     sentences = [f"From {timestamp(since)} to {until}:", *share.sentences()]
+    if unreadable:
+        sentences.append(f"Refused under no ban, since it could not be read: {unreadable:,}.")
     if refused:
         kinds = "; ".join(f"{number:,} {_REFUSED[KernelRefusal(kind)]}" for kind, number in refused.items())
         sentences.append(f"Packets that the kernel refused, and no gate saw: {kinds}.")
@@ -101,4 +110,5 @@ def coverage_counted(
     if share.total:
         judged["percent"] = share.named * 100 // share.total
     kernel = {"gateway": {"refused": dict(refused)}} if refused else {}
-    return record | {"tokgate": {"coverage": counts, "judged": judged, "since": timestamp(since)} | kernel}
+    own = {"coverage": counts, "judged": judged, "since": timestamp(since)} | kernel
+    return record | {"tokgate": own | ({"unreadable": unreadable} if unreadable else {})}

@@ -42,6 +42,8 @@ def described(seen: Observation, judgement: Judgement) -> str:
 
 def folded_name(seen: Observation, judgement: Judgement) -> str:
     """What was asked for, as part of a fold's key: the domain name, else the text that was seen and the address."""
+    if judgement.decision.is_unreadable:
+        return ""
     name = normalise(judgement.sighting.host or "")
     if isinstance(name, DomainName):
         alias = _alias(seen, judgement)
@@ -68,6 +70,12 @@ def common(seen: Observation, judgement: Judgement) -> Observation:
     )
 
 
+def without_destination(seen: Observation) -> Observation:
+    """The observation without all that could say where it led, but the port."""
+    port = None if seen.destination is None else seen.destination.port
+    return replace(seen, destination=Endpoint("", port), names=(), tls=None, http=None, dns=None, opened=False)
+
+
 def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Record:
     """The fields of an observation that don't depend on the policy, without absent ones."""
     names = [normalise(host) for sighting in _shown(seen, judgement) if (host := sighting.host)]
@@ -81,6 +89,9 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
     who = seen.identity or Identity()
     user = None if who.user is None else clean(who.user, MAX_USER)
     source["mac"] = _octets(who.device)
+    protocol = _PROTOCOL.get(seen.stage)
+    if seen.stage is Stage.CONNECT and seen.http is None:  # of what can't be read nobody knows
+        protocol = None if action is EventAction.UNREADABLE_REFUSED else "socks"
     asked = normalise(judgement.sighting.host or "")
     if isinstance(asked, DomainName):
         parts = domain_parts(asked.value)
@@ -96,7 +107,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
             "destination": destination,
             "network": {
                 "transport": seen.transport.value,
-                "protocol": "socks" if seen.stage is Stage.CONNECT and seen.http is None else _PROTOCOL.get(seen.stage),
+                "protocol": protocol,
                 "type": None if (ip := _ip(seen.client.ip)) is None else "ipv6" if ":" in ip else "ipv4",
                 "direction": "outbound",
                 "name": judgement.decision.network,

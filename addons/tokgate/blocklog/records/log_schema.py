@@ -12,7 +12,7 @@ from tokgate.blocklog.records.record import ECS_VERSION, TRAFFIC, EventAction
 from tokgate.blocklog.records.traffic import REFUSED
 from tokgate.policy.analysis.timeline import TransitionKind
 from tokgate.policy.bans import OnExpiry
-from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.decision import HIDDEN, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.observation import KernelRefusal, Passed, Stage, Transport, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni, OnError, UnknownClients
 
@@ -29,7 +29,7 @@ def log_schema() -> Schema:
         **closed(FIELDS, "@timestamp", "message", "ecs", "event", "observer"),
         "allOf": [
             *(_when(actions, needs) for actions, needs in _CONDITIONS),
-            _when((_A.HTTP_REQUEST_BLOCKED,), {"url": ...}, unless=(Reason.UNREADABLE,)),
+            _when((_A.UNREADABLE_REFUSED,), {}) | {"then": _UNREADABLE},
         ],
     }
 
@@ -49,11 +49,9 @@ def _needs(tree: Mapping[str, Any]) -> Schema:
     return {"required": list(tree)} | ({"properties": properties} if properties else {})
 
 
-def _when(actions: tuple[EventAction, ...], needs: Mapping[str, Any], *, unless: tuple[Reason, ...] = ()) -> Schema:
-    """A condition: records of these actions, `unless` for one of these reasons, need the fields of the tree `needs`."""
+def _when(actions: tuple[EventAction, ...], needs: Mapping[str, Any]) -> Schema:
+    """A condition: records of these actions need the fields of the tree `needs`."""
     event: Schema = {"properties": {"action": enum_of(actions)}, "required": ["action"]}
-    if unless:
-        event["properties"]["code"] = {"not": enum_of(unless)}
     return {"if": {"properties": {"event": event}}, "then": _needs(needs)}
 
 
@@ -72,7 +70,7 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
     ((_A.TLS_OPENED,), {"tls": {"established": True}}),
     ((_A.QUIC_REFUSED,), {"tls": {"established": False}, "network": {"transport": "udp", "protocol": "quic"}}),
     ((_A.CONNECT_REFUSED,), {"network": {"protocol": ...}}),
-    ((_A.HTTP_REQUEST_BLOCKED,), {"http": {"response": {"status_code": ...}}}),
+    ((_A.HTTP_REQUEST_BLOCKED,), {"http": {"response": {"status_code": ...}}, "url": ...}),
     ((_A.HTTP_REQUEST_WARNED,), {"http": {"request": ...}, "url": ...}),
     ((_A.DNS_QUERY_BLOCKED,), {"dns": {"question": {"name": ...}, "response_code": ...}}),
     ((_A.WARNING_CONTINUED,), {"http": {"request": ...}, "url": ..., "tokgate": {"continued_until": ...}}),
@@ -150,6 +148,28 @@ def closed(properties: Mapping[str, Any], *required: str) -> Schema:
     }
 
 
+_UNREADABLE: Final[Schema] = {
+    "required": ["source", "network"],
+    "properties": {
+        **dict.fromkeys(("rule", "url", "tls", "http", "dns", "user_agent"), False),
+        "event": {
+            "required": ["code"],
+            "properties": {"code": enum_of(tuple(reason for reason in Reason if reason in HIDDEN)), "reason": False},
+        },
+        "destination": closed({"port": PORT, "bytes": COUNT}),
+        "tokgate": {
+            "required": ["reason", "stage", "visibility", "network", "policy"],
+            "properties": dict.fromkeys(
+                (
+                    *("verdict", "phase", "service", "rule", "signal", "ban", "authority", "basis", "contact"),
+                    *("until", "exemption", "response", "mismatch", "names", "alpn", "ja4"),
+                ),
+                False,
+            ),
+        },
+    },
+}
+"""What a record of `unreadable-refused` has, and what it must not have: nothing of a ban, a host or an address."""
 _ENDPOINT: Final = {"address": TEXT, "ip": IP, "port": PORT, "bytes": COUNT}
 _DOMAIN: Final = {"domain": TEXT, "registered_domain": TEXT, "subdomain": TEXT, "top_level_domain": TEXT}
 _TYPES: Final = ("access", "allowed", "change", "connection", "denied", "end", "error", "info", "protocol", "start")
@@ -165,7 +185,7 @@ _EVENT: Final = closed(
         "reason": TEXT,
         "code": enum_of(Reason),
         "module": {"const": "tokgate"},
-        "dataset": enum_of(("tokgate.block", "tokgate.state")),
+        "dataset": enum_of(("tokgate.block", "tokgate.state", "tokgate.unreadable")),
         "sequence": POSITIVE,
         "hash": HASH,
     },
@@ -277,6 +297,7 @@ _TOKGATE: Final = closed(
             *("total", "named"),
         ),
         "since": TIME,
+        "unreadable": POSITIVE,
         "gateway": closed({"differences": TEXTS, "refused": closed({kind.value: POSITIVE for kind in KernelRefusal})}),
         "gap": closed({"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"),
         "continues": closed(

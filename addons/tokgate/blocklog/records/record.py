@@ -37,6 +37,7 @@ class EventAction(StrEnum):
     CONNECTION_REFUSED = "connection-refused"
     CONNECTION_WARNED = "connection-warned"
     CONNECTION_CUT = "connection-cut"
+    UNREADABLE_REFUSED = "unreadable-refused"
     WOULD_BLOCK = "would-block"
     EXEMPTION_USED = "exemption-used"
     PASSED_ON_ERROR = "passed-on-error"
@@ -84,7 +85,8 @@ TRAFFIC: Final = frozenset(
         EventAction.PASSED_ON_ERROR,
     }
 )
-"""Actions of records about a client's traffic; all others are about tokgate itself."""
+"""Actions of records about a client's traffic under a ban; all others but one are about tokgate itself."""
+_DATASETS: Final = dict.fromkeys(TRAFFIC, "tokgate.block") | {EventAction.UNREADABLE_REFUSED: "tokgate.unreadable"}
 
 
 _RAND_A: Final = (1 << 12) - 1
@@ -173,7 +175,7 @@ def frame(
                 "reason": reason,
                 "code": code,
                 "module": "tokgate",
-                "dataset": "tokgate.block" if action in TRAFFIC else "tokgate.state",
+                "dataset": _DATASETS.get(action, "tokgate.state"),
             }
         ),
         "observer": pruned(

@@ -10,7 +10,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.ecs_fields import common, described, observed
+from tokgate.blocklog.records.ecs_fields import common, described, observed, without_destination
 from tokgate.blocklog.records.folding import Repeats
 from tokgate.blocklog.records.record import (
     EventAction,
@@ -26,8 +26,8 @@ from tokgate.blocklog.records.record import (
     wall_time,
 )
 from tokgate.policy.bans import Ban
-from tokgate.policy.decide import Judgement
-from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.decide import Judgement, Sighting
+from tokgate.policy.decision import Decision, Reason, Signal, Verdict
 from tokgate.policy.membership import Identity, folded
 from tokgate.policy.observation import Observation, Stage
 from tokgate.policy.snapshot import Snapshot, Track
@@ -103,6 +103,8 @@ def action_of(decision: Decision, seen: Observation) -> EventAction | None:
         return EventAction.EXEMPTION_USED if decision.exemption is not None else EventAction.PASSED_ON_ERROR
     if decision.verdict is Verdict.MONITOR:
         return EventAction.WOULD_BLOCK
+    if decision.is_unreadable:
+        return EventAction.UNREADABLE_REFUSED
     if seen.opened and seen.stage in (Stage.TLS, Stage.QUIC):
         return EventAction.TLS_OPENED
     if decision.verdict is Verdict.WARN and seen.continued_until is not None:
@@ -118,6 +120,8 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     action = action_of(decision, seen)
     if action is None:
         return None
+    if action is EventAction.UNREADABLE_REFUSED:
+        return _unreadable_record(stamp, seen, decision, snapshot)
     terms = policy_terms(decision, snapshot)
     exemption = terms.exemption_words if action is EventAction.EXEMPTION_USED else None
     message = _sentence(
@@ -137,6 +141,26 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     record.update(observed(seen, judgement, action))
     record.update(pruned({"rule": _rule(terms.ban, decision, snapshot)}))
     record["tokgate"] |= decided(judgement, terms, snapshot)
+    if seen.identity is not None:
+        _identified(record, seen.identity, snapshot)
+    return record
+
+
+def _unreadable_record(stamp: Stamp, seen: Observation, decision: Decision, snapshot: Snapshot) -> Record:
+    """The record of what nobody knows the destination of: it names no ban, no host and no address but the client's.
+
+    It has no verdict either, so that whoever counts by verdict counts refusals under bans alone.
+    """
+    who = f"{clean(seen.client.ip)} ({decision.network})"
+    did = "was cut off" if seen.stage is Stage.LIVE else "was refused a connection"
+    message = f"{who} {did}: {_WITHOUT_BAN[decision.reason]}. This is no ban's refusal."
+    action = EventAction.UNREADABLE_REFUSED
+    kinds = ("connection", "end", "denied") if seen.stage is Stage.LIVE else ("connection", "denied")
+    record = frame(stamp, action, message, category=("network",), kinds=kinds, code=decision.reason.value)
+    unnamed = Judgement(decision, Sighting(Signal.ADDRESS, ""), mismatch=False)
+    record.update(observed(without_destination(seen), unnamed, action))
+    record["tokgate"] |= {"reason": decision.reason.value, "network": decision.network}
+    record["tokgate"] |= {"policy": {"version": snapshot.version}}
     if seen.identity is not None:
         _identified(record, seen.identity, snapshot)
     return record

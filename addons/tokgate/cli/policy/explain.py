@@ -12,7 +12,7 @@ from whenever import Instant
 
 from tokgate.analytics.sources import each_line_once
 from tokgate.blocklog.paths import DEFAULT_LOG
-from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, recorded
+from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
@@ -367,5 +367,7 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
     found = recorded(line, client)
     if found is None:
         about = "it lacks what was asked for" if is_traffic(line.record) else "it is about tokgate itself, not traffic"
+        if is_unreadable(line.record):
+            about = "it could not be read where it led, and no ban refused it"
         raise CommandError(f"{line.file}:{line.number}: the event can't be decided again: {about}", Exit.FINDINGS)
     return found

@@ -9,7 +9,7 @@ from whenever import Instant, TimeDelta
 
 from tokgate.analytics.report.report_data import BanPhases, phases_of_policy
 from tokgate.blocklog.read.reader import Line
-from tokgate.blocklog.read.replay_query import alias_of, is_traffic, recorded
+from tokgate.blocklog.read.replay_query import alias_of, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.decision_query import judge, zone_of
 from tokgate.cli.decision_steps import steps
@@ -49,6 +49,8 @@ class PolicyExplainer:
     def explain(self, line: Line) -> Explanation:
         """Decide again what the line records, by the policy version that it names if that is available."""
         hidden = alias_of(line.record)
+        if is_unreadable(line.record):
+            return Explanation(notes=("It could not be read where this led, and no ban refused it.",))
         if not is_traffic(line.record):
             return Explanation(notes=("This line is about tokgate itself: nothing was decided.",))
         if hidden is not None:

@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, assert_never
 
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.net.http.http1.assemble import assemble_response
 
 from tokgate.block_page import render
 from tokgate.block_page.language import choose_language
@@ -22,7 +23,7 @@ from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Stage
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.enforcer import Enforcer, Ruling
+from tokgate.traffic.enforcer import Ruling
 from tokgate.traffic.refusal_texts import explanation
 from tokgate.traffic.seen import Connect
 
@@ -87,7 +88,7 @@ class HttpHooks(Hooks):
         elif not seen.ambiguous and http_request.answerable(flow.request):
             flow.metadata[_WAITING] = admission
         else:  # ambiguous; or its body is too long, or nobody knows how long
-            reject(enforcer, flow, connection, unsaid)
+            reject(self._traffic, flow, connection, unsaid)
 
     @ends_in(_kill_if_banned)
     def request(self, flow: HTTPFlow) -> None:
@@ -99,7 +100,7 @@ class HttpHooks(Hooks):
         if kept is not None and http_request.begins_like_a_request(flow.request):
             unclear = http_request.unclear(enforcer, kept)
             if unclear.ruling.blocks:
-                reject(enforcer, flow, connection, unclear)
+                reject(self._traffic, flow, connection, unclear)
                 return
         waiting: Admission | None = flow.metadata.pop(_WAITING, None)
         if waiting is None:
@@ -171,9 +172,17 @@ class HttpHooks(Hooks):
             if self._traffic.context.keeps_bodies and http_request.answerable(request):
                 flow.metadata[_KEPT] = admission
             else:
-                request.stream = http_request.watched(enforcer, request.method, admission, connection.smuggled)
+                request.stream = http_request.watched(
+                    enforcer, request.method, admission, partial(self._smuggled, flow, connection)
+                )
         admission.record(enforcer)
         connection.requests[flow.id] = Passing(admission.arrival, admission.seen)
+
+    def _smuggled(self, flow: HTTPFlow, connection: ClientConnection, refused: Admission) -> None:
+        """A body began like a request, after the head has gone on."""
+        response = _rejection(self._traffic, flow, connection, refused)
+        response.headers["Connection"] = "close"
+        connection.smuggled = assemble_response(response)
 
 
 _EVENT: Final = "00000000-0000-4000-8000-746f6b676174"
@@ -208,19 +217,30 @@ def bad_request() -> Response:
     return Response.make(BAD_REQUEST, b"", {"Cache-Control": "no-store"})
 
 
-def reject(enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
-    """Answer 400 to what could be read in two ways, unless mitmproxy does; under a ban that is a refusal."""
-    if admission.ruling.blocks:
-        _mark(flow, admission.ruling)
-        admission.record(enforcer, BAD_REQUEST)
+def reject(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
+    """Answer 400 to what could be read in two ways, unless mitmproxy does; for clients under a ban that is recorded."""
+    response = _rejection(traffic, flow, connection, admission) if admission.ruling.blocks else bad_request()
     if flow.request.method == "PRI":  # the preface of HTTP/2 where HTTP/1 is spoken: it can't be answered
         flow.kill()
     elif flow.error is None:
-        answer(flow, connection, bad_request())
+        answer(flow, connection, response)
+
+
+def _rejection(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> Response:
+    """Record what could be read in two ways. A page says why, but not under a ban: 451 would be for another reading."""
+    if admission.ruling.decision.is_unreadable:
+        return _refusal(traffic, flow, connection, admission)
+    _mark(flow, admission.ruling)
+    admission.record(traffic.enforcer, BAD_REQUEST)
+    return bad_request()
 
 
 def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
     """Record a blocked request and answer it with the page."""
+    answer(flow, connection, _refusal(traffic, flow, connection, admission))
+
+
+def _refusal(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> Response:
     ruling = admission.ruling
     _mark(flow, ruling)
     contact = render.href_of(ruling.ban.contact) if ruling.ban is not None else None
@@ -231,7 +251,7 @@ def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admis
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
     page = page_of(notice, stamp.id, kind, languages)
-    answer(flow, connection, Response.make(page.status, page.body, dict(page.headers)))
+    return Response.make(page.status, page.body, dict(page.headers))
 
 
 def page_of(notice: Notice, event: str, accept: str | None, languages: str | None) -> RenderedResponse:

@@ -35,9 +35,6 @@ from tokgate.traffic.limits import Limits
 
 GONE: Final = "tokgate-gone"
 """In a flow's metadata, once its client has reset the stream while a hook was asked."""
-_BAD_REQUEST: Final = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-)
 HALF_CLOSED: Final = Limits().half_closed
 """Seconds without an octet after which a client that has said all is taken for gone."""
 _GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
@@ -140,7 +137,7 @@ class HttpConnectionLayer(layer.Layer):
         if isinstance(event, events.DataReceived) and event.connection is self._cut:
             return
         of_server = isinstance(event, events.ConnectionEvent) and event.connection != self.context.client
-        if self._connection.smuggles and of_server:
+        if self._connection.smuggled is not None and of_server:
             return  # the client may read on
         self._note_end(event)
         successor: TakeOver | None = None
@@ -152,7 +149,7 @@ class HttpConnectionLayer(layer.Layer):
         yield from self._keep_pace()
         if self._connection.closes_next:
             yield from self._send_goaway()
-        if self._connection.smuggles and self._http is not None:
+        if self._connection.smuggled is not None and self._http is not None:
             yield from self._cut_off(self._http)
             return
         if successor is not None:
@@ -253,7 +250,8 @@ class HttpConnectionLayer(layer.Layer):
         for end in talk.connections:
             if end is not client and end.state is not ConnectionState.CLOSED:
                 yield commands.CloseConnection(end)
-        self._inner, self._http = RefusalLayer(self.context, _BAD_REQUEST if answerable else b""), None
+        said = self._connection.smuggled if answerable else None
+        self._inner, self._http = RefusalLayer(self.context, said or b""), None
         yield from self._inner.handle_event(events.Start())
 
     def _unread(self, end: Connection) -> int:

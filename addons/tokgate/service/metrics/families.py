@@ -108,8 +108,8 @@ def _counted(key: str) -> Callable[[Vitals], Iterable[Sample]]:
 
 
 def _decisions(vitals: Vitals) -> Iterator[Sample]:
-    for network, visibility, verdict, number in vitals["decisions"]:
-        yield (network, visibility, verdict), number
+    for network, visibility, outcome, number in vitals["decisions"]:
+        yield (network, visibility, outcome), number
 
 
 def _workers(vitals: Vitals) -> Iterator[Sample]:
@@ -231,7 +231,8 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _gauge("healthy", "1 while /healthz is green: every part does its work, and the newest policy is in force.",
            _one(lambda v: not problems(v))),
     # traffic
-    _counter("decisions", "Decisions about connections and requests, allowed ones too.", _decisions,
+    _counter("decisions", "Decisions about connections and requests, allowed ones too. The verdict unreadable: "
+             "refused, since it can't be read or hides its destination, which is no ban's refusal.", _decisions,
              "network", "visibility", "verdict"),
     _gauge("connections", "Open connections.", _connections, "role", "state"),
     _counter("given_up", "Connections that ended before any decision: at a limit, on their way back here, silent, or "

@@ -50,7 +50,7 @@ def vitals_of(
         **state,
         "tokgate": instance.version,
         "started": instance.started.timestamp(unit="millisecond") / 1000,
-        "decisions": [[k.network, k.visibility, k.verdict, number] for k, number in decisions_in(counts).items()],
+        "decisions": [[k.network, k.visibility, k.outcome, number] for k, number in decisions_in(counts).items()],
         "errors": errors_in(counts),
         "counts": {key[0]: number for key, number in counts.items() if len(key) == 1},
         "kinds": kinds_in(counts),
