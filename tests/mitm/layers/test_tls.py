@@ -1,10 +1,15 @@
 """The certificate with which a connection is opened: for the name that was asked for, and for nothing else."""
 # mypy: disallow-untyped-calls=False
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from mitmproxy import certs
+from mitmproxy.certs import Cert, CertStore
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import tflow
@@ -13,15 +18,50 @@ from labs.addon_context import addon_context
 from tokgate.mitm.layers.tls import NarrowCertificates
 
 
+@contextmanager
+def shown_for(sni: str | None, folder: Path, **options: object) -> Iterator[Callable[[], Cert]]:
+    """What shows a client the certificate for its connection."""
+    certificates = NarrowCertificates()
+    with addon_context(certificates) as made:
+        made.configure(certificates, confdir=str(folder), **options)
+        context = Context(tflow.tclient_conn(), made.options)
+        context.client.sni, context.client.sockname = sni, ("192.0.2.1", 443)
+        context.server = Server(address=("203.0.113.7", 443), state=ConnectionState.CLOSED)
+        yield lambda: certificates.get_cert(context).cert
+
+
 @pytest.mark.parametrize("sni", ["www.clips.example.org", "WWW.Clips.example.org."])
 def test_a_page_names_nothing_but_what_was_asked_for(tmp_path: Path, sni: str) -> None:
     """The destination's address would be outside the authority's name constraints, and no browser show the page."""
-    certificates = NarrowCertificates()
-    with addon_context(certificates) as made:
-        made.configure(certificates, confdir=str(tmp_path))
-        context = Context(tflow.tclient_conn(), made.options)
-        context.client.sni = sni
-        context.server = Server(address=("203.0.113.7", 443), state=ConnectionState.CLOSED)
-        shown = certificates.get_cert(context).cert.to_cryptography()
+    with shown_for(sni, tmp_path) as show:
+        shown = show().to_cryptography()
     names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert list(names) == [x509.DNSName("www.clips.example.org")]
+
+
+@pytest.mark.parametrize("sni", ["www.clips.example.org", None], ids=str)
+@pytest.mark.parametrize("days", [30, -300], ids=["clock-was-ahead", "made-long-ago"])
+def test_a_certificate_is_valid_when_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sni: str | None, days: int
+) -> None:
+    """One from before the clock was set right is made anew; browsers would show no page until tokgate is restarted."""
+    with shown_for(sni, tmp_path) as show:
+        with monkeypatch.context() as then:
+            then.setattr(certs, "CERT_VALIDITY_OFFSET", timedelta(days=days))
+            before = show()
+        now = datetime.now(UTC)
+        assert not before.notbefore <= now <= before.notafter
+        shown = show()
+        assert shown.notbefore <= now <= shown.notafter
+        assert show() is shown, "one that is valid is kept"
+
+
+def test_a_certificate_that_was_given_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no concern of ours what dates it has: there is no other to show."""
+    CertStore.from_store(tmp_path, "mitmproxy", 2048)
+    monkeypatch.setattr(certs, "CERT_VALIDITY_OFFSET", timedelta(days=30))
+    given = CertStore.from_store(tmp_path, "mitmproxy", 2048).get_cert("www.clips.example.org", [])
+    key = (tmp_path / "mitmproxy-ca.pem").read_bytes()
+    (tmp_path / "given.pem").write_bytes(key[: key.index(b"-----BEGIN CERTIFICATE")] + given.cert.to_pem())
+    with shown_for("www.clips.example.org", tmp_path, certs=[f"*={tmp_path / 'given.pem'}"]) as show:
+        assert show() == given.cert

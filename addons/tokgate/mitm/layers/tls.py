@@ -6,6 +6,7 @@ layers of every end alike.
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from cryptography import x509
 from mitmproxy import certs
@@ -62,7 +63,19 @@ class NarrowCertificates(TlsConfig):
     name = "tlsconfig"
 
     def get_cert(self, conn_context: Context) -> certs.CertStoreEntry:
-        """A certificate for the SNI; without one, as mitmproxy does."""
+        """A certificate for the SNI, without one as mitmproxy does, that is valid now.
+
+        mitmproxy keeps what it has made, also while the clock was ahead, or longer ago than a certificate lasts.
+        """
+        entry = self._entry(conn_context)
+        valid, store = entry.cert.notbefore <= datetime.now(UTC) <= entry.cert.notafter, self.certstore
+        if not valid and entry in store.expire_queue:  # else somebody gave it to mitmproxy
+            store.expire_queue.remove(entry)
+            store.certs = {key: kept for key, kept in store.certs.items() if kept != entry}
+            entry = self._entry(conn_context)
+        return entry
+
+    def _entry(self, conn_context: Context) -> certs.CertStoreEntry:
         sni = conn_context.client.sni
         if sni is None:
             return super().get_cert(conn_context)
