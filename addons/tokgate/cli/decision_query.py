@@ -1,16 +1,21 @@
 """A query of explain, simulate and policy tests, its decision, and the answer in JSON."""
 
 import argparse
+import re
 from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict
+from ipaddress import ip_network
+from typing import Final, NotRequired, Protocol, TypedDict
+from urllib.parse import urlsplit
 
 from whenever import Instant
 
+from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import visible
 from tokgate.policy.decide import Judgement, Sighting, decide_signals
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.hostname import MAX_NAME, AddressLiteral, normalise, parse_address
 from tokgate.policy.values.text import utc
 
 
@@ -87,6 +92,71 @@ class DecisionQuery:
         """The signals that live traffic would show, in its order."""
         seen = ((Signal.SNI, self.host), (Signal.URL, self.url))
         return tuple(Sighting(signal, value) for signal, value in seen if value is not None)
+
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_PORT: Final = re.compile(r"(?<=[^:\]]):[0-9]{1,5}\Z", re.ASCII)
+
+
+def client_address(said: str) -> str:
+    """The address that stands in what was pasted: bare, in brackets, with a port, or as a prefix of one address.
+
+    Any other text ends the command as a wrong usage.
+    """
+    text = said.strip()
+    if parse_address(text) is not None:
+        return text
+    name = normalise(text)
+    if isinstance(name, AddressLiteral):
+        return str(name)
+    try:
+        prefix = ip_network(text, strict=False)
+    except ValueError:
+        why = "is no IP address: write one, as 192.0.2.7 (--user, --group, --device, --interface say who else it is)"
+        raise CommandError(f"--client {visible(said)} {why}", Exit.USAGE) from None
+    if prefix.num_addresses > 1:
+        why = f"is {prefix.num_addresses} addresses: write one of them, as {prefix[1]}"
+        raise CommandError(f"--client {visible(said)} {why}", Exit.USAGE)
+    return str(prefix.network_address)
+
+
+def destination(host: str | None, url: str | None) -> tuple[str | None, str | None]:
+    """The host and the URL that a client would ask for, of what was pasted as one of them, or as both.
+
+    A host with a scheme or a path is a URL; one without a scheme is of `https`. What a client never sends is left out:
+    userinfo and fragment. What names no host ends the command as a wrong usage.
+    """
+    asked = None if url is None else _url("--url", url)[1]
+    if host is None:
+        return None, asked
+    text = host.strip()
+    if re.search(r"[/?#\\]", text):
+        if url is not None:
+            raise CommandError("--host is a URL, as --url is: write only its host", Exit.USAGE)
+        named, asked = _url("--host", text)
+        return (named if asked.startswith("https:") else None), asked
+    text = text.rpartition("@")[2]
+    text = text if text.count(":") > 1 else _PORT.sub("", text)
+    if not text.strip(".") or len(text) > 4 * MAX_NAME:
+        raise CommandError("--host names no host: write one, as www.example.org", Exit.USAGE)
+    return text, asked
+
+
+def _url(option: str, said: str) -> tuple[str, str]:
+    """The host of a URL, and the URL as a client sends it. Browsers read a backslash as a slash."""
+    text = said.strip().replace("\\", "/")
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        text = f"https:{text}" if text.startswith("//") else f"https://{text}"
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise CommandError(f"{option} {visible(said)} is no URL: {visible(str(error))}", Exit.USAGE) from None
+    if parts.scheme not in ("http", "https") or not host.strip(".") or len(host) > 4 * MAX_NAME:
+        why = "names no host: write https://HOST/PATH, or http://HOST/PATH"
+        raise CommandError(f"{option} {visible(said)} {why}", Exit.USAGE)
+    return host, parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
 
 
 def judge(snapshot: Snapshot, query: Question) -> Judgement:

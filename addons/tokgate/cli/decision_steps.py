@@ -58,7 +58,7 @@ def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
         yield Step("6. Strictest over all signals", tuple(_over_all(snapshot, query)))
 
 
-def steps_document(snapshot: Snapshot, query: Question) -> list[StepOutput]:
+def steps_document(found: Iterable[Step]) -> list[StepOutput]:
     """The steps as JSON."""
     return [
         {
@@ -67,7 +67,7 @@ def steps_document(snapshot: Snapshot, query: Question) -> list[StepOutput]:
             "lines": list(step.lines),
             "others": list(step.others),
         }
-        for step in steps(snapshot, query)
+        for step in found
     ]
 
 

@@ -90,6 +90,11 @@ def add_source_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_source_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the same without `--policies`, as `check` has it, to a command without other arguments."""
+    parser.add_argument("policies", metavar=SOURCE, nargs="?", default=argparse.SUPPRESS, help="the same, in short")
+
+
 def open_source(source: str, now: Instant) -> Snapshot:
     """Load and compile the policies of a source. If they are invalid, print the errors and end with exit code 1.
 

@@ -52,7 +52,7 @@ class JsonOutput:
 OUTPUTS: Final[Mapping[str, JsonOutput]] = MappingProxyType(
     {
         "check": JsonOutput("check --json", "policy.check:Checked"),
-        "explain": JsonOutput("explain --json", "policy.explain:Explained"),
+        "explain": JsonOutput("explain --json", "policy.explain:ExplainedQuery"),
         "explain-event": JsonOutput("explain --event ID --json", "policy.explain:ExplainedEvent"),
         "simulate": JsonOutput("simulate", "policy.simulate:Simulated", lines=True),
         "diff": JsonOutput("diff --json", "policy.differences:Difference"),

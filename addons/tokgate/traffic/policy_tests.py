@@ -2,7 +2,9 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,7 +13,7 @@ from whenever import Instant
 from tokgate.blocklog.records.record import Observer, Record
 from tokgate.config.format.test_model import PolicyTest, TestTransport, dns_query, sent_name
 from tokgate.policy.decide import Sighting
-from tokgate.policy.decision import Decision, Signal
+from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
 from tokgate.policy.observation import Endpoint, HttpSeen
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import AddressLiteral, normalise
@@ -19,9 +21,10 @@ from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Refuse
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.refusal_texts import status_of
-from tokgate.traffic.seen import Arrival, DnsArrival, DnsQuestion, Hello, Request, Seen
+from tokgate.traffic.seen import Arrival, Connect, DnsArrival, DnsQuestion, Hello, Request, Seen
 from tokgate.wire.client_hello import PUBLIC_NAMES, ClientHello, read_message
 from tokgate.wire.dns_message.query import read_query
+from tokgate.wire.proxy_request import Authority, InvalidAuthority, read_authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,56 @@ class TestResult:
         return not self.failures
 
 
+class Carrier(StrEnum):
+    """The protocol in which a host is shown: a ClientHello, a plain request, CONNECT to a proxy, a DNS question."""
+
+    TLS = "tls"
+    HTTP = "http"
+    CONNECT = "connect"
+    DNS = "dns"
+
+
+def by_carrier(snapshot: Snapshot, asked: PolicyTest) -> dict[Carrier, Decision]:
+    """The decision of live traffic in each protocol that can show the test's host, or its URL; none expected.
+
+    A malformed host is answered with 400 in HTTP and CONNECT, whoever asks.
+    """
+    clock = _Clock(asked.at)
+    enforcer = _enforcer(snapshot, clock)
+    arrival = Arrival(client=Endpoint(asked.client), identity=asked.identity)
+    scheme = None if asked.url is None else urlsplit(asked.url).scheme
+    to, authority = _destination(asked), _authority(asked.host)
+    found: dict[Carrier, Decision] = {}
+    if scheme != "http":
+        found[Carrier.TLS] = _answered(_admitted(enforcer, asked))
+    if scheme != "https":
+        request = _request(asked, asked.url, opened=False)
+        found[Carrier.HTTP] = _answered(admit(enforcer, replace(arrival, destination=to), request))
+    if scheme != "http":
+        found[Carrier.CONNECT] = _MALFORMED
+        if isinstance(authority, Authority):
+            found[Carrier.CONNECT] = admit(enforcer, arrival, Connect(authority.host)).ruling.decision
+    if to is None:
+        with suppress(ValueError):  # no question can hold the name
+            answer = admit(enforcer, arrival, _question(asked))
+            decision = answer.ruling.decision
+            refused = replace(decision, verdict=Verdict.BLOCK, response=Response.REFUSE)
+            found[Carrier.DNS] = refused if isinstance(answer.action, Refuse) else decision
+    return found
+
+
+_MALFORMED: Final = Decision(Verdict.BLOCK, Reason.INVALID_HOST, response=Response.REFUSE)
+
+
+def _answered(admission: Admission) -> Decision:
+    malformed = isinstance(admission.seen, Request) and admission.seen.ambiguous and not admission.ruling.blocks
+    return _MALFORMED if malformed else admission.ruling.decision
+
+
 def run_tests(snapshot: Snapshot, tests: Sequence[PolicyTest]) -> tuple[TestResult, ...]:
     """Decide each test; results are in the order of the tests."""
     clock = _Clock()
-    enforcer = Enforcer(_Fixed(snapshot), _Nowhere(), Observer(hostname="", version=""), now=clock.now)
+    enforcer = _enforcer(snapshot, clock)
     results = []
     for test in tests:
         clock.at = test.at
@@ -52,6 +101,10 @@ def run_tests(snapshot: Snapshot, tests: Sequence[PolicyTest]) -> tuple[TestResu
         decision, status = admission.ruling.decision, _status(admission)
         results.append(TestResult(test, decision, status, tuple(_failures(test, decision, status))))
     return tuple(results)
+
+
+def _enforcer(snapshot: Snapshot, clock: "_Clock") -> Enforcer:
+    return Enforcer(_Fixed(snapshot), _Nowhere(), Observer(hostname="", version=""), now=clock.now)
 
 
 def _failures(test: PolicyTest, decision: Decision, status: int | None) -> list[str]:
@@ -104,12 +157,20 @@ def _question(test: PolicyTest) -> Seen:
     return DnsQuestion(DnsArrival(client=Endpoint(test.client), identity=test.identity, query=query))
 
 
-def _request(test: PolicyTest, url: str, *, opened: bool) -> Request:
-    names = [Sighting(Signal.HTTP_HOST, urlsplit(url).hostname or test.host)]
+def _request(test: PolicyTest, url: str | None, *, opened: bool) -> Request:
+    host = (url and urlsplit(url).hostname) or test.host
+    names = [Sighting(Signal.HTTP_HOST, host)]
     names += [Sighting(Signal.SNI, sent_name(test.host))] if opened else []
-    names.append(Sighting(Signal.URL, url))
+    names += [Sighting(Signal.URL, url)] if url is not None else []
     names += [Sighting(Signal.ADDRESS, to.ip) for to in (_destination(test),) if to is not None]
-    return Request(tuple(names), HttpSeen(method="GET"), opened=opened)
+    malformed = isinstance(_authority(host), InvalidAuthority)
+    return Request(tuple(names), HttpSeen(method="GET"), opened=opened, ambiguous=malformed)
+
+
+def _authority(host: str) -> Authority | InvalidAuthority:
+    """A host as it stands in a request."""
+    name = normalise(host)
+    return read_authority(f"[{name}]" if isinstance(name, AddressLiteral) and ":" in str(name) else str(name))
 
 
 _BEGINNING: Final = b"\x03\x03" + bytes(33) + b"\x00\x02\x13\x01\x01\x00"
@@ -120,7 +181,7 @@ def _hello(test: PolicyTest) -> ClientHello:
     """A ClientHello as a client sends it (RFC 8446 §4.1.2), as far as anything is decided by it."""
     extensions = b""
     if not test.nameless and _destination(test) is None:
-        name = (min(PUBLIC_NAMES) if test.ech_outer else sent_name(test.host)).encode("ascii", "replace")
+        name = (min(PUBLIC_NAMES) if test.ech_outer else sent_name(test.host)).encode("utf-8", "surrogatepass")
         entry = struct.pack("!BH", 0, len(name)) + name
         extensions += struct.pack("!HHH", 0, len(entry) + 2, len(entry)) + entry
     if test.ech_outer:
@@ -132,8 +193,8 @@ def _hello(test: PolicyTest) -> ClientHello:
 class _Clock:
     """The time of the test that is run."""
 
-    def __init__(self) -> None:
-        self.at = Instant.MIN
+    def __init__(self, at: Instant = Instant.MIN) -> None:
+        self.at = at
 
     def now(self) -> Instant:
         return self.at

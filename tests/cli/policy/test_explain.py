@@ -76,11 +76,10 @@ Next change: 2023-06-30 18:00 +02:00 Europe/Brussels (2023-06-30T16:00:00Z)
 """
 
 NOBODY = """\
-allow: nobody bad..name (invalid-client)
+block: 203.0.113.9 bad..name (invalid-host)
 at 2023-05-02T08:00:00Z
 
 1. Client
-   nobody is no IP address, so it is in no network
    in no network of the policy: settings.unknown_clients says allow
    - office does not contain it [policies/policy.yaml:11]
    - lab does not contain it [policies/policy.yaml:12]
@@ -100,7 +99,11 @@ at 2023-05-02T08:00:00Z
    - press from spring-ban is from a ban that has no say here [policies/policy.yaml:31]
 
 5. Strictest
-   allow, because invalid-client
+   allow, because unknown-client
+
+6. Live traffic to bad..name
+   tls: allow, because unknown-client
+   http, connect: block, because invalid-host
 
 Next change: none
 """
@@ -111,7 +114,7 @@ Next change: none
     [
         ("192.0.2.70", "WWW.Clips.example.org.", BLOCKED),
         ("::ffff:192.0.2.9", "203.0.113.7", EXEMPT),
-        ("nobody", "bad..name", NOBODY),
+        ("203.0.113.9", "bad..name", NOBODY),
     ],
     ids=["blocked", "exempt", "nobody"],
 )
@@ -127,8 +130,8 @@ def explained(tokgate: Command, *arguments: str) -> dict[str, Any]:
     outcome = tokgate("explain", "--json", *arguments)
     assert outcome.code == 0
     document: dict[str, Any] = json.loads(outcome.out)
-    assert list(document) == [*KEYS, "steps"]
-    del document["steps"]
+    assert list(document) == [*KEYS, "steps", "carriers"]
+    del document["steps"], document["carriers"]
     return document
 
 
@@ -197,37 +200,109 @@ def test_now(policies: Path, tokgate: Command, at: tuple[str, ...]) -> None:
     assert before <= Instant.parse_iso(asked["at"]) <= Instant.now()
 
 
+PLAY = "https://play.google.com/store/apps/details?id=org.example.clips"
+AT = ("--client", "192.0.2.7", "--at", "2023-05-02T08:00Z")
+
+
+def opening_stores(policies: Path) -> None:
+    """Have the ban open stores."""
+    opened = POLICY.replace("    duration: P6M\n", "    duration: P6M\n    inspect_stores: true\n")
+    (policies / "policy.yaml").write_text(opened)
+
+
 def test_url(policies: Path, tokgate: Command) -> None:
     """A store listing is found by its URL; host and URL are each decided, and the strictest wins."""
-    url = "https://play.google.com/store/apps/details?id=org.example.clips"
-    at = ("--client", "192.0.2.7", "--at", "2023-05-02T08:00Z")
-    assert explained(tokgate, *at, "--url", url)["rule"] == "store:google-play/org.example.clips"
-    both = explained(tokgate, *at, "--host", "play.google.com", "--url", url)
+    opening_stores(policies)
+    assert explained(tokgate, *AT, "--url", PLAY)["rule"] == "store:google-play/org.example.clips"
+    both = explained(tokgate, *AT, "--host", "play.google.com", "--url", PLAY)
     assert (both["verdict"], both["signal"]) == ("block", "url")
-    text = tokgate("explain", *at, "--host", "play.google.com", "--url", url).out
+    text = tokgate("explain", *AT, "--host", "play.google.com", "--url", PLAY).out
     assert "6. Strictest over all signals\n   block, as url says\n" in text
     assert "2. Name seen in sni\n" in text
-    unfinished = tokgate("explain", *at, "--url", "clips.example.org").out
-    assert "clips.example.org is no absolute URL with a host name: the name is empty\n" in unfinished
+
+
+def test_a_url_that_live_traffic_hides(policies: Path, tokgate: Command) -> None:
+    """Without `inspect_stores` nothing opens the store: the verdict is what passes, the steps what a seen URL gets."""
+    text = tokgate("explain", *AT, "--url", PLAY).out
+    assert text.startswith(f"allow: 192.0.2.7 {PLAY} (no-service)\n")
+    assert "5. Strictest\n   block, because ban-block\n" in text
+    hidden = "over https this URL is not seen, since the policy does not have the connection opened: the steps above"
+    assert f"6. Live traffic to play.google.com\n   {hidden} say what would be if it were\n" in text
+    assert explained(tokgate, *AT, "--url", PLAY)["verdict"] == "allow"
+    for url in (PLAY.replace("https", "http"), "https://www.clips.example.org/"):  # the path, or the host, is seen
+        assert explained(tokgate, *AT, "--url", url)["verdict"] == "block"
+        assert hidden not in tokgate("explain", *AT, "--url", url).out
+    opening_stores(policies)
+    text = tokgate("explain", *AT, "--url", PLAY).out
+    assert text.startswith(f"block: 192.0.2.7 {PLAY} (ban-block)\n")
+    assert hidden not in text
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("host", "read"),
     [
-        ("https://play.google.com/store/apps/details?id=org.example.clips", True),
-        ("http://play.google.com/store/apps/details?id=org.example.clips", False),
-        ("https://www.clips.example.org/", False),
-        ("https://[", False),
+        ("https://www.clips.example.org/@user?a=b#c", "www.clips.example.org https://www.clips.example.org/@user?a=b"),
+        ("www.clips.example.org/@user", "www.clips.example.org https://www.clips.example.org/@user"),
+        ("//www.clips.example.org/", "www.clips.example.org https://www.clips.example.org/"),
+        ("HTTP://u:p@www.clips.example.org:80/x", "http://www.clips.example.org:80/x"),
+        (
+            "https:\\\\www.clips.example.org\\@a.example",
+            "www.clips.example.org https://www.clips.example.org/@a.example",
+        ),
+        ("user@www.clips.example.org:8443", "www.clips.example.org"),
+        (" www.clips.example.org. ", "www.clips.example.org."),
+        ("[2001:db8::1]:443", "[2001:db8::1]:443"),
     ],
 )
-def test_a_url_that_live_traffic_hides(policies: Path, tokgate: Command, url: str, told: bool) -> None:
-    """Without `inspect_stores` nothing opens the store: whoever asks about a listing hears that it passes."""
-    asked = ("explain", "--client", "192.0.2.7", "--at", "2023-05-02T08:00Z", "--url", url)
-    assert ("live traffic gets allow (no-service): over https this URL is not seen" in tokgate(*asked).err) is told
-    (policies / "policy.yaml").write_text(
-        POLICY.replace("    duration: P6M\n", "    duration: P6M\n    inspect_stores: true\n")
-    )
-    assert "live traffic" not in tokgate(*asked).err
+def test_hosts_as_they_are_pasted(policies: Path, tokgate: Command, host: str, read: str) -> None:
+    """What stands in an address bar or a log is read as a client would; JSON echoes it unchanged."""
+    verdict = "allow: 192.0.2.7 {} (no-service)" if "2001" in host else "block: 192.0.2.7 {} (ban-block)"
+    assert tokgate("explain", *AT, "--host", host).out.splitlines()[0] == verdict.format(read)
+    assert explained(tokgate, *AT, "--host", host)["host"] == host
+
+
+@pytest.mark.parametrize(
+    ("client", "read"),
+    [
+        ("192.0.2.7/32", "192.0.2.7"),
+        ("192.0.2.7:50123", "192.0.2.7"),
+        ("[2001:db8:1::7]:50123", "2001:db8:1::7"),
+        ("[2001:db8:1::7]", "2001:db8:1::7"),
+        ("2001:db8:1::7/128", "2001:db8:1::7"),
+    ],
+)
+def test_clients_as_they_are_pasted(policies: Path, tokgate: Command, client: str, read: str) -> None:
+    """An address with a port or brackets, or as a prefix that holds nothing else."""
+    asked = ("--client", client, "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
+    assert tokgate("explain", *asked).out.startswith(f"block: {read} clips.example.org (ban-block)\n")
+    assert explained(tokgate, *asked)["client"] == client
+
+
+@pytest.mark.parametrize(
+    ("client", "named", "says"),
+    [
+        ("192.0.2.0/24", ("--host", "a.example"), "--client 192.0.2.0/24 is 256 addresses: write one of"),
+        ("1.2.3", ("--host", "a.example"), "--client 1.2.3 is no IP address: write one, as 192.0.2.7"),
+        ("alice", ("--host", "a.example"), "--client alice is no IP address: write one, as 192.0.2.7 (--user"),
+        ("192.0.2.7", ("--host", "/path"), "--host /path names no host: write https://HOST/PATH"),
+        ("192.0.2.7", ("--host", "//"), "--host // names no host: write https://HOST/PATH"),
+        ("192.0.2.7", ("--host", "ftp://a.example/"), "--host ftp://a.example/ names no host: write https://HOST/PATH"),
+        ("192.0.2.7", ("--host", ""), "--host names no host: write one"),
+        ("192.0.2.7", ("--host", "."), "--host names no host: write one"),
+        ("192.0.2.7", ("--host", "a" * 1013), "--host names no host: write one"),
+        ("192.0.2.7", ("--host", "a.example/b", "--url", "https://a.example/"), "--host is a URL, as --url is"),
+        ("192.0.2.7", ("--url", "/path"), "--url /path names no host: write https://HOST/PATH"),
+        ("192.0.2.7", ("--url", "https://["), "--url https://[ is no URL: "),
+        ("192.0.2.7", ("--url", "https://a.example:99999/"), "--url https://a.example:99999/ is no URL: "),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_asked(
+    policies: Path, tokgate: Command, client: str, named: tuple[str, ...], says: str
+) -> None:
+    """Nothing is decided about it: exit code 2, and what to write."""
+    outcome = tokgate("explain", "--client", client, *named)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"tokgate: {says}")
 
 
 @pytest.mark.parametrize("invisible", ["\u200b", "\u200e", "\u061c", "\u2060", "\u00ad", "\u200d"])
@@ -257,6 +332,17 @@ def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: 
 def test_why_a_ban_does_not_count(policies: Path, tokgate: Command, at: str, says: str) -> None:
     """Before, between and after."""
     assert says in tokgate("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", at).out
+
+
+def test_the_folder_without_its_option(policies: Path, tokgate: Command) -> None:
+    """As `check` takes it, before or after the options; a folder that isn't there is none."""
+    policies.rename(policies.with_name("other"))
+    asked = ("--client", "192.0.2.7", "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
+    outcomes = [tokgate("explain", "other", *asked), tokgate("explain", *asked, "other")]
+    assert [outcome.out.split(":")[0] for outcome in outcomes] == ["block", "block"]
+    assert tokgate("explain", *asked).code != 0
+    assert tokgate("timeline", "other").code == 0
+    assert tokgate("timeline").code != 0
 
 
 def test_windows_and_held_bans(policies: Path, tokgate: Command) -> None:

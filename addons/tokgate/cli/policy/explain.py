@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypedDict
@@ -23,6 +23,8 @@ from tokgate.cli.decision_query import (
     Seen,
     add_identity_options,
     answer,
+    client_address,
+    destination,
     identified,
     identity_of,
     judge,
@@ -31,25 +33,24 @@ from tokgate.cli.decision_query import (
     who,
     zone_of,
 )
-from tokgate.cli.decision_steps import StepOutput, step_lines, steps, steps_document
+from tokgate.cli.decision_steps import Step, StepOutput, step_lines, steps, steps_document
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.warnings import held_bans
-from tokgate.cli.policy_source import add_source_option, find_revision, open_source
+from tokgate.cli.policy_source import add_source_argument, add_source_option, find_revision, open_source
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.diagnostics import render
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.bans import Exemption
-from tokgate.policy.decision import Decision, Verdict
+from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.membership import folded
 from tokgate.policy.networks import Network, hardware_address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
-from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.text import both, readable, utc
-from tokgate.traffic.policy_tests import run_tests
+from tokgate.traffic.policy_tests import Carrier, by_carrier
 
 EPILOG = """\
 examples:
@@ -65,6 +66,8 @@ examples:
 
 A time without offset is wall time in the zone of the client's (narrowest) network. A URL is decided together with the
 host, as a decrypted request would be: the strictest wins. What was considered and does not count is marked with `-`.
+A host may be pasted as a URL, with a path, a port or userinfo. The verdict is what live traffic gets, the strictest
+where a ClientHello, a plain request, CONNECT and a DNS question differ; a last step then says what each of them gets.
 
 --policies takes a folder or file, or REV:DIR for a folder in a git revision. An event is explained by the policies
 given. When they are not those that the log names for it, this is said, and what they would decide is shown.
@@ -75,9 +78,23 @@ _TINTS = {Verdict.ALLOW: "32", Verdict.MONITOR: "36", Verdict.WARN: "33", Verdic
 
 
 class Explained(Answer):
-    """`tokgate explain --json`: the decision about a query, with its steps in order."""
+    """A decision with its steps in order."""
 
     steps: list[StepOutput]
+
+
+class CarrierOutput(TypedDict):
+    """What a client that asks for the host, or the URL, in a protocol gets."""
+
+    carrier: Carrier
+    verdict: Verdict
+    reason: Reason
+
+
+class ExplainedQuery(Explained):
+    """`tokgate explain --json`: the decision about a query. Its verdict is the strictest of the carriers'."""
+
+    carriers: list[CarrierOutput]
 
 
 class Logged(TypedDict):
@@ -186,13 +203,14 @@ class Recollection:
             "at": utc(event.at),
             **identified(event.identity),
             **outcome(self.decision),
-            "steps": steps_document(self.snapshot, event),
+            "steps": steps_document(steps(self.snapshot, event)),
         }
 
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "explain", EPILOG)
     add_source_option(parser)
+    add_source_argument(parser)
     parser.add_argument("--client", metavar="IP", help="address of the client; of an event only where the log hides it")
     parser.add_argument("--host", metavar="NAME", help="name or address asked for, as seen in a ClientHello")
     parser.add_argument("--url", metavar="URL", help="absolute URL, as seen in a decrypted request")
@@ -213,6 +231,7 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("one of the arguments --client --event is required")
     if options.host is None and options.url is None:
         options.usage_error("one of the arguments --host --url is required")
+    client, (host, url) = client_address(options.client), destination(options.host, options.url)
     snapshot = open_source(options.policies, now)
     identity = identity_of(options)
     if options.device is not None and not _has_device(snapshot, options.device):
@@ -221,21 +240,23 @@ def run(options: argparse.Namespace) -> int:
         narrate(render(held, color=wants_color(sys.stderr)))
     for warning in _strangers(snapshot, options):
         narrate(warning)
-    zone = zone_of(snapshot, member(snapshot, options.client, identity))
+    zone = zone_of(snapshot, member(snapshot, client, identity))
     moment = now if options.at is None else options.at
     at = settle(moment, zone)
     if not isinstance(moment, Instant):
         narrate(f"--at {moment.format_iso()} is read in {zone}: {both(at, zone)}")
-    query = DecisionQuery(options.client, options.host, at, options.url, identity)
-    decision = judge(snapshot, query).decision
-    for note in _unseen(snapshot, query, decision):
-        narrate(note)
+    query = DecisionQuery(client, host, at, url, identity)
+    judged, named = judge(snapshot, query).decision, host or urlsplit(url or "").hostname or ""
+    asked = PolicyTest(client, named, url, at, judged.verdict, Origin("", 1, 1), identity=identity)
+    carriers = by_carrier(snapshot, asked)
+    decision = max(carriers.values(), key=lambda each: each.verdict.severity)
+    found = (*steps(snapshot, query), *_live(query, named, judged, carriers))
     if options.json:
-        explained: Explained = {**answer(query, decision), "steps": steps_document(snapshot, query)}
-        print_json(explained)
+        echoed = replace(query, client=options.client, host=options.host)
+        each = [CarrierOutput(carrier=carrier, verdict=d.verdict, reason=d.reason) for carrier, d in carriers.items()]
+        print_json(ExplainedQuery(**answer(echoed, decision), steps=steps_document(found), carriers=each))
     else:
-        color = wants_color(sys.stdout)
-        print_lines(_text(snapshot, query, decision, zone, color))
+        print_lines(_text(snapshot, query, decision, zone, found))
     return Exit.DONE
 
 
@@ -266,22 +287,19 @@ def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]
                 yield f"no network or exemption names the {kind} {visible(name)}{hint and visible(hint)}"
 
 
-def _unseen(snapshot: Snapshot, query: DecisionQuery, decision: Decision) -> Iterator[str]:
-    """What live traffic gets instead where nothing opens the connection in which an `https` URL would be seen."""
-    try:
-        url = urlsplit(query.url or "")
-        host = query.host or url.hostname
-    except ValueError:  # half a bracket
+def _live(query: DecisionQuery, host: str, judged: Decision, carriers: Mapping[Carrier, Decision]) -> Iterator[Step]:
+    """A last step, where protocols differ from one another or from what was decided of all that the query names."""
+    alike: dict[tuple[Verdict, Reason], list[Carrier]] = {}
+    for carrier, decision in carriers.items():
+        alike.setdefault((decision.verdict, decision.reason), []).append(carrier)
+    if list(alike) == [(judged.verdict, judged.reason)]:
         return
-    if url.scheme.lower() != "https" or host is None or parse_address(query.client) is None:
-        return
-    test = PolicyTest(
-        query.client, host, query.url, query.at, decision.verdict, Origin("", 1, 1), identity=query.identity
-    )
-    (live,) = run_tests(snapshot, (test,))
-    if not live.passed:
-        why = "over https this URL is not seen, since the policy does not have the connection opened"
-        yield f"live traffic gets {live.decision.verdict} ({live.decision.reason}): {why}"
+    lines = [f"{', '.join(group)}: {verdict}, because {reason}" for (verdict, reason), group in alike.items()]
+    tls = carriers.get(Carrier.TLS)
+    if query.url is not None and tls is not None and tls.verdict.severity < judged.verdict.severity:
+        hidden = "over https this URL is not seen, since the policy does not have the connection opened"
+        lines.insert(0, f"{hidden}: the steps above say what would be if it were")
+    yield Step(f"{6 + (len(query.sightings) > 1)}. Live traffic to {visible(host)}", tuple(lines))
 
 
 def _event(options: argparse.Namespace, now: Instant) -> Exit:
@@ -299,22 +317,23 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     if options.json:
         print_json(comparison.document())
     else:
-        zone, color = zone_of(snapshot, member(snapshot, event.client, event.identity)), wants_color(sys.stdout)
+        zone = zone_of(snapshot, member(snapshot, event.client, event.identity))
         known = comparison.same_policy or event.version is None
         found = None if known else find_revision(options.policies, str(event.version), now)
         print_lines(comparison.lines(options.policies, found))
-        print_lines(_text(snapshot, event, decision, zone, color))
+        print_lines(_text(snapshot, event, decision, zone, steps(snapshot, event)))
     return Exit.DONE if comparison.same_policy and comparison.agrees else Exit.FINDINGS
 
 
-def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, color: bool) -> Iterator[str]:
+def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, found: Iterable[Step]) -> Iterator[str]:
+    color = wants_color(sys.stdout)
     verdict = f"\x1b[1;{_TINTS[decision.verdict]}m{decision.verdict}\x1b[0m" if color else str(decision.verdict)
     asked = " ".join(visible(sighting.value) for sighting in query.sightings)
     asked = f"{visible(query.client)}{who(query.identity)} {asked}"
     yield f"{verdict}: {asked} ({decision.reason})"
     yield f"at {both(query.at, zone)}"
     yield from _ban_lines(snapshot, decision)
-    for step in steps(snapshot, query):
+    for step in found:
         yield ""
         yield from step_lines(step, everything=True)
     yield ""
