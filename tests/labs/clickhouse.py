@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from chdb.session import Session
 
-from tokgate.analytics.clickhouse_server import Server, ServerAddress
+from tokgate.analytics.clickhouse_address import ServerAddress
+from tokgate.analytics.clickhouse_server import Server
 from tokgate.analytics.export.clickhouse import clickhouse_schema, statements
 from tokgate.analytics.sql import QueryResult, Row
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from time import monotonic
 from typing import Any, Final, Self
 
-from tokgate.analytics.clickhouse_server import Server, ServerAddress
+from tokgate.analytics.clickhouse_address import ServerAddress
+from tokgate.analytics.clickhouse_server import Server
 from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.export.clickhouse import of_unreadable
 from tokgate.analytics.index import QUERY_SECONDS, IndexState

@@ -7,11 +7,9 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import clickhouse_connect
@@ -22,55 +20,11 @@ from sqlglot.dialects import DuckDB
 from sqlglot.tokenizer_core import TokenType
 from urllib3.exceptions import HTTPError
 
+from tokgate.analytics.clickhouse_address import ServerAddress
 from tokgate.analytics.sql import LogError, QueryResult, Row
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
-
-_PORTS: Final = {"https": 8443, "http": 8123}
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-DATABASE: Final = "tokgate"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """A server's HTTP interface, a database and a user. The password stands in no text that is shown."""
-
-    secure: bool
-    host: str
-    port: int
-    user: str = "default"
-    database: str = DATABASE
-    password: str = field(default="", repr=False)
-
-    @classmethod
-    def parse(cls, text: str, password: str = "") -> Self:
-        """`http[s]://[USER@]HOST[:PORT][/DATABASE]`. Raises ValueError, which says what is wrong without the text."""
-        parts = urlsplit(text)
-        if parts.scheme not in _PORTS or not parts.hostname:
-            raise ValueError("a server is https://USER@HOST[:PORT][/DATABASE], or http:// on this machine")
-        if parts.password is not None:
-            raise ValueError("a password does not belong into a command line, which others can see: use the file")
-        if parts.query or parts.fragment or "/" in (database := unquote(parts.path.strip("/"))):
-            raise ValueError("behind the host stands the database and nothing else")
-        if not database.replace("_", "a").isalnum() and database:
-            raise ValueError("the database's name is letters, digits and _")
-        secure = parts.scheme == "https"
-        if password and not secure and parts.hostname not in _LOOPBACK:
-            raise ValueError("the password would cross the network in the clear: use https://")
-        return cls(
-            secure=secure,
-            host=parts.hostname,
-            port=parts.port or _PORTS[parts.scheme],
-            user=unquote(parts.username or "default"),
-            database=database or DATABASE,
-            password=password,
-        )
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{self.user}@{host}:{self.port}/{self.database}"
-
 
 type Values = Mapping[str, Any]
 """Parameters by name: texts, whole numbers, instants in UTC without `tzinfo`."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tokgate.analytics.clickhouse_server import ServerAddress
+from tokgate.analytics.clickhouse_address import ServerAddress
 from tokgate.analytics.sources import whole_log
 from tokgate.analytics.sql import Engine, LogError
 from tokgate.blocklog.paths import DEFAULT_LOG, with_rotated
