@@ -218,6 +218,8 @@ class Lab:
         self.gateway.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         # Tests refuse more in a second than Linux tells of by default (ip-sysctl: icmp_ratelimit, in ms).
         self.gateway.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+        # Kernels before 6.14 have these for all namespaces together, and not here.
+        self.gateway.run("sysctl", "-qew", "net.ipv4.icmp_msgs_per_sec=100000", "net.ipv4.icmp_msgs_burst=10000")
 
     def _add(self, role: str) -> Namespace:
         namespace = Namespace(f"rules{os.getpid()}x{self._number}-{role}")
