@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -186,10 +185,6 @@ class Control:
             self._path.unlink(missing_ok=True)
 
 
-class Unanswered(TimeoutError):
-    """Somebody listens, and does not answer in time; the message says who, and in which state."""
-
-
 def ask(
     folder: Path,
     call: ControlRequest | Call,
@@ -201,7 +196,6 @@ def ask(
     `progress` is called with the text of each progress line; `longest` are the seconds to wait for a line.
 
     Raises:
-        Unanswered: no line came in time.
         OSError: no permission, or no answer.
         ValueError: the response is malformed.
     """
@@ -210,37 +204,17 @@ def ask(
         try:
             with _address(folder / NAME) as address:
                 sock.connect(address)
-            return _answer(sock, Call(call) if isinstance(call, ControlRequest) else call, progress)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             return None
-        except BlockingIOError:  # so many wait already that nobody else can connect
-            raise Unanswered("so many wait for an answer that nobody else can") from None
-        except TimeoutError:
-            raise Unanswered(_state_of_peer(sock)) from None
-
-
-def _answer(sock: socket.socket, call: Call, progress: Callable[[str], None]) -> dict[str, Any]:
-    sock.sendall(call.line)
-    with sock.makefile("rb") as lines:
-        for line in lines:
-            said = json.loads(line)
-            if "answer" in said:
-                answer: dict[str, Any] = said["answer"]
-                return answer
-            progress(said["progress"])
+        sock.sendall((Call(call) if isinstance(call, ControlRequest) else call).line)
+        with sock.makefile("rb") as lines:
+            for line in lines:
+                said = json.loads(line)
+                if "answer" in said:
+                    answer: dict[str, Any] = said["answer"]
+                    return answer
+                progress(said["progress"])
     raise ConnectionError("it ended without an answer")
-
-
-def _state_of_peer(sock: socket.socket) -> str:
-    """Who listens at the other end of a connection (SO_PEERCRED of unix(7)), and what that process does."""
-    pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return f"process {pid} has ended, and the next one has not taken over yet: it starts, or can't"
-    if state in "tT":
-        return f"process {pid} is stopped (SIGSTOP)"
-    return f"process {pid} hangs, or starts and reads its policy"
 
 
 @contextlib.contextmanager

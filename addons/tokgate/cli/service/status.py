@@ -15,14 +15,12 @@ from tokgate.gateway.canary.canary import CanaryOrigin
 from tokgate.policy.decision import Phase
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.values.text import readable
-from tokgate.runtime.control_socket import LONGEST, NAME, Call, ControlRequest, Unanswered, ask
+from tokgate.runtime.control_socket import NAME, Call, ControlRequest, ask
 from tokgate.runtime.status import Condition, has_trouble
 from tokgate.service.doctor.probes import unanswered
 from tokgate.service.privileges import confdir_of_running
 
 _FRACTION: Final = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z)")
-_LONGEST: Final = 0.8
-"""Seconds for the answer: a supervisor that has none by then is named."""
 _PATIENCE: Final = 3.0
 """Seconds for the answer to a probe."""
 _ASKED_FROM: Final = {
@@ -37,8 +35,7 @@ examples:
 
 Whatever the mode; of `mitmdump -s addons/tokgate_addon.py`, with --confdir ~/.mitmproxy. Exit codes: 0 all is well;
 1 something needs a person: a process that hangs, keeps dying or is at its limit, a policy that could not be loaded,
-a ban that is held back, internal errors, records lost, a log that can't be written, a
-supervisor that does not answer within a second; 3 no tokgate runs."""
+a ban that is held back, internal errors, records lost, a log that can't be written; 3 no tokgate answers."""
 
 
 class TakenServices(TypedDict):
@@ -190,7 +187,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Request the status and print it. Exit code 1 if an operator is needed."""
-    state = ask_running(args.confdir, ControlRequest.STATUS, lambda _: None, _LONGEST)
+    state = ask_running(args.confdir, ControlRequest.STATUS)
     if args.probe and (silent := list(unanswered(state["listening"], _PATIENCE))):
         state["problems"] += silent
         state["ok"] = False
@@ -315,17 +312,12 @@ def add_confdir_option(parser: argparse.ArgumentParser) -> None:
 
 
 def ask_running(
-    confdir: Path | None,
-    request: ControlRequest | Call,
-    progress: Callable[[str], None] = lambda text: None,
-    longest: float = LONGEST,
+    confdir: Path | None, request: ControlRequest | Call, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """The answer of the running tokgate. If none answers, the command ends with exit code 3."""
     folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
     try:
-        answer = ask(folder, request, progress, longest)
-    except Unanswered as error:
-        raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FINDINGS) from error
+        answer = ask(folder, request, progress)
     except (OSError, ValueError) as error:
         raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
     if answer is None:
