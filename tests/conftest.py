@@ -1,6 +1,7 @@
 """How all tests run, and what every folder may need: the command line in process, and the block log's schema."""
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,15 @@ settings.load_profile("tokgate")
 # A shell starts what goes to the background with SIGINT ignored, and the processes that tests interrupt inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder for all that tests start: nothing in the ~/.tokgate of who runs them counts."""
+    folder = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(folder)
+    return folder
+
 
 LABORATORY = ("e2e", "drills")
 """The folders whose tests need root, network namespaces and system packages."""

@@ -41,7 +41,7 @@ async def test_one_that_was_handed_over_and_has_not_had_its_turn(monkeypatch: py
         async def update(self, modes: list[object]) -> None:
             self.clear()
 
-    monkeypatch.setattr(instance, "_turns", SimpleNamespace(add=lambda who, work: turns.append(work)))
+    monkeypatch.setattr(instance, "turns", SimpleNamespace(add=lambda who, work: turns.append(work)))
     monkeypatch.setattr(instance, "_serve", serve)
     servers: Any = SimpleNamespace(connections=served, servers=Servers([instance]))
     master: Any = SimpleNamespace(shutdown=lambda: happened.append("ended"))
