@@ -4,13 +4,11 @@ import fcntl
 import math
 import os
 import resource
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tokgate.service.children import Child, Role, readable, seconds_of_work
+from tokgate.service.children import Child, Role, readable
 
 HIGH = 1500
 """More than FD_SETSIZE, the end of what select(2) takes."""
@@ -53,20 +51,3 @@ def test_a_child_of_another() -> None:
     os.close(process)
     assert child.process is not None
     os.close(child.process)
-
-
-def test_seconds_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are what a thread ran and waited for a processor; on some kernels only the former is known."""
-    before, ran = seconds_of_work(), time.thread_time()
-    while seconds_of_work() <= before:
-        pass
-    while time.thread_time() <= ran:
-        pass
-    monkeypatch.setattr(Path, "read_text", lambda _: "2000000000 1500000000 7\n")
-    assert seconds_of_work() == 3.5
-
-    def without(_: Path) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", without)
-    assert ran < seconds_of_work() <= time.thread_time()

@@ -1,11 +1,6 @@
 """Commands in mitmproxy's own programs: explain what is decided, and read the policy again."""
 
-import asyncio
-import json
-import socket
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from mitmproxy.exceptions import CommandError
@@ -18,8 +13,7 @@ from tokgate.config.reload.holder import PolicyHolder, open_policy
 from tokgate.mitm.addon import Tokgate
 from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service import mitmproxy_addons
-from tokgate.service.mitmproxy_addons import ControlAddon, Reporter
+from tokgate.service.mitmproxy_addons import ControlAddon
 
 NOW = Instant.from_utc(2023, 5, 1)
 POLICY = """\
@@ -59,22 +53,3 @@ async def test_commands(holder: PolicyHolder) -> None:
         holder.path.write_text(POLICY.replace("Clips", "Other"))
         assert call("tokgate.reload") == f"reading {holder.path}"
         await eventually("it is read", lambda: holder.snapshot.bans["ban"].title == "Other")
-
-
-async def test_an_opener_tells_how_busy_it_is(holder: PolicyHolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the share of time for which its loop had work: the supervisor adds openers by that."""
-    worked = iter(0.75 * number for number in range(1000))
-    now = iter(map(float, range(1000)))
-    monkeypatch.setattr(mitmproxy_addons, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    monkeypatch.setattr(mitmproxy_addons, "seconds_of_work", lambda: next(worked))
-    monkeypatch.setattr(mitmproxy_addons, "EVERY", 0.01)
-    monkeypatch.setattr(mitmproxy_addons, "report_of", lambda _: {"records_dropped": 0})
-    tokgate: Any = SimpleNamespace(holder=holder, log=object(), counters=SimpleNamespace(put=lambda *_: None))
-    supervisor, opener = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with supervisor, opener:
-        supervisor.setblocking(False)
-        reporter = Reporter(opener, tokgate)
-        reporter.running()
-        told = [json.loads(await asyncio.get_running_loop().sock_recv(supervisor, 4096))["busy"] for _ in range(3)]
-        reporter.done()
-    assert told == [0.0, 0.75, 0.75]

@@ -27,7 +27,6 @@ def test_openers_serve_until_those_of_the_next_program_do(monkeypatch: pytest.Mo
         _restarts=Restarts(lambda what: None),
         _start=lambda role, slot: started.append((role, slot)),
         _wanted=lambda: [(Role.OPENER, 0)],
-        _retire_opener=ChildProcesses._retire_opener,
     )
     ChildProcesses.retire_replaced(processes)
     ChildProcesses.restart_missing(processes)

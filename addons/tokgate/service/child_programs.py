@@ -35,7 +35,6 @@ from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritan
 from tokgate.service.listeners import ListenEndpoint
 from tokgate.service.metrics import sample
 from tokgate.service.privileges import needed_to_run
-from tokgate.service.process_health import OpenerRange
 from tokgate.traffic.counters import SharedCounters
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.warning_state import WarnedClients
@@ -53,7 +52,7 @@ class SuperviseOptions:
     log: Path
     confdir: Path
     workers: int
-    openers: OpenerRange = field(default_factory=OpenerRange)
+    openers: int = 1
     drain: float = 30.0
     implementer: str = ""
     mark: int | None = None

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
 from tokgate.runtime.status import Worker
@@ -162,18 +161,6 @@ def told_by_children(reports: socket.socket) -> Iterator[dict[str, Any]]:
             yield json.loads(reports.recv(_LONGEST_REPORT, socket.MSG_DONTWAIT))
         except (BlockingIOError, ValueError):
             return
-
-
-def seconds_of_work() -> float:
-    """Seconds for which this thread had work: it ran, or waited for a processor (Linux: scheduler/sched-stats.rst).
-
-    Where the kernel doesn't tell how long it waited: for which it ran.
-    """
-    try:
-        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
-        return (int(ran) + int(waited)) / 1e9
-    except (OSError, ValueError):
-        return time.thread_time()
 
 
 def descriptors() -> tuple[int, int]:

@@ -25,7 +25,7 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
 from tokgate.runtime.status import Worker
-from tokgate.service.children import counted_in, seconds_of_work, tell_supervisor
+from tokgate.service.children import counted_in, tell_supervisor
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
 from tokgate.service.metrics import sample
 from tokgate.service.service_manager import ServiceManager
@@ -160,8 +160,6 @@ class Reporter:
         self._socket: Final = sock
         self._tokgate: Final = tokgate
         self._task: asyncio.Task[None] | None = None
-        self._busy = 0.0
-        """The share of the last second for which the event loop had work."""
 
     def running(self) -> None:
         if self._tokgate.holder is not None:
@@ -176,20 +174,16 @@ class Reporter:
         self._report()
 
     async def _report_on(self) -> None:
-        before, had_before = time.monotonic(), seconds_of_work()
         while True:
             self._report()
             await asyncio.sleep(EVERY)
-            now, had = time.monotonic(), seconds_of_work()  # of the loop's thread: another one reads policies
-            self._busy = min(1.0, (had - had_before) / max(now - before, EVERY))
-            before, had_before = now, had
 
     def _report(self) -> None:
         if self._tokgate.log is None:  # tokgate has stopped, while a policy was read, say
             return
         told = report_of(self._tokgate)
         self._tokgate.counters.put(RECORDS_DROPPED, told["records_dropped"])
-        tell_supervisor(self._socket, **told, busy=round(self._busy, 3))
+        tell_supervisor(self._socket, **told)
 
 
 def report_of(tokgate: Tokgate) -> dict[str, Any]:

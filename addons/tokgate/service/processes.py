@@ -31,7 +31,7 @@ from tokgate.service.children import Child, Role, fork, readable, told_by_childr
 from tokgate.service.gate_process import GO, RETIRE
 from tokgate.service.listeners import inherited_listener, listen_for_scrapers
 from tokgate.service.metrics.sample import Deaths
-from tokgate.service.process_health import OpenerCount, Restarts
+from tokgate.service.process_health import Restarts
 from tokgate.service.program_change import Bequest, QuicBequest, Survivor
 from tokgate.traffic.counters import Key, ProcessCounters, SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
@@ -86,7 +86,6 @@ class ChildProcesses(ChildPrograms):
         self._generation_due = False
         """Whether gates serve by the policy before, since none could be started with the new one."""
         self._heartbeat: Final = process_health.Heartbeat(time.monotonic())
-        self._openers: Final = OpenerCount(options.openers)
 
     def listen(self, kept: list[socket.socket]) -> None:
         """Open the listeners, which all gates share: while one is replaced, others accept.
@@ -113,7 +112,6 @@ class ChildProcesses(ChildPrograms):
                 self._start(role, slot)
             return
         self._retire_predecessors()
-        self._openers.begin_with(len(self._replaced_openers))
         for role, slot in self._wanted():
             if role in (Role.OPENER, Role.METRICS):
                 self._start(role, slot)
@@ -168,8 +166,6 @@ class ChildProcesses(ChildPrograms):
             return
         if child.role is Role.GATE:
             self.accepting.tell(child.slot, False)
-        elif child.role is Role.OPENER:
-            self._openers.died(time.monotonic())
         if child.hung:
             what = "hung, reported nothing, and was killed"
         self._postpone(child.role, child.slot, what, lived=time.monotonic() - child.started, hung=child.hung)
@@ -223,15 +219,6 @@ class ChildProcesses(ChildPrograms):
                 self._start(role, slot)
         if self._generation_due and self._restarts.due(Role.GATE, 0, time.monotonic()):
             self.next_generation()
-
-    def fit_openers(self) -> None:
-        """Have as many openers as their work takes. `restart_missing` starts those that are missing."""
-        serving = [child for child in self._children.values() if child.role is Role.OPENER and not child.retired]
-        own = [child for child in serving if child not in self._replaced_openers]
-        self._openers.look([child.report["busy"] for child in own if child.report], time.monotonic())
-        for child in own:
-            if child.slot >= self._openers.wanted:
-                self._retire_opener(child)
 
     def take_reports(self) -> None:
         """Receive pending reports; the latest of each process is kept."""
@@ -344,15 +331,10 @@ class ChildProcesses(ChildPrograms):
             serving = [c for c in self._children.values() if c.role is Role.OPENER and not c.retired]
             new = [child for child in serving if child not in self._replaced_openers]
             if new and all(child.report for child in new):  # else those that began have died, and begin again
-                for child in self._replaced_openers:
-                    self._retire_opener(child)
+                for child in self._replaced_openers:  # they take no more connections, and end with their last ones
+                    child.retired = True
+                    child.signal(RETIRE)
                 self._replaced_openers.clear()
-
-    @staticmethod
-    def _retire_opener(child: Child) -> None:
-        """Have an opener take no more connections, and end with its last one."""
-        child.retired = True
-        child.signal(RETIRE)
 
     # -- the end
 
@@ -400,7 +382,7 @@ class ChildProcesses(ChildPrograms):
         """The roles and slots that have to run, in the order of their start."""
         wanted = [(Role.COLLECTOR, 0)]
         wanted += [(Role.METRICS, 0)] if self.metrics is not None else []
-        wanted += [(Role.OPENER, slot) for slot in range(self._openers.wanted)]
+        wanted += [(Role.OPENER, slot) for slot in range(self._options.openers)]
         return [*wanted, *((Role.GATE, slot) for slot in range(self._options.workers))]
 
     def _start(self, role: Role, slot: int, *, waits: bool = False) -> bool:

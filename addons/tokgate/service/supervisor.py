@@ -136,7 +136,6 @@ class Supervisor:
             self._answer(ready)
             processes.kill_hanging()
             processes.reap()
-            processes.fit_openers()
             processes.restart_missing()
             processes.retire_replaced()
             self._follow_policy()

@@ -14,7 +14,6 @@ from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.policy.settings import PortRange
 from tokgate.service import privileges, start
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.process_health import OpenerRange
 
 
 def test_defaults() -> None:
@@ -73,22 +72,19 @@ def test_what_gates_are_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (options.policies, options.log, options.confdir) == (Path("p"), Path("l"), Path("/c"))
 
 
-@pytest.mark.parametrize(
-    ("said", "bounds"),
-    [((), (3, 6)), (("--openers", "2"), (2, 2)), (("--openers", "2-8"), (2, 8)), (("--openers", "1-1"), (1, 1))],
-)
-def test_how_many_openers(said: tuple[str, ...], bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the cores that it may use; a number alone is fixed."""
+@pytest.mark.parametrize(("said", "cores", "number"), [((), 6, 6), ((), 1, 2), ((), 64, 8), (("--openers", "1"), 6, 1)])
+def test_how_many_openers(said: tuple[str, ...], cores: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the cores that it may use, so that another one serves when one fails."""
     given: list[SuperviseOptions] = []
     monkeypatch.setattr(start, "supervise", _keeping(given))
     monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(6)})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
     args = build_parser(("run",)).parse_args(["run", *said])
     assert args.run(args) == 0
-    assert given[0].openers == OpenerRange(*bounds)
+    assert given[0].openers == number
 
 
-@pytest.mark.parametrize("said", ["0", "2-1", "1-0", "-2", "2-", "many", "1-9999"])
+@pytest.mark.parametrize("said", ["0", "2-4", "-2", "many", "9999"])
 def test_no_number_of_openers(said: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A usage error."""
     with pytest.raises(SystemExit, match="2"):

@@ -30,7 +30,6 @@ from tokgate.service.listeners import (
     is_gate_mode,
     scrapers_endpoint,
 )
-from tokgate.service.process_health import OpenerRange
 
 DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"
@@ -83,10 +82,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--workers", metavar="N", type=_count, help="gates (default: one a core)")
     parser.add_argument(
         "--openers",
-        metavar="N[-M]",
-        type=_openers,
-        help="mitmproxy processes behind the gates: N, or N and up to M while they are busy (default: one for two "
-        "cores, up to one a core)",
+        metavar="N",
+        type=_count,
+        help="mitmproxy processes behind the gates (default: one a core, at least two, at most eight)",
     )
     parser.add_argument(
         "--mark",
@@ -287,7 +285,7 @@ def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gat
         log=args.log or DEFAULT_LOG,
         confdir=(args.confdir or DEFAULT_CONFDIR).expanduser(),
         workers=args.workers or cores,
-        openers=args.openers or OpenerRange.on(cores),
+        openers=args.openers or min(max(2, cores), 8),
         drain=args.drain,
         implementer=args.implementer,
         mark=args.mark,
@@ -316,14 +314,6 @@ def _count(text: str) -> int:
     if not 1 <= count <= _MOST_PROCESSES:
         raise ValueError
     return count
-
-
-def _openers(text: str) -> OpenerRange:
-    least, dash, most = text.partition("-")
-    bounds = OpenerRange(_count(least), _count(most if dash else least))
-    if bounds.most < bounds.least:
-        raise ValueError
-    return bounds
 
 
 def _seconds(text: str) -> float:
