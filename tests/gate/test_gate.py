@@ -30,7 +30,7 @@ from labs.gate_lab import (
 from labs.records import Monotonic
 from labs.waiting import readable
 from tokgate.gate.connecting import Connecting
-from tokgate.gate.sockets import Entry, NoDestinationError, acceptor, listen, original_destination
+from tokgate.gate.sockets import Entry, NoDestinationError, listen, original_destination
 from tokgate.policy.decision import Response
 from tokgate.traffic.limits import Limits
 
@@ -153,25 +153,6 @@ def test_without_descriptors_clients_are_turned_away(start_gate: StartGate, monk
             os.dup2(gate.gate.loop.epoll.fileno(), spare)
     os.close(spare)  # was still somebody else's
     assert gate.gate.enforcer.counters.at_limit == 2
-
-
-def test_accepting_without_the_private_accept() -> None:
-    """The public way gives the same: a descriptor and an address, or BlockingIOError."""
-
-    class Public:
-        def __init__(self, sock: Any) -> None:
-            self.fileno = sock.fileno
-
-    listener = listen("127.0.0.1", 0, Entry.EXPLICIT)
-    take = acceptor(Public(listener.socket))
-    with pytest.raises(BlockingIOError):
-        take()
-    with dial(("127.0.0.1", listener.port)) as client:
-        assert readable(listener.socket.fileno(), DEADLINE)
-        descriptor, address = take()
-        assert address == client.getsockname()
-        os.close(descriptor)
-    listener.socket.close()
 
 
 def test_half_closed_connections_end_sooner(

@@ -105,21 +105,9 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
 
 
 def acceptor(sock: Socket) -> Callable[[], tuple[int, Any]]:
-    """What takes a connection from a listener: its descriptor and the client's address.
-
-    CPython's private `_accept` makes no Python socket; should it go one day, the public way does the same, slower.
-    """
-    take: Callable[[], tuple[int, Any]] | None = getattr(sock, "_accept", None)
-    if take is not None:
-        return take
-
-    def accept() -> tuple[int, Any]:
-        listener = socket.socket(fileno=socket.dup(sock.fileno()))
-        with listener:
-            client, address = listener.accept()
-        return client.detach(), address
-
-    return accept
+    """What takes a connection from a listener: its descriptor and the client's address. It makes no Python socket."""
+    take: Callable[[], tuple[int, Any]] = sock._accept  # noqa: SLF001 - as `socket.accept` does
+    return take
 
 
 def original_destination(sock: Socket, listener: Listener) -> Address:

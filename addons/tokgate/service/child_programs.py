@@ -23,7 +23,7 @@ from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate import handoff
 from tokgate.gate.acceptor import AcceptingGates
-from tokgate.gate.quic import takeover as quic_takeover
+from tokgate.gate.quic import gate_quic
 from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.sockets import Listener
 from tokgate.gateway import capabilities
@@ -135,7 +135,7 @@ class ChildPrograms:
         self.accepting: Final = AcceptingGates(options.workers)
         self._options: Final = options
         self._holder: Final = holder
-        self.quic_channels = [quic_takeover.channel() for _ in range(options.workers)]
+        self.quic_channels = [gate_quic.channel() for _ in range(options.workers)]
         self._let_go: Final = let_go
 
     def become(self, role: Role, slot: int, shared: SharedCounters, backlog: int, waits: bool) -> NoReturn:

@@ -20,6 +20,7 @@ from tokgate.gate.acceptor import AcceptingGates, limits_of
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.live_connections import GateConnections
+from tokgate.gate.quic.carrier import QuicCarrier
 from tokgate.gate.quic.gate_quic import GateQuic
 from tokgate.gate.quic.sockets import Front, Outlets
 from tokgate.gate.sockets import Listener
@@ -100,7 +101,8 @@ class GateProcess:
         self._quic = None
         if given.quic is not None:
             quic = given.quic
-            self._quic = GateQuic(self._gate.context, quic.fronts, quic.outlets, quic.transfer_out, quic.transfer_in)
+            carrier = QuicCarrier(self._gate.context, quic.fronts, quic.outlets)
+            self._quic = GateQuic(self._gate.context, carrier, quic.transfer_out, quic.transfer_in)
         self._orders: Final[deque[Callable[[], None]]] = deque()
         """Work that signals ask for, done between two batches of events, since it may close descriptors."""
         self._ending = False

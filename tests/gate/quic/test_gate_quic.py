@@ -1,18 +1,23 @@
 """The QUIC of a gate over its life: it waits for its predecessor's flows, serves, and passes on what it has."""
 
 import contextlib
+import pickle
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from labs import hello_builder
 from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_client import QuicClient
-from labs.quic_lab import KEY, SHORT, QuicGate, Sent, flow
+from labs.quic_lab import HANDSHAKE, KEY, SHORT, QuicGate, flow
 from labs.records import Records
-from tokgate.gate.quic import takeover
-from tokgate.gate.quic.gate_quic import GateQuic
+from tokgate.gate.quic import gate_quic
+from tokgate.gate.quic.carrier import MOST_EARLY, QuicCarrier
+from tokgate.gate.quic.flow_table import QuicLimits
+from tokgate.gate.quic.gate_quic import GateQuic, channel
 from tokgate.gate.quic.sockets import Datagram, Front
-from tokgate.gate.quic.takeover import channel
 
 
 def test_a_generation_of_gates(records: Records) -> None:
@@ -21,8 +26,10 @@ def test_a_generation_of_gates(records: Records) -> None:
         ends = [opened.enter_context(end) for end in channel()]
         fronts = [Front(opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)), 8443) for _ in range(2)]
         numbers = {front.socket.fileno() for front in fronts}
-        gates, sent = [QuicGate(records, policy(networks=("192.0.2.0/24",))), QuicGate(records)], [Sent(), Sent()]
-        old, new = (GateQuic(gate.context, fronts, out, *ends) for gate, out in zip(gates, sent, strict=True))
+        gates = [QuicGate(records, policy(networks=("192.0.2.0/24",))), QuicGate(records)]
+        sent = [gate.sent for gate in gates]
+        carriers = [QuicCarrier(gate.context, fronts, gate.sent) for gate in gates]
+        old, new = (GateQuic(gate.context, one, *ends) for gate, one in zip(gates, carriers, strict=True))
         handed = ends[1].fileno()
         assert [set(gate.watched) for gate in gates] == [{handed}, {handed}]
 
@@ -51,19 +58,6 @@ def test_a_generation_of_gates(records: Records) -> None:
         assert new.carrier.flows.passing[flow(1)].cut
 
 
-def test_a_predecessor_that_was_killed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its flows never come: once it has gone, packets of flows that nobody knows wait for a while, and no longer."""
-    monkeypatch.setattr(takeover, "PATIENCE", 0.0)
-    with contextlib.ExitStack() as opened:
-        gate = GateQuic(QuicGate(records).context, [], Sent(), *(opened.enter_context(end) for end in channel()))
-        gate.expect()
-        gate.look()
-        assert gate.carrier.unknown_flows_wait
-        gate.begin()
-        gate.look()
-        assert not gate.carrier.unknown_flows_wait
-
-
 def test_what_is_read(records: Records) -> None:
     """Each front's datagrams are read when they come, until nothing is there."""
     with contextlib.ExitStack() as opened:
@@ -72,8 +66,236 @@ def test_what_is_read(records: Records) -> None:
         front.socket.bind(("127.0.0.1", 0))
         front.socket.setblocking(False)
         gate = QuicGate(records)
-        quic = GateQuic(gate.context, [front], Sent(), *ends)
+        quic = GateQuic(gate.context, QuicCarrier(gate.context, [front], gate.sent), *ends)
         quic.begin()
         opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)).sendto(SHORT, front.socket.getsockname())
         gate.watched[front.socket.fileno()]()
     assert gate.counters.loops == 1, "nobody brought it here"
+
+
+class Place:
+    """A gate's place, with gates one after another."""
+
+    def __init__(self, records: Records) -> None:
+        self._ends = channel()
+        self._records = records
+
+    def gate(self, *args: Any) -> tuple[QuicGate, GateQuic]:
+        """The next one."""
+        made = QuicGate(self._records, *args)
+        return made, GateQuic(made.context, made.carrier, *self._ends, monotonic=lambda: made.now)
+
+    def close(self) -> None:
+        """Close the channel."""
+        for end in self._ends:
+            end.close()
+
+
+@pytest.fixture
+def place(records: Records) -> Iterator[Place]:
+    """A place that is cleared afterwards."""
+    made = Place(records)
+    yield made
+    made.close()
+
+
+def moved(retired: GateQuic, heir: GateQuic) -> None:
+    """Pass everything on."""
+    retired.retire()
+    while retired.remains:
+        retired.look()
+        heir.take_over()
+    heir.take_over()
+
+
+def test_a_channel_holds_up_no_gate() -> None:
+    """Neither the gate that passes flows on waits in a system call, nor the one that takes them over."""
+    with contextlib.ExitStack() as opened:
+        assert not any(opened.enter_context(end).getblocking() for end in channel())
+
+
+def test_all_go_on(place: Place) -> None:
+    """Every flow that passes does so at the next gate, its kind of connections and its refusals included."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    flights = [QuicClient(ALLOWED).flight for _ in range(100)]
+    for number, flight in enumerate(flights):
+        old.comes(*flight, key=flow(number))
+    heir.expect()
+
+    moved(retired, heir)
+
+    assert (old.carrier.flows.passing, heir.review.judged) == ({}, 100)
+    assert not new.carrier.unknown_flows_wait
+    for number, flight in enumerate(flights):
+        new.comes(SHORT, *flight, key=flow(number))
+    assert len(new.sent.forwarded) == 100
+    assert sum(new.counters.decisions.values()) == 0, "they were decided about when they began"
+
+
+def test_what_the_new_policy_refuses_ends(place: Place, records: Records) -> None:
+    """A flow that the next gate's policy refuses leaves the kernel's set."""
+    (old, retired), (new, heir) = place.gate(policy(networks=("192.0.2.0/24",))), place.gate()
+    old.comes(*QuicClient(BANNED).flight, SHORT)
+    new.sent.forwarded = old.sent.forwarded
+
+    moved(retired, heir)
+    heir.review.close()
+
+    assert new.sent.forwarded == set()
+    assert records.actions == ["connection-cut"]
+    new.comes(SHORT)
+    assert new.sent.unreachable == [KEY]
+
+
+def test_strangers_wait_until_all_have_come(place: Place, records: Records) -> None:
+    """A packet that is ahead of its flow's state waits; for some seconds, should that never come."""
+    new, heir = place.gate()
+    heir.expect()
+    new.now += gate_quic.PATIENCE  # as long as the predecessor serves, nothing is read here
+    heir.begin()
+    heir.look()
+    assert new.comes(SHORT).sent.unreachable == []
+
+    new.now += gate_quic.PATIENCE
+    heir.look()
+
+    assert new.sent.unreachable == [KEY]
+    assert new.comes(SHORT).sent.unreachable == [KEY] * 2
+
+
+def test_flows_that_are_here_already_wait_for_no_others(place: Place) -> None:
+    """However long a predecessor takes to pass its own on."""
+    new, heir = place.gate()
+    flight = QuicClient(ALLOWED).flight
+    new.comes(*flight)
+    heir.expect()
+    assert new.comes(SHORT).sent.to_server == [*flight, SHORT]
+
+
+def test_the_end_of_a_handshake_that_overtakes_its_flow(place: Place, records: Records) -> None:
+    """Packets under the server's keys, which nobody here can read, pass once the flow is here, and are no strangers."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED).flight)
+    heir.expect()
+    heir.begin()
+    initial = QuicClient(ALLOWED).flight[0]
+    unreadable = initial[:200] + bytes((initial[200] ^ 1,)) + initial[201:]
+    new.comes(unreadable, HANDSHAKE, SHORT)
+    assert (new.sent.to_server, new.sent.unreachable) == ([], [])
+
+    moved(retired, heir)
+
+    assert new.sent.to_server == [HANDSHAKE, SHORT]
+    assert new.sent.unreachable == []
+    assert records.actions == []
+
+
+def test_a_hello_of_which_the_rest_never_comes(place: Place) -> None:
+    """The next gate forgets what the retired one had of it, as if it had come here."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED, large=True).flight[:1])
+    moved(retired, heir)
+    assert len(new.carrier.flows.undecided) == 1
+
+    new.later(10)
+
+    assert (new.counters.unfinished, new.carrier.flows.undecided, new.carrier.flows.held) == (1, {}, 0)
+
+
+@pytest.mark.parametrize("name", [ALLOWED, BANNED])
+def test_a_hello_of_which_a_part_had_come(place: Place, name: str) -> None:
+    """Clients may repeat only what they know to be lost: what the retired gate had goes along, and is decided once."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    first, *others = QuicClient(name, large=True).flight
+    old.comes(first)
+    assert old.carrier.flows.held > 0
+    heir.expect()
+    heir.begin()
+    new.comes(*others)
+
+    moved(retired, heir)
+
+    assert new.sent.to_server == ([first, *others] if name == ALLOWED else [])
+    assert len(new.sent.to_client) == (name == BANNED)
+    assert sum(new.counters.decisions.values()) == 1
+    assert (old.carrier.flows.held, new.carrier.flows.held) == (0, 0)
+
+
+@pytest.mark.parametrize("name", [ALLOWED, BANNED])
+def test_a_second_hello_of_which_a_part_had_come(place: Place, name: str) -> None:
+    """A server asked for it, and waits: its connection passes already, and goes on if it names the same server."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    client = QuicClient(ALLOWED)
+    protocols = hello_builder.alpn(*(b"protocol-%03d" % number for number in range(20)))
+    part, *others = client.again(hello_builder.hello(hello_builder.server_name(name.encode()), protocols), size=120)
+    old.comes(*client.flight, part)
+    assert old.sent.to_server == client.flight
+
+    moved(retired, heir)
+    assert old.carrier.flows.held == 0 < new.carrier.flows.held
+    new.comes(*others)
+
+    assert new.sent.to_server == ([part, *others] if name == ALLOWED else [])
+    assert (len(new.sent.to_client) > 0) == (name == BANNED)
+    assert new.carrier.flows.held == 0
+
+
+def test_a_hello_that_is_too_large_stays(place: Place) -> None:
+    """What does not fit a message is left: the rest goes on."""
+    (old, retired), (_, heir) = place.gate(), place.gate()
+    client = QuicClient(ALLOWED, large=True)
+    old.comes(client.flight[0])
+    (waiting,) = old.carrier.flows.undecided.values()
+    assert list(old.carrier.flows.take_waiting(waiting.pending_octets - 1)) == []
+    moved(retired, heir)
+    assert heir.review.judged == 1
+
+
+def test_more_than_can_wait_is_lost(place: Place) -> None:
+    """A flood meanwhile costs no more memory than that."""
+    new, heir = place.gate(None, QuicLimits(firsts_per_second=2 * MOST_EARLY, unreachables_per_second=2 * MOST_EARLY))
+    heir.expect()
+    new.comes(*[SHORT] * (MOST_EARLY + 1))
+    heir.begin()
+    new.now += gate_quic.PATIENCE
+    heir.look()
+    assert len(new.sent.unreachable) == MOST_EARLY
+
+
+def test_one_that_began_again_meanwhile(place: Place) -> None:
+    """A connection that came to the new gate before its flow did is judged again together with it."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED).flight)
+    new.comes(*QuicClient("mail.example.org").flight)
+
+    moved(retired, heir)
+
+    (found,) = new.carrier.flows.passing.values()
+    assert [shown.name for shown in found.shown] == [ALLOWED, "mail.example.org"]
+
+
+def test_a_channel_that_is_full(place: Place) -> None:
+    """The retired gate comes back to it soon, and nothing is lost: the flows go on."""
+    (old, retired), (new, heir) = place.gate(), place.gate()
+    old.comes(*QuicClient(ALLOWED).flight)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(100_000):
+            place._ends[0].send(pickle.dumps([]))
+    retired.retire()
+    assert (retired.look(), retired.remains) == (gate_quic.RETRY, True)
+
+    moved(retired, heir)
+
+    assert (retired.look(), retired.remains) == (float("inf"), False)
+    for _ in range(10_000):
+        heir.take_over()
+    assert new.comes(SHORT).sent.forwarded == {KEY}
+
+
+def test_nonsense_on_the_channel(place: Place) -> None:
+    """What can't be read is counted, and the rest goes on."""
+    new, heir = place.gate()
+    place._ends[0].send(b"nonsense")
+
+    heir.take_over()
+    assert new.counters.errors["succession"] == 1
