@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from evasion.python_server import BANNED_PAGE
 from evasion.servers import ALLOWED, BANNED, Server, Servers, running_servers
 from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target, send_all
-from tokgate.evasion.families.http_heads import request
+from tokgate.evasion.families.http_heads import REQUEST
 from tokgate.evasion.hello import X25519, hello_12, hello_13, record, server_name
 from tokgate.evasion.replies import Second, read_answer, read_page
 from tokgate.evasion.trial import AttemptRoute, Carriage, make
@@ -169,7 +169,7 @@ def _two_hellos(random: Random) -> bytes:
 
 
 def _head(random: Random) -> bytes:
-    line, fields = request(_TARGET).split(b"\r\n", 1)
+    line, fields = _TARGET.fill(REQUEST).split(b"\r\n", 1)
     data = bytearray(line)
     for _ in range(random.choice((1, 1, 2, 3))):
         at = random.choice((0, 0, 3, 3, 4, 5, 5, len(data), random.randrange(len(data) + 1)))

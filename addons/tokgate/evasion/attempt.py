@@ -50,6 +50,13 @@ class Target:
         """The name below which labels can be put that still belong to it: without a `www` in front."""
         return self.octets.removeprefix(b"www.")
 
+    def fill(self, form: bytes) -> bytes:
+        """The octets in which NAME, BASE, ADDRESS and PORT stand for what they are here."""
+        words = {b"NAME": self.octets, b"BASE": self.base, b"ADDRESS": self.host.encode(), b"PORT": b"%d" % self.port}
+        for word, value in words.items():
+            form = form.replace(word, value)
+        return form
+
 
 class Stream(Protocol):
     """A byte stream to a server or a proxy, over which an attempt is made."""
@@ -72,6 +79,11 @@ type Play = Callable[[Stream, Target], ServerReply]
 
 type SentPieces = Callable[[Target], Sequence[bytes]]
 """What is sent, piece by piece, whatever is answered meanwhile."""
+
+
+def filled(*forms: bytes) -> SentPieces:
+    """Pieces in which words stand for what the target is, as in `Target.fill`."""
+    return lambda target: [target.fill(form) for form in forms]
 
 
 class Family(StrEnum):

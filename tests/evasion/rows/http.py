@@ -16,6 +16,7 @@ _NEEDS_A_SERVER = {
     "h2c-smuggled": Server.CADDY,
 }
 """What the recorder can't answer: HTTP/2, and a request behind another one."""
+_ALL_WAYS = ("http2", "h2c-smuggled")
 
 
 def _server(attempt: Attempt) -> Server:
@@ -43,7 +44,7 @@ def rows() -> Iterator[Row]:
                 continue
             yield Row(
                 attempt=attempt,
-                carriers=carriers_of(attempt) if which is Family.HTTP_HEADS else _REDIRECTED,
+                carriers=carriers_of(attempt) if which is Family.HTTP_HEADS or attempt.id in _ALL_WAYS else _REDIRECTED,
                 server=_server(attempt),
                 servers=_servers(attempt),
                 passes=Limit.OTHER_BYTES if unread else None,

@@ -1,6 +1,6 @@
 """What can be asked of an explicit HTTP proxy itself: CONNECT, and requests with a URL."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -15,15 +15,18 @@ from tokgate.evasion.attempt import (
     Stream,
     Target,
     broken,
+    filled,
     send_all,
 )
-from tokgate.evasion.families.http_heads import asked, request
+from tokgate.evasion.families.http_heads import FIELDS, asked, by_octet
 from tokgate.evasion.families.tls_records import message
 from tokgate.evasion.hello import records, vector
 from tokgate.evasion.limits import Limit
-from tokgate.evasion.replies import read_answer, read_page
+from tokgate.evasion.replies import read_answer
 
+_HARMLESS: Final = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
 _AGENT: Final = b"User-Agent: tokgate-evasion\r\n\r\n"
+_PLAIN: Final = b"CONNECT NAME:PORT HTTP/1.1\r\nHost: NAME:PORT\r\n" + _AGENT
 
 
 def tunnel_and_hello(opening: SentPieces, stream: Stream, target: Target) -> ServerReply:
@@ -45,27 +48,17 @@ def tunnel_and_hello(opening: SentPieces, stream: Stream, target: Target) -> Ser
     return read_answer(stream, target)
 
 
-def _connect(authority: bytes, line: bytes = b"CONNECT AUTHORITY HTTP/1.1", host: bytes = b"AUTHORITY") -> SentPieces:
-    """CONNECT to this authority: NAME, HOST and PORT are the target's."""
-
-    def pieces(target: Target) -> list[bytes]:
-        known = {b"NAME": target.octets, b"HOST": target.host.encode(), b"PORT": b"%d" % target.port}
-        asked_for = authority
-        for word, value in known.items():
-            asked_for = asked_for.replace(word, value)
-        head = line + b"\r\nHost: " + host + b"\r\n" + _AGENT
-        return [head.replace(b"AUTHORITY", asked_for)]
-
-    return pieces
+def _connect(
+    authority: bytes, line: bytes = b"CONNECT AUTHORITY HTTP/1.1", host: bytes = b"AUTHORITY", more: bytes = b""
+) -> SentPieces:
+    """CONNECT to this authority, with more fields behind Host."""
+    head = line + b"\r\nHost: " + host + b"\r\n" + more + _AGENT
+    return filled(head.replace(b"AUTHORITY", authority))
 
 
 def _literal(prefix: str) -> SentPieces:
     """CONNECT to an IPv6 address in which the server's IPv4 address is embedded."""
-
-    def pieces(target: Target) -> Sequence[bytes]:
-        return _connect(b"[" + embedded(prefix, target.host).encode() + b"]:PORT")(target)
-
-    return pieces
+    return lambda target: _connect(b"[" + embedded(prefix, target.host).encode() + b"]:PORT")(target)
 
 
 def embedded(prefix: str, host: str) -> str:
@@ -129,7 +122,7 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-name": ("CONNECT to the name", _connect(b"NAME:PORT")),
     "connect-uppercase": (
         "the name in capitals",
-        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(t.octets, t.octets.upper())],
+        lambda t: [_connect(b"UPPER:PORT")(t)[0].replace(b"UPPER", t.octets.upper())],
     ),
     "connect-dot": ("the root's dot", _connect(b"NAME.:PORT")),
     "connect-zeros": ("zeros before the port", _connect(b"NAME:00PORT")),
@@ -147,24 +140,24 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-1.0": ("HTTP/1.0", _connect(b"NAME:PORT", b"CONNECT AUTHORITY HTTP/1.0")),
     "connect-1.10": ("HTTP/1.10", _connect(b"NAME:PORT", b"CONNECT AUTHORITY HTTP/1.10")),
     "connect-no-version": ("no version", _connect(b"NAME:PORT", b"CONNECT AUTHORITY")),
-    "connect-empty-line": ("an empty line first", lambda t: [b"\r\n" + _connect(b"NAME:PORT")(t)[0]]),
-    "connect-cr": ("CR first", lambda t: [b"\r" + _connect(b"NAME:PORT")(t)[0]]),
-    "connect-line-feeds": ("lines that end with LF", lambda t: [_connect(b"NAME:PORT")(t)[0].replace(b"\r\n", b"\n")]),
+    "connect-empty-line": ("an empty line first", _connect(b"NAME:PORT", b"\r\nCONNECT AUTHORITY HTTP/1.1")),
+    "connect-cr": ("CR first", _connect(b"NAME:PORT", b"\rCONNECT AUTHORITY HTTP/1.1")),
+    "connect-line-feeds": ("lines that end with LF", filled(_PLAIN.replace(b"\r\n", b"\n"))),
     "connect-octet-by-octet": (
         "a segment for each octet",
-        lambda t: [bytes([octet]) for octet in _connect(b"NAME:PORT")(t)[0]],
+        by_octet(_PLAIN),
     ),
     "connect-with-length": (
         "a length, as if it had a body",
-        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"Content-Length: 9\r\n" + _AGENT)],
+        _connect(b"NAME:PORT", more=b"Content-Length: 9\r\n"),
     ),
     "connect-chunked": (
         "an encoding, as if it had a body",
-        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"Transfer-Encoding: chunked\r\n" + _AGENT)],
+        _connect(b"NAME:PORT", more=b"Transfer-Encoding: chunked\r\n"),
     ),
     "connect-address-with-length": (
         "CONNECT to the address with a length, and a hello with the name",
-        lambda t: [_connect(b"HOST:PORT")(t)[0].replace(_AGENT, b"Content-Length: 9\r\n" + _AGENT)],
+        _connect(b"ADDRESS:PORT", more=b"Content-Length: 9\r\n"),
     ),
     "connect-two-dots": ("two dots behind the name", _connect(b"NAME..:PORT")),
     "connect-leading-dot": ("a dot first", _connect(b".NAME:PORT")),
@@ -179,14 +172,14 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-huge-port": ("a port beyond 65535", _connect(b"NAME:65979")),
     "connect-word-port": ("https for a port", _connect(b"NAME:https")),
     "connect-brackets": ("the name in brackets", _connect(b"[NAME]:PORT")),
-    "connect-address-brackets": ("an IPv4 address in brackets", _connect(b"[HOST]:PORT")),
-    "connect-zone": ("a mapped address with a zone", _connect(b"[::ffff:HOST%lo]:PORT")),
-    "connect-zone-encoded": ("the same with an encoded zone", _connect(b"[::ffff:HOST%25lo]:PORT")),
-    "connect-mapped-dotted": ("a mapped address in dots", _connect(b"[::ffff:HOST]:PORT")),
-    "connect-mapped-long": ("a mapped address in full", _connect(b"[0:0:0:0:0:ffff:HOST]:PORT")),
-    "connect-compatible-dotted": ("a compatible address in dots", _connect(b"[::HOST]:PORT")),
-    "connect-nat64-dotted": ("an address of NAT64 in dots", _connect(b"[64:ff9b::HOST]:PORT")),
-    "connect-unbracketed": ("a mapped address without brackets", _connect(b"::ffff:HOST:PORT")),
+    "connect-address-brackets": ("an IPv4 address in brackets", _connect(b"[ADDRESS]:PORT")),
+    "connect-zone": ("a mapped address with a zone", _connect(b"[::ffff:ADDRESS%lo]:PORT")),
+    "connect-zone-encoded": ("the same with an encoded zone", _connect(b"[::ffff:ADDRESS%25lo]:PORT")),
+    "connect-mapped-dotted": ("a mapped address in dots", _connect(b"[::ffff:ADDRESS]:PORT")),
+    "connect-mapped-long": ("a mapped address in full", _connect(b"[0:0:0:0:0:ffff:ADDRESS]:PORT")),
+    "connect-compatible-dotted": ("a compatible address in dots", _connect(b"[::ADDRESS]:PORT")),
+    "connect-nat64-dotted": ("an address of NAT64 in dots", _connect(b"[64:ff9b::ADDRESS]:PORT")),
+    "connect-unbracketed": ("a mapped address without brackets", _connect(b"::ffff:ADDRESS:PORT")),
     "connect-utf-8": ("a letter in UTF-8", _connect("café.NAME:PORT".encode())),
     "connect-fullwidth-dot": ("the fullwidth dot", _connect("www\uff0eNAME:PORT".encode())),
     "connect-soft-hyphen": ("a soft hyphen", _connect("w\u00adw.NAME:PORT".encode())),
@@ -200,16 +193,16 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-mixed-case": ("Connect", _connect(b"NAME:PORT", b"Connect AUTHORITY HTTP/1.1")),
     "connect-folded": (
         "a folded field behind it",
-        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"X: a\r\n b\r\n" + _AGENT)],
+        _connect(b"NAME:PORT", more=b"X: a\r\n b\r\n"),
     ),
     "connect-two-hosts": (
         "two fields Host",
-        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"Host: www.example.org\r\n" + _AGENT)],
+        _connect(b"NAME:PORT", more=b"Host: www.example.org\r\n"),
     ),
-    "connect-no-host": ("no Host", lambda t: [b"CONNECT " + t.octets + b":%d HTTP/1.1\r\n\r\n" % t.port]),
+    "connect-no-host": ("no Host", filled(b"CONNECT NAME:PORT HTTP/1.1\r\n\r\n")),
     "connect-many-fields": (
         "behind 200 fields",
-        lambda t: [_connect(b"NAME:PORT")(t)[0].replace(_AGENT, b"X: y\r\n" * 200 + _AGENT)],
+        _connect(b"NAME:PORT", more=b"X: y\r\n" * 200),
     ),
     "connect-harmless-first": (
         "CONNECT to a harmless name in Host, the banned one asked for in a URL",
@@ -219,7 +212,7 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
         "connect-udp's path",
         _connect(b"NAME:PORT", b"GET /.well-known/masque/udp/AUTHORITY/443/ HTTP/1.1"),
     ),
-    "connect-address": ("CONNECT to the address, and a hello with the name", _connect(b"HOST:PORT")),
+    "connect-address": ("CONNECT to the address, and a hello with the name", _connect(b"ADDRESS:PORT")),
     **{
         f"connect-{prefix}": (f"the address in an IPv6 address: {prefix}", _literal(prefix))
         for prefix in ("nat64", "nat64-local", "6to4", "teredo", "mapped", "compatible", "translated", "isatap")
@@ -229,15 +222,6 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
         for name, spell in SPELLINGS.items()
     },
 }
-
-
-def absolute(
-    stream: Stream, target: Target, *, form: bytes = b"http://NAME:PORT/", line: bytes = b"GET FORM HTTP/1.1"
-) -> ServerReply:
-    """A request to a proxy in absolute-form (RFC 9112 §3.2.2)."""
-    url = form.replace(b"NAME", target.octets).replace(b"PORT", b"%d" % target.port)
-    send_all(stream, [request(target, line.replace(b"FORM", url))])
-    return read_page(stream.receive)
 
 
 _URLS: Final[dict[str, tuple[str, bytes]]] = {
@@ -254,66 +238,48 @@ _URLS: Final[dict[str, tuple[str, bytes]]] = {
 }
 
 
-_attempt = partial(Attempt, family=Family.PROXY_REQUESTS)
+_NESTED: Final[dict[str, tuple[str, SentPieces]]] = {
+    "nested-connect": (
+        "CONNECT inside the tunnel, for a proxy behind it",
+        filled(b"CONNECT NAME:443 HTTP/1.1\r\nHost: NAME\r\n\r\n"),
+    ),
+    "nested-url": ("a URL inside the tunnel, for a proxy behind it", filled(b"GET http://NAME/ HTTP/1.1\r\n" + FIELDS)),
+    "nested-connect-address": (
+        "CONNECT to an address inside the tunnel, the name in Host",
+        filled(b"CONNECT 203.0.113.9:443 HTTP/1.1\r\nHost: NAME\r\n\r\n"),
+    ),
+    "nested-connect-odd": (
+        "CONNECT with tabs inside the tunnel",
+        filled(b"CONNECT\tNAME:443\tHTTP/1.1\r\nHost: www.example.org\r\n\r\n"),
+    ),
+    "nested-twice": (
+        "CONNECT to another proxy inside the tunnel, and in that for the name",
+        filled(_HARMLESS, b"CONNECT NAME:443 HTTP/1.1\r\nHost: NAME\r\n\r\n"),
+    ),
+    "nested-hello": (
+        "CONNECT to a harmless name inside the tunnel, and a hello with the banned one",
+        lambda t: [_HARMLESS + records(message(t))],
+    ),
+    "nested-socks": (
+        "SOCKS inside the tunnel, for a proxy behind it",
+        lambda t: [b"\5\1\0", b"\5\1\0\3" + vector(1, t.octets) + b"\x01\xbb"],
+    ),
+}
+_INNOCENT: Final = frozenset(
+    {"connect-name", "connect-uppercase", "connect-1.0", "connect-address", "connect-zeros"}
+    | {"url", "url-uppercase", "url-no-path"}
+)
 
 
 def attempts() -> Iterator[Attempt]:
     """Attempts by requests to an HTTP proxy."""
+    attempt = partial(Attempt, family=Family.PROXY_REQUESTS)
     for name, (what, opening) in _TUNNELS.items():
-        yield _attempt(
-            name,
-            what,
-            partial(tunnel_and_hello, opening),
-            opens=Opens.PROXY,
-            innocent=name in ("connect-name", "connect-uppercase", "connect-1.0", "connect-address", "connect-zeros"),
-        )
+        play = partial(tunnel_and_hello, opening)
+        yield attempt(name, what, play, opens=Opens.PROXY, innocent=name in _INNOCENT)
     for name, (what, form) in _URLS.items():
-        yield _attempt(
-            name,
-            what,
-            partial(absolute, form=form),
-            opens=Opens.URL,
-            innocent=name in ("url", "url-uppercase", "url-no-path"),
-        )
-    nested: dict[str, tuple[str, SentPieces, Limit | None]] = {
-        "nested-connect": (
-            "CONNECT inside the tunnel, for a proxy behind it",
-            lambda t: [b"CONNECT " + t.octets + b":443 HTTP/1.1\r\nHost: " + t.octets + b"\r\n\r\n"],
-            None,
-        ),
-        "nested-url": (
-            "a URL inside the tunnel, for a proxy behind it",
-            lambda t: [request(t, b"GET http://%b/ HTTP/1.1" % t.octets)],
-            None,
-        ),
-        "nested-connect-address": (
-            "CONNECT to an address inside the tunnel, the name in Host",
-            lambda t: [b"CONNECT 203.0.113.9:443 HTTP/1.1\r\nHost: " + t.octets + b"\r\n\r\n"],
-            None,
-        ),
-        "nested-connect-odd": (
-            "CONNECT with tabs inside the tunnel",
-            lambda t: [b"CONNECT\t" + t.octets + b":443\tHTTP/1.1\r\nHost: www.example.org\r\n\r\n"],
-            None,
-        ),
-        "nested-twice": (
-            "CONNECT to another proxy inside the tunnel, and in that for the name",
-            lambda t: [
-                b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org\r\n\r\n",
-                b"CONNECT " + t.octets + b":443 HTTP/1.1\r\nHost: " + t.octets + b"\r\n\r\n",
-            ],
-            None,
-        ),
-        "nested-hello": (
-            "CONNECT to a harmless name inside the tunnel, and a hello with the banned one",
-            lambda t: [b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org\r\n\r\n" + records(message(t))],
-            None,
-        ),
-        "nested-socks": (
-            "SOCKS inside the tunnel, for a proxy behind it",
-            lambda t: [b"\5\1\0", b"\5\1\0\3" + vector(1, t.octets) + b"\x01\xbb"],
-            Limit.VPN,
-        ),
-    }
-    for name, (what, pieces, limit) in nested.items():
-        yield _attempt(name, what, partial(asked, pieces), opens=Opens.HTTP, limit=limit)
+        url = filled(b"GET " + form + b" HTTP/1.1\r\n" + FIELDS)
+        yield attempt(name, what, partial(asked, url), opens=Opens.URL, innocent=name in _INNOCENT)
+    for name, (what, pieces) in _NESTED.items():
+        limit = Limit.VPN if name == "nested-socks" else None
+        yield attempt(name, what, partial(asked, pieces), opens=Opens.HTTP, limit=limit)

@@ -73,28 +73,16 @@ def attempts() -> Iterator[Attempt]:
         "other-name-without-ccs": ("the same without ChangeCipherSpec", TwoHellos(between=b"")),
         "other-name-in-pieces": ("the second in records of one octet", TwoHellos(size=1)),
         "other-name-in-segments": ("the second in segments of its own", TwoHellos(segments=40)),
-        "other-name-behind-alert": (
-            "a warning alert before the second",
-            TwoHellos(between=record(b"\1\x70", 21, 0x0303)),
-        ),
+        "other-name-behind-alert": ("a warning alert before the second", TwoHellos(between=_ALERT)),
         "other-name-at-once": ("the second sent without waiting", TwoHellos(waits=False)),
-        "other-name-early": (
-            "the second in segments of its own, without waiting",
-            TwoHellos(waits=False, segments=3),
-        ),
+        "other-name-early": ("the second in segments of its own, without waiting", TwoHellos(waits=False, segments=3)),
         "other-name-begins-early": (
             "part of the second in the first's segment",
             TwoHellos(waits=False, segments=3, begins_early=True),
         ),
-        "other-name-behind-early-data": (
-            "early data between the two",
-            TwoHellos(early_data=True),
-        ),
+        "other-name-behind-early-data": ("early data between the two", TwoHellos(early_data=True)),
         "other-name-in-its-record": ("the second in the first's record", TwoHellos(octets_early=16384)),
-        "other-name-begins-in-its-record": (
-            "an octet of the second in the first's record",
-            TwoHellos(octets_early=1),
-        ),
+        "other-name-begins-in-its-record": ("an octet of the second in the first's record", TwoHellos(octets_early=1)),
         "other-name-in-octet-segments": (
             "the second in records of one octet and many segments",
             TwoHellos(size=1, segments=60),
@@ -149,10 +137,7 @@ def attempts() -> Iterator[Attempt]:
             "first no name, the banned one in its record",
             TwoHellos(first=None, octets_early=16384),
         ),
-        "odd-name-in-second": (
-            "a label with ! in the second",
-            TwoHellos(second=b"a!b.BASE"),
-        ),
+        "odd-name-in-second": ("a label with ! in the second", TwoHellos(second=b"a!b.BASE")),
         "name-only-in-second": ("first no name, then the banned one", TwoHellos(first=None)),
         "odd-name-first": ("first a name that is none", TwoHellos(first=b"a!b.example.org")),
         "name-in-both": ("the banned name in both", TwoHellos(first=b"")),
