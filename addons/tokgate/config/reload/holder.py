@@ -7,7 +7,6 @@ status, without events: network file systems and the volumes of containers send 
 import asyncio
 import logging
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Container, Mapping
@@ -21,7 +20,7 @@ from whenever import Instant
 
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.config.loader import Loaded, load
-from tokgate.config.reload.gc_tuning import free_in_slices, without_collections
+from tokgate.config.reload.gc_tuning import without_collections
 from tokgate.config.reload.quiescence import LOOK_AGAIN, Fingerprint, StabilityCheck, statuses
 from tokgate.config.yaml.source import Report, policy_files
 from tokgate.policy.analysis.definitions import DefinitionChange, changes
@@ -42,9 +41,6 @@ _log: Final = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 0.25
 """Seconds between two looks at the files."""
-
-_UNUSED: Final = 2
-"""`sys.getrefcount` of an object that a list alone holds. A local variable counts in Python 3.13, but not in 3.14."""
 
 
 class PolicyError(Exception):
@@ -213,8 +209,6 @@ class PolicyHolder:
         self._failed: tuple[Fingerprint, tuple[Diagnostic, ...]] | None = None
         """The files and errors of the last reload, if it failed."""
         self._subscribers: list[Callable[[Reloaded], None]] = []
-        self._watching = False
-        self._replaced: list[Snapshot] = []
         if loaded.errors:
             self._refuse(loaded.errors, self.loaded_at)
 
@@ -275,24 +269,11 @@ class PolicyHolder:
         return result
 
     async def watch(self) -> None:
-        """Reload whenever the files change, and free policies that are no longer used, until cancelled."""
-        self._watching = True
+        """Reload whenever the files change, until cancelled."""
         while True:
             if await self._worker.run(self.changed):
                 await self.reload()
-            if self._replaced:
-                await self._worker.run(self._free_replaced)
             await asyncio.sleep(LOOK_EVERY)
-
-    def _free_replaced(self) -> None:
-        """Free replaced snapshots to which nothing refers any more. Runs in a worker thread."""
-        for _ in range(len(self._replaced)):
-            used = sys.getrefcount(self._replaced[0]) > _UNUSED
-            held: list[Snapshot] = [self._replaced.pop(0)]
-            if used:
-                self._replaced += held
-            else:
-                free_in_slices(held)
 
     def _read(self) -> PolicyRead:
         """Load, compile and compare, in a worker thread; an internal error is reported as a diagnostic."""
@@ -307,10 +288,7 @@ class PolicyHolder:
                 old = self.snapshot.policy
                 if old.version != policy.version or _ban_files(old) != _ban_files(policy):  # which records name
                     return self._compared(loaded, self._compiled(policy), now)
-                loaded, unneeded = replace(loaded, policy=self.snapshot.policy), [policy]
-                del policy
-                free_in_slices(unneeded)
-                return PolicyRead(loaded, self.snapshot)
+                return PolicyRead(replace(loaded, policy=old), self.snapshot)
         except Exception as error:
             _log.exception("loading the policy failed")
             message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
@@ -347,8 +325,6 @@ class PolicyHolder:
         if snapshot is None:
             repeated = self._refuse(loaded.errors, now)
             return Reloaded(False, self.snapshot, loaded.diagnostics, now, before, repeated=repeated)
-        if self._watching and snapshot is not self.snapshot:
-            self._replaced.append(self.snapshot)
         self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
         self._failed, self.errors, self.failing_since = None, (), None
         result = Reloaded(
