@@ -20,7 +20,6 @@ from tokgate.config.format.values import (
     text,
     wrong,
 )
-from tokgate.config.yaml import suggestions
 from tokgate.policy.values.hostname import IPAddress, parse_address
 from tokgate.policy.values.prefixes import IPNetwork
 
@@ -36,7 +35,8 @@ def cidr(value: Any) -> IPNetwork:
     try:
         network = ip_network(written, strict=False)
     except ValueError:
-        raise wrong(Code.BAD_CIDR, f"{shown(written)} is no network{suggestions.prefix(written)}") from None
+        hint = "write it as `10.32.0.0/14`, `2001:db8:32::/48` or `192.0.2.7`"
+        raise wrong(Code.BAD_CIDR, f"{shown(written)} is no network; {hint}") from None
     if isinstance(network, IPv6Network):
         if "%" in written:
             raise wrong(Code.BAD_CIDR, f"`{written}` has an interface: leave out what follows the `%`")

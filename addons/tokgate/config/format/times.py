@@ -12,8 +12,7 @@ from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime
 from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra
 from tokgate.config.format.values import Parsed, as_list, need_extra, one_or_list, shown, text, wrong
-from tokgate.config.yaml import suggestions
-from tokgate.config.yaml.suggestions import did_you_mean, listed
+from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
 
@@ -25,6 +24,8 @@ _MOMENT: Final = re.compile(
     r"(?::[0-5][0-9](?:\.[0-9]{1,9})?)?(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?\Z"
 )
 _TYPED: Final = re.compile(r"(?:([0-9]{1,5})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?<=[dhm])\Z")
+_OFFSET: Final = re.compile(r"(?:Etc/)?[A-Za-z]{0,5} ?[+-] ?[0-9]{1,2}(?::?[0-9]{2})?\Z")
+"""An offset from UTC or from a zone: `UTC+1`, `CET+1`, `+01:00`."""
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _YEARS: Final = range(1900, 3001)
 """Accepted years: far enough from the limits of the calendar for zones and durations."""
@@ -38,7 +39,7 @@ def date(value: Any) -> Date:
     written = text(value)
     if not _DATE.match(written):
         shape = "; write it as `2023-09-10`"
-        hint = f"{shape}; for a time of day use `expires`" if _MOMENT.match(written) else _meant(written, shape, _DATE)
+        hint = f"{shape}; for a time of day use `expires`" if _MOMENT.match(written) else shape
         raise wrong(Code.BAD_TIME, f"{shown(written)} is no date{hint}")
     try:
         day = Date.parse_iso(written)
@@ -52,7 +53,7 @@ def moment(value: Any) -> Moment:
     written = text(value)
     if _DATE.match(written):
         return date(written).at(Time.MIN)
-    return _time_of_day(written, f"a date `2023-03-10`, {MOMENT_SHAPE}", _DATE)
+    return _time_of_day(written, f"a date `2023-03-10`, {MOMENT_SHAPE}")
 
 
 def expiry(value: Any) -> Moment:
@@ -73,24 +74,17 @@ def _end(value: Any, instead: Callable[[str], str]) -> Moment:
     return _time_of_day(written, MOMENT_SHAPE)
 
 
-def _time_of_day(written: str, allowed: str, *guessed: re.Pattern[str]) -> Moment:
+def _time_of_day(written: str, allowed: str) -> Moment:
     found = _MOMENT.match(written)
     hint = "; midnight at the end of a day is `00:00` of the next" if re.search(r"[T ]24:00", written) else ""
     if found is None:
-        hint = _meant(written, f"; write {allowed}", _MOMENT, *guessed) + hint
-        raise wrong(Code.BAD_TIME, f"{shown(written)} is no time{hint}")
+        raise wrong(Code.BAD_TIME, f"{shown(written)} is no time; write {allowed}{hint}")
     try:
         local = OffsetDateTime.parse_iso(written) if found["offset"] else PlainDateTime.parse_iso(written)
     except ValueError:
         raise wrong(Code.BAD_TIME, f"`{written}` is not a time of the calendar{hint}") from None
     _in_range(local.date())
     return local.to_instant() if isinstance(local, OffsetDateTime) else local
-
-
-def _meant(written: str, allowed: str, *shapes: re.Pattern[str]) -> str:
-    """The end of a message: an unambiguous suggestion, if it has one of these shapes, else `allowed`."""
-    meant = suggestions.moment(written) or ""
-    return f"; did you mean `{meant}`?" if any(shape.match(meant) for shape in shapes) else allowed
 
 
 def _in_range(day: Date) -> Date:
@@ -106,9 +100,8 @@ def duration(value: Any) -> Duration:
     try:
         parsed = ItemizedDelta.parse_iso(written)
     except ValueError:
-        meant = suggestions.duration(written)
-        hint = f"; did you mean `{meant}`?" if meant else f"; write it as {example}"
-        raise wrong(Code.BAD_DURATION, f"{shown(written)} is no ISO 8601 duration{hint}") from None
+        hint = f"{shown(written)} is no ISO 8601 duration; write it as {example}"
+        raise wrong(Code.BAD_DURATION, hint) from None
     if parsed.sign() < 0:
         raise wrong(Code.BAD_DURATION, f"`{written}` is negative: it must last some time")
     if parsed.sign() == 0:
@@ -150,9 +143,7 @@ def clock(value: Any) -> Time:
         return Time(int(found[1]), int(found[2]))
     if written == "24:00":
         raise wrong(Code.BAD_TIME, "`24:00` is the end of a day: only `to` can have it")
-    meant = suggestions.time_of_day(written)
-    hint = f"; did you mean `{meant}`?" if meant else "; write it as `08:00`"
-    raise wrong(Code.BAD_TIME, f"{shown(written)} is no time of day{hint}")
+    raise wrong(Code.BAD_TIME, f"{shown(written)} is no time of day; write it as `08:00`")
 
 
 def closing(value: Any) -> Time:
@@ -164,17 +155,10 @@ def day_range(value: Any) -> frozenset[Weekday]:
     """One day, or a range of days; `sat-mon` passes the weekend."""
     written, names = text(value), list(DAYS)
     first, dash, last = (part.strip().lower() for part in written.partition("-"))
-    if last.count("-"):
-        ends = [part.strip().lower() for part in written.split("-")]
-        hint = f"; for these days alone write a list: `[{', '.join(ends)}]`" if set(ends) <= DAYS.keys() else ""
-        raise wrong(Code.BAD_DAYS, f"{shown(written)} is no range: a range has two ends, as `mon-fri`{hint}")
     for name in (first, last) if dash else (first,):
         if name not in DAYS:
-            meant = suggestions.days(written, names)
-            hint = f"did you mean `{meant}`? Allowed" if meant else "allowed"
-            if meant and meant.startswith("["):
-                raise wrong(Code.BAD_DAYS, f"{shown(written)} is no day: several are a list, `{meant}`")
-            raise wrong(Code.BAD_DAYS, f"`{name}` is no day; {hint}: {listed(names)}, and ranges as `mon-fri`")
+            allowed = f"{listed(names)}, ranges as `mon-fri`, and lists as `[mon, wed-fri]`"
+            raise wrong(Code.BAD_DAYS, f"{shown(name)} is no day; allowed: {allowed}")
     start = names.index(first)
     count = (names.index(last) - start) % 7 + 1 if dash else 1
     return frozenset(DAYS[names[(start + offset) % 7]] for offset in range(count))
@@ -224,11 +208,11 @@ def timezone(value: Any) -> str:
     """A name of the IANA time zone database."""
     written = text(value)
     if written not in _zones():
-        if suggestions.is_offset(written):
+        if _OFFSET.match(written.strip()):
             why = "is an offset, which has no summer time: write an IANA name as `Europe/Brussels`, or `UTC`"
             signs = "the zones `Etc/GMT…` have the opposite sign: `Etc/GMT-1` is one hour ahead of UTC"
             raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone: `{written}` {why} ({signs})")
-        meant = suggestions.zone(written, _zones())
+        meant = near(written, _zones()) if "/" in written else None
         hint = f"; did you mean `{meant}`?" if meant else "; write an IANA name as `Europe/Brussels`, or `UTC`"
         raise wrong(Code.UNKNOWN_TIMEZONE, f"unknown time zone `{written}`{hint}")
     return written
