@@ -49,14 +49,12 @@ class ServiceSource:
     list: str
     """Its URL, or the name of its file."""
     format: str
-    part: str | None = None
     revision: str | None = None
     licence: str | None = None
     date: str | None = None
     """Of which day the list is, as YYYY-MM-DD."""
     attributes: tuple[str, ...] = ()
     subdomains: bool = False
-    keywords: bool = False
 
 
 @dataclass(frozen=True, slots=True)

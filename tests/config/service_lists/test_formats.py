@@ -1,16 +1,12 @@
 """The formats of lists: how they are told apart, and what their readers make of each kind of line."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.config.service_lists.entries import ListFormat, ServiceList, whole_name
 from tokgate.config.service_lists.formats import (
-    NoSuchPart,
     detect,
-    read_adguard,
     read_domain_list,
     read_hosts,
     read_list,
@@ -37,8 +33,6 @@ _PARTS = (
         ("! Title: x\n||clips.example^\n@@||a.clips.example^\n", ListFormat.ADBLOCK),
         ("||clips.example^$important\nplain.example\n||b.example^\n", ListFormat.ADBLOCK),
         ("$TTL 60\n@ SOA a. b. 1 2 3 4 5\nclips.example CNAME .\n", None),
-        ('{"blocked_services": []}', ListFormat.ADGUARD),
-        ("id: clips\nname: Clips\nrules:\n  - '||clips.example^'\n", ListFormat.ADGUARD),
         ("# nothing\n\n", None),
         ("a b c d e\n", None),
     ],
@@ -53,14 +47,9 @@ def test_the_format_is_told(text: str, expected: ListFormat | None) -> None:
     text=st.one_of(st.text(max_size=80), st.lists(st.sampled_from(_PARTS), max_size=25).map(" ".join)),
 )
 def test_no_text_breaks_a_reader(chosen: ListFormat, text: str) -> None:
-    """A list that somebody else wrote ends in patterns and reports, or is refused: never in a trace."""
+    """A list that somebody else wrote ends in patterns and reports: never in a trace."""
     detect(text)
-    try:
-        found = read_list(chosen, "x", text, "x", lambda _: None)
-    except ValueError:
-        assert chosen is ListFormat.ADGUARD
-        return
-    chosen_from = select(found, Options(keywords=True, subdomains=True))
+    chosen_from = select(read_list(chosen, "x", text, lambda _: None), Options(subdomains=True))
     assert all(each.place.line >= 1 for each in (*chosen_from.dropped, *chosen_from.unreadable))
 
 
@@ -196,54 +185,3 @@ def test_what_the_file_says_of_itself() -> None:
         "licence": "MIT",
         "date": "2026-08-19 10:00",
     }
-
-
-SERVICES = json.dumps(
-    {
-        "blocked_services": [
-            {"id": "clips", "name": "Clips", "icon_svg": "PHN2Zz4=", "rules": ["||clips.example^", "||b.example/path"]},
-            {"id": "songs", "name": "Songs", "rules": ["||songs.example^$denyallow=a.songs.example"]},
-        ],
-        "groups": [{"id": "social_network"}],
-    },
-    indent=2,
-)
-ONE = """\
-id: clips
-name: Clips
-group: social_network
-icon: PHN2Zz4=
-rules:
-  - "||clips.example^"
-  - "||songs.example/x"
-"""
-
-
-def test_one_service_of_many() -> None:
-    """The rules of the service that is asked for, with their lines in the file."""
-    found = read_adguard("services.json", SERVICES, "clips")
-    assert [(entry.kind, entry.value, entry.place.line) for entry in found.entries] == [("suffix", "clips.example", 8)]
-    assert [(each.place.line, each.text) for each in found.unreadable] == [(9, "||b.example/path")]
-    assert found.said == {"title": "Clips"}
-
-
-def test_a_file_with_one_service() -> None:
-    """Who has one service's file need not say which."""
-    found = read_adguard("clips.yml", ONE, "whatever")
-    assert [(entry.value, entry.place.line) for entry in found.entries] == [("clips.example", 6)]
-    assert [each.place.line for each in found.unreadable] == [7]
-
-
-def test_a_service_that_the_file_lacks() -> None:
-    """A mistyped identifier is told with one that is meant."""
-    with pytest.raises(NoSuchPart, match=r"2 services, and none is `clip`.*`clips`"):
-        read_adguard("services.json", SERVICES, "clip")
-
-
-@pytest.mark.parametrize(
-    "text", ["[]", '{"a": 1}', "||clips.example^", "rules: [a", '{"services": [{"id": "x"}]}', "{"]
-)
-def test_a_file_of_another_kind(text: str) -> None:
-    """A file that holds no services is refused, not read as an empty list."""
-    with pytest.raises(ValueError, match=r"JSON|service|Expecting"):
-        read_adguard("x", text, "clips")

@@ -40,7 +40,6 @@ examples:
 _IMPORT_EPILOG: Final = """\
 examples:
   tokgate service import domain-list-community/data/telegram --name telegram
-  tokgate service import services.json --name shein          one of AdGuard's blocked services
   tokgate service import blocklist.txt --name phishing -o -  print it instead
   tokgate diff HEAD:policies policies                        review what it changes
 
@@ -48,7 +47,6 @@ formats:
   domain-list-community   include:, full:, domain:, keyword:, regexp:, @attributes; included lists in the same folder
   hosts                   hosts(5), or names one a line
   adblock                 ||name^, |name^, /regex/, exceptions @@, options
-  adguard                 AdGuard's blocked services, JSON, or YAML with one service
 
 Public suffixes and shared hosts (CDNs, clouds) are dropped, and reported with their lines; so is what can't be read.
 The file is POLICIES/services/NAME.yaml. Exit code 1: some lines could not be read; the file has the others. Also 1, and
@@ -183,13 +181,11 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--format", choices=["auto", *ListFormat], metavar="FORMAT",
         help=f"auto (default), {', '.join(ListFormat)}",
     )  # fmt: skip
-    parser.add_argument("--part", type=_line, metavar="ID", help="the service in AdGuard's file (default: NAME)")
     parser.add_argument(
         "--attribute", action="append", type=_line, metavar="ATTR",
         help="only entries with this attribute, or with --attribute=-ATTR without it; may be given several times",
     )  # fmt: skip
     parser.add_argument("--subdomains", action="store_true", help="take single hosts with all below them")
-    parser.add_argument("--keywords", action="store_true", help="take keywords as regular expressions")
     parser.add_argument("--source", type=_line, metavar="URL", help="where the list is published")
     parser.add_argument("--revision", type=_line, help="which revision (default: git's, the list's own, or a digest)")
     parser.add_argument("--licence", type=_line, help="its licence (default: as the list or its folder says)")

@@ -19,7 +19,7 @@ from tokgate.cli.policy.known_services import KnownService, find, policy_if_any
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.loader import load
 from tokgate.config.service_lists.entries import EntryKind, ListFormat, Problem
-from tokgate.config.service_lists.formats import NoSuchPart, detect, read_list
+from tokgate.config.service_lists.formats import detect, read_list
 from tokgate.config.service_lists.selection import Options, Selection, names_of, select, service_file
 from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.services import Service, ServiceSource
@@ -102,7 +102,7 @@ def import_list(options: argparse.Namespace) -> int:
                 f"{visible(str(options.policies))} is one file: say with --output where to write", Exit.USAGE
             )
         _refuse_defined(options.policies, name, target)
-    reading = read(options, name)
+    reading = read(options)
     selection = reading.selection
     tell(selection)
     if not selection.count:
@@ -167,7 +167,7 @@ def update(options: argparse.Namespace) -> int:
     known = find(policy_if_any(options.policies), options.name)
     service = known.service
     file = _own_file(known) if options.write else None
-    reading = read(options, service.name, service.source)
+    reading = read(options, service.source)
     tell(reading.selection)
     before, after = names_of(service), dict(reading.selection.patterns)
     if not after[EntryKind.ADDRESS]:  # most lists know of no addresses: those of the file were added by hand
@@ -257,34 +257,26 @@ _LONGEST: Final = 200
 _FILES_OF_LICENCES: Final = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "COPYING")
 
 
-def read(options: argparse.Namespace, name: str, before: ServiceSource | None = None) -> Reading:
+def read(options: argparse.Namespace, before: ServiceSource | None = None) -> Reading:
     """Read the list of the options; where these say nothing, as `before` was read."""
     path: Path = options.file
     text = _text(path)
     chosen = _format(options.format, before, text, path)
     last = before or ServiceSource(path.name, chosen.value)
-    part = options.part or last.part or name
     attributes = tuple(options.attribute or last.attributes)
-    subdomains, keywords = bool(options.subdomains or last.subdomains), bool(options.keywords or last.keywords)
-    try:
-        found = read_list(chosen, str(path), text, part, lambda other: _included(path, other))
-    except NoSuchPart as error:
-        raise CommandError(f"{visible(str(path))}: {error}; --part chooses", Exit.USAGE) from None
-    except ValueError as error:
-        raise CommandError(f"{visible(str(path))} is no list in the format {chosen}: {error}", Exit.FINDINGS) from None
-    selection = select(found, Options(frozenset(attributes), subdomains=subdomains, keywords=keywords))
+    subdomains = bool(options.subdomains or last.subdomains)
+    found = read_list(chosen, str(path), text, lambda other: _included(path, other))
+    selection = select(found, Options(frozenset(attributes), subdomains=subdomains))
     said = {key: _clean(value) for key, value in found.said.items()}
     git = _git_facts(path)
     source = ServiceSource(
         list=options.source or said.get("list") or git.get("list") or last.list,
         format=chosen.value,
-        part=part if chosen is ListFormat.ADGUARD else None,
         revision=options.revision or git.get("revision") or said.get("revision") or _digest(text),
         licence=options.licence or said.get("licence") or git.get("licence") or last.licence,
         date=_day(options.date, said, git, path),
         attributes=attributes,
         subdomains=subdomains,
-        keywords=keywords,
     )
     return Reading(selection, source, said.get("title"))
 

@@ -245,9 +245,6 @@ class SourceModel(Model):
         examples=["https://github.com/v2fly/domain-list-community"],
     )
     format: Annotated[ListFormat, OneOf(*ListFormat)] = Field(description="Its format.")
-    part: Line | None = Field(
-        default=None, description="Which of the services in the list, if it has several.", examples=["deepseek"]
-    )
     revision: Line | None = Field(
         default=None, description="Of which revision it is: a commit, a version or a digest.", examples=["c975cce"]
     )
@@ -259,7 +256,6 @@ class SourceModel(Model):
         examples=[["!cn", "-ads"]],
     )
     subdomains: Flag = Field(default=False, description="Single hosts were taken with all names below them.")
-    keywords: Flag = Field(default=False, description="Keywords were taken as regular expressions.")
 
     def built(self) -> ServiceSource:
         """The field `of` is called as its key."""

@@ -83,7 +83,6 @@ class ListFormat(Word):
     DOMAIN_LIST = "domain-list-community", "Lists of v2fly/domain-list-community."
     HOSTS = "hosts", "hosts(5), or names one a line."
     ADBLOCK = "adblock", "Rules of ad blockers and of AdGuard's DNS filter."
-    ADGUARD = "adguard", "AdGuard's blocked services."
 
 
 def whole_name(pattern: str) -> str:

@@ -1,18 +1,13 @@
 """The formats of lists: how they are told apart, and their readers; rules of ad blockers have a module of their own."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any, Final
-
-import yaml
+from typing import Final
 
 from tokgate.config.service_lists import adblock
-from tokgate.config.service_lists.adblock import read_rule
 from tokgate.config.service_lists.entries import EntryKind, ListFormat, Place, ServiceList, numbered, whole_name
-from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.values.hostname import parse_address
 
 _LOOKED_AT: Final = 2000
@@ -24,8 +19,6 @@ Included = Callable[[str], str | None]
 
 def detect(text: str) -> ListFormat | None:
     """The format of a list by what most of its lines are; None where nothing tells."""
-    if re.match(r"\s*[\[{]\s*[{\"]", text) or (re.search(r"(?m)^rules:", text) and re.search(r"(?m)^id:", text)):
-        return ListFormat.ADGUARD
     votes = Counter(vote for line in text.splitlines()[:_LOOKED_AT] if (vote := _vote(line.strip())) is not None)
     return votes.most_common(1)[0][0] if votes else None
 
@@ -44,8 +37,8 @@ def _vote(line: str) -> ListFormat | None:
     return ListFormat.DOMAIN_LIST if bare else None
 
 
-def read_list(chosen: ListFormat, file: str, text: str, part: str, included: Included) -> ServiceList:
-    """Read a list. `part` names the service within a file of several. Raises ValueError for a file of another kind."""
+def read_list(chosen: ListFormat, file: str, text: str, included: Included) -> ServiceList:
+    """Read a list, and those that it includes."""
     match chosen:
         case ListFormat.DOMAIN_LIST:
             return read_domain_list(file, text, included)
@@ -53,8 +46,6 @@ def read_list(chosen: ListFormat, file: str, text: str, part: str, included: Inc
             return read_hosts(file, text)
         case ListFormat.ADBLOCK:
             return adblock.read_adblock(file, text)
-        case ListFormat.ADGUARD:
-            return read_adguard(file, text, part)
 
 
 _KINDS: Final = {
@@ -174,52 +165,3 @@ def read_hosts(file: str, text: str) -> ServiceList:
                 wild = name.startswith(("*.", "."))
                 found.add(EntryKind.SUFFIX if wild else EntryKind.EXACT, name.removeprefix("*").lstrip("."), place)
     return found
-
-
-_LISTS: Final = ("blocked_services", "services")
-
-
-class NoSuchPart(ValueError):
-    """The file has several services, and the one that is asked for isn't among them."""
-
-
-def read_adguard(file: str, text: str, part: str) -> ServiceList:
-    """Read the rules of the service `part`, or of the only one there is.
-
-    Raises ValueError: the file is none of AdGuard's; NoSuchPart.
-    """
-    services = _services(text)
-    chosen = services.get(part) or (next(iter(services.values())) if len(services) == 1 else None)
-    if chosen is None:
-        hint = did_you_mean(part, services)
-        raise NoSuchPart(f"the file has {len(services)} services, and none is `{part}`{hint}")
-    found = ServiceList()
-    if isinstance(chosen.get("name"), str):
-        found.said["title"] = chosen["name"]
-    lines = text.splitlines()
-    for rule in chosen["rules"]:
-        written = str(rule)
-        shown = (json.dumps(written), json.dumps(written, ensure_ascii=False), written)
-        number = next((n for n, line in enumerate(lines, 1) if any(each in line for each in shown)), 1)
-        read_rule(found, Place(file, number), written)
-    return found
-
-
-def _services(text: str) -> dict[str, Mapping[str, Any]]:
-    """The services by identifier. Raises ValueError."""
-    try:
-        document = json.loads(text) if text.lstrip().startswith(("{", "[")) else yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"neither JSON nor YAML: {error}") from None
-    held = (
-        next((document[key] for key in _LISTS if key in document), document) if isinstance(document, dict) else document
-    )
-    each = held if isinstance(held, list) else [held]
-    services: dict[str, Mapping[str, Any]] = {
-        str(one["id"]): one
-        for one in each
-        if isinstance(one, dict) and "id" in one and isinstance(one.get("rules"), list)
-    }
-    if not services:
-        raise ValueError("it holds no service with `id` and `rules`")
-    return services

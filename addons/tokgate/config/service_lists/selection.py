@@ -3,7 +3,6 @@
 Nothing is dropped in silence, and nothing is taken that is a stranger's.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
@@ -28,8 +27,6 @@ class Options:
     """Of entries with attributes only those with these, and none with those that begin with `-`; empty: all."""
     subdomains: bool = False
     """Take single hosts with all names below them."""
-    keywords: bool = False
-    """Take keywords as regular expressions for parts of names."""
 
 
 @dataclass(slots=True)
@@ -73,10 +70,8 @@ def select(found: ServiceList, options: Options = Options()) -> Selection:
 def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Selection, options: Options) -> None:
     kind, value = entry.kind, entry.value
     if kind is EntryKind.KEYWORD:
-        if not options.keywords:
-            _drop(selection, entry, "a keyword matches parts of strangers' names; `--keywords` takes it all the same")
-            return
-        kind, value = EntryKind.REGEX, f"^.*{re.escape(value.lower())}.*$"
+        _drop(selection, entry, "a keyword matches parts of strangers' names")
+        return
     if kind in (EntryKind.SUFFIX, EntryKind.EXACT):
         name = normalise(value)
         if not isinstance(name, DomainName):
@@ -228,13 +223,11 @@ class SourceOutput(TypedDict):
 
     list: str
     format: ListFormat
-    part: str | None
     revision: str | None
     licence: str | None
     date: str | None
     attributes: "list[str]"
     subdomains: bool
-    keywords: bool
 
 
 def source_keys(source: ServiceSource) -> SourceOutput:
@@ -242,11 +235,9 @@ def source_keys(source: ServiceSource) -> SourceOutput:
     return {
         "list": source.list,
         "format": ListFormat(source.format),
-        "part": source.part,
         "revision": source.revision,
         "licence": source.licence,
         "date": source.date,
         "attributes": list(source.attributes),
         "subdomains": source.subdomains,
-        "keywords": source.keywords,
     }
