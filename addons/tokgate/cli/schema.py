@@ -60,8 +60,6 @@ OUTPUTS: Final[Mapping[str, JsonOutput]] = MappingProxyType(
         "service-list": JsonOutput("service list --json", "policy.service:ServiceList"),
         "service-show": JsonOutput("service show NAME --json", "policy.service:ServiceShown"),
         "service-test": JsonOutput("service test NAME HOST --json", "policy.service:ServiceTested"),
-        "service-import": JsonOutput("service import FILE --name NAME --json", "policy.service_lists:ServiceImported"),
-        "service-update": JsonOutput("service update NAME NEWLIST --json", "policy.service_lists:ServiceUpdated"),
         "override-list": JsonOutput("override list --json", "policy.override:OverrideList"),
         "status": JsonOutput("status --json", "service.status:Status"),
         "reload": JsonOutput("reload --json", "service.reload:ReloadAnswer"),

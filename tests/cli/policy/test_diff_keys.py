@@ -167,7 +167,7 @@ NEW: Final[Mapping[str, Any]] = {
 }
 """By key, with the sections' names of entries left out: another value than in POLICY."""
 
-_SOURCE: Final = {"list": "https://www.example.org/list", "format": "adblock"}
+_SOURCE: Final = {"list": "https://www.example.org/list", "format": "domain-list-community"}
 
 _BESIDE: Final[Mapping[str, Mapping[str, Any]]] = {
     **{key: _SOURCE for key in NEW if key.startswith("services.source.")},

@@ -1,6 +1,5 @@
 """`tokgate service update`: what a newer list adds and removes, what is written, and what is never lost."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -76,10 +75,10 @@ def test_the_list_is_read_as_the_last_one_was(tokgate: Command) -> None:
     """Attributes that were asked for once are asked for again."""
     tokgate("service", "import", "old", "--name", "films", "--force", "--attribute=-ads")
     assert {pattern.value for pattern in films().patterns} == {"a.example", "www.example.net"}
-    document = json.loads(tokgate("service", "update", "films", "new", "--json").out)
-    assert document["added"] == {"suffix": ["c.example"], "exact": [], "regex": [], "address": []}
-    assert document["removed"]["suffix"] == []
-    assert document["written"] is False
+    assert tokgate("service", "update", "films", "new").out.splitlines()[2:] == [
+        "+suffix c.example",
+        "1 added, 0 removed",
+    ]
 
 
 @pytest.mark.usefixtures("imported")

@@ -1,5 +1,6 @@
 """What of a list becomes patterns, which suffixes are shared hosts, and the service file made of it."""
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,7 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from tokgate.config.loader import load
-from tokgate.config.service_lists.adblock import read_adblock
-from tokgate.config.service_lists.entries import EntryKind, Place, ServiceList
-from tokgate.config.service_lists.formats import read_domain_list
+from tokgate.config.service_lists.lists import EntryKind, Place, ServiceList, read_domain_list
 from tokgate.config.service_lists.selection import (
     SHARED_HOSTS,
     Options,
@@ -65,8 +64,9 @@ def test_names_are_made_canonical() -> None:
 
 
 def test_keywords() -> None:
-    """A keyword would take parts of strangers' names."""
-    assert of("keyword:clips").dropped[0].why.startswith("a keyword matches parts of strangers' names")
+    """A keyword would take parts of strangers' names: it is reported."""
+    chosen = of("keyword:clips")
+    assert (chosen.count, chosen.dropped[0].why) == (0, "a keyword matches parts of strangers' names")
 
 
 def test_attributes() -> None:
@@ -80,23 +80,6 @@ def test_attributes() -> None:
 def test_single_hosts_with_all_below_them() -> None:
     """Hosts files name single hosts; who wants the names below them says so."""
     assert of("full:a.example", Options(subdomains=True)).patterns[EntryKind.SUFFIX] == ["a.example"]
-
-
-def test_exceptions() -> None:
-    """What an exception names is taken out; one within a suffix can't be, and is said so."""
-    chosen = select(
-        read_adblock(
-            "x",
-            "||a.example^\n||b.example^\n|www.c.example^\n@@||b.example^\n@@||c.example^\n@@||x.a.example^\n@@|a.example/p\n",
-        )
-    )
-    assert chosen.patterns[EntryKind.SUFFIX] == ["a.example"]
-    assert chosen.patterns[EntryKind.EXACT] == []
-    assert [(each.text, each.why) for each in chosen.dropped] == [
-        ("b.example", "excepted by x:4"),
-        ("www.c.example", "excepted by x:5"),
-    ]
-    assert [(each.place.line, each.text) for each in chosen.unreadable] == [(6, "x.a.example"), (7, "@@|a.example/p")]
 
 
 def test_a_regex_that_is_none() -> None:
@@ -144,12 +127,13 @@ def test_the_names_are_canonical() -> None:
     assert len(set(SHARED_HOSTS)) == len(SHARED_HOSTS)
 
 
-SOURCE = ServiceSource("https://www.example.org/#1", "adblock", "7: a", "MIT", "2026-08-19", ("!cn", "-ads"), True)
+SOURCE = ServiceSource(
+    "https://www.example.org/#1", "hosts", "7: a", "MIT", "2026-08-19", ("!cn", "-ads"), subdomains=True
+)
 NAMES = {
     EntryKind.SUFFIX: ["clips.example", "no"],
     EntryKind.EXACT: ["www.clips.example.org"],
     EntryKind.REGEX: ["^v[0-9]{1,3}\\.clips\\.example$"],
-    EntryKind.ADDRESS: ["203.0.113.0/24", "2001:db8::/48"],
 }
 
 
@@ -160,6 +144,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         "old",
         description="Two\nlines",
         patterns=(NamePattern(PatternKind.LABEL, "clips"),),
+        addresses=(ip_network("203.0.113.0/24"), ip_network("2001:db8::/48")),
         stores=(StoreListing("apple", "835599320"), StoreListing("google-play", "org.example.clips")),
     )
     names = {**NAMES, EntryKind.SUFFIX: ["clips.example"]}
@@ -173,6 +158,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert service.source == SOURCE
     assert service.description == "Two\nlines"
     assert names_of(service) == names
+    assert service.addresses == before.addresses
     assert [each.value for each in service.patterns if each.kind is PatternKind.LABEL] == ["clips"]
     assert {(each.store, each.identifier) for each in service.stores} == {
         ("apple", "835599320"),

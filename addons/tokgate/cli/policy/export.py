@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from whenever import Instant
 
@@ -23,9 +23,6 @@ from tokgate.gateway.ruleset import current
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Policy, compile_policy
 
-_EPILOG: Final = """\
-examples:
-  tokgate export mdm                                apps of all services under a ban that is not over, as CSV"""
 _MDM_EPILOG: Final = """\
 examples:
   tokgate export mdm                                apps of all services under a ban that is not over, as CSV
@@ -36,7 +33,7 @@ examples:
 
 Apple's restrictions name apps by their bundle identifiers: services without any of them are named on stderr, and their
 numbers in the App Store are in the CSV. See docs/phones.md."""
-FORMATS: Final = ("csv", "json", "android", "apple")
+FORMATS: Final = ("csv", "android", "apple")
 _ANDROID: Final = ("google-play", "galaxy-store", "apkpure")
 """The stores that know an app by its package."""
 _APPLE: Final = "apple-bundle"
@@ -45,13 +42,13 @@ _SPACE: Final = uuid.UUID("5d0b34ce-8e7b-5a3c-9f43-6a1e5e0c2b11")
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "export", _EPILOG)
+    parser = add_command(subparsers, "export", _MDM_EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="export_command", required=True)
     does = "apps of banned services, for the management of devices"
     mdm = commands.add_parser("mdm", help=does, description=f"Print the {does}.", epilog=_MDM_EPILOG)
     add_policies_option(mdm)
     mdm.add_argument("--service", metavar="NAME", action="append", help="this service instead; repeatable")
-    mdm.add_argument("--format", choices=FORMATS, default="csv", help="csv (default), json, android, apple")
+    mdm.add_argument("--format", choices=FORMATS, default="csv", help="csv (default), android, apple")
     mdm.add_argument("-o", "--output", metavar="FILE", type=Path, help="write there instead of to stdout")
     mdm.set_defaults(run=run)
 
@@ -91,16 +88,6 @@ def _csv(services: Iterable[Service]) -> str:
     return text.getvalue()
 
 
-def _json(services: Iterable[Service]) -> str:
-    def document(service: Service) -> dict[str, Any]:
-        stores: dict[str, list[str]] = {}
-        for each in service.stores:
-            stores.setdefault(each.store, []).append(each.identifier)
-        return {"name": service.name, "title": service.title, "store": stores}
-
-    return json.dumps({"services": [document(each) for each in services]}, indent=2, ensure_ascii=False) + "\n"
-
-
 def _android(services: Iterable[Service]) -> str:
     """https://developers.google.com/android/management/reference/rest/v1/enterprises.policies#ApplicationPolicy."""
     packages = dict.fromkeys(package for each in services for package in _of(each, _ANDROID))
@@ -129,5 +116,5 @@ def _apple(services: Iterable[Service]) -> str:
     return plistlib.dumps(profile).decode()
 
 
-_FORMATTED: Final = {"csv": _csv, "json": _json, "android": _android, "apple": _apple}
-_WANTED: Final[Mapping[str, Sequence[str]]] = {"csv": (), "json": (), "android": _ANDROID, "apple": (_APPLE,)}
+_FORMATTED: Final = {"csv": _csv, "android": _android, "apple": _apple}
+_WANTED: Final[Mapping[str, Sequence[str]]] = {"csv": (), "android": _ANDROID, "apple": (_APPLE,)}

@@ -26,9 +26,7 @@ class KnownService:
     @property
     def where(self) -> str:
         """Its file and line; of the catalogue's its file there."""
-        if self.from_catalogue:
-            return f"catalogue/{self.service.name}.yaml"
-        return str(self.service.origin)
+        return f"catalogue/{self.service.name}.yaml" if self.from_catalogue else str(self.service.origin)
 
 
 def policy_if_any(path: Path) -> Policy | None:
@@ -38,33 +36,24 @@ def policy_if_any(path: Path) -> Policy | None:
     return open_policy(path, Instant.now())
 
 
-def all_services(policy: Policy | None) -> dict[str, KnownService]:
-    """All services by name, in order of their names."""
-    known = {} if policy is None else {name: _of(policy, service) for name, service in policy.services.items()}
-    for name in catalogue_files().keys() - known.keys():
-        known[name] = KnownService(_shipped(name), (), from_catalogue=True)
-    return dict(sorted(known.items()))
-
-
 def find(policy: Policy | None, name: str) -> KnownService:
-    """One service; a CommandError that suggests others if there is none of this name."""
+    """A service of the policy, else the catalogue's; a CommandError that suggests others if there is none."""
     if policy is not None and name in policy.services:
-        return _of(policy, policy.services[name])
+        bans = tuple(ban.name for ban in policy.bans.values() if name in ban.services)
+        return KnownService(
+            policy.services[name], bans, name in (policy.catalogue.services if policy.catalogue else ())
+        )
     shipped = catalogue_files()
     if name not in shipped:
         known = [*shipped, *(() if policy is None else policy.services)]
         raise CommandError(f"there is no service {visible(name)}{did_you_mean(name, known)}", Exit.USAGE)
-    return KnownService(_shipped(name), (), from_catalogue=True)
-
-
-def _of(policy: Policy, service: Service) -> KnownService:
-    bans = tuple(name for name, ban in policy.bans.items() if service.name in ban.services)
-    taken = () if policy.catalogue is None else policy.catalogue.services
-    return KnownService(service, bans, service.name in taken)
-
-
-def _shipped(name: str) -> Service:
-    policy = load(catalogue_files()[name], Instant.now()).policy
-    if policy is None or name not in policy.services:
+    its = load(shipped[name], Instant.now()).policy
+    if its is None or name not in its.services:
         raise CommandError(f"the catalogue's file of {name} is damaged: install tokgate again")
-    return policy.services[name]
+    return KnownService(its.services[name], (), from_catalogue=True)
+
+
+def all_services(policy: Policy | None) -> list[KnownService]:
+    """The services that a ban can name, in the order of their names."""
+    own = () if policy is None else policy.services
+    return [find(policy, name) for name in sorted({*own, *catalogue_files()})]

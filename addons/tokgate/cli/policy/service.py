@@ -1,11 +1,11 @@
 """`tokgate service`: services as the policy and the catalogue define them; lists from which they are made."""
 
 import argparse
-import sys
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 from tokgate.cli.arguments import argument_of
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
@@ -15,7 +15,8 @@ from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import print_json, print_lines, visible
 from tokgate.config.format import times, values
-from tokgate.config.service_lists.entries import ListFormat
+from tokgate.config.format.values import IDENTIFIER
+from tokgate.config.service_lists.lists import ListFormat
 from tokgate.config.service_lists.selection import SourceOutput, source_keys
 from tokgate.policy.services import Match, PatternKind, ServiceIndex
 
@@ -30,35 +31,32 @@ examples:
 
 Nothing is fetched: lists are files. docs/services.md says how the catalogue's services are kept."""
 _LIST_EPILOG: Final = """\
-examples:
-  tokgate service list                              the policy's services and the catalogue's
-  tokgate service list --json                       one JSON object"""
+example:
+  tokgate service list --json                       the policy's services and the catalogue's, as one JSON object"""
 _SHOW_EPILOG: Final = """\
-examples:
-  tokgate service show tiktok                       its names, addresses and apps, and the bans that name it
-  tokgate service show tiktok --json                one JSON object"""
+example:
+  tokgate service show tiktok                       its names, addresses and apps, and the bans that name it"""
 _IMPORT_EPILOG: Final = """\
 examples:
   tokgate service import domain-list-community/data/telegram --name telegram
-  tokgate service import blocklist.txt --name phishing -o -  print it instead
+  tokgate service import names.txt --name shops -o -         print it instead
   tokgate diff HEAD:policies policies                        review what it changes
 
 formats:
-  domain-list-community   include:, full:, domain:, keyword:, regexp:, @attributes; included lists in the same folder
+  domain-list-community   include:, full:, domain:, regexp:, @attributes; included lists in the same folder
   hosts                   hosts(5), or names one a line
-  adblock                 ||name^, |name^, /regex/, exceptions @@, options
 
-Public suffixes and shared hosts (CDNs, clouds) are dropped, and reported with their lines; so is what can't be read.
-The file is POLICIES/services/NAME.yaml. Exit code 1: some lines could not be read; the file has the others. Also 1, and
-no file: the policy has a service of this name, or the list has nothing to take."""
+Public suffixes, shared hosts (CDNs, clouds) and keywords are dropped, and reported with their lines; so is what can't
+be read. The file is POLICIES/services/NAME.yaml. Exit code 1: some lines could not be read; the file has the others.
+Also 1, and no file: the policy has a service of this name, or the list has nothing to take."""
 _UPDATE_EPILOG: Final = """\
 examples:
   tokgate service update telegram domain-list-community/data/telegram
   tokgate service update telegram domain-list-community/data/telegram --write --revision 4f2c1d9
 
 Lines with + are names that only the newer list has, lines with - those that it no longer has. --keep leaves these in.
-The list is read as the last one was (format, part, attributes), unless an option says otherwise. Exit code 1: some
-lines could not be read; with --exit-code also when anything differs."""
+The list is read as the last one was (format, attributes), unless an option says otherwise. Exit code 1: some lines
+could not be read; with --exit-code also when anything differs."""
 _TEST_EPILOG: Final = """\
 examples:
   tokgate service test tiktok p16-sign-va.tiktokcdn.com
@@ -135,67 +133,48 @@ class ServiceTested(TypedDict):
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "service", _EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="service_command", required=True)
-    listing = add_subcommand(commands, "list", "list all services, one a line", _LIST_EPILOG)
-    listing.add_argument("--json", action="store_true", help="one JSON object")
-    _finish(listing, _list)
-    showing = add_subcommand(commands, "show", "show what belongs to a service", _SHOW_EPILOG)
+    listing = _added(commands, _list, "list", "list all services, one a line", _LIST_EPILOG)
+    showing = _added(commands, _show, "show", "show what belongs to a service", _SHOW_EPILOG)
     showing.add_argument("name", metavar="NAME")
-    showing.add_argument("--json", action="store_true", help="one JSON object")
-    _finish(showing, _show)
-    testing = add_subcommand(commands, "test", "test names against a service", _TEST_EPILOG)
+    testing = _added(commands, _test, "test", "test names against a service", _TEST_EPILOG)
     testing.add_argument("name", metavar="NAME")
     testing.add_argument("hosts", metavar="HOST", nargs="+", help="a host name, an address or a URL")
-    testing.add_argument("--json", action="store_true", help="one JSON object")
-    _finish(testing, _test)
-    _add_import(commands)
-    _add_update(commands)
-
-
-def _add_import(commands: Subparsers) -> None:
-    importing = add_subcommand(commands, "import", "make a service file of a list", _IMPORT_EPILOG)
+    for each in (listing, showing, testing):
+        each.add_argument("--json", action="store_true", help="one JSON object")
+    importing = _added(commands, _import, "import", "make a service file of a list", _IMPORT_EPILOG)
     importing.add_argument("file", metavar="FILE", type=Path, help="the list")
     importing.add_argument("--name", required=True, type=_identifier, help="what to call the service")
-    importing.add_argument("--title", type=_line, help="what people call it (default: the list's title, or NAME)")
+    importing.add_argument("--title", type=_line, help="what people call it (default: NAME)")
     importing.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: POLICIES/services/NAME.yaml; - prints it)"
     )
     importing.add_argument("--force", action="store_true", help="write over an existing file")
-    _add_reading(importing)
-    _finish(importing, _import)
-
-
-def _add_update(commands: Subparsers) -> None:
-    updating = add_subcommand(commands, "update", "show what a newer list changes", _UPDATE_EPILOG)
+    updating = _added(commands, _update, "update", "show what a newer list changes", _UPDATE_EPILOG)
     updating.add_argument("name", metavar="NAME", help="the service")
     updating.add_argument("file", metavar="NEWLIST", type=Path, help="the newer list")
     updating.add_argument("--write", action="store_true", help="write the service's file")
     updating.add_argument("--keep", action="store_true", help="keep names that the newer list no longer has")
     updating.add_argument("--exit-code", action="store_true", help="exit 1 when anything differs")
-    _add_reading(updating)
-    _finish(updating, _update)
+    for each in (importing, updating):
+        each.add_argument("--format", choices=list(ListFormat), help="of the list (default: told by its lines)")
+        each.add_argument(
+            "--attribute", action="append", type=_line, metavar="ATTR",
+            help="only entries with this attribute, or with --attribute=-ATTR without it; may be given several times",
+        )  # fmt: skip
+        each.add_argument("--subdomains", action="store_true", help="take single hosts with all below them")
+        each.add_argument("--source", type=_line, metavar="URL", help="where the list is published")
+        each.add_argument("--revision", type=_line, help="which revision (default: a digest of the list)")
+        each.add_argument("--licence", type=_line, help="its licence")
+        each.add_argument("--date", type=_date, help="its day, YYYY-MM-DD (default: of its file)")
 
 
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    """The options that say how a list is read and where it is from."""
-    parser.add_argument(
-        "--format", choices=["auto", *ListFormat], metavar="FORMAT",
-        help=f"auto (default), {', '.join(ListFormat)}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--attribute", action="append", type=_line, metavar="ATTR",
-        help="only entries with this attribute, or with --attribute=-ATTR without it; may be given several times",
-    )  # fmt: skip
-    parser.add_argument("--subdomains", action="store_true", help="take single hosts with all below them")
-    parser.add_argument("--source", type=_line, metavar="URL", help="where the list is published")
-    parser.add_argument("--revision", type=_line, help="which revision (default: git's, the list's own, or a digest)")
-    parser.add_argument("--licence", type=_line, help="its licence (default: as the list or its folder says)")
-    parser.add_argument("--date", type=_date, help="its day, YYYY-MM-DD (default: as the list says, or of its file)")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+def _added(
+    commands: Subparsers, run: Callable[[argparse.Namespace], int], name: str, summary: str, epilog: str
+) -> argparse.ArgumentParser:
+    parser = add_subcommand(commands, name, summary, epilog)
     add_policies_option(parser)
     parser.set_defaults(run=run)
+    return parser
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -211,10 +190,6 @@ def _update(options: argparse.Namespace) -> int:
 
 
 def _identifier(text: str) -> str:
-    import re
-
-    from tokgate.config.format.values import IDENTIFIER
-
     if not re.match(IDENTIFIER.removesuffix("$") + r"\Z", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} can't be a name: letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first"
@@ -229,85 +204,25 @@ _COLUMNS: Final = ("service", "title", "names", "addresses", "apps", "bans", "fr
 
 def _list(options: argparse.Namespace) -> int:
     """List the policy's services and the catalogue's."""
-    known = all_services(policy_if_any(options.policies)).values()
+    known = [_listed(each) for each in all_services(policy_if_any(options.policies))]
     if options.json:
-        print_json(ServiceList(services=[_listed(each) for each in known]), ascii_only=False)
+        print_json(ServiceList(services=known), ascii_only=False)
         return Exit.DONE
     rows = [
         (
-            each.service.name,
-            visible(each.service.title),
-            str(len(each.service.patterns)),
-            str(len(each.service.addresses) or ""),
-            str(len(each.service.stores) or ""),
-            ", ".join(each.bans),
-            "catalogue" if each.from_catalogue else each.where,
+            each["name"],
+            visible(each["title"]),
+            str(each["names"]),
+            str(each["addresses"] or ""),
+            str(each["store"] or ""),
+            ", ".join(each["bans"]),
+            "catalogue" if each["catalogue"] else each["origin"],
         )
         for each in known
     ]
     whole, right = (True, False, True, True, True, False, True), (False, False, True, True, True, False, False)
     show_rows(_COLUMNS, rows, whole, right=right)
     return Exit.DONE
-
-
-def _show(options: argparse.Namespace) -> int:
-    """Print a service's title, names, addresses, apps and bans."""
-    known = find(policy_if_any(options.policies), options.name)
-    if options.json:
-        print_json(_content(known), ascii_only=False)
-        return Exit.DONE
-    service = known.service
-    lines = [f"{service.name}: {visible(service.title)}", f"  defined in {known.where}"]
-    lines.append(f"  banned by {', '.join(known.bans)}" if known.bans else "  no ban names it")
-    if service.source is not None:
-        said = {key: value for key, value in source_keys(service.source).items() if value}
-        lines += [f"  imported: {key} {visible(_plain(value))}" for key, value in said.items()]
-    for kind in PatternKind:
-        lines += [f"  {kind} {visible(each.value)}" for each in service.patterns if each.kind is kind]
-    lines += [f"  address {prefix}" for prefix in service.addresses]
-    lines += [f"  store {each.store} {visible(each.identifier)}" for each in service.stores]
-    print_lines(lines)
-    return Exit.DONE
-
-
-def _test(options: argparse.Namespace) -> int:
-    """Say of each name whether it belongs to the service, by which rule, and to which others it belongs."""
-    policy = policy_if_any(options.policies)
-    own = ServiceIndex([replace(find(policy, options.name).service, origin=None)])
-    all_others = ServiceIndex(each.service for name, each in all_services(policy).items() if name != options.name)
-    rows = [_tested(host, own, all_others) for host in options.hosts]
-    if options.json:
-        print_json(ServiceTested(service=options.name, results=rows), ascii_only=False)
-    else:
-        sys.stdout.writelines(f"{_verdict(options.name, row)}\n" for row in rows)
-    return Exit.DONE if all(row["belongs"] for row in rows) else Exit.FINDINGS
-
-
-def _tested(host: str, own: ServiceIndex, others: ServiceIndex) -> NameTested:
-    mine, theirs = _match(own, host), _match(others, host)
-    rule = next((hit.rule for hit in mine.hits if not hit.front), None)
-    also = {hit.service: hit.rule for hit in theirs.hits if not hit.front}
-    return {
-        "host": host,
-        "belongs": rule is not None,
-        "rule": rule,
-        "others": also,
-        "problem": mine.problem,
-    }
-
-
-def _match(index: ServiceIndex, host: str) -> Match:
-    return index.match_url(host) if "://" in host else index.match(host)
-
-
-def _verdict(name: str, row: NameTested) -> str:
-    host, others = visible(row["host"]), "; also " + ", ".join(row["others"]) if row["others"] else ""
-    if row["belongs"]:
-        return f"{host} belongs to {name}: {row['rule']}{others}"
-    if row["problem"]:
-        return f"{host} is no host name: {row['problem']}"
-    instead = ", ".join(f"{service} ({rule})" for service, rule in row["others"].items())
-    return f"{host} does not belong to {name}" + (f"; it belongs to {instead}" if instead else "")
 
 
 def _listed(known: KnownService) -> ServiceListed:
@@ -324,7 +239,27 @@ def _listed(known: KnownService) -> ServiceListed:
     }
 
 
-def _content(known: KnownService) -> ServiceShown:
+def _show(options: argparse.Namespace) -> int:
+    """Print a service's title, names, addresses, apps and bans."""
+    shown = _shown(find(policy_if_any(options.policies), options.name))
+    if options.json:
+        print_json(shown, ascii_only=False)
+        return Exit.DONE
+    content, bans = shown["content"], shown["bans"]
+    lines = [f"{shown['name']}: {visible(shown['title'])}", f"  defined in {shown['origin']}"]
+    lines.append(f"  banned by {', '.join(bans)}" if bans else "  no ban names it")
+    for key, value in (shown["source"] or {}).items():
+        if value:
+            said = ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)
+            lines.append(f"  imported: {key} {visible(said)}")
+    lines += [f"  {kind} {visible(each)}" for kind in PatternKind for each in content["names"][kind.value]]
+    lines += [f"  address {prefix}" for prefix in content["addresses"]]
+    lines += [f"  store {store} {visible(app)}" for store, apps in content["store"].items() for app in apps]
+    print_lines(lines)
+    return Exit.DONE
+
+
+def _shown(known: KnownService) -> ServiceShown:
     service = known.service
     names: ServicePatterns = {"exact": [], "suffix": [], "regex": [], "label": []}
     for each in service.patterns:
@@ -343,5 +278,40 @@ def _content(known: KnownService) -> ServiceShown:
     }
 
 
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)
+def _test(options: argparse.Namespace) -> int:
+    """Say of each name whether it belongs to the service, by which rule, and to which others it belongs."""
+    policy = policy_if_any(options.policies)
+    own = ServiceIndex([replace(find(policy, options.name).service, origin=None)])
+    others = ServiceIndex(each.service for each in all_services(policy) if each.service.name != options.name)
+    rows = [_tested(host, own, others) for host in options.hosts]
+    if options.json:
+        print_json(ServiceTested(service=options.name, results=rows), ascii_only=False)
+    else:
+        print_lines(_verdict(options.name, row) for row in rows)
+    return Exit.DONE if all(row["belongs"] for row in rows) else Exit.FINDINGS
+
+
+def _tested(host: str, own: ServiceIndex, others: ServiceIndex) -> NameTested:
+    mine = _match(own, host)
+    rule = next((hit.rule for hit in mine.hits if not hit.front), None)
+    return {
+        "host": host,
+        "belongs": rule is not None,
+        "rule": rule,
+        "others": {hit.service: hit.rule for hit in _match(others, host).hits if not hit.front},
+        "problem": mine.problem,
+    }
+
+
+def _match(index: ServiceIndex, host: str) -> Match:
+    return index.match_url(host) if "://" in host else index.match(host)
+
+
+def _verdict(name: str, row: NameTested) -> str:
+    host, others = visible(row["host"]), "; also " + ", ".join(row["others"]) if row["others"] else ""
+    if row["belongs"]:
+        return f"{host} belongs to {name}: {row['rule']}{others}"
+    if row["problem"]:
+        return f"{host} is no host name: {row['problem']}"
+    instead = ", ".join(f"{service} ({rule})" for service, rule in row["others"].items())
+    return f"{host} does not belong to {name}" + (f"; it belongs to {instead}" if instead else "")

@@ -13,7 +13,7 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format.networks import cidr
 from tokgate.config.format.times import Day
 from tokgate.config.format.values import Flag, Line, Model, OneOf, Parsed, Text, one_line, text, wrong
-from tokgate.config.service_lists.entries import ListFormat
+from tokgate.config.service_lists.lists import ListFormat
 from tokgate.policy.services import ServiceSource, compile_regex, is_public_suffix
 from tokgate.policy.stores import STORES, listing
 from tokgate.policy.values.hostname import AddressLiteral, InvalidName, normalise

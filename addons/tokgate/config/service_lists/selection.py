@@ -3,7 +3,7 @@
 Nothing is dropped in silence, and nothing is taken that is a stranger's.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
@@ -11,12 +11,12 @@ import yaml
 from pydantic_core import PydanticCustomError
 
 from tokgate.config.format import services
-from tokgate.config.service_lists.entries import Entry, EntryKind, ListFormat, Problem, ServiceList
+from tokgate.config.service_lists.lists import Entry, EntryKind, ListFormat, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.policy.values.prefixes import IPNetwork
 
-_KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX, EntryKind.ADDRESS)
+NAME_KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX)
+"""The kinds that stand under `names`, which are those of the same value in `PatternKind`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,14 @@ class Selection:
 
 
 def select(found: ServiceList, options: Options = Options()) -> Selection:
-    """Choose from a list. Public suffixes, shared hosts and what exceptions take out are dropped."""
-    kept: dict[EntryKind, dict[str, Entry]] = {kind: {} for kind in _KINDS}
+    """Choose from a list. Public suffixes, shared hosts and keywords are dropped."""
+    kept: dict[EntryKind, dict[str, Entry]] = {kind: {} for kind in NAME_KINDS}
     selection = Selection({}, unreadable=list(found.unreadable))
     wanted = {word for word in options.attributes if not word.startswith("-")}
     refused = {word[1:] for word in options.attributes if word.startswith("-")}
     for entry in found.entries:
         if not refused & entry.attributes and (not wanted or wanted & entry.attributes):
             _take(entry, kept, selection, options)
-    _except(found.exceptions, kept, selection)
     suffixes = kept[EntryKind.SUFFIX]
     for kind in (EntryKind.SUFFIX, EntryKind.EXACT):
         inner = [value for value in kept[kind] if _above(value, suffixes, itself=kind is EntryKind.EXACT)]
@@ -90,9 +89,8 @@ def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Sele
             _drop(selection, entry, f"{what}: other customers' names are below it")
             return
     else:
-        parse: Callable[[Any], str | IPNetwork] = services.regex if kind is EntryKind.REGEX else services.address
         try:
-            value = str(parse(value))
+            value = services.regex(value)
         except PydanticCustomError as error:
             selection.unreadable.append(Problem(entry.place, entry.value, error.message()))
             return
@@ -104,30 +102,6 @@ def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Sele
 
 def _drop(selection: Selection, entry: Entry, why: str) -> None:
     selection.dropped.append(Problem(entry.place, entry.value, why))
-
-
-def _except(exceptions: Iterable[Entry], kept: dict[EntryKind, dict[str, Entry]], selection: Selection) -> None:
-    """Take out what exceptions name. One below a suffix can't be expressed, and is reported."""
-    named: dict[EntryKind, dict[str, Entry]] = {EntryKind.SUFFIX: {}, EntryKind.EXACT: {}}
-    for exception in exceptions:
-        name = normalise(exception.value)
-        if exception.kind in named and isinstance(name, DomainName):
-            named[exception.kind].setdefault(name.value, exception)
-        else:
-            why = "an exception that is no name: look whether what it excepts is among the names"
-            selection.unreadable.append(Problem(exception.place, exception.value, why))
-    whole, single = named[EntryKind.SUFFIX], named[EntryKind.EXACT]
-    for kind, values in ((kind, kept[kind]) for kind in named):
-        for value in list(values):
-            above = _above(value, whole, itself=True)
-            by = whole[above] if above is not None else single.get(value) if kind is EntryKind.EXACT else None
-            if by is not None:
-                _drop(selection, values.pop(value), f"excepted by {by.place}")
-    for value, exception in (*whole.items(), *single.items()):
-        outer = _above(value, kept[EntryKind.SUFFIX], itself=True)
-        if outer is not None:
-            why = f"an exception from `{outer}`, which takes in all names below it"
-            selection.unreadable.append(Problem(exception.place, exception.value, why))
 
 
 def _above(value: str, suffixes: dict[str, Entry], *, itself: bool) -> str | None:
@@ -183,27 +157,23 @@ _HEAD: Final = """\
 """
 
 Names = Mapping[EntryKind, list[str]]
-"""Patterns and addresses by kind."""
-
-NAME_KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX)
-"""The kinds that stand under `names`, which are those of the same value in `PatternKind`."""
+"""Patterns by kind."""
 
 
 def names_of(service: Service) -> dict[EntryKind, list[str]]:
     """What a service has by now; labels, which no list has, are not among them."""
-    names = {
+    return {
         kind: [each.value for each in service.patterns if each.kind is PatternKind(kind.value)] for kind in NAME_KINDS
     }
-    return {**names, EntryKind.ADDRESS: [str(prefix) for prefix in service.addresses]}
 
 
 def service_file(name: str, title: str, source: ServiceSource, names: Names, before: Service | None = None) -> str:
-    """The text of the file. Description, labels and store listings are those of `before`, since no list has any."""
+    """The text of the file. Description, labels, addresses and listings are those of `before`: no list has any."""
     said: dict[str, Any] = {"title": title}
     if before is not None and before.description is not None:
         said["description"] = before.description
     said["source"] = {key: value for key, value in source_keys(source).items() if value}
-    said["source"]["format"] = source.format  # as text, which YAML can write
+    said["source"]["format"] = ListFormat(source.format).value  # text, which YAML can write
     by_kind: dict[str, list[str]] = {kind.value: list(names.get(kind, ())) for kind in NAME_KINDS}
     stores: dict[str, list[str]] = {}
     if before is not None:
@@ -211,7 +181,7 @@ def service_file(name: str, title: str, source: ServiceSource, names: Names, bef
         for listing in before.stores:
             stores.setdefault(listing.store, []).append(listing.identifier)
     said["names"] = {kind: values for kind, values in by_kind.items() if values}
-    said["addresses"] = list(names.get(EntryKind.ADDRESS, ()))
+    said["addresses"] = [] if before is None else [str(prefix) for prefix in before.addresses]
     said["store"] = stores
     said = {key: value for key, value in said.items() if value}
     body = yaml.safe_dump({"version": 1, "services": {name: said}}, sort_keys=False, allow_unicode=True, width=1 << 20)
