@@ -79,8 +79,8 @@ def kill(run: Appender) -> None:
     if run._segment is not None:
         run._segment.close()
         run._segment = None
-    if run._lines.checkpointer is not None:
-        run._lines.checkpointer.close()
+    if run._checkpointer is not None:
+        run._checkpointer.close()
 
 
 def kill_all() -> None:

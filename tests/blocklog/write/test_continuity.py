@@ -263,12 +263,14 @@ def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
     assert len(runs.findings()) == FORGED + 1
 
 
-@pytest.mark.parametrize("text", [b"one\ntwo\n", b"one\ntwo", b"one\n"], ids=repr)
-def test_rubbish_put_into_a_rotated_file(runs: Runs, text: bytes) -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("text", [b"one\ntwo\n", b"one\ntwo", b"one\n", b"one", b"[]\n", b"\0\n" * 17], ids=repr)
+def test_rubbish_put_in_while_nothing_ran(runs: Runs, text: bytes, rotated: bool) -> None:
     """Its lines are told of with their digest, by which verification knows them: nothing else is wrong."""
     with runs.path.open("ab") as file:
         file.write(text)
-    runs.path.rename(runs.path.with_name("block.ndjson.1"))
+    if rotated:
+        runs.path.rename(runs.path.with_name("block.ndjson.1"))
     runs.run()
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     whole = text.removesuffix(b"\n")

@@ -16,7 +16,6 @@ from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode, new_stamp
 from tokgate.blocklog.write import retention
 from tokgate.blocklog.write.checkpointer import LogOptions
-from tokgate.blocklog.write.entries import Deletion
 from tokgate.blocklog.write.retention import SETTLED, STEP_EVERY, day_step, expired
 from tokgate.blocklog.write.segment import Rotation, Segment
 
@@ -257,9 +256,10 @@ def test_files_go_once_their_record_is_signed(tmp_path: Path) -> None:
     for path in (names[0], names[2]):
         path.touch()
     names[1].mkdir()
-    stamp = new_stamp(at("2023-03-08T10:00:00Z"), OBSERVER)
     for sequence, path in enumerate(names, 7):
-        keeper.wrote(Deletion(stamp, (path,), 1, None, ()), sequence)
+        keeper.planned = (record := {"n": sequence}), (path,)
+        keeper.wrote({"n": sequence}, sequence)  # another record
+        keeper.wrote(record, sequence)
     for signed, left in ((6, [True, True, True]), (7, [False, True, True]), (8, [False, True, True])):
         keeper.delete(signed)
         assert [path.exists() for path in names[:3]] == left

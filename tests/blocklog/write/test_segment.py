@@ -17,6 +17,7 @@ from whenever import Date
 
 from labs.builders import at
 from tokgate.blocklog.paths import archive_name
+from tokgate.blocklog.records.chain import Head
 from tokgate.blocklog.write.segment import LogLocked, Segment, wait_for_lock
 
 TODAY = Date(2023, 3, 10)
@@ -71,18 +72,6 @@ def test_the_entry_of_a_new_file_is_synced_once(tmp_path: Path, monkeypatch: pyt
     segment.sync()
     segment.sync()
     assert synced == [tmp_path]
-    segment.close()
-
-
-@pytest.mark.parametrize(("junk", "found"), [(15, True), (16, False)])
-def test_a_file_of_junk_is_not_searched_for_long(tmp_path: Path, junk: int, found: bool) -> None:
-    """The last record is behind few torn lines, or unknown: a start doesn't read a large file of somebody else's."""
-    path = tmp_path / "block.ndjson"
-    path.write_bytes(b'{"n":1}\n' + b"{\n" * junk)
-    segment = Segment(path, TODAY)
-    assert segment.last == ({"n": 1} if found else None)
-    assert segment.torn is not None
-    assert (segment.torn.lines, segment.torn.size) == (junk, 2 * junk - 1)
     segment.close()
 
 
@@ -175,61 +164,56 @@ def test_a_pipe_that_nobody_reads_is_no_log(tmp_path: Path) -> None:
         segment.close()
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"x" * (3 << 20)], ids=["brace", "all-but-one", "three-mebibytes"])
-def test_a_torn_line_is_ended_and_told(tmp_path: Path, torn: bytes) -> None:
-    """What a crash left is neither deleted nor changed: it gets a newline, a length and a digest."""
-    path = tmp_path / "block.ndjson"
-    path.write_bytes(b'{"a":0}\n' + torn)
-    segment = Segment(path, TODAY)
-    segment.close()
-    assert path.read_bytes() == b'{"a":0}\n' + torn + b"\n"
-    assert segment.torn is not None
-    assert segment.torn.size == len(torn)
-    assert segment.torn.sha256 == hashlib.sha256(torn).hexdigest()
-    assert (segment.lines, segment.size) == (2, 8 + len(torn) + 1)
+PARTS = [b"", b"{", b"x", b"\0\0", b"{}", b'{"n":1}', b'{"n":"abc"}', b'{"n":"more than 16"}', b"{\0}"]
 
 
-@given(
-    st.lists(
-        st.sampled_from([b"", b"{", b"x", b"{}", b'{"n":1}', b'{"n":"abc"}', b'{"n":"more than 16"}', b"{\0}"]),
-        max_size=12,
-    ),
-    st.booleans(),
-)
-def test_the_last_record_and_what_is_torn_after_it(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool
+@given(st.lists(st.sampled_from(PARTS), max_size=20), st.booleans(), st.booleans())
+def test_the_last_record_and_what_comes_after_it(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool, known: bool
 ) -> None:
-    """Whatever stands in a file, and wherever reads cut it: the last JSON object, and all that comes after it."""
+    """Wherever reads cut it: the last JSON object, or the first of those that are known; what is torn, what is not.
+
+    What a kill left gets a newline, a length and a digest; lines of others are told apart from it.
+    """
     path = tmp_path_factory.getbasetemp() / "any.ndjson"
     content = b"\n".join(lines) + b"\n" * ended
     path.write_bytes(content)
     present = content.removesuffix(b"\n").split(b"\n") if content else []
-    records = [
-        number
-        for number, one in enumerate(present)
-        if one[:1] == b"{" and one[-1:] == b"}" and b"\0" not in one and b"16" not in one
-    ]
-    after = b"\n".join(present[records[-1] + 1 :] if records else present)
+    whole = [number for number, one in enumerate(present) if one in (b"{}", b'{"n":1}', b'{"n":"abc"}')]
+    own = [number for number, one in enumerate(present) if known and one == b'{"n":1}'][:1]
+    near = [number for number in whole if number >= len(present) - 16][-1:]
+    last = next(iter(own or near), None)
+    after = present[last + 1 :] if last is not None else present[-16:]
+    torn = all(one[:1] in (b"{", b"\0") for one in after) and len(after) <= 16 and not (own and whole[-1] > own[0])
     with pytest.MonkeyPatch.context() as small:
         small.setattr("tokgate.blocklog.write.segment._CHUNK", 16)
         segment = Segment(path, TODAY)
+        found = segment.survey(lambda line: Head("chain", 1) if known and b'"n":1}' in line else None)
     segment.close()
-    assert segment.last == (json.loads(present[records[-1]]) if records else None)
-    assert (None if segment.torn is None else segment.torn.sha256) == (
-        hashlib.sha256(after).hexdigest() if after else None
-    )
+    assert found.last == (None if last is None else json.loads(present[last]))
+    digest = hashlib.sha256(b"\n".join(after)).hexdigest()
+    if b'{"n":"more than 16"}' not in after:  # a line that is read in parts
+        told, foreign = found.rest.torn(), found.rest.foreign("any.ndjson", found.line, running=False)
+        assert (None if told is None else told.sha256) == (digest if after and torn else None)
+        assert (None if foreign is None else (foreign.sha256, foreign.lines)) == (
+            (digest, len(after)) if after and not torn else None
+        )
     assert (segment.size, segment.lines) == (path.stat().st_size, path.read_bytes().count(b"\n"))
     assert path.read_bytes() == content + b"\n" * bool(content and not content.endswith(b"\n"))
 
 
-def test_a_record_that_lacks_only_its_newline_is_whole(tmp_path: Path) -> None:
-    """A part of a JSON object is none: what can be read was all there."""
+@pytest.mark.parametrize(
+    ("rest", "torn"), [(b'{"a":1}', None), (b'{"a":', 5), (b"{" + b"x" * (3 << 20), (3 << 20) + 1)]
+)
+def test_a_line_without_an_end(tmp_path: Path, rest: bytes, torn: int | None) -> None:
+    """What lacks only its newline is whole; what a crash left is neither deleted nor changed, but ended."""
     path = tmp_path / "block.ndjson"
-    path.write_bytes(b'{"a":0}\n{"a":1}')
+    path.write_bytes(b'{"a":0}\n' + rest)
     segment = Segment(path, TODAY)
+    told = segment.survey().rest.torn()
     segment.close()
-    assert path.read_bytes() == b'{"a":0}\n{"a":1}\n'
-    assert (segment.torn, segment.last, segment.lines) == (None, {"a": 1}, 2)
+    assert path.read_bytes() == b'{"a":0}\n' + rest + b"\n"
+    assert (None if told is None else told.size, segment.lines, segment.size) == (torn, 2, 8 + len(rest) + 1)
 
 
 def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -239,17 +223,9 @@ def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:
     moment = at("2023-03-09T23:59:59Z").timestamp()
     os.utime(path, (moment, moment))
     segment = Segment(path, TODAY)
+    assert segment.survey().rest.lines == 0
     segment.close()
-    assert (segment.lines, segment.size, segment.torn, segment.day) == (5, 15, None, Date(2023, 3, 9))
-
-
-def test_lines_are_counted_from_the_first_octet(tmp_path: Path) -> None:
-    """An empty line is a line, also where it is the first."""
-    path = tmp_path / "block.ndjson"
-    path.write_bytes(b"\n{}\n\n")
-    segment = Segment(path, TODAY)
-    assert [segment.line_of(offset) for offset in (0, 1, 3, 4, 5)] == [0, 1, 1, 2, 3]
-    segment.close()
+    assert (segment.lines, segment.size, segment.day, path.stat().st_mtime) == (5, 15, Date(2023, 3, 9), moment)
 
 
 def test_a_moved_file_is_noticed_and_still_known(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Single-threaded and blocking. After an OSError a call can be repeated: pending r
 import errno
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,20 +17,12 @@ from whenever import Date, Instant
 from tokgate.blocklog import access_log
 from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for, successions_path_for
 from tokgate.blocklog.records import log_state
-from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.log_state import Foreign
-from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, instant_of, text_at
+from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, encode, instant_of, text_at, timestamp
 from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
-from tokgate.blocklog.write.continuity import Continuity, reopened, resume
-from tokgate.blocklog.write.entries import (
-    CheckpointDue,
-    Continuation,
-    Deletion,
-    LineMaker,
-    LineQueue,
-    PreviousFile,
-    QueueEntry,
-)
+from tokgate.blocklog.write.continuity import Continuity, resume
+from tokgate.blocklog.write.entries import LineQueue, PendingLine, QueueEntry
 from tokgate.blocklog.write.retention import LogClock, Retention
 from tokgate.blocklog.write.segment import Rotation, Segment
 
@@ -68,9 +61,10 @@ class Appender:
         self._reject: Final = reject
         self._segment: Segment | None = None
         self._regular: bool | None = None
-        self._previous_file: PreviousFile | None = None
+        self._previous_file: Callable[[Stamp], Record] | None = None
         self._options: Final = options
-        self._lines: Final = LineMaker(stamp)
+        self._checkpointer: Checkpointer | None = None
+        """None without a chain."""
         self._clock: Final = LogClock(stamp, uptime)
         self.foreign = 0
         """How many lines others wrote to the log."""
@@ -90,17 +84,17 @@ class Appender:
     def attest(self) -> None:
         """Queue a checkpoint after what is pending, if any record is unsigned."""
         if self.unattested:
-            self._queue.waiting.append(CheckpointDue())
+            self._queue.waiting.append(None)
 
     @property
     def unattested(self) -> int:
         """How many records came after the last checkpoint."""
-        return self._lines.checkpointer.unattested if self._lines.checkpointer is not None else 0
+        return self._checkpointer.unattested if self._checkpointer is not None else 0
 
     @property
     def never_attested(self) -> bool:
         """Whether this run has signed nothing yet; False without a chain."""
-        return self._lines.checkpointer is not None and not self._lines.checkpointer.attested
+        return self._checkpointer is not None and not self._checkpointer.attested
 
     def ready(self) -> Segment:
         """Open or rotate; returns the file at the path, open and not full. Raises OSError, LogLocked."""
@@ -158,7 +152,7 @@ class Appender:
     def _require_room(self, segment: Segment) -> None:
         """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
         keep = 0 if self._options is None else self._options.keep_free
-        if not segment.regular or not self.pending or self._deletes:
+        if not segment.regular or not self.pending or self._retention.about_to_delete:
             return
         least = segment.room_missing(keep)
         if least:
@@ -180,9 +174,10 @@ class Appender:
         if self._queue.lacks_newline:
             self._account(segment, 1)
         if segment.replaced():  # else what is opened next is the same file
-            self._previous_file = PreviousFile(
-                segment.present_name(), segment.lines, segment.size, why, self._head(), self._queue.torn()
-            )
+            self._previous_file = partial(
+                log_state.log_continued, file=segment.present_name(), records=segment.lines, size=segment.size, why=why,
+                last=self._head(), torn=self._queue.torn(),
+            )  # fmt: skip
         self._segment = None
         self._queue.rewind()
         try:
@@ -197,17 +192,18 @@ class Appender:
     def close(self) -> None:
         """Close the file and the journal beside it."""
         self.leave("closed")
-        if self._lines.checkpointer is not None:
-            self._lines.checkpointer.close()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
 
     def abandon(self) -> int:
         """Drop what is pending; returns how many records that were. A torn line is reported by the next file."""
         if self._queue.begun:
             self.leave("records were given up")
+        self._retention.planned = None
         return self._queue.drop()
 
     def _sync(self, segment: Segment) -> None:
-        checkpointer = self._lines.checkpointer
+        checkpointer = self._checkpointer
         if checkpointer is not None:
             checkpointer.syncing()
         segment.sync()
@@ -224,11 +220,11 @@ class Appender:
         self._regular = segment.regular
         continuity = self._resume(segment)
         openers: list[QueueEntry] = []
-        if segment.torn is not None:
-            openers.append(log_state.log_recovered(self._stamp(), segment.torn))
+        if continuity.torn is not None:
+            openers.append(log_state.log_recovered(self._stamp(), continuity.torn))
         previous = self._previous_file or continuity.previous
         if previous is not None:
-            openers.append(Continuation(self._stamp(), previous))
+            openers.append(previous(self._stamp()))
         if continuity.foreign is not None:
             openers.append(self._tell(continuity.foreign))
         if continuity.cut is not None:
@@ -241,25 +237,32 @@ class Appender:
 
     def _resume(self, segment: Segment) -> Continuity:
         """Find where the chain goes on, and what others wrote."""
-        options, checkpointer = self._options, self._lines.checkpointer
+        options, checkpointer = self._options, self._checkpointer
         if options is None:
-            return Continuity()
+            return Continuity(segment.survey().rest.torn()) if segment.regular else Continuity()
         if checkpointer is not None:
-            if self._previous_file is not None and segment.regular and segment.lines:
-                self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
-            return Continuity(reopened(segment, checkpointer))
+            return self._reopened(segment, checkpointer) if segment.regular else Continuity()
         key = options.key or (key_path_for(self.path) if segment.regular else None)
         successions = successions_path_for(self.path) if segment.regular else None
         checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path), successions)
-        self._lines.checkpointer = checkpointer
-        if segment.last is not None:
-            signed = text_at(segment.last, "event", "action") == EventAction.LOG_CHECKPOINT
-            self._clock.was_written(instant_of(segment.last), signed=signed)
-        return resume(segment, checkpointer, self.path, self._trouble)
+        self._checkpointer = checkpointer
+        found = resume(segment, checkpointer, self.path, self._trouble)
+        if found.last is not None:
+            signed = text_at(found.last, "event", "action") == EventAction.LOG_CHECKPOINT
+            self._clock.was_written(instant_of(found.last), signed=signed)
+        return found
+
+    def _reopened(self, segment: Segment, checkpointer: Checkpointer) -> Continuity:
+        """What others wrote to a file while this run had it closed."""
+        found = segment.survey(checkpointer.known().owns)
+        if self._previous_file is not None and segment.lines:
+            self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
+        torn, strange = found.rest.torn(), found.head is not None and found.rest.strange
+        return Continuity(torn, found.rest.foreign(self.path.name, found.line, running=True) if strange else None)
 
     def _head(self) -> Head | None:
         """The last record that was written completely; None without a chain."""
-        return self._lines.checkpointer.head if self._lines.checkpointer is not None else None
+        return self._checkpointer.head if self._checkpointer is not None else None
 
     def _rotate(self, segment: Segment, why: str) -> Segment:
         try:
@@ -289,15 +292,10 @@ class Appender:
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""
-        if self._deletes:  # a second record would name the same files
+        if self._retention.about_to_delete:  # a second record would name the same files
             return
         if (deletion := self._retention.look(self._stamp(), self._clock.settled())) is not None:
-            self._queue.waiting.extend((deletion, CheckpointDue()))
-
-    @property
-    def _deletes(self) -> bool:
-        """Whether a record that names expired files is queued, or waits for its checkpoint."""
-        return self._retention.about_to_delete or any(isinstance(entry, Deletion) for entry in self._queue)
+            self._queue.waiting.extend((deletion, None))
 
     def _encode(self, segment: Segment) -> None:
         """Encode pending entries, in order, up to what fits into the file.
@@ -311,24 +309,42 @@ class Appender:
         while queue.waiting:
             entry = queue.waiting.popleft()
             try:
-                line = self._lines.make(entry, head, queue.lines)
+                line = self._line(entry, head)
             except (TypeError, ValueError, RecursionError) as error:
                 self._reject(error)
                 continue
-            if line is None:
-                if isinstance(entry, CheckpointDue):  # there is no key that could sign it
-                    self._clock.signed(self._stamp().at)
+            if line is None:  # there is no key that could sign it
+                self._clock.signed(self._stamp().at)
                 continue
             queue.lines.append(line)
             head = line.head
             size += len(line.data)
             if segment.regular and limit is not None and size >= limit:
                 break
-        if self._lines.checkpointer is not None:
-            self._lines.checkpointer.announce([line.head.hash for line in queue.lines if line.head is not None])
+        if self._checkpointer is not None:
+            self._checkpointer.announce([line.head.hash for line in queue.lines if line.head is not None])
+
+    def _line(self, entry: QueueEntry, head: Head | None) -> PendingLine | None:
+        """The line of an entry after `head`; None for a checkpoint without a key or a chain.
+
+        Raises TypeError, ValueError or RecursionError for what JSON can't represent.
+        """
+        record, checkpoint = entry, None
+        if record is None:
+            if self._checkpointer is None or head is None:
+                return None
+            stamp = self._stamp()
+            coming = [(line.head, line.checkpoint is not None) for line in self._queue.lines if line.head is not None]
+            checkpoint = self._checkpointer.checkpoint(head, timestamp(stamp.at), coming)
+            if checkpoint is None:
+                return None
+            record = log_state.log_checkpoint(stamp, checkpoint.as_json())
+        if head is not None:
+            record, head = link(head, record)
+        return PendingLine(entry, encode(record), head, checkpoint)
 
     def _account(self, segment: Segment, count: int) -> None:
-        checkpointer = self._lines.checkpointer
+        checkpointer = self._checkpointer
         for line in self._queue.take_written(count):
             segment.lines += 1
             self.written += 1
@@ -336,11 +352,10 @@ class Appender:
                 checkpointer.wrote(line.head, line.checkpoint)
                 if line.checkpoint is not None:
                     self._clock.signed(Instant.parse_iso(line.checkpoint.at))
-                if isinstance(line.entry, Deletion):
-                    self._retention.wrote(line.entry, line.head.sequence)
+                self._retention.wrote(line.entry, line.head.sequence)
         due = checkpointer is not None and checkpointer.unattested >= checkpointer.options.records
         if due and not self._queue.lines:
-            self._queue.add_early(CheckpointDue())
+            self._queue.add_early(None)
 
     def _today(self) -> Date:
         return self._stamp().at.to_tz("UTC").date()

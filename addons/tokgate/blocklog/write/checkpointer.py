@@ -173,8 +173,11 @@ class Checkpointer:
             self._trouble(error)
             return None
 
-    def signed(self, line: bytes) -> Head | None:
-        """The head that a line is, if it is a checkpoint that this log's key or the one before it signed; else None."""
+    def signed(self, line: bytes, after: Head | None = None) -> Head | None:
+        """The head that a line is, if it is a checkpoint that this log's key or the one before it signed; else None.
+
+        With `after` only a later one of the same chain.
+        """
         signer = self._signer
         if signer is None or b'"log-checkpoint"' not in line:
             return None
@@ -183,7 +186,7 @@ class Checkpointer:
         except ValueError:
             return None
         head = stated_head(record)
-        if head is None:
+        if head is None or (after is not None and (head.chain != after.chain or head.sequence <= after.sequence)):
             return None
         checkpoint = checkpoint_of(head.chain, value_at(record, "tokgate", "checkpoint"))
         if checkpoint is None or signer.public not in (checkpoint.key, checkpoint.next_key):

@@ -1,21 +1,19 @@
-"""The appender's queue: records, placeholders for records that depend on what is written before, and their lines."""
+"""The appender's queue: records and checkpoints that are to be written, and lines that are written in part."""
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
-from tokgate.blocklog.records import log_state
-from tokgate.blocklog.records.chain import Head, link
+from tokgate.blocklog.records.chain import Head
 from tokgate.blocklog.records.log_state import Torn
-from tokgate.blocklog.records.record import EventAction, Record, Stamp, encode, text_at, timestamp
-from tokgate.blocklog.write.checkpointer import Checkpointer
+from tokgate.blocklog.records.record import EventAction, Record, text_at
 
 _FIRST: Final = {
+    EventAction.LOG_CONTINUED,
     EventAction.LOG_RECOVERED,
     EventAction.LOG_FOREIGN,
     EventAction.LOG_CUT,
@@ -24,49 +22,13 @@ _FIRST: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PreviousFile:
-    """The file that the next one continues."""
-
-    name: str | None
-    lines: int
-    size: int
-    why: str
-    last: Head | None
-    torn: Torn | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """A placeholder for the `log-continued` record with which a new file begins."""
-
-    stamp: Stamp
-    previous: PreviousFile
-
-
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """A placeholder for a `log-deleted` record. The files are deleted once that record is signed."""
-
-    stamp: Stamp
-    files: tuple[Path, ...]
-    days: int
-    follows: str | None = None
-    missed: tuple[str, ...] = ()
-
-
-class CheckpointDue:
-    """A placeholder for a `log-checkpoint` record over what was written before."""
-
-    __slots__ = ()
-
-
-type QueueEntry = Record | Continuation | Deletion | CheckpointDue
+type QueueEntry = Record | None
+"""None: a checkpoint over what was written before is due."""
 
 
 def goes_first(entry: QueueEntry) -> bool:
     """Whether an entry tells of the lines right before it, or of the clock that all later ones are dated by."""
-    return isinstance(entry, Continuation) or text_at(entry, "event", "action") in _FIRST
+    return text_at(entry, "event", "action") in _FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,50 +92,8 @@ class LineQueue:
         self.begun = 0
 
     def drop(self) -> int:
-        """Drop all entries; returns how many records that were."""
-        count = sum(isinstance(entry, dict) for entry in self)
+        """Drop all entries; returns how many records that were, but for what the log says about its own files."""
+        count = sum(entry is not None and not goes_first(entry) for entry in self)
         self.waiting.clear()
         self.lines.clear()
         return count
-
-
-class LineMaker:
-    """Turns entries into lines of one chain, or of none without a checkpointer."""
-
-    def __init__(self, stamp: Callable[[], Stamp]) -> None:
-        """`stamp` makes a new stamp, by the wall clock."""
-        self.checkpointer: Checkpointer | None = None
-        self._stamp: Final = stamp
-
-    def make(self, entry: QueueEntry, head: Head | None, inflight: Iterable[PendingLine]) -> PendingLine | None:
-        """The line of an entry after `head`, the last of `inflight`; None if there is nothing to write.
-
-        Raises TypeError, ValueError or RecursionError for what JSON can't represent.
-        """
-        checkpoint = None
-        if isinstance(entry, CheckpointDue):
-            stamp = self._stamp()
-            checkpoint = self._checkpoint(head, stamp, inflight)
-            if checkpoint is None:
-                return None
-            record = log_state.log_checkpoint(stamp, checkpoint.as_json())
-        elif isinstance(entry, Continuation):
-            previous = entry.previous
-            record = log_state.log_continued(
-                entry.stamp, file=previous.name, records=previous.lines, size=previous.size, why=previous.why,
-                last=previous.last, torn=previous.torn,
-            )  # fmt: skip
-        elif isinstance(entry, Deletion):
-            names = [path.name for path in entry.files]
-            record = log_state.log_deleted(entry.stamp, names, entry.days, follows=entry.follows, missed=entry.missed)
-        else:
-            record = entry
-        if head is not None:
-            record, head = link(head, record)
-        return PendingLine(entry, encode(record), head, checkpoint)
-
-    def _checkpoint(self, head: Head | None, stamp: Stamp, inflight: Iterable[PendingLine]) -> Checkpoint | None:
-        if self.checkpointer is None or head is None:
-            return None
-        coming = [(line.head, line.checkpoint is not None) for line in inflight if line.head is not None]
-        return self.checkpointer.checkpoint(head, timestamp(stamp.at), coming)

@@ -19,7 +19,6 @@ from tokgate.blocklog.paths import access_path_for, archived, bare_name
 from tokgate.blocklog.read.reader import UNREADABLE, first_record, open_log
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import Record, Stamp, instant_of, text_at
-from tokgate.blocklog.write.entries import Deletion
 
 SETTLED: Final = 3600.0
 """Seconds for which a checkpoint's time has to stand before files are deleted by it: whoever watches sees a jump."""
@@ -109,6 +108,8 @@ class Retention:
         self._path: Final = path
         self._days: Final = days
         self._trouble: Final = trouble
+        self.planned: tuple[Record, tuple[Path, ...]] | None = None
+        """The record that isn't written yet, and the files that it names."""
         self._named: Final[deque[tuple[int, Path]]] = deque()
         self._look_again = math.inf
 
@@ -119,10 +120,10 @@ class Retention:
 
     @property
     def about_to_delete(self) -> bool:
-        """Whether files are named by a record that was written, and wait for its checkpoint."""
-        return bool(self._named)
+        """Whether files are named by a record that is to be written, or waits for its checkpoint."""
+        return self.planned is not None or bool(self._named)
 
-    def look(self, stamp: Stamp, settled: Instant | None) -> Deletion | None:
+    def look(self, stamp: Stamp, settled: Instant | None) -> Record | None:
         """The record that names what has expired; None if nothing has, or if the folder can't be listed.
 
         `settled` is how late it is at least, by the log's checkpoints; None: none of them tells yet.
@@ -142,11 +143,17 @@ class Retention:
             return None
         if not found.files:
             return None
-        return Deletion(stamp, (*found.files, *with_them), self._days, found.follows, found.missed)
+        files = (*found.files, *with_them)
+        names = [path.name for path in files]
+        record = log_state.log_deleted(stamp, names, self._days, follows=found.follows, missed=found.missed)
+        self.planned = record, files
+        return record
 
-    def wrote(self, deletion: Deletion, sequence: int) -> None:
-        """Note that the record was written, and its number in the chain."""
-        self._named.extend((sequence, path) for path in deletion.files)
+    def wrote(self, record: Record | None, sequence: int) -> None:
+        """Note that a record was written, and its number in the chain."""
+        if self.planned is not None and record is self.planned[0]:
+            self._named.extend((sequence, path) for path in self.planned[1])
+            self.planned = None
 
     def delete(self, signed: int) -> None:
         """Delete the files that records up to the number `signed` name. To be called when these are on the disk."""

@@ -9,11 +9,12 @@ import hashlib
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 from whenever import Date, Instant
 
@@ -27,7 +28,7 @@ FILE_MODE: Final = 0o640
 FOLDER_MODE: Final = 0o750
 _CHUNK: Final = 1 << 20
 _MAX_TORN: Final = 16
-"""Most torn lines that are searched: each is from a run that was killed before it wrote a record."""
+"""Most torn lines at a file's end: each is from a run that was killed before it wrote a record."""
 
 
 LOCKED: Final = "another process writes this log; give each its own file"
@@ -38,6 +39,92 @@ class LogLocked(BlockingIOError):
     """Another process holds the lock of this log."""
 
 
+@dataclass(slots=True)
+class Rest:
+    """Consecutive lines: how many, their octets, SHA-256 over all but a last newline."""
+
+    lines: int = 0
+    size: int = 0
+    ended: bool = False
+    digest: Any = field(default_factory=hashlib.sha256)
+    strange: bool = False
+    """Whether any is more than part of a record or zeros, which a kill or a power failure leaves."""
+
+    def add(self, raw: bytes) -> None:
+        """Add the next line, or the next part of a long one."""
+        if self.ended:
+            self.digest.update(b"\n")
+        if self.ended or not self.size:
+            self.lines += 1
+            self.strange |= self.lines > _MAX_TORN or raw[:1] not in (b"{", b"\0") or _record(raw) is not None
+        self.ended = raw.endswith(b"\n")
+        self.size += len(raw)
+        self.digest.update(raw.removesuffix(b"\n"))
+
+    def torn(self) -> Torn | None:
+        """The lines as what a killed run left; None if there are none, or if others wrote any of them."""
+        if not self.lines or self.strange:
+            return None
+        return Torn(self.size - self.ended, self.digest.hexdigest(), self.lines)
+
+    def foreign(self, file: str, after: int, *, running: bool) -> Foreign | None:
+        """The lines, which follow line `after`, as what another program wrote; None if nothing shows that."""
+        if not self.strange and not running:
+            return None
+        return Foreign(file, after + 1, self.lines, self.size - self.ended, self.digest.hexdigest(), running)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What one pass over a file finds: its lines and octets, its last record, and the lines after that one."""
+
+    lines: int = 0
+    size: int = 0
+    last: Record | None = None
+    head: Head | None = None
+    """The last record's, if it is known to be the writer's own."""
+    line: int = 0
+    """The number of the last record's line."""
+    rest: Rest = field(default_factory=Rest)
+
+
+def survey(stream: BinaryIO, owns: Callable[[bytes], Head | None]) -> Survey:
+    """Read a file: the last record is the one with the highest number of those that `owns` knows, the first of equals.
+
+    If it knows none, it is the last JSON object, if that is among the last few lines. Reading raises UNREADABLE.
+    """
+    found, latest, own = Survey(), deque[bytes](maxlen=_MAX_TORN), b""
+    ended = True
+    while raw := stream.readline(_CHUNK):
+        found.lines, found.size = found.lines + ended, found.size + len(raw)
+        ended = raw.endswith(b"\n")
+        head, known = owns(raw), found.head
+        if head is not None and (known is None or head.chain != known.chain or head.sequence > known.sequence):
+            found.head, found.line, found.rest, own = head, found.lines, Rest(), raw
+        elif known is not None:
+            found.rest.add(raw)
+        latest.append(raw)
+    if found.head is not None:
+        found.last = decode(own)
+        return found
+    behind: list[bytes] = []
+    while latest and found.last is None:
+        found.last = _record(latest[-1])
+        if found.last is None:
+            behind.insert(0, latest.pop())
+    for raw in behind:
+        found.rest.add(raw)
+    found.line = found.lines - found.rest.lines
+    return found
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        return decode(line)  # part of an object is no JSON, so the newline may be missing
+    except ValueError:
+        return None
+
+
 class Segment:
     """An open log file of `size` octets and `lines` lines, of which the first `openers` are about the log itself.
 
@@ -46,11 +133,11 @@ class Segment:
 
     __slots__ = (
         *("_checked", "_fd", "_folder_synced", "_identity", "_recent"),
-        *("day", "last", "last_end", "lines", "openers", "path", "regular", "size", "torn"),
+        *("day", "lines", "openers", "path", "regular", "size"),
     )
 
     def __init__(self, path: Path, today: Date) -> None:
-        """Open or create for appending. A torn last line gets a newline and is reported in `torn`. Raises OSError."""
+        """Open or create for appending. What is in it is known once it was surveyed. Raises OSError."""
         self.path: Final = path
         self._fd: Final = _open(path)
         try:
@@ -60,19 +147,28 @@ class Segment:
             self.size = self.lines = 0
             self.openers: int
             self._folder_synced = False
-            self.torn: Torn | None = None
-            self.last: Record | None = None
             self._recent = b""
-            self.last_end: int
-            """The offset at which the last record ends, without its newline."""
             self.day = today
             if self.regular:
                 self._lock()
-                self._take_stock(found, today)
+                found = os.fstat(self._fd)
+                self.size = found.st_size
+                if self.size:
+                    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+                    self.day = Date(modified.year, modified.month, modified.day)
             self.looked()
         except BaseException:
             os.close(self._fd)
             raise
+
+    def survey(self, owns: Callable[[bytes], Head | None] = lambda _: None) -> Survey:
+        """Read all that is in the file, and end its last line. Raises OSError."""
+        with self._lines() as stream:
+            found = survey(stream, owns)
+        self.lines, self.size = found.lines, found.size
+        self.end_line()
+        self.looked()
+        return found
 
     def write(self, data: bytes) -> int:
         """Append as many octets as one write takes; returns how many. Raises OSError."""
@@ -107,63 +203,22 @@ class Segment:
         if actual > self.size:
             region = os.pread(self._fd, len(recent) + _CHUNK, begin)
             at = region.find(recent)  # appending is atomic: what was written here stands in one piece
-            if at > 0:
-                foreign = self.foreign(begin, begin + at, line, running=True)
-            else:
-                start = begin + len(recent)
-                foreign = self.foreign(start, actual, line + recent.count(b"\n"), running=True)
-            self.lines += foreign.lines
+            start, line = (begin, line) if at > 0 else (begin + len(recent), line + recent.count(b"\n"))
+            rest, left = Rest(), (begin + at if at > 0 else actual) - start
+            with self._lines(start) as stream:
+                while left and (raw := stream.readline(min(_CHUNK, left))):
+                    rest.add(raw)
+                    left -= len(raw)
+            foreign = rest.foreign(self.path.name, line, running=True)
+            self.lines += rest.lines
         self.size = actual
-        self.end_line(count=False)
+        self.end_line()
         self.looked()
         return foreign
 
     def looked(self) -> None:
         """Note that all that is in the file was written here, or was found."""
         self._checked, self._recent = (self.size, self.lines), b""
-
-    def foreign(self, start: int, end: int, lines_before: int, *, running: bool) -> Foreign:
-        """What stands between two offsets. Raises OSError."""
-        ended = os.pread(self._fd, 1, end - 1) == b"\n"
-        lines, digest = self._digest(start, end - ended)
-        return Foreign(self.path.name, lines_before + 1, lines + 1, end - start - ended, digest, running)
-
-    def own_end(self, owns: Callable[[bytes], Head | None]) -> tuple[Head, int] | None:
-        """The last record that `owns` knows, and the offset at which its line ends; None if there is none."""
-        end = self.size
-        while end:
-            start = self._start_of_line(end)
-            line = os.pread(self._fd, end - start, start) if end - start <= _CHUNK else b""
-            if (head := owns(line)) is not None:
-                return head, end
-            end = start
-        return None
-
-    def highest_own(self, owns: Callable[[bytes], Head | None]) -> tuple[Head, int] | None:
-        """The record with the highest number of those that `owns` knows, and the offset at which its line ends.
-
-        The first of equal lines: somebody can append copies of them. None if there is none.
-        """
-        highest, offset = None, 0
-        with os.fdopen(os.dup(self._fd), "rb") as lines:
-            lines.seek(0)
-            while line := lines.readline(_CHUNK):
-                offset += len(line)
-                head = owns(line)
-                if head is not None and (highest is None or head.sequence > highest[0].sequence):
-                    highest = head, offset
-        return highest
-
-    def holds_once(self, text: bytes) -> bool:
-        """Whether the file has this text in one place only."""
-        found = offset = 0
-        while chunk := os.pread(self._fd, _CHUNK + len(text) - 1, offset):
-            found, offset = found + chunk.count(text), offset + _CHUNK
-        return found == 1
-
-    def line_of(self, offset: int) -> int:
-        """How many lines end before an offset."""
-        return self._digest(0, offset)[0]
 
     def replaced(self) -> bool:
         """Whether the path no longer leads to this file: it was renamed or removed."""
@@ -197,11 +252,10 @@ class Segment:
             sync(self.path.parent)
             self._folder_synced = True
 
-    def end_line(self, *, count: bool = True) -> None:
-        """Append a newline if the last line has none; `count` it as a line that wasn't counted yet."""
+    def end_line(self) -> None:
+        """Append a newline if the last line, which is counted, has none."""
         if self.size and os.pread(self._fd, 1, self.size - 1) != b"\n":
             self.write(b"\n")
-            self.lines += count
 
     def close(self) -> None:
         """Close the file, which releases its lock."""
@@ -215,61 +269,10 @@ class Segment:
         if self.replaced():  # archived by its writer between our opening and our locking it
             raise LogLocked(errno.EWOULDBLOCK, "another process was rotating this log", str(self.path))
 
-    def _take_stock(self, found: os.stat_result, today: Date) -> None:
-        """Count the lines of an existing file, and end a torn one."""
-        offset = 0
-        while chunk := os.pread(self._fd, _CHUNK, offset):
-            self.lines += chunk.count(b"\n")
-            offset += len(chunk)
-        self.size = offset
-        if self.size:
-            modified = datetime.fromtimestamp(found.st_mtime, UTC)
-            self.day = Date(modified.year, modified.month, modified.day)
-        self._look_back()
-
-    def _look_back(self) -> None:
-        """Find the last record, and torn lines after it, also of runs that ended before they could report them."""
-        end, lines = self.size, 0
-        while end and lines < _MAX_TORN:
-            start = self._start_of_line(end)
-            self.last = self._record(start, end)  # part of an object is no JSON, so the newline may be missing
-            if self.last is not None:
-                self.last_end = end
-                break
-            end, lines = start, lines + 1
-        if lines:
-            ended = os.pread(self._fd, 1, self.size - 1) == b"\n"
-            size = self.size - ended - end
-            self.torn = Torn(size, self._digest(end, self.size - ended)[1], lines) if size > 0 else None
-        self.end_line()
-
-    def _start_of_line(self, end: int) -> int:
-        """The offset at which the line begins whose last octet is before `end`."""
-        stop = end - 1
-        while stop > 0:
-            start = max(0, stop - _CHUNK)
-            at = os.pread(self._fd, stop - start, start).rfind(b"\n")
-            if at >= 0:
-                return start + at + 1
-            stop = start
-        return 0
-
-    def _record(self, start: int, end: int) -> Record | None:
-        if end - start > _CHUNK:
-            return None
-        try:
-            return decode(os.pread(self._fd, end - start, start))
-        except ValueError:
-            return None
-
-    def _digest(self, start: int, end: int) -> tuple[int, str]:
-        """How many newlines are between two offsets, and SHA-256 over what is."""
-        digest, offset, lines = hashlib.sha256(), start, 0
-        while chunk := os.pread(self._fd, min(_CHUNK, end - offset), offset):
-            digest.update(chunk)
-            lines += chunk.count(b"\n")
-            offset += len(chunk)
-        return lines, digest.hexdigest()
+    def _lines(self, start: int = 0) -> BinaryIO:
+        stream = os.fdopen(os.dup(self._fd), "rb")
+        stream.seek(start)
+        return stream
 
 
 def wait_for_lock(path: Path, patience: float) -> None:

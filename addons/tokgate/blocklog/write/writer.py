@@ -26,44 +26,6 @@ from tokgate.blocklog.write.retention import since_start
 from tokgate.blocklog.write.segment import LogLocked, Rotation
 
 
-@dataclass(frozen=True, slots=True)
-class Drops:
-    """Dropped records that no `log-gap` record counts yet: how many, and when the first and the last of them were."""
-
-    count: int
-    since: Instant
-    until: Instant
-
-
-class DropCounter:
-    """May be called by threads, and by a signal handler that interrupts one of them."""
-
-    def __init__(self) -> None:
-        """Nothing was dropped yet."""
-        self.total = 0
-        """All since the start."""
-        self._untold: Drops | None = None
-        self._lock: Final = threading.RLock()  # reentrant, for the signal handler
-
-    @property
-    def untold(self) -> int:
-        """How many no `log-gap` record counts yet."""
-        return 0 if (drops := self._untold) is None else drops.count
-
-    def drop(self, count: int, now: Instant) -> None:
-        """Count records that were dropped at `now`."""
-        with self._lock:
-            before = self._untold
-            self._untold = Drops(count + before.count, before.since, now) if before else Drops(count, now, now)
-            self.total += count
-
-    def take(self) -> Drops | None:
-        """Take what no `log-gap` record counts yet; the caller writes that record. None if nothing was dropped."""
-        with self._lock:
-            drops, self._untold = self._untold, None
-        return drops
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterLimits:
     """Bounds and intervals, in records and seconds.
@@ -161,7 +123,10 @@ class LogWriter:
         # SimpleQueue is reentrant: a signal handler may interrupt a thread that is inside.
         self._queue: Final[queue.SimpleQueue[Record | _Flush | _Wake]] = queue.SimpleQueue()
         self._nudges: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
-        self._drops: Final = DropCounter()
+        self._drop_lock: Final = threading.RLock()  # reentrant, for a signal handler
+        self._dropped = 0
+        self._gap: tuple[int, Instant, Instant] | None = None
+        """Dropped records that no `log-gap` record counts yet: how many, when the first and the last were."""
         self._reopen = False
         self._closing = False
         self._ended = False
@@ -217,8 +182,8 @@ class LogWriter:
         return WriterHealth(
             path=self.path,
             written=self._appender.written,
-            dropped=self._drops.total,
-            gap=self._drops.untold,
+            dropped=self._dropped,
+            gap=0 if (gap := self._gap) is None else gap[0],
             errors=self._errors,
             queued=self._queue.qsize() + self._appender.pending,
             rotations=self._appender.rotations,
@@ -237,7 +202,7 @@ class LogWriter:
 
     def close(self, deadline: float) -> bool:
         """Write what is queued, sync and close the file within `deadline` seconds; False if records were lost."""
-        lost_before = self._drops.total
+        lost_before = self._dropped
         self._give_up_at = time.monotonic() + deadline
         self._closing = True
         self._wake()
@@ -245,7 +210,7 @@ class LogWriter:
             self._thread.join(deadline + 0.5)
         else:
             self._finish()
-        return not self._thread.is_alive() and self._drops.total == lost_before
+        return not self._thread.is_alive() and self._dropped == lost_before
 
     def _stamp(self) -> Stamp:
         return new_stamp(self._clock(), self._observer)
@@ -255,7 +220,11 @@ class LogWriter:
         self._queue.put(_Wake())
 
     def _drop(self, count: int) -> None:
-        self._drops.drop(count, self._clock())
+        now = self._clock()
+        with self._drop_lock:
+            before, since, _ = self._gap or (0, now, now)
+            self._gap = before + count, since, now
+            self._dropped += count
 
     # From here on in the writer's thread.
 
@@ -339,8 +308,12 @@ class LogWriter:
 
     def _tell_drops(self) -> None:
         """Queue a `log-gap` record once the queue has room again."""
-        if self._queue.qsize() <= self._limits.queued // 2 and (drops := self._drops.take()) is not None:
-            self._appender.add(log_state.log_gap(self._stamp(), drops.count, drops.since, drops.until))
+        if self._queue.qsize() > self._limits.queued // 2:
+            return
+        with self._drop_lock:
+            gap, self._gap = self._gap, None
+        if gap is not None:
+            self._appender.add(log_state.log_gap(self._stamp(), *gap))
 
     def _attest_if_due(self) -> None:
         """Queue a checkpoint when the oldest unsigned record is old enough."""
