@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from whenever import Instant
 
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from tokgate.config.reload.holder import open_policy
 from tokgate.gateway import nftables
 from tokgate.gateway.kernel import GatewayLock, Kernel
@@ -21,7 +21,7 @@ services:
     names: {{suffix: [clips.example.org]}}
     addresses: [203.0.113.20, "2001:db8:f::20"]
 networks:
-  office: {{cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}}
+  office: {{cidrs: [192.0.2.0/24, "2001:db8:c::/48"]}}
   shop: {{interfaces: [eth7]}}
   laptops: {{devices: {{file: laptops.csv}}}}
   hall: {{interfaces: [eth8], except: [198.51.100.0/25, "2001:db8:9::/64"]}}

@@ -9,7 +9,7 @@ import pytest
 from whenever import Instant
 
 from labs.builders import ban, network, snapshot
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
 from tokgate.gateway.canary import links
 from tokgate.gateway.kernel import HostProblems, Kernel
@@ -26,7 +26,7 @@ NOBODY_LISTENS = ("IPv4: nothing listens at port 8080", "IPv6: nothing listens a
 
 def rules(options: TableOptions, *clients: str) -> Ruleset:
     """A ban for one network, or for several prefixes of it."""
-    office = network("office", *(clients or ("192.0.2.0/24", "2001:db8:1::/48")))
+    office = network("office", *(clients or ("192.0.2.0/24", "2001:db8:c::/48")))
     return ruleset_of(snapshot(ban(), networks=(office,)), NOW, options)
 
 
@@ -45,7 +45,7 @@ def everything(namespace: Namespace) -> tuple[str, ...]:
         "ip route show table all",
         "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.tcp_early_demux",
     )
-    return tuple(namespace.run(*command.split()) for command in commands)
+    return tuple(namespace.output(*command.split()) for command in commands)
 
 
 def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
@@ -130,7 +130,7 @@ def test_sets_of_traffic_keep_their_elements(namespace: Namespace, kernel: Kerne
 
 def test_rules_ask_no_empty_sets(namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux fills a new set after its transaction's rules act, and so all known clients would be strangers at first."""
-    plain = rules(kernel.options, "192.0.2.0/24", "2001:db8:1::/48")
+    plain = rules(kernel.options, "192.0.2.0/24", "2001:db8:c::/48")
     strict = dataclasses.replace(plain, strangers=True)
     run, seen = libnftables.run, list[set[str]]()
 
@@ -483,7 +483,7 @@ def test_an_older_kernel_gets_the_table_whole(
     monkeypatch.setattr(libnftables, "run", old)
     namespace.inside(lambda: kernel.up(second))
     assert "198.51.100.0/24" in everything(namespace)[0]
-    assert "2001:db8:1::/48" not in everything(namespace)[0]
+    assert "2001:db8:c::/48" not in everything(namespace)[0]
 
 
 def test_a_kernel_without_tproxy(namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

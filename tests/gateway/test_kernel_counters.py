@@ -1,36 +1,29 @@
 """What the kernel refuses is counted by kind: no gate sees it, and no record would tell of it."""
 
 import contextlib
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from whenever import Instant
 
 from labs.builders import ban, network, snapshot
-from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Lab, Namespace
+from labs.netns import Namespace
+from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Lab
 from tokgate.gateway.kernel import Kernel, RefusalTotals
 from tokgate.gateway.ruleset import Ruleset, TableOptions, ruleset_of
 from tokgate.policy.observation import KernelRefusal
-
-NO_NFT = "" if shutil.which("nft") and shutil.which("ip") and os.geteuid() == 0 else "needs nft, ip and root"
-needs_nft = pytest.mark.skipif(bool(NO_NFT), reason=NO_NFT)
 
 INITIAL = (b"\xc3\x00\x00\x00\x01").ljust(1200, b"\0")
 
 
 @pytest.fixture(params=WAYS)
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+def lab(module_lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
     """The namespaces, with a policy that refuses clients in no network."""
-    built = Lab(WAYS[request.param])
-    try:
-        built.load_policy(tmp_path, POLICY + "settings: {unknown_clients: block}\n")
-        yield built
-    finally:
-        built.down()
+    module_lab.reset()
+    module_lab.way = WAYS[request.param]
+    module_lab.load_policy(tmp_path, POLICY + "settings: {unknown_clients: block}\n")
+    return module_lab
 
 
 def counted(lab: Lab) -> Counter[str]:
@@ -40,13 +33,12 @@ def counted(lab: Lab) -> Counter[str]:
 
 def sends(namespace: Namespace, version: int, address: str, port: int, said: bytes) -> None:
     """A datagram, and the kernel's answer that nobody takes it."""
-    with namespace.datagrams(version, to=(address, port)) as near:
+    with namespace.datagrams(address, port) as near:
         near.send(said)
         with pytest.raises(ConnectionRefusedError):
             near.recv(1)
 
 
-@needs_nft
 @pytest.mark.parametrize("version", [4, 6])
 def test_each_kind(lab: Lab, version: int) -> None:
     """One packet of each kind is one in its counter, and what passes is in none."""
@@ -58,7 +50,7 @@ def test_each_kind(lab: Lab, version: int) -> None:
         (KernelRefusal.QUIC_OTHER_PORTS, lab.client, ORIGIN[version], 8443, b"\xc3\xff\0\0\x1d" + INITIAL[5:]),
         (KernelRefusal.QUIC_OTHER_PORTS, lab.client, ORIGIN[version], 8443, b"\xc3Q050" + INITIAL[5:]),
         (KernelRefusal.UDP_TO_ADDRESSES, lab.client, BANNED[version], 5000, b"hello"),
-        (KernelRefusal.UNKNOWN_CLIENTS, lab.stranger, ORIGIN[version], 5000, b"hello"),
+        (KernelRefusal.UNKNOWN_CLIENTS, lab.guest, ORIGIN[version], 5000, b"hello"),
     ]
     for kind, who, address, port, said in datagrams:
         sends(who, version, address, port, said)
@@ -73,8 +65,8 @@ def test_each_kind(lab: Lab, version: int) -> None:
         expected[kind] += 1
         assert counted(lab) == expected
     with (
-        lab.origin.datagrams(version, bound=5000) as far,
-        lab.client.datagrams(version, to=(ORIGIN[version], 5000)) as near,
+        lab.origin.receiver(version, 5000) as far,
+        lab.client.datagrams(ORIGIN[version], 5000) as near,
     ):
         near.send(b"hello")
         assert far.recv(16) == b"hello"
@@ -87,7 +79,6 @@ def rules(*clients: str) -> Ruleset:
     return ruleset_of(policy, Instant.from_utc(2023, 6, 1), TableOptions())
 
 
-@needs_nft
 def test_another_policy_keeps_the_counts(namespace: Namespace, tmp_path: Path) -> None:
     """An edit changes the table in place; without a table there is nothing to count."""
     kernel = Kernel(TableOptions(), tmp_path / "gateway.json")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from tokgate.gateway import GatewayError, kernel
 from tokgate.gateway.kernel import GatewayLock, holder
 
@@ -57,7 +57,7 @@ def test_a_process_that_has_it(namespace: Namespace, another: Callable[[], "subp
 def test_other_network_namespaces(another: Callable[[], "subprocess.Popen[bytes]"], namespace: Namespace) -> None:
     """Each has a gateway of its own."""
     another()
-    beside = Namespace(f"{namespace.name}b")
+    beside = Namespace(f"{namespace.name}b").add()
     try:
         assert beside.inside(holder) is None
     finally:

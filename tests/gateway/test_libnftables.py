@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from tokgate.gateway import GatewayError, libnftables
 
 

@@ -1,29 +1,18 @@
 """The sets of clients in a kernel: networks of which some clients are excepted."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from labs.ruleset_lab import ORIGIN, POLICY, PORT, Lab, Namespace, own_name, printed
+from labs.ruleset_lab import ORIGIN, POLICY, PORT, Lab, own_name, printed
 
-CIDRS = '{cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}'
-BY_LINK = '{interfaces: [client, stranger], except: [192.0.2.0/25, 192.0.2.200, "2001:db8:1::/64", "2001:db8:2::/64"]}'
+CIDRS = '{cidrs: [192.0.2.0/24, "2001:db8:c::/48"]}'
+BY_LINK = '{interfaces: [client0, guest0], except: [192.0.2.0/25, 192.0.2.200, "2001:db8:c::/64", "2001:db8:2::/64"]}'
 BY_PREFIX = (
-    '{cidrs: [192.0.2.0/24, 198.51.100.0/24, "2001:db8:1::/48", "2001:db8:9::/48"], except: [lan]}\n'
-    "  lan: {interfaces: [client]}"
+    '{cidrs: [192.0.2.0/24, 198.51.100.0/24, "2001:db8:c::/48", "2001:db8:9::/48"], except: [lan]}\n'
+    "  lan: {interfaces: [client0]}"
 )
-
-
-@pytest.fixture
-def lab(namespace: Namespace) -> Iterator[Lab]:
-    """The namespaces, without rules."""
-    built = Lab()
-    try:
-        yield built
-    finally:
-        built.down()
 
 
 @pytest.mark.parametrize("network", [BY_LINK, BY_PREFIX], ids=["interfaces", "prefixes"])
@@ -33,7 +22,7 @@ def test_excepted_clients_pass(lab: Lab, tmp_path: Path, network: str) -> None:
     for version in (4, 6):
         with lab.origin.listen(version, 443) as origin, lab.client.connect(ORIGIN[version], 443):
             origin.accept()[0].close()
-        with lab.gateway.listen(version, PORT) as gate, lab.stranger.connect(ORIGIN[version], 443):
+        with lab.gateway.listen(version, PORT) as gate, lab.guest.connect(ORIGIN[version], 443):
             accepted, _ = gate.accept()
             with accepted:
                 assert own_name(accepted) == (ORIGIN[version], 443)

@@ -22,11 +22,10 @@ from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.settings import GatewaySettings, Passage, PortRange
 from tokgate.policy.snapshot import Snapshot
 
-STRANGER = {4: "198.51.100.10", 6: "2001:db8:9::10"}
 SERVICES = {"clips": "clips.example.org", "forum": "forum.example.org"}
 CLIPS = service("clips", f"suffix:{SERVICES['clips']}", addresses=("203.0.113.20", "2001:db8:f::20"))
 FORUM = service("forum", f"suffix:{SERVICES['forum']}")
-OFFICE = network("office", "192.0.2.0/24", "2001:db8:1::/48")
+OFFICE = network("office", "192.0.2.0/24", "2001:db8:c::/48")
 BRANCH = network("branch", "198.51.100.0/24", "2001:db8:9::/48")
 INITIAL = b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")
 NO_QUIC = (
@@ -89,15 +88,11 @@ def policies(draw: st.DrawFn, now: Instant) -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(module_lab: Lab) -> Lab:
     """The namespaces, with the routes that marked packets need."""
-    built = Lab()
-    try:
-        for command in commands(Tproxy().mark):
-            built.gateway.run(*command.split())
-        yield built
-    finally:
-        built.down()
+    for command in commands(Tproxy().mark):
+        module_lab.gateway.run(*command.split())
+    return module_lab
 
 
 def expected(policy: Snapshot, now: Instant, packet: Packet, *, tproxy: bool, gates: bool) -> set[str]:
@@ -129,7 +124,7 @@ def expected(policy: Snapshot, now: Instant, packet: Packet, *, tproxy: bool, ga
 
 def packets(version: int) -> Iterator[Packet]:
     """Of both clients, to ports of the web and others, to addresses that are banned and others."""
-    for role, source in (("client", CLIENT), ("stranger", STRANGER)):
+    for role, source in (("client", CLIENT), ("guest", Lab.GUEST)):
         for to in (ORIGIN, BANNED):
             for port in (22, 443, 5228):
                 yield Packet(role, source[version], to[version], port)

@@ -13,11 +13,10 @@ from whenever import Instant
 from gateway import test_tcp_rules as tcp
 from gateway import test_udp_rules as udp
 from gateway.test_tcp_rules import UNKNOWN_TOO
-from labs import ruleset_lab
+from labs import netns
 from labs.builders import at
-from labs.netns import flush_conntrack
 from labs.packet_fates import GATE, REFUSED, Fates, Packet
-from labs.ruleset_lab import BANNED, CLIENT, EGRESS, GATEWAY, ORIGIN, PORT, TPROXY, Lab, ip, printed
+from labs.ruleset_lab import BANNED, CLIENT, EGRESS, GATEWAY, ORIGIN, PORT, Lab, built, printed
 from labs.ruleset_lab import POLICY as ONE_BAN
 from tokgate.config.reload.holder import open_policy
 from tokgate.gateway import nftables, udp_rules
@@ -25,15 +24,15 @@ from tokgate.gateway.policy_routes import commands
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy, ruleset_of
 
 MARK = 0x51
-OURS = {4: "192.0.2.51", 6: "2001:db8:1::51"}
+OURS = {4: "192.0.2.51", 6: "2001:db8:c::51"}
 """A client whose packets bear the proxy's own mark when they come in."""
-EXEMPT = {4: "192.0.2.9", 6: "2001:db8:1::9"}
+EXEMPT = {4: "192.0.2.9", 6: "2001:db8:c::9"}
 UNKNOWN = {4: "10.9.9.9", 6: "2001:db8:99::9"}
 FREE = {4: "10.8.8.8", 6: "2001:db8:88::8"}
 """In a network without a ban."""
 HALL = {4: "198.51.100.200", 6: "2001:db8:9:1::200"}
 """In a network by its interface, of which half of the addresses are excepted."""
-NO_HALL = {4: "198.51.100.10", 6: "2001:db8:9::10"}
+NO_HALL = Lab.GUEST
 HERE_OFFICE = {4: "203.0.113.2", 6: "2001:db8:f::2"}
 HERE_FREE = {4: "203.0.113.3", 6: "2001:db8:f::3"}
 CANARY = {4: "198.18.116.6", 6: "fd74:6f6b:6761:7465::6"}
@@ -43,14 +42,14 @@ services:
     names: {suffix: [clips.example.org]}
     addresses: [203.0.113.20, "2001:db8:f::20"]
 networks:
-  office: {cidrs: [192.0.2.0/24, "2001:db8:1::/64", 203.0.113.2, "2001:db8:f::2"]}
-  hall: {interfaces: [stranger], except: [198.51.100.0/25, "2001:db8:9::/64"]}
+  office: {cidrs: [192.0.2.0/24, "2001:db8:c::/64", 203.0.113.2, "2001:db8:f::2"]}
+  hall: {interfaces: [guest0], except: [198.51.100.0/25, "2001:db8:9::/64"]}
   free: {cidrs: [10.8.8.8, "2001:db8:88::8", 203.0.113.3, "2001:db8:f::3"]}
 bans:
   clips:
     {title: No clips, services: [clips], networks: [office, hall], starts: 2023-03-10T00:00, last_day: 2097-03-10}
 exemptions:
-  press: {ban: clips, clients: [192.0.2.9, "2001:db8:1::9"], until: 2097-03-01T00:00, reason: Press}
+  press: {ban: clips, clients: [192.0.2.9, "2001:db8:c::9"], until: 2097-03-01T00:00, reason: Press}
 settings: {unknown_clients: block}
 """
 HELLO = b"hello"
@@ -75,7 +74,7 @@ def maker(version: int) -> Maker:
 def packets(version: int, tproxy: bool) -> Iterator[tuple[Packet, str, str]]:
     """Packets, who gets each, and who where no gate listens."""
     quic, from_ = GATE if tproxy else REFUSED, maker(version)
-    for role, source in (("client", CLIENT), ("stranger", HALL)):
+    for role, source in (("client", CLIENT), ("guest", HALL)):
         yield from_(role, source, ORIGIN, 443), GATE, REFUSED
         yield from_(role, source, BANNED, 5228), GATE, REFUSED
         yield from_(role, source, ORIGIN, 22), "origin", "origin"
@@ -90,7 +89,7 @@ def packets(version: int, tproxy: bool) -> Iterator[tuple[Packet, str, str]]:
     yield from_("client", OURS, BANNED, 5228, HELLO), "origin", "origin"
     if tproxy:
         yield from_("client", CLIENT, CANARY, 5228), GATE, REFUSED
-    for role, source in (("client", UNKNOWN), ("stranger", NO_HALL)):
+    for role, source in (("client", UNKNOWN), ("guest", NO_HALL)):
         yield from_(role, source, ORIGIN, 22), GATE, REFUSED
         yield from_(role, source, ORIGIN, 5228, HELLO), REFUSED, REFUSED
         yield from_(role, source, GATEWAY, 22), "gateway", "gateway"
@@ -136,14 +135,14 @@ table inet beside {
     chain marks {
         type filter hook prerouting priority raw;
         ip saddr 192.0.2.51 meta mark set 0x51
-        ip6 saddr 2001:db8:1::51 meta mark set 0x51
+        ip6 saddr 2001:db8:c::51 meta mark set 0x51
     }
     chain published {
         type nat hook prerouting priority dstnat;
-        ip daddr 203.0.113.1 iifname client tcp dport { 22, 443 } dnat to 203.0.113.10
-        ip daddr 203.0.113.1 iifname client udp dport { 22, 443 } dnat to 203.0.113.10
-        ip6 daddr 2001:db8:f::1 iifname client tcp dport { 22, 443 } dnat to 2001:db8:f::10
-        ip6 daddr 2001:db8:f::1 iifname client udp dport { 22, 443 } dnat to 2001:db8:f::10
+        ip daddr 203.0.113.1 iifname client0 tcp dport { 22, 443 } dnat to 203.0.113.10
+        ip daddr 203.0.113.1 iifname client0 udp dport { 22, 443 } dnat to 203.0.113.10
+        ip6 daddr 2001:db8:f::1 iifname client0 tcp dport { 22, 443 } dnat to 2001:db8:f::10
+        ip6 daddr 2001:db8:f::1 iifname client0 udp dport { 22, 443 } dnat to 2001:db8:f::10
     }
 }
 """
@@ -151,28 +150,23 @@ table inet beside {
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(module_lab: Lab) -> Lab:
     """The namespaces, with all those addresses."""
-    built = Lab(TPROXY)
-    try:
-        for role, device, *held in (
-            ("client", "eth0", OURS, EXEMPT, UNKNOWN, FREE),
-            ("stranger", "eth0", HALL),
-            ("gateway", "origin", HERE_OFFICE, HERE_FREE),
-            ("origin", "eth0", CANARY),
-        ):
-            for address in itertools.chain(*(each.values() for each in held)):
-                ip("-n", getattr(built, role).name, "addr", "add", address, "dev", device)
-        for routed, device in ((UNKNOWN, "client"), (FREE, "client"), (HALL, "stranger"), (CANARY, "origin")):
-            for version, each in routed.items():
-                via = {"origin": ORIGIN, "client": CLIENT, "stranger": NO_HALL}[device][version]
-                ip("-n", built.gateway.name, "route", "add", each, "via", via)
-        built.gateway.run("nft", "-f", "-", given=BESIDE)
-        for command in commands(Tproxy().mark):
-            built.gateway.run(*command.split())
-        yield built
-    finally:
-        built.down()
+    for namespace, device, via, *held in (
+        (module_lab.client, "eth0", None, OURS, EXEMPT),
+        (module_lab.client, "eth0", CLIENT, UNKNOWN, FREE),
+        (module_lab.guest, "eth0", NO_HALL, HALL),
+        (module_lab.gateway, "origin0", None, HERE_OFFICE, HERE_FREE),
+        (module_lab.origin, "eth0", ORIGIN, CANARY),
+    ):
+        for version, address in itertools.chain(*(each.items() for each in held)):
+            namespace.address(device, address)
+            if via is not None:
+                module_lab.gateway.run("ip", "route", "add", address, "via", via[version])
+    module_lab.gateway.run("nft", "-f", "-", given=BESIDE)
+    for command in commands(Tproxy().mark):
+        module_lab.gateway.run(*command.split())
+    return module_lab
 
 
 def table_of(folder: Path, options: TableOptions) -> str:
@@ -314,11 +308,7 @@ LATER: dict[str, Test] = {
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Lab]:
     """The namespaces, with nothing loaded."""
-    built = Lab(TPROXY)
-    try:
-        yield built
-    finally:
-        built.down()
+    yield from built()
 
 
 def loaded_by_tests(folder: Path) -> set[str]:
@@ -342,8 +332,7 @@ def past(rule: str) -> bool:
 @pytest.mark.parametrize("pattern", LATER)
 def test_each_rule_for_what_follows(plain: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
     """Without it the test named fails."""
-    for module in (ruleset_lab, udp, tcp):
-        monkeypatch.setattr(module, "SECONDS", 1.0)
+    monkeypatch.setattr(netns, "SECONDS", 1.0)
     socket.setdefaulttimeout(1.0)  # of accepted ones
     rules = {rule for rule in loaded_by_tests(tmp_path) if fnmatch(rule, pattern)}
     rules = {rule for rule in rules if not any(address in rule for address in CANARY.values()) and not past(rule)}
@@ -351,8 +340,7 @@ def test_each_rule_for_what_follows(plain: Lab, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "policy.yaml").write_text(ONE_BAN)
     try:
         for rule in rules:
-            plain.gateway.run("nft", "flush", "ruleset")
-            plain.gateway.inside(flush_conntrack)
+            plain.reset()
             plain.without = rule
             plain.load(printed(tmp_path))
             with pytest.raises((AssertionError, OSError, pytest.fail.Exception)):

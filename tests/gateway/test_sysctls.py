@@ -1,24 +1,21 @@
 """Early demultiplexing: off where TPROXY brings clients to gates, and no obstacle where it can't be changed."""
 
 import json
-import os
-import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from whenever import Instant
 
 from labs.builders import ban, network, snapshot
-from labs.ruleset_lab import CLIENT, FAMILY, ORIGIN, PORT, Lab, Namespace
+from labs.netns import Namespace
+from labs.ruleset_lab import CLIENT, ORIGIN, PORT, Lab
 from labs.waiting import until
 from tokgate.gateway import checks, sysctls
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
 from tokgate.gateway.sysctls import EARLY_DEMUX
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nft")
 SEEN_BY_ALL = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 
 
@@ -27,32 +24,9 @@ def rules(options: TableOptions, *clients: str) -> Ruleset:
     return ruleset_of(snapshot(ban(), networks=(network("office", *clients),)), Instant.from_utc(2023, 6, 1), options)
 
 
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """A client, a gateway and an origin."""
-    made = Lab()
-    try:
-        yield made
-    finally:
-        made.down()
-
-
-def connected(client: Namespace, version: int, port: int, patience: float) -> socket.socket:
+def connected(lab: Lab, version: int, patience: float) -> socket.socket:
     """A connection to the origin from a chosen port."""
-
-    def make() -> socket.socket:
-        made = socket.socket(FAMILY[version], socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.settimeout(patience)
-        try:
-            made.bind((CLIENT[version], port))
-            made.connect((ORIGIN[version], 443))
-        except BaseException:
-            made.close()
-            raise
-        return made
-
-    return client.inside(make)
+    return lab.client.connect(ORIGIN[version], 443, patience, source=(CLIENT[version], 40001))
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -60,17 +34,17 @@ def test_a_port_that_a_gate_has_served(lab: Lab, tmp_path: Path, version: int) -
     """Once its network is under no ban a client's port reaches the server at once; with early demultiplexing not."""
     kernel = Kernel(TableOptions(forwarded=Tproxy(PORT)), tmp_path / "gateway.json")
     lab.gateway.inside(lambda: kernel.up(rules(kernel.options, CLIENT[version])))
-    with lab.gateway.listen(version, PORT) as gate, connected(lab.client, version, 40001, 20) as client:
+    with lab.gateway.listen(version, PORT) as gate, connected(lab, version, 20) as client:
         gate.accept()[0].close()  # first, and so it keeps the ports in TIME_WAIT
         assert client.recv(1) == b""
-    until("the gate's end is in TIME_WAIT", lambda: ":40001" in lab.gateway.run("ss", "-Htn", "state", "time-wait"))
+    until("the gate's end is in TIME_WAIT", lambda: ":40001" in lab.gateway.output("ss", "-Htn", "state", "time-wait"))
     lab.gateway.inside(lambda: kernel.load(rules(kernel.options, "198.51.100.9")))
     with lab.origin.listen(version, 443):
         lab.gateway.sysctl(f"{EARLY_DEMUX}=1")
         with pytest.raises(TimeoutError):
-            connected(lab.client, version, 40001, 1)
+            connected(lab, version, 1)
         lab.gateway.inside(lambda: kernel.repair(rules(kernel.options, "198.51.100.9")))
-        connected(lab.client, version, 40001, 20).close()
+        connected(lab, version, 20).close()
 
 
 def test_redirection_leaves_it(namespace: Namespace, tmp_path: Path) -> None:

@@ -9,30 +9,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyroute2 import NFCTSocket
 
+from labs import netns
+from labs.netns import FAMILY, Namespace, flush_conntrack, run
 from labs.ruleset_lab import (
     BANNED,
     CLIENT,
-    FAMILY,
     GATEWAY,
     ORIGIN,
     POLICY,
     PORT,
-    SECONDS,
     TPROXY,
     WAYS,
     Lab,
-    Namespace,
     Way,
-    ip,
     original_destination,
 )
 
 pytestmark = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-BRANCH = {4: "192.0.2.130", 6: "2001:db8:1:1::130"}
+BRANCH = {4: "192.0.2.130", 6: "2001:db8:c:1::130"}
 """A client in a branch office, behind the lab's client, which is its router."""
-ROUTER = {4: "192.0.2.129", 6: "2001:db8:1:1::1"}
+ROUTER = {4: "192.0.2.129", 6: "2001:db8:c:1::1"}
 SIZES = {4: "25", 6: "64"}
 OTHER = ("bans:", "  other: {cidrs: [10.1.0.0/16]}\nbans:")
 PORTS = range(10443, 10507)
@@ -44,14 +41,12 @@ LARGE = bytes(20_000)
 
 
 @pytest.fixture(params=WAYS.values(), ids=list(WAYS))
-def lab(namespace: Namespace, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(module_lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Lab:
     """The namespaces, with a ban in force, for a way in which connections come to the proxy."""
-    built = Lab(request.param)
-    try:
-        built.load_policy(tmp_path, POLICY)
-        yield built
-    finally:
-        built.down()
+    module_lab.reset()
+    module_lab.way = request.param
+    module_lab.load_policy(tmp_path, POLICY)
+    return module_lab
 
 
 @pytest.fixture
@@ -64,19 +59,22 @@ def branch(lab: Lab) -> Iterator[Namespace]:
 @contextlib.contextmanager
 def behind(lab: Lab) -> Iterator[Namespace]:
     """A client whose packets are smaller on the way to it than the link at either end has them."""
-    made = Namespace(f"rules{os.getpid()}-branch")
+    made = Namespace(f"tokgate{os.getpid()}-branch").add()
     try:
         peer = ("peer", "name", "branch", "netns", lab.client.name)
-        ip("link", "add", "eth0", "netns", made.name, "type", "veth", *peer)
-        made.device("eth0", *(f"{BRANCH[each]}/{SIZES[each]}" for each in BRANCH), via=ROUTER)
-        lab.client.device("branch", *(f"{ROUTER[each]}/{SIZES[each]}" for each in ROUTER))
-        ip("-n", lab.client.name, "link", "set", "branch", "mtu", str(MTU))
+        run("ip", "link", "add", "eth0", "netns", made.name, "type", "veth", *peer)
+        lab.client.address("branch", *(f"{ROUTER[each]}/{SIZES[each]}" for each in ROUTER))
+        made.address("eth0", *(f"{BRANCH[each]}/{SIZES[each]}" for each in BRANCH))
+        made.route(*ROUTER.values())
+        lab.client.run("ip", "link", "set", "branch", "mtu", str(MTU))
         lab.client.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         for each in BRANCH:
-            ip("-n", lab.gateway.name, "route", "add", BRANCH[each], "via", CLIENT[each])
+            lab.gateway.run("ip", "route", "add", BRANCH[each], "via", CLIENT[each])
         yield made
     finally:
         made.remove()
+        for each in BRANCH:
+            lab.gateway.run("ip", "route", "del", BRANCH[each], check=False)
 
 
 def test_a_narrow_way_to_the_client(lab: Lab, branch: Namespace, version: int) -> None:
@@ -91,23 +89,17 @@ def test_a_narrow_way_to_the_client(lab: Lab, branch: Namespace, version: int) -
 def test_clients_are_told_of_no_shorter_way(lab: Lab, version: int) -> None:
     """Where the next router is on the clients' own link they would go there themselves, past the gates."""
     router, far = (("192.0.2.2", "203.0.113.99"), ("fe80::2", "2001:db8:f::99"))[version == 6]
-    lab.gateway.sysctl("net.ipv4.conf.client.send_redirects=1")  # the default; IPv6 has no such setting
-    ip("-n", lab.gateway.name, "route", "add", far, "via", router, "dev", "client")
-    with lab.client.datagrams(version, to=(far, 5000)) as lost:
+    lab.gateway.sysctl("net.ipv4.conf.client0.send_redirects=1")  # the default; IPv6 has no such setting
+    lab.gateway.run("ip", "route", "replace", far, "via", router, "dev", "client0")
+    with lab.client.datagrams(far, 5000) as lost:
         lost.send(b"by the gateway")
-    with lab.gateway.datagrams(version, bound=5000) as here, lab.client.datagrams(version, to=HERE[version]) as near:
+    with lab.gateway.receiver(version, 5000) as here, lab.client.datagrams(*HERE[version]) as near:
         near.send(b"an answer comes after what was said of the first")
         here.sendto(b"", here.recvfrom(64)[1])
         near.recv(64)
 
-    counted = lab.client.run("nstat", "-asz", "IcmpInRedirects", "Icmp6InRedirects").split()
+    counted = lab.client.output("nstat", "-asz", "IcmpInRedirects", "Icmp6InRedirects").split()
     assert [counted[counted.index(name) + 1] for name in ("IcmpInRedirects", "Icmp6InRedirects")] == ["0", "0"]
-
-
-def forget() -> None:
-    """Have conntrack forget everything, as it does by itself with what was silent for long."""
-    with NFCTSocket() as conntrack:
-        conntrack.flush()
 
 
 def exchange(first: socket.socket, second: socket.socket) -> None:
@@ -127,7 +119,7 @@ def test_a_forgotten_connection_stays_with_its_gate(lab: Lab, tmp_path: Path, ve
         with accepted:
             lab.load_policy(tmp_path, POLICY.replace("networks: [office]", "networks: [other]").replace(*OTHER))
             exchange(client, accepted)
-            lab.gateway.inside(forget)
+            lab.gateway.inside(flush_conntrack)
             for _ in range(2):
                 exchange(*((accepted, client) if gate_first else (client, accepted)))
 
@@ -138,10 +130,10 @@ def test_a_forgotten_connection_is_redirected_alike(lab: Lab, tmp_path: Path, ve
     with contextlib.ExitStack() as opened:
         listeners = [opened.enter_context(lab.gateway.listen(version, port)) for port in PORTS]
         client = opened.enter_context(lab.client.connect(ORIGIN[version], 443))
-        (proxy,), _, _ = select.select(listeners, (), (), SECONDS)
+        (proxy,), _, _ = select.select(listeners, (), (), netns.SECONDS)
         accepted = opened.enter_context(proxy.accept()[0])
         lab.load_policy(tmp_path, POLICY)
-        lab.gateway.inside(forget)
+        lab.gateway.inside(flush_conntrack)
         exchange(client, accepted)
 
 
@@ -163,8 +155,8 @@ def heard(lab: Lab, version: int) -> Iterator[Callable[[int], bool]]:
 
     def came(port: int) -> bool:
         with (
-            lab.origin.datagrams(version, bound=5000) as far,
-            lab.client.datagrams(version, to=(ORIGIN[version], 5000)) as near,
+            lab.origin.receiver(version, 5000) as far,
+            lab.client.datagrams(ORIGIN[version], 5000) as near,
         ):
             near.send(b"after it")
             far.recv(64)
@@ -182,7 +174,7 @@ def heard(lab: Lab, version: int) -> Iterator[Callable[[int], bool]]:
 STRAYS = {
     "web": ("client", ORIGIN, 443),
     "banned address": ("client", BANNED, 5228),
-    "unknown": ("stranger", ORIGIN, 22),
+    "unknown": ("guest", ORIGIN, 22),
 }
 
 
@@ -266,7 +258,7 @@ def test_older_connections_in_which_servers_speak_are_reset(
         accepted, _ = origin.accept()
         with accepted:
             lab.load_policy(tmp_path, POLICY)
-            lab.gateway.inside(forget)
+            lab.gateway.inside(flush_conntrack)
             accepted.sendall(b"more")
             if server == "neither":
                 client.sendall(client.recv(64))
@@ -292,7 +284,7 @@ def test_clients_answer_banned_addresses(lab: Lab, version: int) -> None:
 )
 def test_senders_are_looked_up(lab: Lab, version: int, settings: tuple[str, ...]) -> None:
     """Where Linux checks senders, with the packet's mark as wg-quick wants it, connections still come to the proxy."""
-    names = [f"net.ipv4.conf.{device}.{setting}" for device in ("all", "client") for setting in settings]
+    names = [f"net.ipv4.conf.{device}.{setting}" for device in ("all", "client0") for setting in settings]
     lab.gateway.sysctl(*names)
     try:
         with lab.gateway.listen(version, PORT) as proxy, lab.client.connect(ORIGIN[version], 443):

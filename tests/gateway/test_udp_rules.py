@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 from pyroute2 import NFCTSocket
 
 from labs.builders import at, ban, snapshot
-from labs.netns import flush_conntrack
-from labs.ruleset_lab import ANY, BANNED, CLIENT, FAMILY, ORIGIN, POLICY, PORT, SECONDS, Lab, Namespace, printed
+from labs.netns import FAMILY, flush_conntrack
+from labs.ruleset_lab import BANNED, CLIENT, ORIGIN, POLICY, PORT, Lab, printed
 from tokgate.config.reload.holder import open_policy
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gateway import libnftables, nftables, udp_rules
@@ -48,27 +47,10 @@ def test_gates_remember_flows_for_longer_than_the_kernel() -> None:
 
 
 @pytest.fixture
-def lab(namespace: Namespace, tmp_path: Path) -> Iterator[Lab]:
+def lab(lab: Lab, tmp_path: Path) -> Lab:
     """The namespaces, with a ban in force."""
-    built = Lab()
-    try:
-        built.load_policy(tmp_path, POLICY)
-        yield built
-    finally:
-        built.down()
-
-
-def at_gate(lab: Lab, version: int) -> socket.socket:
-    """A socket to which `tproxy` brings datagrams."""
-
-    def make() -> socket.socket:
-        made = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
-        made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
-        made.bind((ANY[version], PORT))
-        made.settimeout(SECONDS)
-        return made
-
-    return lab.gateway.inside(make)
+    lab.load_policy(tmp_path, POLICY)
+    return lab
 
 
 def passing(version: int, near: socket.socket) -> str:
@@ -84,9 +66,9 @@ def test_a_flow_that_leaves_its_set_is_not_refused(lab: Lab, version: int, answe
     family = "ip" if version == 4 else "ip6"
     leaves = f"delete @quic{version} {{ {family} saddr . udp sport . {family} daddr . udp dport }}"
     with (
-        at_gate(lab, version) as gate,
-        lab.origin.datagrams(version, bound=443) as far,
-        lab.client.datagrams(version, to=(ORIGIN[version], 443)) as near,
+        lab.gateway.receiver(version, PORT) as gate,
+        lab.origin.receiver(version, 443) as far,
+        lab.client.datagrams(ORIGIN[version], 443) as near,
     ):
         lab.gateway.inside(lambda: libnftables.run(f"add {passing(version, near)}"))
         near.send(SHORT)
@@ -107,11 +89,11 @@ def test_a_flow_that_leaves_its_set_is_not_refused(lab: Lab, version: int, answe
 def test_a_flow_passes_while_it_is_in_its_set(lab: Lab, version: int) -> None:
     """Then what goes on comes to the gate as well; where none listens both it and what begins is refused, at once."""
     with (
-        lab.origin.datagrams(version, bound=443) as far,
-        lab.client.datagrams(version, to=(ORIGIN[version], 443)) as near,
+        lab.origin.receiver(version, 443) as far,
+        lab.client.datagrams(ORIGIN[version], 443) as near,
     ):
         element = passing(version, near)
-        with at_gate(lab, version) as gate:
+        with lab.gateway.receiver(version, PORT) as gate:
             lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
             near.send(SHORT)
             far.sendto(SHORT, far.recvfrom(64)[1])
@@ -132,14 +114,14 @@ def test_gates_open_and_end_flows(lab: Lab, version: int) -> None:
     """By the marks of datagrams that they send from their clients' addresses, without a word to the kernel."""
     to, port = (ORIGIN[version], 443), 20127
     with (
-        at_gate(lab, version) as gate,
-        lab.origin.datagrams(version, bound=443) as far,
-        lab.client.datagrams(version, source=CLIENT[version], bound=port, to=to) as near,
+        lab.gateway.receiver(version, PORT) as gate,
+        lab.origin.receiver(version, 443) as far,
+        lab.client.datagrams(*to, source=(CLIENT[version], port)) as near,
     ):
 
         def says(mark: int, said: bytes) -> None:
             with (
-                lab.gateway.datagrams(version, source=CLIENT[version], bound=port, to=to, mark=mark) as out,
+                lab.gateway.datagrams(*to, source=(CLIENT[version], port), mark=mark) as out,
                 contextlib.suppress(PermissionError),  # so it is told what is dropped here
             ):
                 out.send(said)
@@ -160,9 +142,9 @@ def test_a_set_without_room(lab: Lab, tmp_path: Path, version: int) -> None:
     """What opens a flow is dropped, and the gate, which is told so, goes on to carry it."""
     lab.load(printed(tmp_path).replace("size 65536", "size 1"))
     to = (ORIGIN[version], 443)
-    with lab.origin.datagrams(version, bound=443) as far:
+    with lab.origin.receiver(version, 443) as far:
         for port, opened in ((20127, True), (20128, False)):
-            with lab.gateway.datagrams(version, source=CLIENT[version], bound=port, to=to, mark=udp_rules.OPENS) as out:
+            with lab.gateway.datagrams(*to, source=(CLIENT[version], port), mark=udp_rules.OPENS) as out:
                 if opened:
                     out.send(b"opens")
                     assert far.recv(64) == b"opens"
@@ -183,8 +165,8 @@ def test_refusals_are_not_tracked(lab: Lab, version: int) -> None:
     to = (CLIENT[version], 20129)
     lab.gateway.inside(flush_conntrack)
     with (
-        lab.client.datagrams(version, bound=20129) as near,
-        lab.gateway.datagrams(version, source=ORIGIN[version], bound=443, to=to, mark=udp_rules.ANSWERS) as out,
+        lab.client.receiver(version, 20129) as near,
+        lab.gateway.datagrams(*to, source=(ORIGIN[version], 443), mark=udp_rules.ANSWERS) as out,
     ):
         out.send(b"refused")
         assert near.recv(64) == b"refused"
@@ -196,8 +178,8 @@ def test_clients_answer(lab: Lab, version: int) -> None:
     """A server in the network under a ban is reached by whom it likes, also by QUIC: answers are not egress."""
     for source, said in ((BANNED, b"question"), (ORIGIN, INITIAL)):
         with (
-            lab.client.datagrams(version, bound=8443) as served,
-            lab.origin.datagrams(version, source=source[version], to=(CLIENT[version], 8443)) as visitor,
+            lab.client.receiver(version, 8443) as served,
+            lab.origin.datagrams(CLIENT[version], 8443, source=(source[version], 0)) as visitor,
         ):
             visitor.send(said)
             served.sendto(*served.recvfrom(2048))
@@ -221,8 +203,8 @@ def test_the_kernel_reads_its_clock(lab: Lab, tmp_path: Path, version: int, mome
     policy = open_policy(tmp_path, at(instant)).snapshot
     lab.load(nftables.text(ruleset_of(policy, at(instant), TableOptions())))
     with (
-        lab.origin.datagrams(version, bound=5228) as far,
-        lab.client.datagrams(version, to=(BANNED[version], 5228)) as near,
+        lab.origin.receiver(version, 5228) as far,
+        lab.client.datagrams(BANNED[version], 5228) as near,
     ):
         near.send(b"anything")
         if passes:

@@ -13,9 +13,9 @@ import pytest
 
 from labs import netns as lab_netns
 from labs.gateway import Gateway
+from labs.netns import Namespace
 from labs.origin import Origin
 from labs.resolver import Resolver
-from labs.ruleset_lab import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ def namespace() -> Iterator[Namespace]:
         if os.environ.get(REQUIRE) == "1":
             pytest.fail("needs root, nft and ip", pytrace=False)
         pytest.skip("needs root, nft and ip")
-    made = Namespace(f"kernel{os.getpid()}")
+    made = Namespace(f"tokgate{os.getpid()}-kernel").add()
     try:
         yield made
     finally:

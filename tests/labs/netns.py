@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from pyroute2 import NFCTSocket
 
@@ -21,7 +22,11 @@ from labs.waiting import until
 
 wait_until = until
 NETNS = Path("/run/netns")
-OURS = re.compile(r"tokgate(\d+)-[a-z0-9]+")
+OURS = re.compile(r"tokgate(\d+)(?:x\d+)?-[a-z0-9]+")
+ANY = {4: "0.0.0.0", 6: "::"}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+SECONDS = 60.0
+"""What sockets wait for their peers, on a crowded machine."""
 
 
 def run(
@@ -76,11 +81,15 @@ class Namespace:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def add(self) -> None:
+    def add(self) -> Self:
         """Make it, with a working loopback; without duplicate address detection, which costs seconds at first use."""
         run("ip", "netns", "add", self.name)
-        self.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.router_solicitations=0")
+        self.sysctl(
+            *("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0"),
+            "net.ipv6.conf.default.router_solicitations=0",
+        )
         run("ip", "-n", self.name, "link", "set", "lo", "up")
+        return self
 
     def remove(self) -> None:
         """End what still runs inside, then remove it: a leftover process would keep it alive without a name."""
@@ -126,6 +135,14 @@ class Namespace:
         """Run a command here to its end."""
         return run(*self.command(*command), check=check, given=given, seconds=seconds, env=env)
 
+    def output(self, *command: str | Path, given: str = "") -> str:
+        """What a command prints that ends well."""
+        return self.run(*command, given=given).stdout
+
+    def sysctl(self, *settings: str) -> None:
+        """Change kernel settings."""
+        self.run("sysctl", "-qw", *settings)
+
     def start(
         self, *command: str | Path, output: Path, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
@@ -142,20 +159,77 @@ class Namespace:
         """Call something in a thread that is inside: the sockets it makes stay there, wherever they are used later."""
         return inside(self.name, work)
 
-    def connect(self, address: str, port: int, seconds: float = 5.0) -> socket.socket:
-        """A TCP connection from here."""
-        return self.inside(lambda: socket.create_connection((address, port), seconds))
-
-    def datagrams(self, address: str, port: int, seconds: float = 5.0) -> socket.socket:
-        """A UDP socket from here to one place, so that ICMP errors reach it."""
+    def listen(self, version: int, port: int) -> socket.socket:
+        """A transparent listener on all addresses of one version of IP."""
 
         def make() -> socket.socket:
-            made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-            made.settimeout(seconds)
-            made.connect((address, port))
+            listener = socket.socket(FAMILY[version], socket.SOCK_STREAM)
+            if version == 6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+            listener.bind((ANY[version], port))
+            listener.listen()
+            listener.settimeout(SECONDS)
+            return listener
+
+        return self.inside(make)
+
+    def connect(
+        self,
+        address: str,
+        port: int,
+        seconds: float | None = None,
+        *,
+        source: tuple[str, int] | None = None,
+        mark: int = 0,
+        uid: int = 0,
+    ) -> socket.socket:
+        """A TCP connection from here."""
+
+        def make() -> socket.socket:
+            ctypes.CDLL(None).setfsuid(uid)  # of this thread alone: netfilter's `skuid` is who opened the socket
+            made = socket.socket(_family(address), socket.SOCK_STREAM)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+                made.settimeout(SECONDS if seconds is None else seconds)
+                if source is not None:
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    made.bind(source)
+                made.connect((address, port))
+            except BaseException:
+                made.close()
+                raise
             return made
 
         return self.inside(make)
+
+    def receiver(self, version: int, port: int) -> socket.socket:
+        """A UDP socket at a port of all addresses."""
+        return self._datagrams(ANY[version], port)
+
+    def datagrams(
+        self, address: str, port: int, *, source: tuple[str, int] | None = None, mark: int = 0
+    ) -> socket.socket:
+        """A UDP socket to one place, so that ICMP errors reach it; `source` need be no address of this namespace."""
+        return self._datagrams(*(source or (ANY[6 if ":" in address else 4], 0)), to=(address, port), mark=mark)
+
+    def _datagrams(self, host: str, port: int, to: tuple[str, int] | None = None, mark: int = 0) -> socket.socket:
+        def make() -> socket.socket:
+            made = socket.socket(_family(host), socket.SOCK_DGRAM)
+            made.settimeout(SECONDS)
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            made.bind((host, port))
+            if to is not None:
+                made.connect(to)
+            return made
+
+        return self.inside(make)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 class Lab:
@@ -164,13 +238,15 @@ class Lab:
     CLIENT: Final = {4: "192.0.2.10", 6: "2001:db8:c::10"}
     GUEST: Final = {4: "198.51.100.10", 6: "2001:db8:9::10"}
     GATEWAY: Final = {4: "192.0.2.1", 6: "2001:db8:c::1"}
+    EGRESS: Final = {4: "203.0.113.1", 6: "2001:db8:f::1"}
     ALLOWED: Final = {4: "203.0.113.10", 6: "2001:db8:f::10"}
     BANNED: Final = {4: "203.0.113.20", 6: "2001:db8:f::20"}
     MORE: Final = ({4: "203.0.113.40", 6: "2001:db8:f::40"}, {4: "203.0.113.50", 6: "2001:db8:f::50"})
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, name: object) -> None:
+        """`name` is how the names of its namespaces begin, behind `tokgate`: the number of a process that lives."""
         self.client, self.guest, self.gateway, self.origin = self.namespaces = tuple(
-            Namespace(f"tokgate{pid}-{role}") for role in ("client", "guest", "gateway", "origin")
+            Namespace(f"tokgate{name}-{role}") for role in ("client", "guest", "gateway", "origin")
         )
 
     def up(self) -> None:
@@ -185,8 +261,9 @@ class Lab:
             )
         self.client.address("eth0", "192.0.2.10/24", "2001:db8:c::10/64")
         self.guest.address("eth0", "198.51.100.10/24", "2001:db8:9::10/64")
-        for each in (self.ALLOWED, self.BANNED, *self.MORE):
-            self.origin.address("eth0", f"{each[4]}/24", f"{each[6]}/64")
+        served = (self.ALLOWED, self.BANNED, *self.MORE)
+        # What it says itself comes from the first address: over IPv6 that is the newest.
+        self.origin.address("eth0", *(f"{each[4]}/24" for each in served), *(f"{each[6]}/64" for each in served[::-1]))
         self.gateway.address("client0", "192.0.2.1/24", "2001:db8:c::1/64")
         self.gateway.address("guest0", "198.51.100.1/24", "2001:db8:9::1/64")
         self.gateway.address("origin0", "203.0.113.1/24", "2001:db8:f::1/64")
@@ -194,9 +271,13 @@ class Lab:
         self.guest.route("198.51.100.1", "2001:db8:9::1")
         self.origin.route("203.0.113.1", "2001:db8:f::1")
         self._forward(on=True)
+        # Tests refuse more in a second than Linux tells of by default (ip-sysctl: icmp_ratelimit, in ms).
+        self.gateway.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+        # Kernels before 6.14 have these for all namespaces together, and not here.
+        self.gateway.run("sysctl", "-qew", "net.ipv4.icmp_msgs_per_sec=100000", "net.ipv4.icmp_msgs_burst=10000")
 
     def _forward(self, *, on: bool) -> None:
-        self.gateway.run("sysctl", "-qw", f"net.ipv4.ip_forward={on:d}", f"net.ipv6.conf.all.forwarding={on:d}")
+        self.gateway.sysctl(f"net.ipv4.ip_forward={on:d}", f"net.ipv6.conf.all.forwarding={on:d}")
 
     @contextlib.contextmanager
     def without_forwarding(self) -> Iterator[None]:

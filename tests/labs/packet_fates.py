@@ -15,14 +15,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labs.netns import flush_conntrack
-from labs.ruleset_lab import ANY, FAMILY, PORT, Lab, Namespace
+from labs.netns import ANY, FAMILY, Namespace, flush_conntrack
+from labs.ruleset_lab import PORT, Lab
 from tokgate.gateway import libnftables
 from tokgate.gateway.nftables import replacing
 
 PORTS = (22, 80, 443, 5228, 8443)
 """Where everybody listens, over TCP and UDP."""
-ROLES = ("client", "stranger", "origin", "gateway")
+ROLES = ("client", "guest", "origin", "gateway")
 GATE, REFUSED, NOBODY = "gate", "refused", "nobody"
 REDIRECT_PORTS = range(10443, 10507)
 PATIENCE = 3.0

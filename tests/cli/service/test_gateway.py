@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from tokgate.gateway.kernel import GatewayLock
 
 POLICY = """\
 services: {clips: {names: {suffix: [clips.example.org]}}}
-networks: {office: {cidrs: [192.0.2.0/24, "2001:db8:1::/48"]}}
+networks: {office: {cidrs: [192.0.2.0/24, "2001:db8:c::/48"]}}
 bans: {clips: {title: No clips, services: [clips], networks: [office], starts: 2023-03-10T00:00}}
 """
 
@@ -28,7 +28,7 @@ def words(tmp_path: Path) -> tuple[str, ...]:
 
 def gateway(namespace: Namespace, *words: str, before: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Exit code, output and narration of the command inside."""
-    done = namespace.done(*before, sys.executable, "-m", "tokgate", "gateway", *words)
+    done = namespace.run(*before, sys.executable, "-m", "tokgate", "gateway", *words, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -52,7 +52,7 @@ def test_up_check_down(namespace: Namespace, words: tuple[str, ...]) -> None:
     code, out, err = gateway(namespace, "down", *words)
     assert (code, out) == (0, "")
     assert "net.ipv4.ip_forward is 0 again" in err
-    assert namespace.run("nft", "list", "ruleset") == ""
+    assert namespace.output("nft", "list", "ruleset") == ""
 
 
 def test_read_only_settings(namespace: Namespace, words: tuple[str, ...]) -> None:
@@ -128,14 +128,14 @@ def test_the_commands_of_the_docs(namespace: Namespace, tmp_path: Path) -> None:
     with namespace.listen(4, 8080), namespace.listen(6, 8080):
         for line in typed:
             command = line.partition("#")[0].strip()
-            codes[command.split()[-1]] = namespace.done("sh", "-c", f"{program}; {command}").returncode
+            codes[command.split()[-1]] = namespace.run("sh", "-c", f"{program}; {command}", check=False).returncode
     assert codes == dict.fromkeys(("up", "check", "show", "down", "boot"), 0)
-    assert "made_by_tokgate" in namespace.run("nft", "list", "table", "inet", "tokgate")
+    assert "made_by_tokgate" in namespace.output("nft", "list", "table", "inet", "tokgate")
 
 
 def test_what_is_printed_is_what_is_loaded(namespace: Namespace, words: tuple[str, ...]) -> None:
     """An admin who loads `tokgate ruleset` and types the routes in its comments has all but the settings."""
-    printed = namespace.run(sys.executable, "-m", "tokgate", "ruleset", *words[:2])
+    printed = namespace.output(sys.executable, "-m", "tokgate", "ruleset", *words[:2])
     namespace.run("nft", "-f", "-", given=printed)
     for line in printed.splitlines():
         if line.startswith("#   ip "):
@@ -148,7 +148,7 @@ def test_what_is_printed_is_what_is_loaded(namespace: Namespace, words: tuple[st
 def test_beside_a_running_tokgate(namespace: Namespace, words: tuple[str, ...]) -> None:
     """`up` and `down` would be undone at once: they say by whom, and change nothing."""
     assert gateway(namespace, "up", *words)[0] == 0
-    before, lock = namespace.run("nft", "list", "ruleset"), GatewayLock()
+    before, lock = namespace.output("nft", "list", "ruleset"), GatewayLock()
     namespace.inside(lock.take)
     code, out, err = gateway(namespace, "down", *words)
     assert (code, out) == (3, "")
@@ -156,7 +156,7 @@ def test_beside_a_running_tokgate(namespace: Namespace, words: tuple[str, ...]) 
     assert "would load it again: stop that, which takes it out" in err
     assert "loads what its own policy needs" in said(namespace, "up", *words)["problems"][0]
     assert gateway(namespace, "up", *words)[0] == 3
-    assert namespace.run("nft", "list", "ruleset") == before
+    assert namespace.output("nft", "list", "ruleset") == before
     lock.close()
     assert gateway(namespace, "down", *words)[0] == 0
 

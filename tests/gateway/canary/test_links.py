@@ -1,36 +1,28 @@
 """The canary's addresses on the machine itself, and who can use them."""
 
-import os
-import shutil
-
 import pytest
 
-from labs.ruleset_lab import Lab, Namespace
+from labs.netns import Namespace
+from labs.ruleset_lab import Lab
 from labs.waiting import until
 from tokgate.gateway.canary import links
 from tokgate.gateway.canary.definition import server_link
 from tokgate.policy.settings import CanarySettings
 
-pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
-
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_no_client_reaches_its_server(version: int) -> None:
+def test_no_client_reaches_its_server(lab: Lab, version: int) -> None:
     """Who opened connections there and said nothing would keep it from answering the canary."""
     settings = CanarySettings()
     server = str(server_link(settings, version).far)
-    lab = Lab()
-    try:
-        (listener,) = lab.gateway.inside(lambda: links.make_inside(settings, (version,)))
-        with listener:
-            lab.gateway.connect(server, 443).close()
-            with pytest.raises(OSError, match="unreachable"):
-                lab.client.connect(server, 443)
-        lab.gateway.inside(links.take_out)
+    (listener,) = lab.gateway.inside(lambda: links.make_inside(settings, (version,)))
+    with listener:
+        lab.gateway.connect(server, 443).close()
         with pytest.raises(OSError, match="unreachable"):
-            lab.gateway.connect(server, 443)
-    finally:
-        lab.down()
+            lab.client.connect(server, 443)
+    lab.gateway.inside(links.take_out)
+    with pytest.raises(OSError, match="unreachable"):
+        lab.gateway.connect(server, 443)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -42,7 +34,7 @@ def test_one_that_is_started_again(namespace: Namespace, version: int) -> None:
     with listener, namespace.connect(server, 443) as client:
         listener.accept()[0].close()  # first, and so it keeps the ports in TIME_WAIT
         assert client.recv(1) == b""
-    until("that is so", lambda: namespace.run("ss", "-Htn", "state", "time-wait"))
+    until("that is so", lambda: namespace.output("ss", "-Htn", "state", "time-wait"))
     namespace.inside(links.take_out)
     (listener,) = namespace.inside(lambda: links.make_inside(settings, (version,)))
     with listener:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from labs.waiting import until
 from tokgate.gateway.canary import canary as supervisor_side
 from tokgate.gateway.canary import links
@@ -101,11 +101,11 @@ def test_where_no_namespace_can_be_made(namespace: Namespace, place: Place, monk
     state = made.state()
     assert state is not None
     assert (state["asks_from"], state["unavailable"]) == ("machine", None)
-    assert "198.18.116.6" in namespace.run("ip", "rule")
+    assert "198.18.116.6" in namespace.output("ip", "rule")
     place.thread.submit(made.stop).result()
     made.let_go()
     assert CLIENT_DEVICE not in _devices(namespace)
-    assert "747" not in namespace.run("ip", "rule") + namespace.run("ip", "-6", "rule")
+    assert "747" not in namespace.output("ip", "rule") + namespace.output("ip", "-6", "rule")
 
 
 def test_where_it_can_not_ask_at_all(place: Place) -> None:
@@ -123,7 +123,7 @@ def test_where_it_can_not_ask_at_all(place: Place) -> None:
 
 
 def _devices(namespace: Namespace) -> set[str]:
-    return {each["ifname"] for each in json.loads(namespace.run("ip", "-j", "link"))}
+    return {each["ifname"] for each in json.loads(namespace.output("ip", "-j", "link"))}
 
 
 def test_links_that_somebody_takes_out(namespace: Namespace, place: Place, canary: Canary) -> None:
@@ -141,7 +141,7 @@ def test_what_a_crash_has_left(namespace: Namespace, place: Place, canary: Canar
     for listener in namespace.inside(lambda: links.make_inside(OFTEN, (4, 6))):
         listener.close()
     place.change(canary)
-    assert "747" not in namespace.run("ip", "rule") + namespace.run("ip", "-6", "rule")
+    assert "747" not in namespace.output("ip", "rule") + namespace.output("ip", "-6", "rule")
 
 
 def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> None:
@@ -150,7 +150,7 @@ def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> 
     place.change(canary)
     elsewhere = replace(OFTEN, ipv4=IPv4Network("10.99.99.0/29"))
     place.change(canary, elsewhere)
-    shown = namespace.run("ip", "addr")
+    shown = namespace.output("ip", "addr")
     assert "10.99.99.1/30" in shown
     assert "198.18.116.1" not in shown
 

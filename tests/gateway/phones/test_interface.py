@@ -7,7 +7,7 @@ import pytest
 
 from gateway.phones.test_tunnel import TUNNEL
 from labs import phones
-from labs.ruleset_lab import Namespace
+from labs.netns import Namespace
 from tokgate.gateway import GatewayError
 from tokgate.gateway.phones.interface import Interface
 
@@ -23,4 +23,4 @@ def test_half_an_interface_does_not_stay(namespace: Namespace) -> None:
 
     with pytest.raises(GatewayError, match=interface.name):
         namespace.inside(up)
-    assert interface.name not in namespace.run("ip", "link")
+    assert interface.name not in namespace.output("ip", "link")
