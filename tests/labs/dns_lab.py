@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -14,11 +13,10 @@ import dns.message
 import dns.name
 import dns.rrset
 import pytest
-from mitmproxy import dns as mitm_dns
-from mitmproxy.flow import Error
 
 from labs.proxy_lab import DEADLINE, Lab, Proxy
 from labs.serving import serving
+from tokgate.mitm.layers import dns as dns_layer
 
 Transport = Callable[..., Any]
 TRANSPORTS = pytest.mark.parametrize("transport", [dns.asyncquery.udp, dns.asyncquery.tcp], ids=["udp", "tcp"])
@@ -107,30 +105,23 @@ def framed(*queries: dns.message.Message) -> bytes:
 
 
 class Resolver:
-    """In the place of mitmproxy's: says whom to ask, or answers."""
+    """The name servers that a proxy in dns mode knows."""
 
-    def __init__(self, port: int | None) -> None:
-        self.host, self.port = "127.0.0.1", port
-        self.failing: str | None = None
-        self.addresses: dict[str, str] = {}
-        self.kinds: list[int] = []
+    def __init__(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hosts = ["127.0.0.1"]
+        self._monkeypatch = monkeypatch
+        self.port = port
+        monkeypatch.setattr(dns_layer, "name_servers", lambda _: self.hosts)
 
-    async def dns_request(self, flow: mitm_dns.DNSFlow) -> None:
-        await asyncio.sleep(0)
-        question = flow.request.question
-        assert question is not None
-        assert flow.live
-        self.kinds.append(question.type)
-        if self.failing is not None:
-            flow.error = Error(self.failing)
-        elif question.name in self.addresses:
-            packed = socket.inet_aton(self.addresses[question.name])
-            flow.response = flow.request.succeed([mitm_dns.ResourceRecord(question.name, 1, 1, 60, packed)])
-        elif self.port is not None:
-            flow.server_conn.address = (self.host, self.port)
+    @property
+    def port(self) -> int:
+        """Where all of them listen."""
+        return self._port
 
-
-HostsFile = Callable[[str], object]
+    @port.setter
+    def port(self, port: int) -> None:
+        self._port = port
+        self._monkeypatch.setattr(dns_layer, "DNS_PORT", port)
 
 
 class Dns:

@@ -10,7 +10,7 @@ from mitmproxy import exceptions
 from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import DnsMode, ProxyMode
 
-_DNS_PORT: Final = 53
+DNS_PORT: Final = 53
 
 REQUIRED: Final[Mapping[str, object]] = {
     "connection_strategy": "lazy",  # eager connects upstream before the name is known
@@ -59,7 +59,7 @@ def check_name_servers(options: Options) -> None:
     if "dns_name_servers" not in options:
         return
     for mode in map(ProxyMode.parse, options.mode):
-        if not isinstance(mode, DnsMode) or mode.listen_port(options.listen_port) != _DNS_PORT:
+        if not isinstance(mode, DnsMode) or mode.listen_port(options.listen_port) != DNS_PORT:
             continue
         host = mode.listen_host(options.listen_host)
         for server in name_servers(options):

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from labs.dns_lab import Dns, HostsFile, Resolver, Start, Upstream, name_server
+from labs.dns_lab import Dns, Resolver, Start, Upstream, name_server
 from labs.proxy_lab import Lab
-from tokgate.mitm.layers import dns
 
 
 @pytest.fixture
@@ -18,20 +17,11 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-def hosts(monkeypatch: pytest.MonkeyPatch) -> HostsFile:
-    """Puts a name into the hosts file, in which else there is none."""
-    monkeypatch.setattr(dns, "names_host", lambda name: False)
-    return lambda known: monkeypatch.setattr(dns, "names_host", lambda name: name == known)
-
-
-@pytest.fixture
-def start(lab: Lab, upstream: Upstream, hosts: HostsFile) -> Start:
+def start(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a proxy in dns mode."""
 
     async def begin(snapshot: Any = None, **options: Any) -> Dns:
         proxy = await lab.proxy(snapshot, mode="dns", **options)
-        resolver = Resolver(upstream.port)
-        proxy.master.addons.add(resolver)
-        return Dns(lab, proxy, upstream, resolver)
+        return Dns(lab, proxy, upstream, Resolver(upstream.port, monkeypatch))
 
     return begin

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import dns.asyncquery
 import dns.message
@@ -30,7 +28,7 @@ from labs.dns_lab import (
 from labs.proxy_lab import ALLOWED, DEADLINE, eventually
 from labs.serving import serving
 from tokgate.mitm.layers import dns as dns_layer
-from tokgate.mitm.layers.name_servers import FAILED_FOR, MOST_ASKED, NameServers, names_host
+from tokgate.mitm.layers.name_servers import FAILED_FOR, MOST_ASKED, NameServers
 
 FIRST, SECOND, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
@@ -44,7 +42,7 @@ async def second(upstream: Upstream) -> AsyncIterator[Upstream]:
 
 def name(running: Dns, *servers: str) -> None:
     """Say which name servers there are, as `tokgate run --name-server` does."""
-    running.proxy.master.options.add_option("dns_name_servers", Sequence[str], list(servers), "As the resolver's own.")
+    running.resolver.hosts = list(servers)
 
 
 def failing(rcode: dns.rcode.Rcode) -> Callable[[dns.message.Message], list[bytes]]:
@@ -78,7 +76,6 @@ async def test_the_first_is_closed(start: Start, second: Upstream, transport: Tr
     """Where nothing listens the next one is asked at once, and first from then on."""
     running = await start()
     name(running, THIRD, SECOND)
-    running.resolver.host = THIRD
 
     for number in (1, 2):
         assert (await running.ask(ALLOWED, "A", transport)).answer
@@ -166,7 +163,6 @@ async def test_the_last_error_is_the_answer_where_the_other_hangs_up(
 
     async with serving(hang_up, THIRD, port=second.port):
         name(running, THIRD, SECOND)
-        running.resolver.host = THIRD
         assert (await running.ask(ALLOWED, "A", dns.asyncquery.tcp)).rcode() == dns.rcode.REFUSED
 
 
@@ -230,7 +226,6 @@ async def test_a_server_closes_after_a_zone(start: Start, second: Upstream) -> N
 
     async with serving(transfer, THIRD, port=second.port), stream(running.proxy.port) as client:
         name(running, THIRD, SECOND)
-        running.resolver.host = THIRD
         client.writer.write(framed(dns.message.make_query(ALLOWED, "AXFR", id=9)))
         assert [(await client.message()).id for _ in range(2)] == [9, 9]
         assert await read_message(client.reader) == b""
@@ -250,7 +245,6 @@ async def test_the_first_hangs_up(start: Start, second: Upstream) -> None:
 
     async with serving(hang_up, THIRD, port=second.port), stream(running.proxy.port) as client:
         name(running, THIRD, SECOND)
-        running.resolver.host = THIRD
         client.writer.write(framed(dns.message.make_query(ALLOWED, "A")))
         await eventually("the proxy has closed it", ended.is_set)
         await eventually("the next one is asked", lambda: second.asked)
@@ -261,7 +255,6 @@ async def test_connecting_takes_long(start: Start, second: Upstream, patience: S
     running = await start()
     with full_listener(second.port):
         name(running, THIRD, SECOND)
-        running.resolver.host = THIRD
         patience(0.05, DEADLINE)
         assert (await running.ask(ALLOWED, "A", dns.asyncquery.tcp)).answer
 
@@ -346,39 +339,3 @@ def test_order() -> None:
     known.answered(servers[0])
     known.answered(servers[1])
     assert known.in_order(servers)[0] == servers[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "there"),
-    [
-        ("printer.example.org", True),
-        ("PRINTER.Example.org", True),
-        ("printer", True),
-        ("office.example.org", True),
-        ("example.org", False),
-        ("192.0.2.9", False),
-        ("commented.example.org", False),
-        ("remark", False),
-        ("", False),
-    ],
-)
-def test_names(tmp_path: Path, name: str, there: bool) -> None:
-    """A device that only the hosts file knows keeps its address, and no other name is taken for one."""
-    file = tmp_path / "hosts"
-    file.write_text(
-        "192.0.2.9 Printer.example.org printer # remark\n#192.0.2.8 commented.example.org\n\n::1\toffice.example.org\n"
-    )
-
-    assert names_host(name, file) is there
-
-
-def test_changes(tmp_path: Path) -> None:
-    """A name that is added is known at once; without a file there is none."""
-    file = tmp_path / "hosts"
-    assert not names_host("a.example.org", file)
-    file.write_text("192.0.2.9 b.example.org\n")
-    assert not names_host("a.example.org", file)
-    file.write_text("192.0.2.9 a.example.org\n")
-    os.utime(file, ns=(1, 1))
-
-    assert names_host("a.example.org", file)

@@ -46,48 +46,6 @@ def answer(query: dns.message.Message, *records: str, section: str = "answer") -
     return made.to_wire(max_size=65535)
 
 
-def test_fitting_adds_edns() -> None:
-    """A client that speaks EDNS is answered in EDNS (RFC 6891 §6.1.1); one that doesn't is not."""
-    for options in ({}, {"use_edns": 0}):
-        sent = dns.message.make_query(NAME, "A", **options)  # type: ignore[arg-type]
-        plain = dns.message.make_response(sent)
-        plain.use_edns(False)
-        plain.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", "A", "192.0.2.1"))
-
-        got = dns.message.from_wire(wire.fitting(read_query(sent.to_wire()), plain.to_wire(), udp=True))
-
-        assert got.edns == (0 if options else -1)
-        assert got.answer == plain.answer
-
-
-def test_fitting_cuts() -> None:
-    """What is too large for UDP becomes an empty answer that says to come over TCP; over TCP it passes whole."""
-    sent = dns.message.make_query(NAME, "A", use_edns=0, payload=1232)
-    large = answer(sent, *(f"{NAME}. 60 TXT {'x' * 250}" for _ in range(6)))
-    query = read_query(sent.to_wire())
-
-    cut = dns.message.from_wire(wire.fitting(query, large, udp=True))
-
-    assert cut.flags == dns.flags.QR | dns.flags.RD | dns.flags.RA | dns.flags.TC
-    assert (cut.answer, cut.edns, cut.rcode()) == ([], 0, dns.rcode.NOERROR)
-    assert wire.fitting(query, large, udp=False) == large
-    fits = answer(sent, *(f"{NAME}. 60 TXT {'x' * 250}" for _ in range(3)))
-    assert wire.fitting(query, fits, udp=True) == fits
-
-
-@pytest.mark.parametrize(("octets", "whole"), [(512, True), (513, False)])
-def test_fitting_without_edns(octets: int, whole: bool) -> None:
-    """To a client that names no size nothing longer than 512 octets is sent over UDP (RFC 1035 §4.2.1)."""
-    sent = dns.message.make_query(NAME, "A", use_edns=False)
-    padding = octets - len(answer(sent, f'{NAME}. 60 TXT "" ""')) - 250
-    exact = answer(sent, f"{NAME}. 60 TXT {'x' * 250} {'y' * padding}")
-    assert len(exact) == octets
-    got = wire.fitting(read_query(sent.to_wire()), exact, udp=True)
-    assert (got == exact) is whole
-    assert len(got) <= 512
-    assert bool(dns.message.from_wire(got).flags & dns.flags.TC) is not whole
-
-
 def test_answers() -> None:
     """An answer belongs to a query by id and question, in whatever case; a late one for another name does not."""
     sent = dns.message.make_query(NAME, "A", id=9)

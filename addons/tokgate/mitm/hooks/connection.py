@@ -8,8 +8,6 @@ from functools import partial
 from typing import Final
 
 from mitmproxy.connection import Client
-from mitmproxy.dns import DNSFlow
-from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.context import Context
@@ -35,6 +33,7 @@ from tokgate.mitm.layers.name_servers import NameServers
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.mitm.layers.relay import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.tls import ClientTLSLayer
+from tokgate.mitm.options import DNS_PORT
 from tokgate.policy.membership import Identity
 from tokgate.traffic.counters import CONNECT_ERROR, connect_error
 from tokgate.traffic.enforcer import Enforcer
@@ -108,7 +107,10 @@ class ConnectionHooks(Hooks):
             return
         connection = self._traffic.connections.of(context.client)
         data, enforcer = next_layer.data_client(), self._traffic.enforcer
-        next_layer.layer = layer_for(context, data, enforcer, connection, self._name_servers)
+        if _leads_to_dns(context):
+            next_layer.layer = self._dns_layer(context, connection)
+        else:
+            next_layer.layer = layer_for(context, data, enforcer, connection)
 
     @ends_in(nothing)
     def tls_clienthello(self, data: ClientHelloData) -> None:
@@ -116,12 +118,6 @@ class ConnectionHooks(Hooks):
         raw = dict(data.client_hello.extensions).get(0)
         if data.context.client.sni is None and raw is not None and is_host_name(raw[5:]):
             data.context.client.sni = raw[5:].decode("ascii")
-
-    @ends_in(nothing)
-    def dns_request(self, flow: DNSFlow) -> None:
-        """A question is about to be asked on: not if it is one of our own that came back."""
-        if self._traffic.is_own(flow.client_conn.peername, flow.client_conn.sockname):
-            flow.error = Error("a question of our own came back: the resolver that we ask is this one")
 
     @ends_in(nothing)
     def tcp_message(self, flow: TCPFlow) -> None:
@@ -161,7 +157,11 @@ class ConnectionHooks(Hooks):
         handler = self._traffic.context.connections()[client.id]
         context = handler.layer.context
         context.layers.clear()
-        handler.layer = DnsLayer(context, self._traffic.enforcer, connection, self._name_servers)
+        handler.layer = self._dns_layer(context, connection)
+
+    def _dns_layer(self, context: Context, connection: ClientConnection) -> DnsLayer:
+        loops = partial(self._traffic.is_own, context.client.peername, context.client.sockname)
+        return DnsLayer(context, self._traffic.enforcer, connection, self._name_servers, loops)
 
 
 _ERROR_NUMBER: Final = re.compile(r"\[Errno ([0-9]+)\]")
@@ -245,18 +245,18 @@ class TurnHooks:
         await self._traffic.turns.turn(client_key(client.peername[0]))
 
 
-_DNS: Final = 53
 _TLS: Final = b"\x16"
 
 
-def layer_for(
-    context: Context, data: bytes, enforcer: Enforcer, connection: ClientConnection, known: NameServers
-) -> layer.Layer | None:
+def _leads_to_dns(context: Context) -> bool:
+    """Whether a connection was redirected, or asked for by SOCKS, on its way to a name server."""
+    address, tunnelled = context.server.address, isinstance(context.layers[-1], HttpStream | modes.HttpProxy)
+    return address is not None and address[1] == DNS_PORT and not tunnelled
+
+
+def layer_for(context: Context, data: bytes, enforcer: Enforcer, connection: ClientConnection) -> layer.Layer | None:
     """The next layer for a connection whose client has sent `data`; None leaves it to mitmproxy."""
-    address, top = context.server.address, context.layers[-1]
-    tunnelled = isinstance(top, HttpStream | modes.HttpProxy)
-    if address is not None and address[1] == _DNS and not tunnelled:
-        return DnsLayer(context, enforcer, connection, known)
+    top = context.layers[-1]
     if isinstance(top, modes.HttpProxy):
         # TLS between the client and the proxy itself, before any request.
         return (

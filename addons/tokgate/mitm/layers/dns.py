@@ -5,20 +5,18 @@ message anew from what it understood of it.
 """
 # mypy: disallow-untyped-calls=False
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, assert_never
 
-from mitmproxy import dns
 from mitmproxy.connection import Address, ConnectionState, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.dns import DnsRequestHook
 from mitmproxy.proxy.mode_specs import DnsMode
 
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
-from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers, Waiting, names_host, resolver_request
-from tokgate.mitm.options import name_servers
+from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers, Waiting
+from tokgate.mitm.options import DNS_PORT, name_servers
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import dns_questions
@@ -26,7 +24,7 @@ from tokgate.traffic.actions import AskCertificate, DnsAnswer, Open, Pass, Refus
 from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
-from tokgate.wire.dns_message.answer import answers, fitting, refusal
+from tokgate.wire.dns_message.answer import answers, refusal
 from tokgate.wire.dns_message.query import Query, QueryError, Rcode, read_query
 from tokgate.wire.dns_message.records import framed, take_messages
 
@@ -46,9 +44,20 @@ class _Connect(commands.OpenConnection):
 class DnsLayer(layer.Layer):
     """Speaks DNS with one client, over UDP or TCP, and with the resolver that it asked or that we know."""
 
-    def __init__(self, context: Context, enforcer: Enforcer, connection: ClientConnection, known: NameServers) -> None:
-        """`known` is shared by all connections: it remembers which name servers failed."""
+    def __init__(
+        self,
+        context: Context,
+        enforcer: Enforcer,
+        connection: ClientConnection,
+        known: NameServers,
+        loops: Callable[[], bool],
+    ) -> None:
+        """`known` is shared by all connections: it remembers which name servers failed.
+
+        `loops` says whether the client is this proxy, whose own question came back.
+        """
         super().__init__(context)
+        self._loops: Final = loops
         self._enforcer: Final = enforcer
         self._connection: Final = connection
         self._known: Final = known
@@ -139,32 +148,20 @@ class DnsLayer(layer.Layer):
     # Towards an answer.
 
     def _ask(self, asked: DnsArrival, message: bytes) -> layer.CommandGenerator[None]:
-        """Have the hosts file answer, if it is here that was asked, or pass the question on as it came."""
+        """Pass the question on as it came, to the server that was asked or to those that are known here."""
         known = self._open.get(asked.query.id)
         if known is not None and known.message == message:  # again: its servers have no more time for that
             for each in known.servers:
                 if each.connected:
                     yield commands.SendData(each, self._framed(message))
             return
-        options = self.context.options
-        uses_file = "dns_use_hosts_file" not in options or options.dns_use_hosts_file
-        in_hosts_file = uses_file and names_host(asked.query.name)
-        server = self.context.server
-        resolver = Server(address=server.address, transport_protocol=server.transport_protocol)
-        flow = dns.DNSFlow(self.context.client, resolver, live=True)
-        flow.request = resolver_request(asked.query, by_itself=in_hosts_file)
-        yield DnsRequestHook(flow)
-        flow.live = False
-        if flow.response is not None:
-            yield from self._send(self._answer_of(asked, flow.response))
-            return
-        first = None if flow.error is not None else resolver.address
-        if first is None:
+        address = self.context.server.address
+        servers = [(host, DNS_PORT) for host in name_servers(self.context.options)] if address is None else [address]
+        if not servers or self._loops():
             yield from self._send(dns_questions.unanswered(asked))
             return
-        others = [] if first == server.address else [(host, first[1]) for host in name_servers(options)]
         self._open.pop(asked.query.id, None)
-        self._open[asked.query.id] = waiting = Waiting(asked, message, self._known.in_order([first, *others]))
+        self._open[asked.query.id] = waiting = Waiting(asked, message, self._known.in_order(servers))
         if len(self._open) > OPEN_QUESTIONS:
             del self._open[next(iter(self._open))]
         yield from self._ask_next(waiting)
@@ -239,14 +236,6 @@ class DnsLayer(layer.Layer):
     def _failed(self, server: Server) -> None:
         if server.address != self.context.server.address:
             self._known.failed(server.address)
-
-    def _answer_of(self, asked: DnsArrival, response: dns.DNSMessage) -> bytes:
-        """The resolver's answer in the form in which it goes to the client."""
-        try:
-            answer = fitting(asked.query, response.packed, udp=not self._stream)
-        except ValueError:
-            return dns_questions.unreadable(asked)
-        return self._kept_to_terms(asked, answer)
 
     def _pass_back(self, server: Server, message: bytes) -> layer.CommandGenerator[None]:
         """Give the client a server's answer, if it is one to an open question and no other server may know more."""

@@ -1,20 +1,15 @@
-"""Who answers a question: the hosts file, or which name servers, one after another. Nothing is sent here."""
+"""Which name servers answer a question, one after another. Nothing is sent here."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
-from mitmproxy import dns
 from mitmproxy.connection import Address, Server
-from mitmproxy.net.dns import types
 from mitmproxy.proxy import commands
 
 from tokgate.traffic.seen import DnsArrival
-from tokgate.wire.dns_message.query import Query
 
 logger = logging.getLogger(__name__)
 
@@ -73,50 +68,3 @@ class NameServers:
         """It gave an answer, whatever it says."""
         if address is not None and self._failed.pop(address, None) is not None:
             logger.warning("name server %s answers again", address[0])
-
-
-def resolver_request(query: Query, *, by_itself: bool) -> dns.DNSMessage:
-    """The question for mitmproxy's resolver; not read by mitmproxy, which does not know all names.
-
-    Asked for addresses the resolver answers by itself, and leaves out the aliases by which it found them. Asked for
-    anything else it says who is to be asked.
-    """
-    kind = query.type if by_itself else types.TXT
-    return dns.DNSMessage(
-        id=query.id,
-        query=True,
-        op_code=query.opcode,
-        authoritative_answer=False,
-        truncation=False,
-        recursion_desired=True,
-        recursion_available=False,
-        reserved=0,
-        response_code=0,
-        questions=[dns.Question(query.name, kind, query.class_)],
-        answers=[],
-        authorities=[],
-        additionals=[],
-        timestamp=time.time(),
-    )
-
-
-PATH: Final = Path("/etc/hosts")
-
-
-def names_host(name: str, path: Path = PATH) -> bool:
-    """Whether the file gives an address for a name. It is read again when it has changed."""
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError:
-        return False
-    return name.lower() in _names(path, changed)
-
-
-@lru_cache(maxsize=1)
-def _names(path: Path, _changed: int) -> frozenset[str]:
-    """All names, in lower case: on each line an address, names, and a comment (hosts(5))."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(name.lower() for line in lines for name in line.partition("#")[0].split()[1:])

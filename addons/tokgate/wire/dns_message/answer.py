@@ -10,7 +10,7 @@ import dns.rdata
 import dns.rdatatype
 from dns.rdtypes.svcbbase import MandatoryParam, ParamKey, SVCBBase
 
-from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, EDE, SMALLEST, Query, Rcode
+from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, EDE, Query, Rcode
 from tokgate.wire.dns_message.records import (
     HEADER,
     OPT,
@@ -30,20 +30,8 @@ SVCB: Final = dns.rdatatype.SVCB.value
 _CNAME: Final = 5
 _DNAME: Final = 39
 _TSIG: Final = 250
-_TRUNCATED: Final = 0x0200
 MOST_NAMES: Final = 64
 """Most names to which one answer may lead. Resolvers follow some ten aliases."""
-
-
-def fitting(query: Query, answer: bytes, *, udp: bool) -> bytes:
-    """A resolver's answer made complete: with an OPT record where the query had one, and cut where UDP is too small."""
-    if query.payload is not None and all(record.type != OPT for record in records(answer)):
-        additional = struct.unpack_from("!H", answer, 10)[0] + 1
-        answer = answer[:10] + struct.pack("!H", additional) + answer[12:] + options(query, None)
-    if not udp or len(answer) <= (query.payload or SMALLEST):
-        return answer
-    cut = refusal(query, Rcode.NOERROR)  # the client comes again over TCP
-    return cut[:2] + struct.pack("!H", struct.unpack_from("!H", cut, 2)[0] | _TRUNCATED) + cut[4:]
 
 
 def answers(query: Query, data: bytes) -> bool:
