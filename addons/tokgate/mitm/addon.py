@@ -142,13 +142,6 @@ class Tokgate:
             "",
             "URI of whoever runs this filter, named on the block page (RFC 7725). Default: the ban's contact.",
         )
-        loader.add_option(
-            "tokgate_keep_bodies",
-            bool,
-            False,
-            "Keep bodies of up to `stream_large_bodies` for other addons, the flow view and `-w`. Without it tokgate "
-            "passes all bodies on as they come, and nothing has their content.",
-        )
 
     def configure(self, updated: set[str]) -> None:
         """Hold mitmproxy to what a filter needs, and open policy and log once. Raises OptionsError."""
@@ -170,7 +163,6 @@ class Tokgate:
             connections=lambda: _proxyserver().connections,
             listens_at=lambda: frozenset(address[1] for address in _proxyserver().listen_addrs()),
             implementer=ctx.options.tokgate_implementer,
-            keeps_bodies=ctx.options.tokgate_keep_bodies,
             hostname=socket.gethostname(),
         )
 

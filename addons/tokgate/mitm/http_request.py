@@ -28,7 +28,6 @@ from tokgate.wire.proxy_request import Authority, AuthorityProblem, InvalidAutho
 
 MAX_BODY: Final = 65536
 """Octets of request body that are read so that a page can be answered; senders of more are cut off."""
-_AS_IT_COMES: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "application/x-ndjson"})
 _STRAY: Final = frozenset(b"\r\n\0")
 _IN_TARGETS: Final = re.compile(r"[\x00-\x20\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -147,12 +146,6 @@ def answerable(request: Request) -> bool:
     return size is not None and 0 < size <= MAX_BODY
 
 
-def is_kept(headers: Headers) -> bool:
-    """Whether an answer may be held back until it is whole: nobody waits for each part of it as it comes."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind not in _AS_IT_COMES and not kind.startswith("application/grpc")
-
-
 def _url(request: Request, host: str) -> str:
     return f"{request.scheme or 'http'}://{f'[{host}]' if ':' in host else host}{request.path}"
 
@@ -268,12 +261,6 @@ def watched(
         return b""
 
     return watch
-
-
-def begins_like_a_request(request: Request) -> bool:
-    """Whether a body that has come whole begins like a request."""
-    start = BodyStart(request.method)
-    return start.feed(request.raw_content or b"") is None or start.feed(b"") is None
 
 
 def unclear(enforcer: Enforcer, admission: Admission) -> Admission:

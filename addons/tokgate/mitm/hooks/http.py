@@ -30,8 +30,6 @@ from tokgate.traffic.seen import Connect
 _SWITCHING: Final = 101
 _WAITING: Final = "tokgate-waiting"
 """Where a flow keeps the admission of a request whose body has to be read first."""
-_KEPT: Final = "tokgate-kept"
-"""The same, of a request that passes, and whose body others want."""
 
 
 def _kill_if_banned(traffic: Traffic, flow: HTTPFlow) -> None:
@@ -96,12 +94,6 @@ class HttpHooks(Hooks):
         connection, enforcer = self._traffic.connections.of(flow.client_conn), self._traffic.enforcer
         if flow.response is not None or flow.error is not None:
             return
-        kept: Admission | None = flow.metadata.pop(_KEPT, None)
-        if kept is not None and http_request.begins_like_a_request(flow.request):
-            unclear = http_request.unclear(enforcer, kept)
-            if unclear.ruling.blocks:
-                reject(self._traffic, flow, connection, unclear)
-                return
         waiting: Admission | None = flow.metadata.pop(_WAITING, None)
         if waiting is None:
             answer(flow, connection, self._traffic.warnings.pressed(enforcer, flow, connection))
@@ -124,8 +116,7 @@ class HttpHooks(Hooks):
     def responseheaders(self, flow: HTTPFlow) -> None:
         """An origin's answer passes as it comes: events and long polls don't wait for their end."""
         if flow.response is not None and flow.response.raw_content is None:
-            keeps = self._traffic.context.keeps_bodies and http_request.is_kept(flow.response.headers)
-            flow.response.stream = not keeps
+            flow.response.stream = True
             close_after(flow, self._traffic.connections.of(flow.client_conn), flow.response)
 
     @ends_in(nothing)
@@ -133,19 +124,13 @@ class HttpHooks(Hooks):
         """A request has its whole answer. What it was upgraded to goes on, and is under its names still."""
         if flow.response is None or flow.response.status_code != _SWITCHING:
             self._traffic.connections.of(flow.client_conn).requests.pop(flow.id, None)
-        elif not self._traffic.context.keeps_bodies:  # mitmproxy would hold each message back until it is whole
+        else:  # mitmproxy would hold each message back until it is whole
             flow.websocket = None
 
     @ends_in(nothing)
     def error(self, flow: HTTPFlow) -> None:
         """A request ended without an answer."""
         self._traffic.connections.of(flow.client_conn).requests.pop(flow.id, None)
-
-    @ends_in(nothing)
-    def websocket_message(self, flow: HTTPFlow) -> None:
-        """Keep only the last message; mitmproxy would keep all while the connection lasts."""
-        if flow.websocket is not None:
-            del flow.websocket.messages[:-1]
 
     def _carry_out(self, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
         """Do with a request what was decided."""
@@ -169,12 +154,8 @@ class HttpHooks(Hooks):
         http_request.stay_in_http1(request)
         self._traffic.egress.address_parent(request)
         if request.raw_content is None:  # nothing is kept of what passes, so nothing has to be held back
-            if self._traffic.context.keeps_bodies and http_request.answerable(request):
-                flow.metadata[_KEPT] = admission
-            else:
-                request.stream = http_request.watched(
-                    enforcer, request.method, admission, partial(self._smuggled, flow, connection)
-                )
+            smuggled = partial(self._smuggled, flow, connection)
+            request.stream = http_request.watched(enforcer, request.method, admission, smuggled)
         admission.record(enforcer)
         connection.requests[flow.id] = Passing(admission.arrival, admission.seen)
 

@@ -31,8 +31,6 @@ class ProxyContext:
     implementer: str = ""
     """The URI of who runs this filter; empty: the ban's contact, else this host."""
     hostname: str = "localhost"
-    keeps_bodies: bool = False
-    """Others want the bodies of what passes."""
 
 
 class Traffic:
