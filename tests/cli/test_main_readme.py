@@ -1,4 +1,4 @@
-"""What README.md tells people to type works: command lines, the policy that it shows."""
+"""What README.md and docs/readers tell people to type works: command lines, the policy that it shows."""
 
 import re
 import shlex
@@ -16,14 +16,17 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of a language, those of the gateway included (tests/e2e/test_readme.py)."""
-    return re.findall(rf"^```{language}(?: \w+)?\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs/readers").glob("*.md")))]
+
+
+def blocks(language: str, pages: list[str]) -> list[str]:
+    """The code blocks of a language, those of a gateway included (tests/e2e/test_operator_page.py types them)."""
+    return [found for page in pages for found in re.findall(rf"^```{language}(?: \w+)?\n(.*?)^```$", page, re.M | re.S)]
 
 
 def commands() -> list[list[str]]:
     """The tokgate command lines in the shell blocks, without what they are piped into."""
-    lines = [line.partition("#")[0].partition("|")[0] for block in blocks("sh") for line in block.splitlines()]
+    lines = [line.partition("#")[0].partition("|")[0] for block in blocks("sh", PAGES) for line in block.splitlines()]
     words = [shlex.split(line) for line in lines if "tokgate" in line]
     return [command[1:] for command in words if Path(command[0]).name == "tokgate"]
 
@@ -45,12 +48,13 @@ def test_harmless_commands_work(
     """Those that only read do what they should with the shipped policies."""
     monkeypatch.chdir(ROOT)
     assert main(command) == 0
-    assert capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.out + printed.err
 
 
 def test_the_policy_it_shows_is_valid(tmp_path: Path) -> None:
     """No errors, and its own tests pass."""
-    (policy,) = blocks("yaml")
+    (policy,) = blocks("yaml", [README])
     (tmp_path / "policy.yaml").write_text(policy)
     loaded = load(tmp_path, Instant.from_utc(2023, 3, 1))
     assert loaded.policy is not None, loaded.errors

@@ -1,4 +1,4 @@
-"""README.md's gateway: its commands, as they are printed, do what they promise behind a gateway with two clients."""
+"""The gateway of docs/readers/operator.md: its commands do what is printed, with two clients behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labs.gateway import ROOT, Record
 from labs.netns import Lab, Namespace, wait_until
 from labs.origin import ADDRESSES, BANNED, Origin, to_banned
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/readers/operator.md").read_text()
 CLIENTS = {"office": "client", "visitors": "guest"}
 CURL_REFUSED = re.compile(r"curl: \(35\) .*unrecognized name")
 """The words before are of the library that curl is built with."""
@@ -21,12 +21,12 @@ CURL_REFUSED = re.compile(r"curl: \(35\) .*unrecognized name")
 
 def block(language: str, mark: str) -> str:
     """The one code block of a language with a mark behind it."""
-    (found,) = re.findall(rf"^```{language} {mark}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (found,) = re.findall(rf"^```{language} {mark}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
 class Typing:
-    """Somebody in a folder of his own who types what README.md has. curl trusts the laboratory's authority."""
+    """Somebody in a folder of his own who types what the page has. curl trusts the laboratory's authority."""
 
     def __init__(self, lab: Lab, origin: Origin, folder: Path) -> None:
         self.lab, self.folder = lab, folder
