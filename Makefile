@@ -118,11 +118,12 @@ SITE_PAGES = README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md bench/*.md certs
 
 .PHONY: docs
 docs: $(VENV)/.ready ## Build a searchable site from the documentation, for `python3 -m http.server -d build/site`; nothing is fetched
-	rm -rf $(SITE) $(SITE)-source && mkdir -p $(SITE)-source
-	cp -r --parents $(SITE_PAGES) $(SITE)-source
+	rm -rf $(SITE) $(SITE)-source && mkdir -p $(SITE)-source/pages
+	cp -r --parents $(SITE_PAGES) $(SITE)-source/pages
 	sed -i -E 's/^(```[a-z]+) .*/\1/' $$(find $(SITE)-source -name '*.md')  # what tests read behind the language
-	NO_MKDOCS_2_WARNING=1 SITE_SOURCE=$(abspath $(SITE)-source) $(BIN)/python -m mkdocs build --quiet --strict \
-	  --config-file docs/site/mkdocs.yml --site-dir $(abspath $(SITE))
+	cp docs/site/mkdocs.yml $(SITE)-source
+	$(BIN)/zensical build --strict --config-file $(SITE)-source/mkdocs.yml
+	mv $(SITE)-source/site $(SITE)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.ready ## Make first bytes up for SECONDS (60), and ask real servers for what tokgate would let through

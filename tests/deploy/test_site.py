@@ -27,15 +27,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_can_be_searched(site: Path) -> None:
     """The index has the text of every page of docs/."""
-    index = json.loads((site / "search" / "search_index.json").read_text())
-    places = {entry["location"].partition("#")[0] for entry in index["docs"]}
-    pages = {f"docs/{page.stem}.html" for page in (ROOT / "docs").glob("*.md")}
+    index = json.loads((site / "search.json").read_text())
+    places = {entry["location"].partition("#")[0] for entry in index["items"]}
+    pages = {
+        f"{page.relative_to(ROOT).with_suffix('')}.html"
+        for page in (ROOT / "docs").rglob("*.md")
+        if page.name != "README.md"
+    }
     assert pages - places == set()
-    assert any("TikTok gets through" in entry["title"] for entry in index["docs"])
+    assert any("TikTok gets through" in entry["title"] for entry in index["items"])
 
 
 def test_readers_fetch_nothing(site: Path) -> None:
     """Scripts, styles and fonts are the site's own."""
     for page in site.rglob("*.html"):
         asked = re.findall(r"<(?:script|link|img)[^>]* (?:src|href)=\"(https?:[^\"]+)\"", page.read_text())
-        assert [url for url in asked if not url.startswith("https://squidfunk.github.io")] == [], page.name
+        assert asked == [], page.name
