@@ -11,7 +11,7 @@ from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import visible
-from tokgate.policy.decide import Judgement, Sighting, decide_signals
+from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.snapshot import Snapshot
@@ -162,6 +162,14 @@ def _url(option: str, said: str) -> tuple[str, str]:
 def judge(snapshot: Snapshot, query: Question) -> Judgement:
     """The strictest decision over all that was seen."""
     return decide_signals(snapshot, query.client, query.sightings, query.at, query.identity)
+
+
+def decided(snapshot: Snapshot, query: Question, at: Instant) -> Decision:
+    """The same at another instant, without whether signals differ: of one signal at a third of the cost."""
+    sightings = query.sightings
+    if len(sightings) == 1:
+        return decide(snapshot, query.client, sightings[0].value, at, sightings[0].signal, query.identity)
+    return decide_signals(snapshot, query.client, sightings, at, query.identity).decision
 
 
 def zone_of(snapshot: Snapshot, membership: Membership) -> str:

@@ -55,7 +55,7 @@ OUTPUTS: Final[Mapping[str, JsonOutput]] = MappingProxyType(
         "explain": JsonOutput("explain --json", "policy.explain:ExplainedQuery"),
         "explain-event": JsonOutput("explain --event ID --json", "policy.explain:ExplainedEvent"),
         "simulate": JsonOutput("simulate", "policy.simulate:Simulated", lines=True),
-        "diff": JsonOutput("diff --json", "policy.differences:Difference"),
+        "diff": JsonOutput("diff --json", "policy.diff:Difference"),
         "timeline": JsonOutput("timeline --json", "policy.timeline:Timeline"),
         "service-list": JsonOutput("service list --json", "policy.service:ServiceList"),
         "service-show": JsonOutput("service show NAME --json", "policy.service:ServiceShown"),

@@ -206,9 +206,9 @@ def test_flows(new: Path, tokgate: Command, tmp_path: Path) -> None:
         ("block", "allow"): 1,
     }
     started = effects["allow", "block"]
-    assert started["names"] == {"rows": [{"key": "example.org", "count": 2}], "other": 0}
-    assert started["clients"]["rows"] == [{"key": "192.0.2.7", "count": 1}, {"key": "192.0.2.8", "count": 1}]
-    assert started["networks"]["rows"] == [{"key": "office", "count": 2}]
+    assert started["names"] == {"example.org": 2}
+    assert started["clients"] == {"192.0.2.7": 1, "192.0.2.8": 1}
+    assert started["networks"] == {"office": 2}
     assert [example["at"] for example in started["examples"]] == ["2023-03-07T11:00:00Z", "2023-03-05T23:00:00Z"]
     assert started["examples"][0]["after"]["ban"] == "spring-ban"
 

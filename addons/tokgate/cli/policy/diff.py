@@ -1,10 +1,10 @@
 """`tokgate diff`: the differences between two policies, and their effect on recorded traffic."""
 
 import argparse
-import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, NotRequired, TypedDict
 
 from whenever import Instant
 
@@ -13,15 +13,20 @@ from tokgate.blocklog.paths import PACKED, PARQUET
 from tokgate.blocklog.read.reader import Junk
 from tokgate.cli.arguments import add_span_options, common_zone, settle, span_of, time_argument, whole_number
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.decision_query import Outcome, outcome
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import tell_of
 from tokgate.cli.log.verify_files import opener_of
-from tokgate.cli.policy.differences import Differences, compare, document, text
-from tokgate.cli.policy.replay import Replay, read_flows, read_log
+from tokgate.cli.policy.replay import Replay, Traffic, change, read_flows, read_log, traffic_lines, treatment
 from tokgate.cli.policy.simulate import QueryReader
 from tokgate.cli.policy_source import SOURCE, open_source
-from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, visible, wants_color
+from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, visible
+from tokgate.policy.analysis.comparison import exemption_changes, verdict_changes
+from tokgate.policy.analysis.definitions import redefinitions, weaker_settings
+from tokgate.policy.analysis.held_bans import vanished
+from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.text import local, utc
 
 _PACKED: Final = {*PACKED, PARQUET}
 _MOST_EXAMPLES: Final = 10_000
@@ -42,6 +47,71 @@ are lines as `tokgate simulate` takes them, with `at` unless --at is given. The 
 it can show what becomes allowed, not what becomes blocked: that takes flows.
 
 The exit code is 0 whether or not anything differs, unless --exit-code is given."""
+
+
+class PolicySource(TypedDict):
+    """Where a policy is from, and its version."""
+
+    source: str
+    version: str
+
+
+VerdictDifference = TypedDict(
+    "VerdictDifference",
+    {
+        "network": str,
+        "service": str,
+        "zone": str,
+        "from": str | None,
+        "to": str | None,
+        "before": Outcome,
+        "after": Outcome,
+    },
+)
+ExemptionDifference = TypedDict(
+    "ExemptionDifference",
+    {
+        "ban": str,
+        "client": str,
+        "from": str | None,
+        "to": str | None,
+        "before": str | None,
+        "after": str | None,
+    },
+)
+
+
+class RedefinitionOutput(TypedDict):
+    """What is added to and removed from a definition."""
+
+    kind: str
+    name: str
+    key: NotRequired[str | None]
+    added: list[str]
+    removed: list[str]
+
+
+Difference = TypedDict(
+    "Difference",
+    {
+        "old": PolicySource,
+        "new": PolicySource,
+        "from": str,
+        "to": str,
+        "differs": bool,
+        "verdicts": list[VerdictDifference],
+        "exemptions": list[ExemptionDifference],
+        "definitions": list[RedefinitionOutput],
+        "held": list[str],
+        "weaker_settings": list[str],
+        "traffic": Traffic | None,
+    },
+)
+Difference.__doc__ = (
+    "`tokgate diff --json`. `from` and `to` of a difference are null where it goes beyond the span. `held` are "
+    "bans in force that NEW neither states nor lifts: a running tokgate keeps them. `weaker_settings` are settings "
+    "by which NEW lets more pass, with both values."
+)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -71,17 +141,172 @@ def run(options: argparse.Namespace) -> int:
     """Compare two policies, replay traffic with both, and print the differences."""
     now = Instant.now().round("second", mode="floor")
     old, new = open_source(options.old, now), open_source(options.new, now)
-    within = span_of(options, common_zone(new.policy.networks.values()), now)
-    differences = compare(old, new, within)
+    zone = common_zone(new.policy.networks.values())
+    within = span_of(options, zone, now)
+    found = compare(options.old, old, options.new, new, within)
+    alike = not found["differs"]
     replay = _replay(options, old, new) if options.log or options.flows else None
+    if replay is not None:
+        traffic = found["traffic"] = replay.document(options.top)
+        found["differs"] = not alike or traffic["changed"] > 0
     if options.json:
-        print_json(document(options.old, options.new, differences, replay, options.top))
+        print_json(found)
     else:
-        lines = text(options.old, options.new, differences, replay, options.top, wants_color(sys.stdout))
-        print_lines(lines)
-    _tell(differences, replay)
-    found = differences.any or (replay is not None and replay.changed > 0)
-    return Exit.FINDINGS if options.exit_code and found else Exit.DONE
+        print_lines(_text(found, zone))
+    if old.version == new.version:
+        narrate("tokgate: both say the same: one version")
+    elif alike:
+        narrate("tokgate: written otherwise, but nothing that anybody gets or reads differs")
+    if replay is not None:
+        tell_of(replay.junk, traffic["unreadable"])
+        if others := traffic["other_version"]:
+            narrate(f"tokgate: {others} events were recorded under another policy than OLD")
+    return Exit.FINDINGS if options.exit_code and found["differs"] else Exit.DONE
+
+
+def compare(source: str, old: Snapshot, becomes: str, new: Snapshot, within: Span) -> Difference:
+    """All differences of two policies within a span of time; `source` and `becomes` are where they are from."""
+    redefined = tuple(redefinitions(old.policy, new.policy))
+    networks = {**old.policy.networks, **new.policy.networks}
+    verdicts: list[VerdictDifference] = [
+        {
+            "network": each.network,
+            "service": each.service,
+            "zone": networks[each.network].timezone,
+            "from": _begins(each.span, within),
+            "to": _ends(each.span, within),
+            "before": outcome(each.before),
+            "after": outcome(each.after),
+        }
+        for each in verdict_changes(old, new, within)
+    ]
+    exemptions: list[ExemptionDifference] = [
+        {
+            "ban": each.ban,
+            "client": str(each.client),
+            "from": _begins(each.span, within),
+            "to": _ends(each.span, within),
+            "before": each.before,
+            "after": each.after,
+        }
+        for each in exemption_changes(old, new, within)
+    ]
+    return {
+        "old": {"source": source, "version": old.version},
+        "new": {"source": becomes, "version": new.version},
+        "from": utc(within.start),
+        "to": utc(within.end),
+        "differs": bool(verdicts or exemptions or redefined),
+        "verdicts": verdicts,
+        "exemptions": exemptions,
+        "definitions": [
+            {
+                "kind": each.kind,
+                "name": each.name,
+                "key": each.key,
+                "added": list(each.added),
+                "removed": list(each.removed),
+            }
+            for each in redefined
+        ],
+        "held": list(vanished(old, new.policy, within.start)),
+        "weaker_settings": list(weaker_settings(redefined)),
+        "traffic": None,
+    }
+
+
+def _begins(span: Span, within: Span) -> str | None:
+    return None if span.start <= within.start else utc(span.start)
+
+
+def _ends(span: Span, within: Span) -> str | None:
+    return None if span.end >= within.end else utc(span.end)
+
+
+_SPANS: Final = 3
+"""Maximum spans of a change that are shown: weekly windows make hundreds."""
+_MEANINGS: Final = 10
+
+
+def _text(found: Difference, zone: str) -> Iterator[str]:
+    """The lines of the output: verdicts, exemptions, definitions, and the traffic if there is any."""
+    yield f"old: {visible(found['old']['source'])} ({found['old']['version']})"
+    yield f"new: {visible(found['new']['source'])} ({found['new']['version']})"
+    yield f"from {found['from']} to {found['to']}"
+    yield from _section("Verdicts", list(_groups(found["verdicts"])))
+    yield from _section("Exemptions", [_exemption(each, zone) for each in found["exemptions"]])
+    yield from _section("Definitions", [_definition(each) for each in found["definitions"]])
+    if found["weaker_settings"]:
+        yield from _section("Settings by which NEW lets more pass", list(map(visible, found["weaker_settings"])))
+    if found["held"]:
+        title = "Held by a running tokgate, since NEW does not name them under `lifted`"
+        yield from _section(title, [", ".join(found["held"])])
+    if found["traffic"] is not None:
+        yield from traffic_lines(found["traffic"])
+
+
+def _section(title: str, lines: list[str]) -> Iterator[str]:
+    yield ""
+    yield title if lines else f"{title}: no difference"
+    yield from (f"  {line}" for line in lines)
+
+
+def _groups(verdicts: list[VerdictDifference]) -> Iterator[str]:
+    """A line for the services of a network that change in the same way, and for all networks with the same of these."""
+    courses: dict[tuple[str, str, str, str, str], list[_Times]] = {}
+    for each in verdicts:
+        words = treatment(each["before"], each["after"]), treatment(each["after"], each["before"])
+        key = (each["network"], each["zone"], each["service"], *words)
+        courses.setdefault(key, []).append((each["from"], each["to"]))
+    by_network: dict[tuple[str, str, str, str, tuple[_Times, ...]], list[str]] = {}
+    for (network, zone, service, before, after), times in courses.items():
+        by_network.setdefault((network, zone, before, after, tuple(times)), []).append(service)
+    groups: dict[tuple[tuple[_Times, ...], str, str, str, tuple[str, ...]], list[str]] = {}
+    for (network, zone, before, after, spans), services in by_network.items():
+        groups.setdefault((spans, zone, before, after, tuple(services)), []).append(network)
+    for (spans, zone, before, after, theirs), networks in sorted(
+        groups.items(), key=lambda item: item[0][0][0][0] or ""
+    ):
+        told = [_span(each, zone) for each in spans[:_SPANS]]
+        if len(spans) > _SPANS:
+            told.append(f"and {len(spans) - _SPANS} times more, the last {_span(spans[-1], zone)}")
+        where = f"{', '.join(theirs)} in {', '.join(networks)}"
+        yield f"{change(before, after)}: {where}: {'; '.join(told)}{_named(zone)}"
+
+
+type _Times = tuple[str | None, str | None]
+"""From and to, in UTC; None where it goes beyond the chosen span."""
+
+
+def _span(times: _Times, zone: str) -> str:
+    """A span in words, in local time."""
+    start, end = (each and (each if zone == "UTC" else local(Instant(each), zone)) for each in times)
+    if end is None:
+        return "all the time" if start is None else f"from {start} on"
+    return f"until {end}" if start is None else f"from {start} to {end}"
+
+
+def _named(zone: str) -> str:
+    return "" if zone == "UTC" else f" {zone}"
+
+
+def _exemption(each: ExemptionDifference, zone: str) -> str:
+    becomes = "no longer exempt" if each["after"] is None else "exempt"
+    when = _span((each["from"], each["to"]), zone) + _named(zone)
+    return f"{each['client']} {becomes} from {each['ban']} ({each['after'] or each['before']}): {when}"
+
+
+def _definition(found: RedefinitionOutput) -> str:
+    """A definition's name, and what was added and removed; values of several words are in quotes."""
+    said = [f"+{_value(each)}" for each in found["added"]] + [f"-{_value(each)}" for each in found["removed"]]
+    key = found.get("key")
+    name = f"{found['kind']}.{found['name']}" + ("" if key is None else f".{key}")
+    more = f" and {len(said) - _MEANINGS} more" if len(said) > _MEANINGS else ""
+    return f"{name}: {' '.join(said[:_MEANINGS])}{more}"
+
+
+def _value(value: str) -> str:
+    return f'"{visible(value)}"' if " " in value else visible(value)
 
 
 def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay:
@@ -111,15 +336,3 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
             else:
                 replay.add(flow)
     return replay
-
-
-def _tell(differences: Differences, replay: Replay | None) -> None:
-    """Print notes on the comparison itself."""
-    if differences.old.version == differences.new.version:
-        narrate("tokgate: both say the same: one version")
-    elif not differences.any:
-        narrate("tokgate: written otherwise, but nothing that anybody gets or reads differs")
-    if replay is not None:
-        tell_of(replay.junk, replay.unreadable)
-    if replay is not None and replay.other_version:
-        narrate(f"tokgate: {replay.other_version} events were recorded under another policy than OLD")
