@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from tokgate.config.checks import named_files, references
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Level, render
 from tokgate.config.loader import Loaded
+from tokgate.config.reload.holder import HeldStore
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, decode, read_file
 from tokgate.policy.analysis.held_bans import restricted
@@ -44,11 +45,13 @@ class _DamagedError(Exception):
     """A file holds no policy; the message says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldFile:
-    """The files for one folder of policies; `path` is that of the held bans."""
+class HeldFile(HeldStore):
+    """The files for one folder of policies."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        """`path` is that of the held bans."""
+        super().__init__()
+        self.path: Final = path
 
     @classmethod
     def of(cls, confdir: Path, policies: Path) -> "HeldFile":

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -61,48 +61,31 @@ class Revision:
     uncommitted: bool = False
 
 
-class HeldStore(Protocol):
-    """Keeps the bans that are held back: `runtime.held_file.HeldFile` where they have to outlive the process."""
-
-    def read(self) -> Policy:
-        """The bans that are held, and under `lifted` those lifted by command."""
-
-    def write(self, kept: Policy) -> None:
-        """Keep these bans in place of those that were read."""
-
-    def enforced(self, stated: Container[str]) -> Policy:
-        """The bans that were in force when tokgate last ran, with what they need, but those that are `stated` now."""
-
-    def last(self) -> Loaded | None:
-        """The whole policy that was in force when tokgate last ran; None if none is kept."""
-
-    def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
-        """Keep a policy with its stated settings, for the next start, and which of its bans are in force."""
-
-
-class HeldInMemory:
-    """Keeps held bans as long as the process lives."""
+class HeldStore:
+    """Keeps the bans that are held back, as long as the process lives; `runtime.held_file.HeldFile` outlives it."""
 
     def __init__(self) -> None:
         """Nothing is held at the beginning."""
         self._kept = NOTHING
 
     def read(self) -> Policy:
+        """The bans that are held, and under `lifted` those lifted by command."""
         return self._kept
 
     def write(self, kept: Policy) -> None:
+        """Keep these bans in place of those that were read."""
         self._kept = kept
 
     def enforced(self, stated: Container[str]) -> Policy:
-        """No bans: a run that keeps nothing follows none."""
+        """The bans that were in force when tokgate last ran, with what they need, but those that are `stated` now."""
         return NOTHING
 
     def last(self) -> Loaded | None:
-        """None, likewise."""
+        """The whole policy that was in force when tokgate last ran; None if none is kept."""
         return None
 
     def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
-        """Keep nothing."""
+        """Keep a policy with its stated settings, for the next start, and which of its bans are in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +136,7 @@ def open_policy(
     loaded = load(path, now)
     # Files that these name are known only now: one that changed since `began` counts as not read, and is read again.
     seen |= {path: status for path, status in statuses(loaded.named_files).items() if status[-1] < began}
-    held = HeldInMemory() if held is None else held
+    held = HeldStore() if held is None else held
     if loaded.policy is not None:
         policy = held_at_start(loaded.policy, held, now)
     elif (last := held.last()) is not None and last.policy is not None:
@@ -194,7 +177,7 @@ class PolicyHolder:
         """Since when they are not; both as far as this process knows."""
         self.last_change: Reloaded | None = None
         """The reload that put the policy in force; None if it is the one read at start."""
-        self._held: Final = HeldInMemory() if held is None else held
+        self._held: Final = HeldStore() if held is None else held
         self._worker: Final = WorkerThread()
         self._held_lock: Final = threading.Lock()
         """Between reading what is kept and replacing it: `keep` runs in a thread beside `lift`."""

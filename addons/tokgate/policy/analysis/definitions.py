@@ -67,96 +67,71 @@ class DefinitionChange:
         return f"{self.kind}.{self.name} {self.how}" + (f": {what}" if what else "")
 
 
-_Statements = Mapping[str, frozenset[str]]
-"""What an entry states, by key; a key that isn't stated has nothing."""
-
-
 def changes(old: Policy, new: Policy) -> Iterator[DefinitionChange]:
     """The definitions that differ, by section and name; positions in the files make no difference."""
-    yield from _changed("bans", old.bans, new.bans, _keys)
-    yield from _changed("exemptions", old.exemptions, new.exemptions, _keys)
-    yield from _changed("networks", old.networks, new.networks, _by_meaning(_network))
-    yield from _changed("services", old.services, new.services, _by_meaning(_service))
-    before, after = _settings(old.settings), _settings(new.settings)
-    yield from (
-        DefinitionChange("settings", name, ChangeKind.CHANGED, _words(before.get(name, _NONE), after.get(name, _NONE)))
-        for name in dict.fromkeys((*before, *after))
-        if before.get(name, _NONE) != after.get(name, _NONE)
-    )
-
-
-def _changed[T](
-    kind: str, old: Mapping[str, T], new: Mapping[str, T], what: Callable[[T, T], tuple[str, ...]]
-) -> Iterator[DefinitionChange]:
-    for name in dict.fromkeys((*old, *new)):
-        before, after = old.get(name), new.get(name)
-        if before is None:
+    found: dict[tuple[str, str], list[Redefinition]] = {}
+    for each in redefinitions(old, new):
+        found.setdefault((each.kind, each.name), []).append(each)
+    for (kind, name), parts in found.items():
+        if kind != "settings" and name not in getattr(old, kind):
             yield DefinitionChange(kind, name, ChangeKind.ADDED)
-        elif after is None:
+        elif kind != "settings" and name not in getattr(new, kind):
             yield DefinitionChange(kind, name, ChangeKind.REMOVED)
-        elif before != after and (said := what(before, after)):
-            yield DefinitionChange(kind, name, ChangeKind.CHANGED, said)
+        else:  # `end` stands for each way to state a ban's end
+            keys = dict.fromkeys("end" if each.key in ("expires", "duration") else each.key for each in parts)
+            words = chain.from_iterable(_signed(each) for each in parts)
+            what = tuple(words) if None in keys else tuple(key for key in keys if key)
+            yield DefinitionChange(kind, name, ChangeKind.CHANGED, what)
 
 
-def _keys(before: Any, after: Any) -> tuple[str, ...]:
-    """The keys that differ, as in YAML; `end` stands for each way to state a ban's end."""
-    was, becomes = _entry(before), _entry(after)
-    differing = (key for key in dict.fromkeys((*was, *becomes)) if was.get(key) != becomes.get(key))
-    return tuple(dict.fromkeys("end" if key in ("expires", "duration") else key for key in differing))
-
-
-def _by_meaning[T](meaning: Callable[[T], frozenset[str]]) -> Callable[[T, T], tuple[str, ...]]:
-    return lambda before, after: _words(meaning(before), meaning(after))
-
-
-def _words(before: frozenset[str], after: frozenset[str]) -> tuple[str, ...]:
-    return tuple(
-        chain((f"+{word}" for word in sorted(after - before)), (f"-{word}" for word in sorted(before - after)))
-    )
+def _signed(each: Redefinition) -> tuple[str, ...]:
+    return (*(f"+{word}" for word in each.added), *(f"-{word}" for word in each.removed))
 
 
 def redefinitions(old: Policy, new: Policy) -> Iterator[Redefinition]:
     """What was added to and removed from all definitions, also those that only one policy has."""
     yield from _restated("bans", old.bans, new.bans)
     yield from _restated("exemptions", old.exemptions, new.exemptions)
-    yield from _redefined("networks", _meanings(old.networks, _network), _meanings(new.networks, _network))
-    yield from _redefined("services", _meanings(old.services, _service), _meanings(new.services, _service))
-    yield from _redefined("settings", _settings(old.settings), _settings(new.settings))
+    yield from _redefined("networks", old.networks, new.networks, _network)
+    yield from _redefined("services", old.services, new.services, _service)
+    yield from _redefined("settings", _settings(old.settings), _settings(new.settings), frozenset)
 
 
 def _restated(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Redefinition]:
     """The keys of bans or exemptions that differ; of those that only one policy has, all that aren't the default."""
     for name in dict.fromkeys((*old, *new)):
         before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
         unstated = _defaults(before or after)
         was, becomes = (unstated if each is None else _entry(each) for each in (before, after))
-        for each in _redefined(kind, was, becomes):
+        for each in _redefined(kind, was, becomes, frozenset):
             added, removed = () if after is None else each.added, () if before is None else each.removed
             yield Redefinition(kind, name, added, removed, each.name)
 
 
-def _defaults(entry: Any) -> _Statements:
+def _defaults(entry: Any) -> Mapping[str, frozenset[str]]:
     """What the keys of a ban or an exemption state that it doesn't say."""
     keys = (each for each in fields(entry) if each.name not in _UNSAID)
     return {key.name: _NONE if key.default is MISSING else frozenset(_values(key.default)) for key in keys}
 
 
-def _redefined(kind: str, old: _Statements, new: _Statements) -> Iterator[Redefinition]:
+def _redefined[T](
+    kind: str, old: Mapping[str, T], new: Mapping[str, T], meaning: Callable[[T], frozenset[str]]
+) -> Iterator[Redefinition]:
     for name in dict.fromkeys((*old, *new)):
-        before, after = old.get(name, _NONE), new.get(name, _NONE)
-        if before != after:
-            yield Redefinition(kind, name, tuple(sorted(after - before)), tuple(sorted(before - after)))
-
-
-def _meanings[T](named: Mapping[str, T], meaning: Callable[[T], frozenset[str]]) -> _Statements:
-    return {name: meaning(each) for name, each in named.items()}
+        was, becomes = old.get(name), new.get(name)
+        if was != becomes:
+            before, after = (_NONE if each is None else meaning(each) for each in (was, becomes))
+            if before != after:
+                yield Redefinition(kind, name, tuple(sorted(after - before)), tuple(sorted(before - after)))
 
 
 _NONE: Final[frozenset[str]] = frozenset()
 _UNSAID: Final = ("name", "origin")
 
 
-def _entry(entry: Any) -> _Statements:
+def _entry(entry: Any) -> Mapping[str, frozenset[str]]:
     """What a ban or an exemption states, by its keys."""
     keys = (each.name for each in fields(entry) if each.name not in _UNSAID)
     return {key: frozenset(_values(getattr(entry, key))) for key in keys}
