@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from labs.carriers import Kind, Lab, Way
-from labs.proxy_fixtures import authority
+from labs.proxy_fixtures import authority, records
 from labs.proxy_lab import Authority
 from labs.records import Records
 
-__all__ = ["authority"]
+__all__ = ["authority", "records"]
 
 
 @pytest.fixture(params=Kind)

@@ -57,23 +57,18 @@ def through(gate: RunningGate, port: int, said: bytes, host: str = "localhost", 
         return read_all(client)
 
 
-@pytest.mark.parametrize("setting", [MissingSni.BLOCK, MissingSni.CHECK_CERTIFICATE])
-def test_a_tunnel_to_a_name_hides_nothing(
-    start_gate: StartGate, start_origin: StartOrigin, setting: MissingSni
-) -> None:
-    """Whoever said where to by CONNECT is carried without SNI too, neither refused nor asked about elsewhere."""
-    gate = start_gate(snapshot=policy(ban(networks=("loop",)), missing_sni=setting))
-    assert through(gate, start_origin().address[1], NAMELESS) == NAMELESS
-    assert gate.opener.adopted == []
-    assert through(gate, start_origin().address[1], BANNED) == REFUSED
-
-
 def test_a_certificate_is_asked_for_where_nothing_is_named(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """With `check-certificate`, a redirected hello without SNI goes to who can ask the destination who it is."""
     gate = start_gate(start_origin(), policy(ban(networks=("loop",)), missing_sni=MissingSni.CHECK_CERTIFICATE))
     with dial(gate.redirected, NAMELESS):
         ((_, _, received, tls, explicit),) = until(lambda: gate.opener.adopted)
     assert (received, tls, explicit) == (NAMELESS, True, False)
+    with dial(gate.explicit, connect_request("localhost", start_origin().address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(NAMELESS)
+        (_, arrival, *handed) = until(lambda: gate.opener.adopted[1:])[0]
+    assert (arrival.connect, arrival.destination is not None) == ("localhost", True)
+    assert handed == [NAMELESS, True, False]
 
 
 def test_ech_is_opened_only_for_those_under_a_ban(start_gate: StartGate, start_origin: StartOrigin) -> None:

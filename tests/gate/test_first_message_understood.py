@@ -209,7 +209,7 @@ UNREAD = [
             ((b"www.clips.example.org:443",), "ban-block"),
             ((b"x" * 64 + b".clips.example.org",), "ban-block"),
             ((b"www.example.net", b"clips.example.org"), "ban-block"),
-            ((b"*.example.net",), "invalid-host"),
+            ((b"*.example",), "invalid-host"),
             ((b"0x7f.1",), "invalid-host"),
             ((b"\xff\xfe",), "invalid-host"),
         )

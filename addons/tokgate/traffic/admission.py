@@ -187,7 +187,7 @@ def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:
     elif isinstance(admission.action, Pass):
         admission = replace(admission, action=_watched(enforcer, arrival))
     to = arrival.destination
-    if _needs_certificate(enforcer, arrival, seen) and to is not None:
+    if _needs_certificate(enforcer, seen) and to is not None:
         return replace(admission, action=AskCertificate(to.ip, to.port or _TLS_PORT), recorded=False)
     decision = admission.ruling.decision
     if _warns(admission) and decision.ban is not None:
@@ -290,11 +290,11 @@ def _warns(admission: Admission) -> bool:
     return warns_with_a_page(admission.ruling.decision)
 
 
-def _needs_certificate(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> bool:
+def _needs_certificate(enforcer: Enforcer, seen: Hello) -> bool:
     """Whether nothing else says who the destination is, and it can be asked."""
     if not seen.hello.is_nameless or seen.quic or seen.certificate is not None or not seen.openable:
         return False
-    return not arrival.names_its_host and enforcer.snapshot.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
+    return enforcer.snapshot.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
 
 
 def _tls_seen(seen: Hello) -> TlsSeen:

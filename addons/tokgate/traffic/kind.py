@@ -110,7 +110,7 @@ def in_hello(quic: bool) -> Callable[[Ruling], Words]:
 
 
 def visibility_of(hello: ClientHello, *, quic: bool) -> Visibility:
-    if not hello.names_a_host:
+    if not (hello.names_a_host or hello.oddly_names_a_host):
         return Visibility.NONE
     if is_ech_outer(hello):
         return Visibility.ECH_OUTER
@@ -122,7 +122,7 @@ def refuse_hidden(arrival: Arrival, seen: Seen, shown: Shown, ruling: Ruling) ->
     settings, reason = ruling.snapshot.settings, None
     if shown.visibility is Visibility.UNREADABLE:
         reason = Reason.UNREADABLE
-    elif shown.legible is not None:
+    elif shown.legible is not None and shown.visibility is Visibility.NONE:
         reason = Reason.INVALID_HOST
     elif (
         isinstance(seen, Hello)
@@ -130,7 +130,7 @@ def refuse_hidden(arrival: Arrival, seen: Seen, shown: Shown, ruling: Ruling) ->
         and seen.retry_of.lower().removesuffix(".") != (shown.name or "").lower().removesuffix(".")
     ):
         reason = Reason.NAME_CHANGED
-    elif shown.visibility is Visibility.NONE and not arrival.names_its_host:
+    elif shown.visibility is Visibility.NONE:
         unproved = settings.missing_sni is MissingSni.CHECK_CERTIFICATE and not shown.certificate
         if settings.missing_sni is MissingSni.BLOCK or unproved:
             reason = Reason.MISSING_SNI

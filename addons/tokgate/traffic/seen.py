@@ -39,11 +39,6 @@ class Arrival:
         return (Sighting(Signal.HTTP_HOST, self.connect), *address) if self.connect else address
 
     @property
-    def names_its_host(self) -> bool:
-        """Whether CONNECT named the destination, so that a ClientHello without a name hides nothing."""
-        return self.connect is not None and parse_address(self.connect) is None
-
-    @property
     def endpoint(self) -> Endpoint | None:
         """The destination as the log wants it: an address, or nothing."""
         if self.destination is None or parse_address(self.destination.ip) is None:

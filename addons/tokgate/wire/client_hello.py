@@ -9,7 +9,14 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from tokgate.wire.host_names import NameStatus, is_address, legible_names, listed_names, read_server_name
+from tokgate.wire.host_names import (
+    NameStatus,
+    is_address,
+    legible_names,
+    listed_names,
+    matches_by_its_end,
+    read_server_name,
+)
 
 _SESSION_ID: Final = 38  # after type, length, legacy_version and random
 
@@ -61,6 +68,13 @@ class ClientHello(NamedTuple):
     def names_a_host(self) -> bool:
         """Whether there is a name that is one: RFC 6066 §3 allows no address, and servers take one for none."""
         return self.name is not None and not is_address(self.name)
+
+    @property
+    def oddly_names_a_host(self) -> bool:
+        """Whether its one name is none by RFC 6066, and yet one that servers match, as `host:port` or in UTF-8."""
+        if self.name_status not in (NameStatus.INVALID, NameStatus.NOT_ASCII):
+            return False
+        return matches_by_its_end(next(listed_names(self.extension(0) or b"")))
 
     @property
     def is_nameless(self) -> bool:

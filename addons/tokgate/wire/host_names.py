@@ -126,6 +126,21 @@ def listed_names(body: bytes) -> Iterator[bytes]:
         yield body[position:]
 
 
+def matches_by_its_end(name: bytes) -> bool:
+    """Whether some server serves a name that is no host name: without its port, or by a wildcard, from the end.
+
+    nginx does both (ngx_http_validate_host), and takes any octets but spaces, slashes and brackets before the end.
+    """
+    host, colon, port = name.rpartition(b":")
+    try:
+        text = (host if colon and port.isdigit() else name).decode()
+    except UnicodeDecodeError:
+        return False
+    labels = text.removesuffix(".").split(".")
+    ends = all(label.replace("-", "").replace("_", "").isalnum() for label in labels[-2:])
+    return text.isprintable() and not set(text) & set(" /\\[]") and len(labels) > 1 and ends and not is_address(text)
+
+
 def legible_names(names: Iterable[bytes]) -> tuple[str, ...]:
     """What in octets that are no host name could be one: each run of a name's characters, and the text as a whole.
 
