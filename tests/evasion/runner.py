@@ -16,8 +16,8 @@ from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, Logged, 
 from tokgate.evasion.attempt import Attempt, Result, ServerReply, Target
 from tokgate.evasion.trial import AttemptRoute, make
 
-AT_ONCE: Final = 16
-"""Attempts that are made at a time."""
+AT_ONCE: Final = 48
+"""Attempts that are made at a time: most of an attempt is waiting."""
 
 
 @dataclass(slots=True)

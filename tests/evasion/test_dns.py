@@ -117,18 +117,16 @@ def is_refused(answer: dns.message.Message) -> bool:
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.id)
 def test_question(resolver: Running, name_server: NameServer, question: Question, tcp: bool) -> None:
     """The question is refused with a reason where it can carry one, and the same question for its twin is answered."""
-    name_server.records = {
-        question.name.lower(): list(question.answers),
-        question.twin: list(question.twin_answers),
-        "x.example.net": [record for record in question.twin_answers if record.startswith("x.")],
-    }
+    name_server.records = {question.name.lower(): list(question.answers)}
     answer = ask(resolver, question.name, question.kind, edns=question.edns, tcp=tcp)
     assert is_refused(answer), answer.to_text()
     if question.edns and answer.rcode() != dns.rcode.FORMERR:
         assert [option for option in answer.options if isinstance(option, dns.edns.EDEOption)]
-    twin = ask(resolver, question.twin, question.kind, edns=question.edns, tcp=tcp)
-    assert twin.rcode() == dns.rcode.NOERROR
-    assert twin.answer
+    twin = question.twin
+    name_server.records = {dns.name.from_text(twin.name).to_text(True).lower(): list(twin.answers)}
+    answered = ask(resolver, twin.name, twin.kind, edns=twin.edns, tcp=tcp)
+    assert answered.rcode() == dns.rcode.NOERROR
+    assert answered.answer
 
 
 def test_each_refusal_is_in_the_log(name_server: NameServer, tmp_path: Path) -> None:
