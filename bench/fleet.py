@@ -133,7 +133,6 @@ def measure(folder: Path, options: argparse.Namespace) -> Measured:
     found.rates["made up, judged, folded, chained and written"] = found.records / (used() - started)
     pack(found, files, options.rounds)
     verify(found, files, options.rounds)
-    compact(found, folder, files)
     load_and_ask(found, folder, files, options)
     return found
 
@@ -170,32 +169,6 @@ def verify(found: Measured, files: list[Path], rounds: int) -> None:
     key = log.with_suffix(".pub")
     seconds = processor(lambda: tokgate("log", "verify", "--key", str(key), *map(str, chain)), rounds)
     found.rates["tokgate log verify"] = records / seconds
-
-
-def compact(found: Measured, folder: Path, files: list[Path]) -> None:
-    """`tokgate log compact`: Parquet with every line beside the columns."""
-    say("compacting")
-    copies = folder / "parquet"
-    copies.mkdir()
-    for number, path in enumerate(files):  # named as rotated files, which is what it takes
-        shutil.copy(path, copies / f"block-20261124T{number:06}.000000Z.ndjson")
-    packed = sorted(map(str, copies.glob("*.ndjson")))
-    seconds = processor(lambda: tokgate("log", "compact", "--log", *packed), 1)
-    found.rates["tokgate log compact, read back and compared"] = found.records / seconds
-    found.bytes["Parquet (compact: columns and whole lines)"] = total(copies.glob("*.parquet")) / found.records
-    columns = copies / "columns.parquet"
-    tokgate(
-        "log",
-        "export",
-        "--format",
-        "parquet",
-        "-o",
-        str(columns),
-        "--log",
-        *sorted(map(str, copies.glob("*Z.parquet"))),
-    )
-    found.bytes["Parquet (export: columns)"] = columns.stat().st_size / found.records
-    shutil.rmtree(copies)
 
 
 def load_and_ask(found: Measured, folder: Path, files: list[Path], options: argparse.Namespace) -> None:

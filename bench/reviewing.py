@@ -1,4 +1,4 @@
-"""How long the review of a large log takes: writes one, then summarises, compacts and summarises it again.
+"""How long the review of a large log takes: writes one, then asks it.
 
     python bench/reviewing.py [--events 10000000] [--clients 5000] [--folder /tmp] [--keep] [--page]
 
@@ -148,7 +148,6 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--clients", type=int, default=5_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--compact", type=int, default=20, help="how many files to compact (default: 20)")
     parser.add_argument("--keep", action="store_true", help="leave the log where it is")
     parser.add_argument("--page", action="store_true", help="also what `tokgate review` takes")
     args = parser.parse_args()
@@ -175,16 +174,6 @@ def main() -> None:
         )
         if args.page:
             measure_page(Path(log))
-        chosen = [str(path) for path in files[: args.compact]]
-        if chosen:
-            measured(f"compact {len(chosen)} files, verified", "compact", "--remove", "--log", *chosen)
-            packed = sorted(folder.glob("*.parquet"))
-            sizes = sum(path.stat().st_size for path in packed)
-            lines = min(args.events, PER_FILE * len(chosen))
-            print(f"{len(packed)} Parquet files: {sizes / 2**20:.1f} MiB, {sizes / max(1, lines):.0f} bytes an event")
-            measured(
-                f"summary of {lines:,} events, Parquet", "summary", "--json", "--no-rotated", "--log", *map(str, packed)
-            )
     finally:
         if not args.keep:
             shutil.rmtree(folder)

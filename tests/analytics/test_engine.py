@@ -8,9 +8,7 @@ import pytest
 from labs.logs import WriteLog, refusal
 from tokgate.analytics import engine
 from tokgate.analytics.columns import COLUMNS
-from tokgate.analytics.compact import compact, one_pass
 from tokgate.analytics.engine import LogDatabase
-from tokgate.analytics.sources import whole_log
 from tokgate.analytics.sql import LogError
 from tokgate.blocklog.read.reader import Filter
 
@@ -96,14 +94,6 @@ def test_only_a_log_that_met_unreadable_lines_is_read_again_for_them(log: Path, 
         assert database.unreadable_counts() == {}
 
 
-def test_unreadable_lines_of_a_compacted_log_are_counted(write_log: WriteLog) -> None:
-    """Parquet says of each line whether it holds a record."""
-    made = compact(write_log([refusal(), b"torn\n"], "block-20230310T110000.000000Z.ndjson"), remove=False).target
-    with LogDatabase([made]) as database:
-        assert database.ask("SELECT count(*) FROM events") == [(1,)]
-        assert database.unreadable_counts() == {str(made): 1}
-
-
 def test_every_column_is_documented() -> None:
     """docs/log-queries.md has each column once, with its type and its meaning, in the view's order."""
     text = (Path(__file__).parents[2] / "docs" / "log-queries.md").read_text(encoding="utf-8")
@@ -126,31 +116,6 @@ def test_nothing_is_left_behind(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     assert list(temporary.iterdir()) == []
 
 
-def test_parquet_of_another_kind_is_refused(tmp_path: Path) -> None:
-    """A file that only ends in .parquet is told to be none of ours."""
-    path = tmp_path / "other.parquet"
-    path.write_bytes(b"PAR1 no")
-    with pytest.raises(LogError):
-        LogDatabase([path])
-
-
-def test_a_log_is_its_files_and_never_a_file_twice(tmp_path: Path) -> None:
-    """Rotated, compressed, compacted: oldest first, and Parquet instead of what it was made of."""
-    names = [
-        "block-20230308T000000.000000Z.parquet", "block-20230309T000000.000000Z.ndjson.zst",
-        "block-20230310T000000.000000Z.ndjson", "block-20230310T000000.000000Z.parquet", "block.ndjson",
-        "other.ndjson", "block.html",
-    ]  # fmt: skip
-    for name in names:
-        (tmp_path / name).touch()
-    found = [path.name for path in whole_log([tmp_path / "block.ndjson"])]
-    assert found == [
-        "block-20230308T000000.000000Z.parquet", "block-20230310T000000.000000Z.parquet",
-        "block-20230309T000000.000000Z.ndjson.zst", "block.ndjson",
-    ]  # fmt: skip
-    assert whole_log([tmp_path / "block.ndjson"], rotated=False) == [tmp_path / "block.ndjson"]
-
-
 def test_ctrl_c_ends_a_long_query_and_cleans_up(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """At once, not when DuckDB is done, and without a trace of its own."""
     temporary = tmp_path / "temporary"
@@ -171,15 +136,13 @@ def told_of_ctrl_c(*_: object) -> None:
 
 
 def test_ctrl_c_is_heard_while_a_log_is_opened(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening hundreds of Parquet files takes a while; it is no defect of ours."""
+    """Opening hundreds of files takes a while; it is no defect of ours."""
     monkeypatch.setattr(engine, "_views", told_of_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         LogDatabase([log])
 
 
-def test_ctrl_c_is_heard_in_a_pass_over_one_file() -> None:
-    """As when a file is compacted; other errors stay what they are."""
-    with pytest.raises(KeyboardInterrupt), one_pass():
-        told_of_ctrl_c()
-    with pytest.raises(RuntimeError, match="another"), one_pass():
+def test_another_error_is_no_ctrl_c() -> None:
+    """Other errors of the interpreter stay what they are."""
+    with pytest.raises(RuntimeError, match="another"), engine.interruptible():
         raise RuntimeError("another")

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from labs.logs import refusal, repeats, write
 from labs.samples import stamp
 from tokgate.analytics import index as module
-from tokgate.analytics.compact import compact
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.index import Index, IndexedFile, LogFile, QueryTimeout
 from tokgate.analytics.ingest import KEPT, rows_of
-from tokgate.analytics.sources import whole_log
 from tokgate.analytics.sql import LogError
+from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import Filter, client_filter
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode
@@ -131,15 +130,11 @@ def test_a_file_that_is_cut_short_begins_anew(log: Path, index: Index) -> None:
     assert held(index) == [event(3)]
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".parquet"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_a_line_is_found_in_its_file(log: Path, index: Index, suffix: str) -> None:
     """Whatever it is packed in, with its number and as it was written."""
     rotated = log.with_name("block-20230310T120000.000000Z.ndjson")
-    if suffix == ".parquet":
-        write(rotated, [numbered(n) for n in range(1, 5)])
-        compact(rotated, remove=True)
-    else:
-        write(rotated.with_name(rotated.name + suffix), [numbered(n) for n in range(1, 5)])
+    write(rotated.with_name(rotated.name + suffix), [numbered(n) for n in range(1, 5)])
     assert len(held(index)) == 4
     found = index.line(event(3))
     assert found is not None
@@ -173,12 +168,12 @@ def test_what_duckdb_can_not_read_is_read_otherwise(log: Path, index: Index, mon
     """Files together, each by itself, and what is appended: nothing is lost, and nothing read twice."""
     refused: list[str] = []
 
-    def picky(files: Iterable[tuple[Path, int]], describe: Any) -> Iterator[str]:
+    def picky(files: Iterable[tuple[Path, int]]) -> Iterator[str]:
         for file in files:
             if not file[0].name.startswith("rescued"):
                 refused.append(file[0].name)
                 yield "SELECT * FROM there_is_no_such_table"
-            yield from rows_of([file], describe)
+            yield from rows_of([file])
 
     monkeypatch.setattr(module, "rows_of", picky)
     for number in (1, 2):
@@ -263,14 +258,6 @@ def test_a_file_that_can_not_be_opened_is_told(log: Path, index: Index) -> None:
     assert index.state.version == version
 
 
-def test_a_broken_parquet_file_is_told(log: Path, index: Index) -> None:
-    """The rest of the log is there."""
-    log.with_name("block-20230310T120000.000000Z.parquet").write_bytes(b"PAR1 and nothing else")
-    append(log, encode(numbered(1)))
-    assert held(index) == [event(1)]
-    assert len(index.state.damage) == 1
-
-
 @pytest.mark.parametrize("folder", ["a[b]c", "star*", "quo'te", "sp ace"])
 def test_any_name_of_a_folder(tmp_path: Path, folder: str) -> None:
     """DuckDB takes no name for a pattern or for SQL."""
@@ -319,7 +306,7 @@ def test_a_question_that_takes_too_long_is_given_up(index: Index, monkeypatch: p
     assert index.ask("SELECT 1") == [(1,)]
 
 
-steps = st.lists(st.sampled_from(["append", "tear", "rotate", "gzip", "compact", "delete", "look"]), max_size=14)
+steps = st.lists(st.sampled_from(["append", "tear", "rotate", "gzip", "delete", "look"]), max_size=14)
 
 
 @given(steps)
@@ -342,8 +329,6 @@ def test_the_index_holds_what_the_files_hold(tmp_path_factory: pytest.TempPathFa
                 target = rotated[0].with_name(rotated[0].name + ".gz")
                 target.write_bytes(gzip.compress(rotated[0].read_bytes()))
                 rotated[0].unlink()
-            elif step == "compact" and rotated:
-                compact(rotated[0], remove=True)
             elif step == "delete" and rotated:
                 rotated[0].unlink()
             elif step == "look":

@@ -19,7 +19,6 @@ def test_companions_have_names_of_their_own() -> None:
         paths.secret_path_for(LOG),
         paths.warned_path_for(LOG),
         paths.notified_path_for(LOG),
-        paths.compacted(LOG),
     ]
     assert [str(path) for path in found] == [
         "logs/block.key",
@@ -27,7 +26,6 @@ def test_companions_have_names_of_their_own() -> None:
         "logs/block.pseudonyms",
         "logs/block.warned",
         "logs/block.told.json",
-        "logs/block.parquet",
     ]
 
 
@@ -41,7 +39,6 @@ def test_nothing_of_it_is_read_as_the_log(tmp_path: Path) -> None:
         path.touch()
     assert paths.with_rotated(log) == [log]
     assert list(paths.archived(log)) == []
-    assert list(paths.parquet_of(log)) == []
 
 
 @pytest.mark.parametrize("name_for", [paths.warned_path_for, paths.notified_path_for])
@@ -50,18 +47,23 @@ def test_beside_a_device_there_is_nothing(name_for: Callable[[Path], Path | None
     assert name_for(Path("/dev/null")) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "parquet"),
-    [
-        ("block-20230310T230000.000000Z.ndjson", "block-20230310T230000.000000Z.parquet"),
-        ("block-20230310T230000.000000Z.ndjson.gz", "block-20230310T230000.000000Z.parquet"),
-        ("block.ndjson-20230310", "block.ndjson-20230310.parquet"),
-        ("block.ndjson.1", None),
-        ("block.ndjson.1.gz", None),
-    ],
-)
-def test_parquet_of_a_rotated_file(name: str, parquet: str | None) -> None:
-    """A name that the next rotation gives to other lines has none: it would stand for the wrong ones."""
-    assert paths.compacted(Path(name)) == (None if parquet is None else Path(parquet))
-    if parquet is not None:
-        assert paths.bare_name(name) == paths.bare_name(name.removesuffix(".gz"))
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_a_file_is_known_in_any_compression(ending: str) -> None:
+    """What a log states to continue may have been compressed meanwhile."""
+    assert paths.bare_name(f"block-20230310T230000.000000Z.ndjson{ending}") == "block-20230310T230000.000000Z"
+
+
+def test_a_log_is_its_files_and_never_a_file_twice(tmp_path: Path) -> None:
+    """Rotated and compressed, oldest first; of a file and its compressed copy the file."""
+    names = [
+        "block-20230309T000000.000000Z.ndjson.zst", "block-20230310T000000.000000Z.ndjson",
+        "block-20230310T000000.000000Z.ndjson.zst", "block.ndjson", "other.ndjson", "block.html",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()
+    log = tmp_path / "block.ndjson"
+    assert [path.name for path in paths.whole_log([log, log])] == [names[0], names[1], names[3]]
+    assert paths.every_file(log) == paths.whole_log([log])
+    assert paths.whole_log([log], rotated=False) == [log]
+    missing = tmp_path / "missing.ndjson"
+    assert (paths.whole_log([missing]), paths.every_file(missing)) == ([missing], [])

@@ -64,8 +64,6 @@ def test_each_extra_names_its_modules() -> None:
         (Extra.REVIEW, ("log", "summary")),
         (Extra.REVIEW, ("log", "query")),
         (Extra.REVIEW, ("log", "export", "--format", "csv")),
-        (Extra.REVIEW, ("log", "compact")),
-        (Extra.REVIEW, ("log", "verify", "march.parquet")),
         (Extra.REPORT, ("log", "report", "-o", "march.html")),
         (Extra.REPORT, ("timeline", "--plot", "bans.svg")),
         (Extra.METRICS, ("run", "--metrics", "9300")),
@@ -78,7 +76,6 @@ def test_each_extra_names_its_modules() -> None:
 )
 def test_a_missing_extra_is_named(policies: Path, extra: Extra, arguments: tuple[str, ...]) -> None:
     """Whoever runs a command without its extra learns in a line what to install; nothing was begun."""
-    (policies.parent / "march.parquet").write_bytes(b"PAR1")
     before = sorted(policies.parent.rglob("*"))
     for missing in MODULES[extra]:
         done = without((missing,), *arguments)

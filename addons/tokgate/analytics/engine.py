@@ -13,10 +13,10 @@ from typing import Final, Self
 
 import duckdb
 
-from tokgate.analytics.columns import COLUMNS, READABLE, Column, expression, ndjson_lines
+from tokgate.analytics.columns import COLUMNS, READABLE, expression, ndjson_lines
 from tokgate.analytics.sql import MACROS, LogError, Progress, QueryResult, Row, conditions, literal, quoted
 from tokgate.blocklog.atomic_file import zstd
-from tokgate.blocklog.paths import PACKED, PARQUET
+from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import Filter, Junk, Line, read
 
 MEMORY: Final = "1GB"
@@ -47,10 +47,6 @@ class LogSource:
 
     path: Path
     shown: str
-
-    @property
-    def is_parquet(self) -> bool:
-        return self.path.suffix == PARQUET
 
     @property
     def compression(self) -> str:
@@ -131,28 +127,20 @@ class LogDatabase:
         self._run(sql, parameters, progress)
 
     def unreadable_counts(self, *, progress: Progress | None = None) -> dict[str, int]:
-        """How many lines of each file hold no record. NDJSON is read again only if queries read such lines."""
+        """How many lines of each file hold no record. Files are read again only if queries read such lines."""
         ((found,),) = self.ask(
             f"SELECT last_value IS NOT NULL FROM duckdb_sequences() WHERE sequence_name = '{_UNREADABLE_READ}'"
         )
-        source = "every_record" if found else "compacted"
-        counted = f'SELECT "file", count(*) FROM {source} WHERE NOT readable GROUP BY 1 ORDER BY 1'
+        if not found:
+            return {}
+        counted = 'SELECT "file", count(*) FROM every_record WHERE NOT readable GROUP BY 1 ORDER BY 1'
         return dict(self.answer(counted, progress=progress).rows)
 
     def unreadable(self, files: Iterable[str], limit: int) -> Iterator[Junk]:
         """The first `limit` lines of files that hold no record, with their positions."""
-        found = (junk for file in files for junk in self._junk_in(file, limit))
-        yield from islice(found, limit)
-
-    def _junk_in(self, file: str, limit: int) -> Iterator[Junk]:
-        if file.endswith(PARQUET):
-            sql = f"SELECT line_number, strlen(line) FROM read_parquet({literal(file)}) WHERE NOT readable"
-            for number, size in self.answer(f"{sql} ORDER BY 1 LIMIT ?", [limit]).rows:
-                yield Junk(self.shown(file), number, size + 1, "not a record")
-            return
-        for line in read([Path(file)]):
-            if isinstance(line, Junk):
-                yield Junk(self.shown(line.file), line.number, line.size, line.problem)
+        found = (line for file in files for line in read([Path(file)]) if isinstance(line, Junk))
+        for junk in islice(found, limit):
+            yield Junk(self.shown(junk.file), junk.number, junk.size, junk.problem)
 
     def _source(self, path: Path) -> LogSource:
         with path.open("rb"):  # raises OSError if it is missing, a folder, or unreadable
@@ -166,7 +154,7 @@ class LogDatabase:
         def prepare(connection: duckdb.DuckDBPyConnection) -> None:
             for name, value in wanted.variables.items():
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            for statement in _views(connection, self._sources, wanted.sql):
+            for statement in _views(self._sources, wanted.sql):
                 connection.execute(statement)
 
         return connect(
@@ -221,7 +209,7 @@ class LogDatabase:
 
     def _salvage(self) -> bool:
         """Replace damaged compressed files by what can be decompressed of them. False if none is damaged."""
-        if not self._replace_damaged(lambda source: not source.is_parquet and source.compression != "none"):
+        if not self._replace_damaged(lambda source: source.compression != "none"):
             return False
         self._connection.close()
         self._connection = self._connect()
@@ -327,43 +315,26 @@ def rescue(source: LogSource, target: Path) -> Junk | None:
     return damage
 
 
-def _views(connection: duckdb.DuckDBPyConnection, sources: Sequence[LogSource], wanted: str) -> Iterator[str]:
+def _views(sources: Sequence[LogSource], wanted: str) -> Iterator[str]:
     texts = [part for kind in ("none", "gzip", "zstd") if (part := _of_ndjson(sources, kind))]
-    compacted = [_of_parquet(connection, source) for source in sources if source.is_parquet]
     names = ", ".join(f'"{column.name}"' for column in COLUMNS)
     # A line that holds no record advances the sequence, for `unreadable_counts`. DuckDB pushes no condition of a query
     # below a sample, not even one of 100 %, so no condition removes such lines first.
     noticed = f"CASE WHEN readable THEN {wanted} ELSE nextval('{_UNREADABLE_READ}') IS NULL END"
     whole = "USING SAMPLE 100% (system)"
     events = [f'SELECT {names}, "file" FROM (FROM ({part}) WHERE {noticed}) {whole}' for part in texts]
-    events += [f'SELECT {names}, "file" FROM ({part}) WHERE readable AND {wanted}' for part in compacted]
-    nothing = 'SELECT NULL AS "file", NULL AS readable WHERE false'
     yield f"CREATE TEMP SEQUENCE {_UNREADABLE_READ}"
-    yield f"CREATE TEMP VIEW every_record AS {_UNION.join((*texts, *compacted))}"
-    yield f"CREATE TEMP VIEW compacted AS {_UNION.join(compacted) or nothing}"
+    yield f"CREATE TEMP VIEW every_record AS {_UNION.join(texts)}"
     yield f"CREATE TEMP VIEW wanted AS SELECT * FROM every_record WHERE NOT readable OR ({wanted})"
     yield f"CREATE TEMP VIEW events AS {_UNION.join(events)}"
 
 
 def _of_ndjson(sources: Sequence[LogSource], compression: str) -> str:
-    paths = [literal(str(s.path)) for s in sources if not s.is_parquet and s.compression == compression]
+    paths = [literal(str(s.path)) for s in sources if s.compression == compression]
     if not paths:
         return ""
     values = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
     return f'SELECT {values}, "filename" AS "file", {READABLE} AS readable FROM {ndjson_lines(paths, compression)}'
-
-
-def _of_parquet(connection: duckdb.DuckDBPyConnection, source: LogSource) -> str:
-    """SQL for a Parquet file. Columns that an older version didn't write are null."""
-    path = literal(str(source.path))
-    there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({path})").fetchall()}
-    if not {"time", "events", "readable"} <= there:
-        raise LogError(f"{source.shown} is no log: `tokgate log compact` makes Parquet that can be read here")
-
-    def value(column: Column) -> str:
-        return quoted(column.name) if column.name in there else f"CAST(NULL AS {column.type}) AS {quoted(column.name)}"
-
-    return f'SELECT {", ".join(map(value, COLUMNS))}, {path} AS "file", readable FROM read_parquet({path})'
 
 
 def error_text(error: duckdb.Error) -> str:

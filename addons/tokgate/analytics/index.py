@@ -19,11 +19,10 @@ import duckdb
 
 from tokgate.analytics.engine import MEMORY, LogSource, connect, cut_short, error_text, literal_path, rescue
 from tokgate.analytics.ingest import Numbered, line_in, packed, related_in, rows_of, table
-from tokgate.analytics.sources import open_lines_of, whole_log
 from tokgate.analytics.sql import LogError, Row, literal
 from tokgate.blocklog.integrity.evidence import prove
-from tokgate.blocklog.paths import PARQUET
-from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line
+from tokgate.blocklog.paths import whole_log
+from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, open_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +255,7 @@ class Index:
         """The proof of the record with that `event.id`. Raises NoProof, OSError, LogError."""
         files = [file.path for file in self._log_files()]
         try:
-            return prove(event, files, open_lines_of)
+            return prove(event, files, open_log)
         except UNREADABLE as error:
             raise LogError(f"the log can't be read: {error}") from error
 
@@ -377,8 +376,6 @@ class Index:
             return
         except duckdb.Error as error:
             indexed.damage = Junk(str(indexed.path), 0, 0, error_text(error))
-        if path.suffix == PARQUET:
-            return
         rescued = self._folder / "rescued.ndjson"
         try:
             damage = rescue(LogSource(path, str(indexed.path)), rescued)
@@ -398,7 +395,7 @@ class Index:
         lines = 0
         self._connection.begin()
         try:
-            for rows in rows_of([(literal_path(path, self._folder), file) for path, file in files], self._columns):
+            for rows in rows_of([(literal_path(path, self._folder), file) for path, file in files]):
                 added = self._connection.execute(f"INSERT INTO lines SELECT {number}, * FROM ({rows})").fetchone()
                 lines += added[0] if added else 0
             self._connection.commit()
@@ -411,6 +408,3 @@ class Index:
         if self._loose > _LOOSE_ROWS:
             self._connection.execute("CHECKPOINT indexed")  # compresses: an eighth of the memory, a third of the time
             self._loose = 0
-
-    def _columns(self, source: str) -> list[str]:
-        return [row[0] for row in self._connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]

@@ -1,24 +1,22 @@
-"""Names of the block log's companion files, which lie beside it: rotated files, Parquet, keys, stored state.
+"""Names of the block log's companion files, which lie beside it: rotated files, keys, stored state.
 
 Nothing here opens a file.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from whenever import Instant
 
 DEFAULT_LOG: Final = Path("block.ndjson")
-PARQUET: Final = ".parquet"
 PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
 """Suffixes of compressed files, with DuckDB's names for the compression."""
 _PACKED: Final = r"(?:\.gz|\.zst)?"
 _INSTANT: Final = r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2}\.[0-9]{6})Z"
 _ARCHIVED: Final = re.compile(rf"(.+)-{_INSTANT}(?:\..+)?")
-_NUMBERED: Final = re.compile(r".+\.[0-9]+")
 
 
 # -- written beside the log by its writer, and by who reads it
@@ -94,8 +92,8 @@ def end_of_archive(name: str) -> Instant | None:
 
 
 def archived(path: Path) -> Iterator[tuple[Path, Instant]]:
-    """Files named by `archive_name`, also compressed or Parquet, with their instants; oldest first. Raises OSError."""
-    ours = re.compile(rf"{re.escape(path.stem)}-{_INSTANT}(?:{re.escape(path.suffix)}{_PACKED}|{re.escape(PARQUET)})")
+    """Files named by `archive_name`, also compressed, with their instants; oldest first. Raises OSError."""
+    ours = re.compile(rf"{re.escape(path.stem)}-{_INSTANT}{re.escape(path.suffix)}{_PACKED}")
     for entry in sorted(path.parent.iterdir()):
         named = ours.fullmatch(entry.name)
         if named is not None and (at := _instant(named)) is not None and entry.is_file():
@@ -134,29 +132,20 @@ def with_rotated(path: Path) -> list[Path]:
     return [*files, path] if path.exists() or not files else files
 
 
+def every_file(path: Path) -> list[Path]:
+    """The files of a log that are there, oldest first."""
+    return [file for file in with_rotated(path) if file.exists()]
+
+
+def whole_log(named: Iterable[Path], *, rotated: bool = True) -> list[Path]:
+    """The files of logs, oldest first, with the rotated ones; a named file also if it is not there."""
+    return list(dict.fromkeys(file for path in named for file in (with_rotated(path) if rotated else [path])))
+
+
 def bare_name(name: str) -> str:
-    """The name of a rotated file without suffixes, which its compressed and Parquet forms share."""
+    """The name of a rotated file without suffixes, which its compressed forms share."""
     return Path(_unpacked(name)).stem
 
 
 def _unpacked(name: str) -> str:
     return name.removesuffix(".gz").removesuffix(".zst")
-
-
-# -- Parquet that `tokgate log compact` makes of them
-
-
-def compacted(path: Path) -> Path | None:
-    """The name of a rotated file's Parquet; None if the next rotation renames the file."""
-    name = _unpacked(path.name)
-    if _NUMBERED.fullmatch(name):  # block.ndjson.1 becomes block.ndjson.2 at the next rotation
-        return None
-    return path.with_name(name.removesuffix(".ndjson") + PARQUET)
-
-
-def parquet_of(path: Path) -> Iterator[Path]:
-    """The Parquet files of a log, oldest first."""
-    pattern = re.compile(rf"{re.escape(path.stem)}(?:-|{re.escape(path.suffix)}-)[0-9TZ.]+{re.escape(PARQUET)}")
-    for entry in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        if pattern.fullmatch(entry.name):
-            yield entry

@@ -416,21 +416,6 @@ def test_a_restart_after_the_clock_went_back(tmp_path: Path) -> None:
     assert log.findings(log.key, elsewhere=True, whole=True) == []
 
 
-def test_a_restart_after_the_last_file_was_compacted(tmp_path: Path) -> None:
-    """Its Parquet isn't read here, and need not be: the chain goes on, and no number stands for two records."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(2)
-    log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
-    log.run(2)
-    log.path.rename(tmp_path / "block-20230311T120000.000000Z.parquet")  # contents don't matter
-    log.run(2)
-    first = json.loads(log.path.read_bytes().splitlines()[0])
-    assert (first["event"]["sequence"], first["tokgate"]["continues"]["sequence"]) == (8, 7)
-    assert first["message"] == "The log continues from block-20230311T120000.000000Z.parquet: a restart."
-    assert (first["tokgate"]["continues"]["records"], first["tokgate"]["continues"]["bytes"]) == (0, 0)
-    assert [one.code for one in log.findings(log.key)] == [FindingCode.MISSING]
-
-
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"\0" * 4096, b"{\n{"], ids=repr)
 def test_after_a_crash(log: Log, torn: bytes) -> None:
     """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""

@@ -40,7 +40,7 @@ def test_a_first_record_behind_rubbish(tmp_path: Path, rubbish: int, found: bool
 
 
 def test_the_file_that_was_written_last(tmp_path: Path) -> None:
-    """By its records, not by its name; unknown where a later file is left as Parquet alone, or none has records."""
+    """By its records, not by its name; unknown where none has records."""
     path = tmp_path / "block.ndjson"
     assert written_last(path) is None
     early, late = (tmp_path / f"block-2023031{day}T000000.000000Z.ndjson" for day in (0, 1))
@@ -50,10 +50,6 @@ def test_the_file_that_was_written_last(tmp_path: Path) -> None:
     put(late, 1)
     path.touch()
     assert written_last(path) == early
-    (tmp_path / "block-20230311T000000.000000Z.parquet").touch()
-    assert written_last(path) == early
-    (tmp_path / "block-20230312T000000.000000Z.parquet").touch()
-    assert written_last(path) is None
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,9 @@ def test_a_log_that_is_not_there(log: Path, tokgate: Command) -> None:
     assert set(log.parent.iterdir()) == before
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_mistyped_name_hides_no_look(log: Path, tokgate: Command, *, packed: bool) -> None:
+def test_a_mistyped_name_hides_no_look(log: Path, tokgate: Command) -> None:
     """Whatever a command reads of several logs, or of one whose files are all rotated, the look is kept."""
     log.rename(log.with_name("block-20230310T000000Z.ndjson"))
-    if packed:
-        assert tokgate("log", "compact", "--remove", "block.ndjson").code == 0
     for number, names in enumerate((["block.ndjson"], ["bolck.ndjson", "block.ndjson"]), 1):
         assert "192.0.2.7" in tokgate("log", "query", "--json", *names).out
         assert len(looks(log)) == number

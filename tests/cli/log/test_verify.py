@@ -5,14 +5,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from labs.appending import AppenderRuns
 from labs.command_line import Command
 from labs.samples import OBSERVER, stamp
-from tokgate.analytics.sources import every_file
 from tokgate.blocklog.atomic_file import zstd
+from tokgate.blocklog.paths import every_file
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
@@ -137,99 +136,21 @@ def test_the_public_key_is_found_in_the_private_one(log: Path, tokgate: Command)
     assert tokgate("log", "key").out == public
 
 
-def test_compacted_files_are_verified(log: Path, tokgate: Command, kept: list[str]) -> None:
-    """Where only Parquet is left, the lines that it keeps are verified, and a change in them is found in its place."""
-    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
-    writer = LogWriter(log, OBSERVER, LogOptions(outlets=(kept.append,)))
-    writer.start()
-    writer.put(stopped(stamp(), 1, "SIGTERM"))
-    assert writer.close(60)
-    assert tokgate("log", "verify").err.endswith("tokgate: 10 lines, no findings\n")
-    assert tokgate("log", "compact", str(rotated)).code == 0
-    assert "10 lines, no findings" in tokgate("log", "verify").err  # what was written goes before its Parquet
-    changed = rotated.read_bytes().replace(b"SIGTERM", b"SIGKILL", 1)
-    rotated.unlink()
-    outcome = tokgate("log", "verify")
-    assert (outcome.code, outcome.out) == (0, "")
-    assert "10 lines, no findings" in outcome.err
-    parquet = rotated.with_suffix(".parquet")
-    parquet.unlink()
-    rotated.write_bytes(changed)
-    assert tokgate("log", "compact", "--remove", "--log", str(rotated)).code == 0
-    outcome = tokgate("log", "verify")
-    assert outcome.code == 1
-    assert outcome.out.startswith(f"{parquet.name}:1: the content of record 1 does not give its hash [changed]")
-
-
-def test_a_broken_parquet_file_is_told(log: Path, tokgate: Command) -> None:
-    """It is unreadable, which is a finding, and the rest is verified all the same."""
-    Path("other.parquet").write_bytes(b"PAR1 and nothing else")
-    outcome = tokgate("log", "verify", "other.parquet", str(log))
-    assert outcome.code == 1
-    assert "other.parquet:1: the rest can't be read" in outcome.out
-    assert "7 lines, 1 finding" in outcome.err
-
-
 @pytest.mark.parametrize(("ending", "pack", "at"), [("gz", gzip.compress, 10), ("zst", zstd.compress, 4)])
 def test_a_damaged_archive_is_told(
     log: Path, tokgate: Command, ending: str, pack: Callable[[bytes], bytes], at: int
 ) -> None:
-    """One bad octet of a compressed file is a finding at its place, beside its Parquet too, and never an error."""
+    """One bad octet of a compressed file is a finding at its place, and never an error."""
     rotated = log.rename("block-20230310T120000.000000Z.ndjson")
     octets = pack(rotated.read_bytes())
     damaged = Path(f"{rotated}.{ending}")
     damaged.write_bytes(octets)
     rotated.unlink()
-    assert tokgate("log", "compact", "--log", str(damaged)).code == 0
     damaged.write_bytes(octets[:at] + b"\xff" + octets[at + 1 :])
     outcome = tokgate("log", "verify")
     assert outcome.code == 1
     assert outcome.out.startswith(f"{damaged.name}:1: the rest can't be read, from octet 0 of its lines on: ")
     assert outcome.err.endswith("tokgate: 0 lines, 1 finding\n")
-    assert "stays as it is" in tokgate("log", "compact", "--log", str(damaged)).err
-
-
-def test_columns_that_say_something_else(log: Path, tokgate: Command) -> None:
-    """Reports are made of the columns of a compacted file: what its lines don't say is found in its place."""
-    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
-    assert tokgate("log", "compact", str(rotated)).code == 0
-    parquet = rotated.with_suffix(".parquet")
-    honest = parquet.read_bytes()
-    assert tokgate("log", "verify", str(parquet)).code == 0
-    changes = {
-        "message": "* REPLACE (CASE line_number WHEN 3 THEN 'nothing happened' ELSE message END AS message)",
-        "line_number": "* REPLACE (CASE line_number WHEN 3 THEN 4 ELSE line_number END AS line_number)",
-        "readable": "* REPLACE (line_number <> 3 AS readable)",
-    }
-    for column, change in changes.items():
-        duckdb.sql(f"COPY (SELECT {change} FROM read_parquet('{parquet}')) TO 'changed.parquet'")
-        Path("changed.parquet").replace(parquet)
-        expected = (
-            f"{parquet.name}:3: the column '{column}' says something else than the line, "
-            "and reports are made of columns [columns]\n"
-        )
-        for files in ([], [str(parquet)], [str(parquet), str(rotated)]):
-            outcome = tokgate("log", "verify", *files)
-            assert (outcome.code, outcome.out.removeprefix(f"{parquet.parent}/")) == (1, expected)
-        parquet.write_bytes(honest)
-    duckdb.sql(f"COPY (SELECT *, 'x' AS mine FROM read_parquet('{parquet}')) TO 'changed.parquet'")
-    assert "changed.parquet:1: the column 'mine'" in tokgate("log", "verify", "changed.parquet").out
-
-
-def test_parquet_of_another_file(log: Path, tokgate: Command) -> None:
-    """Where both are there the file is verified, and its Parquet, which summaries read, has to have the same lines."""
-    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
-    assert tokgate("log", "compact", str(rotated)).code == 0
-    assert tokgate("log", "verify").code == 0
-    parquet = rotated.with_suffix(".parquet")
-    duckdb.sql(f"COPY (SELECT * FROM read_parquet('{parquet}') WHERE line_number < 6) TO 'shorter.parquet'")
-    Path("shorter.parquet").replace(parquet)
-    outcome = tokgate("log", "verify")
-    assert outcome.code == 1
-    assert outcome.out == f"{parquet.name}:6: this line is another than in {rotated.name} [columns]\n"
-    parquet.write_bytes(b"PAR1 and nothing else")
-    assert f"{parquet.name}:1: " in (broken := tokgate("log", "verify").out)
-    assert broken.endswith("[unreadable]\n")
 
 
 def test_a_compressed_copy(log: Path, tokgate: Command) -> None:

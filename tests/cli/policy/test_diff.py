@@ -278,7 +278,6 @@ def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:
     path.write_bytes(encode(record) + encode(repeats))
     path.rename(tmp_path / "block-20230402T000000.000000Z.ndjson")
     path.touch()
-    assert tokgate("log", "compact", "--log", str(path), "--remove").code == 0
     assert replayed(tokgate, "--log", str(path))["events"] == 42
 
 

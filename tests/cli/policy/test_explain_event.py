@@ -154,17 +154,6 @@ def test_rotated_logs_are_searched(log: Log, tokgate: Command) -> None:
     assert document(tokgate, "--log", "block-20230503T000000.000Z.ndjson")["event"]["line"] == 2
 
 
-def test_compacted_logs_are_searched(log: Log, tokgate: Command) -> None:
-    """The id is found in the file while it is there, and in the Parquet that `log compact` made of it after."""
-    log("192.0.2.7", (Signal.SNI, "clips.example.org"))
-    rotated = Path("block.ndjson").rename("block-20230503T000000.000000Z.ndjson")
-    Path("block.ndjson").touch()
-    assert tokgate("log", "compact").code == 0
-    assert document(tokgate)["event"]["file"] == rotated.name
-    rotated.unlink()
-    assert document(tokgate)["event"]["file"] == rotated.with_suffix(".parquet").name
-
-
 def test_what_cannot_be_explained(log: Log, tokgate: Command) -> None:
     """Unknown ids, missing logs, records about tokgate itself, and questions asked twice."""
     record = log("192.0.2.7", (Signal.SNI, "clips.example.org"))

@@ -44,8 +44,6 @@ class FindingCode(StrEnum):
     """An external checkpoint attests another hash for this record number."""
     NEW_CHAIN = "new-chain"
     """A record of another chain in the middle of a file."""
-    COLUMNS = "columns"
-    """A compacted file whose columns contradict its lines, or whose lines differ from its source."""
     DELETED = "deleted"
     """A `log-deleted` record that retention doesn't explain."""
     FOREIGN = "foreign"

@@ -197,14 +197,10 @@ def in_order(files: Iterable[Path], opener: OpenLog = open_log) -> list[Path]:
 def written_last(path: Path) -> Path | None:
     """The rotated file of `path` that was written last, by its records; None if that is unknown. Raises OSError.
 
-    Its name may be earlier than others', if the clock went back. It is unknown if only Parquet is left of a later file.
+    Its name may be earlier than others', if the clock went back.
     """
     known = [file for file in with_rotated(path) if file != path and first_record(file, open_log) is not None]
-    if not known:
-        return None
-    latest = in_order(known)[-1]
-    later = f"{max(file.name for file in known).partition('Z.')[0]}Z.parquet"
-    return None if any(made.name > later for made in path.parent.glob(f"{path.stem}-*.parquet")) else latest
+    return in_order(known)[-1] if known else None
 
 
 def first_record(path: Path, opener: OpenLog) -> tuple[Record, Head] | None:

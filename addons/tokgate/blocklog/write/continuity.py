@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tokgate.blocklog.paths import parquet_of, with_rotated
+from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import UNREADABLE, open_log, written_last
 from tokgate.blocklog.records.chain import Head
 from tokgate.blocklog.records.log_state import Foreign, Torn, log_continued
@@ -54,7 +54,7 @@ def resume(
         trouble(error)
         return _after_unread(latest, checkpointer, known)
     if before is None or before.last is None:
-        unread = [*with_rotated(path)[:-1], *parquet_of(path)]
+        unread = with_rotated(path)[:-1]
         if unread or known is None:
             return _after_unread(latest or next(reversed(unread), None), checkpointer, known)
         gone = _after_unread(None, checkpointer, known)
@@ -98,7 +98,7 @@ def _after(found: Survey, checkpointer: Checkpointer, known: KnownRecords | None
 
 
 def _after_unread(before: Path | None, checkpointer: Checkpointer, known: KnownRecords | None) -> Continuity:
-    """Continue after a file whose lines can't be read here: a damaged one, Parquet, or one that is gone."""
+    """Continue after a file whose lines can't be read here: a damaged one, or one that is gone."""
     if known is None or known.written is None:
         return Continuity()
     checkpointer.resume_at(known.written, known, attested=False)

@@ -197,7 +197,7 @@ class _Link:
 
 
 def _link(file: Path) -> _Link:
-    """Of Parquet, and of a file that can't be read, nothing is known."""
+    """Of a file that can't be read nothing is known."""
     try:
         found = first_record(file, open_log)
     except UNREADABLE:

@@ -9,8 +9,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.analytics.sources import every_file
-from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for
+from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for, every_file
 from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate

@@ -8,17 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tokgate.analytics.sources import every_file
-from tokgate.analytics.sql import LogError
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.integrity.evidence import NoProof, prove
-from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.paths import DEFAULT_LOG, every_file
 from tokgate.blocklog.read.reader import UNREADABLE, OpenLog
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_files, add_log_option, require
-from tokgate.cli.log.verify_files import CurrentLog, opener_of
+from tokgate.cli.log.verify_files import CurrentLog
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
@@ -134,6 +132,6 @@ def _files(given: list[Path] | None) -> Iterator[tuple[list[Path], OpenLog]]:
         require([first, *others], rotated=True)
         files = list(dict.fromkeys([*current.files(), *(file for path in others for file in every_file(path))]))
         try:
-            yield files, opener_of(files, current)
-        except (*UNREADABLE, LogError) as error:
+            yield files, current.open
+        except UNREADABLE as error:
             raise CommandError(f"the log can't be read: {error}") from error

@@ -1,4 +1,4 @@
-"""`tokgate log export`: the log in the formats of other systems. `tokgate log compact`: old files as Parquet."""
+"""`tokgate log export`: the log in the formats of other systems."""
 
 import argparse
 import json
@@ -7,22 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Final, TextIO
 
 from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.export.formats import ocsf_event, rows_as_records, write_csv
-from tokgate.analytics.sources import every_file, open_lines_of
-from tokgate.analytics.sql import LogError, QueryResult, Row, literal
-from tokgate.blocklog.paths import DEFAULT_LOG, PARQUET, compacted
+from tokgate.analytics.sql import QueryResult, Row, literal
 from tokgate.blocklog.read.reader import Filter
+from tokgate.blocklog.read.reader import open_log as open_file
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import (
-    add_files,
     add_whole_log,
-    files_of,
     open_database,
     open_log,
     source_files,
@@ -47,18 +43,9 @@ examples:
   tokgate log export --format ocsf --ban belgium-federal-2023 | gzip > march.ocsf.ndjson.gz
 
 csv and parquet have the columns of docs/log-queries.md; ocsf is OCSF 1.8, one JSON object a line, without records about
-tokgate itself, for which its classes have no words; ndjson is the lines themselves, as `compact` kept them, without
-filters. A file is complete or isn't there. Parquet and ndjson are made of files alone: ClickHouse writes Parquet itself
+tokgate itself, for which its classes have no words; ndjson is the lines themselves, without filters.
+A file is complete or isn't there. Parquet and ndjson are made of files alone: ClickHouse writes Parquet itself
 (FORMAT Parquet), and keeps no line as it was."""
-_COMPACT_EPILOG: Final = """\
-examples:
-  tokgate log compact                               make Parquet of what was rotated away from ./block.ndjson
-  tokgate log compact --remove                      and remove each file whose Parquet was verified, now or earlier
-  tokgate log compact archive/block-*.ndjson.zst
-
-Parquet keeps every line byte for byte beside the columns of docs/log-queries.md. It is read back and compared, line
-count and SHA-256, before it gets its name. `summary`, `query`, `export` and `report` then read it instead of the
-file."""
 
 
 def add_parsers(commands: Subparsers) -> None:
@@ -67,10 +54,6 @@ def add_parsers(commands: Subparsers) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout; not for parquet)")
     parser.set_defaults(log_run=export, extra=Extra.REVIEW)
-    packing = add_subcommand(commands, "compact", "make Parquet of rotated files", _COMPACT_EPILOG)
-    add_files(packing, "logs whose rotated files are meant, or rotated files themselves")
-    packing.add_argument("--remove", action="store_true", help="remove a file once its Parquet is verified")
-    packing.set_defaults(log_run=compact_all, extra=Extra.REVIEW)
 
 
 def export(args: argparse.Namespace) -> Exit:
@@ -110,7 +93,7 @@ def _copy_lines(files: list[Path], stream: TextIO) -> None:
     """Copy lines as bytes, without decoding: they may be verified later."""
     stream.flush()
     for path in files:
-        with open_lines_of(path) as log:
+        with open_file(path) as log:
             shutil.copyfileobj(log, stream.buffer)
     stream.buffer.flush()
 
@@ -163,36 +146,3 @@ def _writing_to(output: Path | None) -> Iterator[TextIO]:
         target.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream,
     ):
         yield stream
-
-
-def compact_all(args: argparse.Namespace) -> Exit:
-    """Compact rotated files. A file that fails is reported and kept; the exit code is then 1."""
-    from tokgate.analytics.compact import compact  # brings DuckDB
-
-    named = args.log or [Path(DEFAULT_LOG)]
-    found = files_of(named, rotated=True)
-    if args.remove:  # also those that an earlier call left beside their Parquet
-        found = list(dict.fromkeys(chain(*map(every_file, named), found)))
-    files = [path for path in found if path.suffix != PARQUET and not _is_current(path, named)]
-    failed = 0
-    with Patience("compacting") as patience:
-        for done, path in enumerate(files):
-            patience(done, len(files))
-            try:
-                made = compact(path, remove=args.remove)
-            except LogError as error:
-                failed += 1
-                narrate(f"tokgate: {error}")
-                continue
-            gone = ", and the file is removed" if made.removed else ""
-            sizes = f"{made.size_before} -> {made.size_after} bytes"
-            sys.stdout.write(f"{made.target}: {made.lines} lines of {path.name}, {sizes}{gone}\n")
-    if not files:
-        narrate("tokgate: there is nothing to compact: no file was rotated that has no Parquet yet")
-    return Exit.FINDINGS if failed else Exit.DONE
-
-
-def _is_current(path: Path, named: list[Path]) -> bool:
-    """Whether tokgate may still be writing a file: it is named, and not a rotated one."""
-    target = compacted(path)
-    return path in named and (target is None or (target.stem == path.name.split(".")[0] and "-" not in target.stem))

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tokgate.analytics.clickhouse_address import ServerAddress
-from tokgate.analytics.sources import whole_log
 from tokgate.analytics.sql import Engine, LogError
-from tokgate.blocklog.paths import DEFAULT_LOG, with_rotated
+from tokgate.blocklog.paths import DEFAULT_LOG, whole_log, with_rotated
 from tokgate.blocklog.read.reader import Filter, Junk, client_filter
 from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.arguments import settle, time_argument

@@ -11,7 +11,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG, PACKED, PARQUET, end_of_archive, with_rotated
+from tokgate.blocklog.paths import DEFAULT_LOG, PACKED, end_of_archive, with_rotated
 from tokgate.blocklog.read.reader import Filter, Follower, Junk, Line, open_log, read
 from tokgate.blocklog.records.record import Record, instant_of, text_at
 from tokgate.cli.arguments import whole_number
@@ -93,7 +93,7 @@ def _backwards(path: Path, named: list[Path]) -> Iterator[Part]:
         yield None, read([path], open_log if path.suffix in PACKED else current.open)
         with suppress(PermissionError):  # the folder can't be listed
             for file in reversed(current.files()):
-                if file not in named and file.suffix != PARQUET:
+                if file not in named:
                     yield end_of_archive(file.name), _of_rotated(file)
 
 

@@ -27,7 +27,7 @@ MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
 examples:
   tokgate log verify                                ./block.ndjson and the files rotated away from it
-  tokgate log verify --key block.pub archive/*.ndjson.zst archive/*.parquet
+  tokgate log verify --key block.pub archive/*.ndjson.zst
   journalctl -t tokgate -o cat > kept.txt; tokgate log verify --key block.pub --checkpoints kept.txt
 
 Without --key the log's own first key is believed: whoever can write the log could have signed it anew.
@@ -74,7 +74,7 @@ def add_parsers(commands: Subparsers) -> None:
     verify = add_subcommand(
         commands, "verify", "find lines that were changed, deleted, put in, moved or cut off", _VERIFY_EPILOG
     )
-    add_files(verify, "files to read, also .gz, .zst and .parquet")
+    add_files(verify, "files to read, also .gz and .zst")
     verify.add_argument(
         "--key",
         type=Path,

@@ -1,21 +1,17 @@
-"""Verifies the files of a log together: the chain, and Parquet files against the lines that they were made from."""
+"""Verifies the files of a log together, while the log may go on."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from tokgate.analytics.sources import every_file, open_lines_of
-from tokgate.analytics.sql import LogError
-from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
+from tokgate.blocklog.integrity.chain_state import Finding
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import PARQUET, compacted, successions_path_for
-from tokgate.blocklog.read.reader import MAX_LINE, UNREADABLE, OpenLog, open_log
-from tokgate.cli.exits import need
-from tokgate.config.extras import Extra
+from tokgate.blocklog.paths import every_file, successions_path_for
+from tokgate.blocklog.read.reader import MAX_LINE, OpenLog, open_log
 
 _TICK: Final = 1000
 """Checkpoints after which progress is told: a tenth of a second."""
@@ -57,21 +53,8 @@ class CurrentLog:
         return Path(f"/proc/self/fd/{self._stream.fileno()}").open("rb")
 
 
-def opener_of(files: Iterable[Path], current: CurrentLog | None = None) -> OpenLog:
-    """How to open these files, Parquet too; the log that is being written as `current` has it."""
-    return with_parquet(files, open_log if current is None else current.open)
-
-
-def with_parquet(files: Iterable[Path], opener: OpenLog) -> OpenLog:
-    """An opener that opens Parquet files, too, as the lines that are in them."""
-    if not any(path.suffix == PARQUET for path in files):
-        return opener
-    need(Extra.REVIEW)
-    return lambda path: open_lines_of(path) if path.suffix == PARQUET else opener(path)
-
-
 class Examination:
-    """Verifies files. If a file and its Parquet are both given, the file is verified and the Parquet compared to it."""
+    """Verifies files, and with them the checkpoints of keys that lie beside them."""
 
     def __init__(
         self,
@@ -83,19 +66,15 @@ class Examination:
         opener: OpenLog = open_log,
     ) -> None:
         """The arguments are those of `Verifier`."""
-        self._made_of: Final = {made: path for path in files if path.suffix != PARQUET and (made := compacted(path))}
-        self._compact: Final = [path for path in files if path.suffix == PARQUET]
-        self._written: Final = [path for path in files if path not in self._made_of]
+        self._files: Final = files
         self._tick: Callable[[int], None] = lambda _: None
         beside = self._successions(dict.fromkeys(map(successions_path_for, files)))
-        self.verifier: Final = Verifier(trusted, kept, with_parquet(files, opener), whole=whole, successions=beside)
+        self.verifier: Final = Verifier(trusted, kept, opener, whole=whole, successions=beside)
 
     def findings(self, tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
         """All findings. `tick` is called now and then with the number of lines read. Raises OSError."""
         self._tick = tick
-        yield from self.verifier.run(self._written, tick)
-        for parquet in self._compact:
-            yield from _of_parquet(parquet, self._made_of.get(parquet))
+        yield from self.verifier.run(self._files, tick)
 
     def _successions(self, paths: Iterable[Path]) -> Iterator[ExternalCheckpoint]:
         """The checkpoints in files of them, which count as lines for progress only."""
@@ -107,20 +86,3 @@ class Examination:
                         if number % _TICK == 0:
                             self._tick(self.verifier.lines + number)
                         yield one
-
-
-def _of_parquet(parquet: Path, source: Path | None) -> Iterator[Finding]:
-    """Compare a Parquet file with its own lines, and those with the file that it was made from."""
-    from tokgate.analytics.compact import first_differing_line, first_wrong_column
-
-    try:
-        with suppress(*UNREADABLE):  # a damaged source, which the chain has told
-            if source is not None and (number := first_differing_line(parquet, source)) is not None:
-                yield Finding(str(parquet), number, FindingCode.COLUMNS, f"this line is another than in {source}")
-        if (found := first_wrong_column(parquet)) is not None:
-            number, column = found
-            what = f"the column {column!r} says something else than the line, and reports are made of columns"
-            yield Finding(str(parquet), number, FindingCode.COLUMNS, what)
-    except LogError as error:
-        if source is not None:  # else the chain has told it
-            yield Finding(str(parquet), 1, FindingCode.UNREADABLE, str(error))

@@ -8,15 +8,13 @@ from typing import Final, NotRequired, TypedDict
 
 from whenever import Instant
 
-from tokgate.analytics.sources import each_line_once
-from tokgate.blocklog.paths import PACKED, PARQUET
-from tokgate.blocklog.read.reader import Junk
+from tokgate.blocklog.paths import PACKED, whole_log
+from tokgate.blocklog.read.reader import Junk, open_log
 from tokgate.cli.arguments import add_span_options, common_zone, settle, span_of, time_argument, whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import Outcome, outcome
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import tell_of
-from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.replay import Replay, Traffic, change, read_flows, read_log, traffic_lines, treatment
 from tokgate.cli.policy.simulate import QueryReader
 from tokgate.cli.policy_source import SOURCE, open_source
@@ -28,7 +26,6 @@ from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import local, utc
 
-_PACKED: Final = {*PACKED, PARQUET}
 _MOST_EXAMPLES: Final = 10_000
 EPILOG = """\
 examples:
@@ -313,11 +310,11 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
     """Decide all traffic with both policies, with progress on a terminal."""
     at = None if options.at is None else settle(options.at, common_zone(new.policy.networks.values()))
     replay = Replay(old, new, at)
-    logs = each_line_once(options.log)
+    logs = whole_log(options.log)
     for path in logs:
         if not path.exists():
             raise CommandError(f"there is no log at {visible(str(path))}")
-    plain = [file for file in options.flows if file != "-"] + [path for path in logs if path.suffix not in _PACKED]
+    plain = [file for file in options.flows if file != "-"] + [path for path in logs if path.suffix not in PACKED]
     total = sum(Path(file).stat().st_size for file in plain)
     known = len(plain) == len(options.flows) + len(logs)
     done = 0
@@ -330,7 +327,7 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
                 show(min(done, total), total)
 
         reader = QueryReader(new, at, live=False)
-        for flow in chain(read_log(logs, opener_of(logs), progress), read_flows(options.flows, reader, progress)):
+        for flow in chain(read_log(logs, open_log, progress), read_flows(options.flows, reader, progress)):
             if isinstance(flow, Junk):
                 replay.pass_over(flow)
             else:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from whenever import Instant
 
-from tokgate.analytics.sources import each_line_once
-from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.paths import DEFAULT_LOG, whole_log
+from tokgate.blocklog.read.reader import open_log
 from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.arguments import settle, time_argument
@@ -36,7 +36,6 @@ from tokgate.cli.decision_query import (
 from tokgate.cli.decision_steps import Step, StepOutput, step_lines, steps, steps_document
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_log_option, require
-from tokgate.cli.log.verify_files import opener_of
 from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_source_argument, add_source_option, find_revision, open_source
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
@@ -371,8 +370,8 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
     `client` is the address behind a pseudonym or a prefix in the log.
     """
     require(list(logs), rotated=True)
-    files = each_line_once(logs)
-    line = find(files, event.strip().lower(), opener_of(files))
+    files = whole_log(logs)
+    line = find(files, event.strip().lower(), open_log)
     if line is None:
         where = ", ".join(str(path) for path in logs)
         raise CommandError(

@@ -154,7 +154,7 @@ def disk(log: Path, snapshot: Snapshot) -> Iterator[Result]:
         yield Result(
             "retention",
             f"{days} days take {rate * days / 1e9:.1f} GB, more than there is",
-            "a larger disk, or `tokgate log compact`, or fewer settings.log.retention_days",
+            "a larger disk, or rotated files packed by `zstd`, or fewer settings.log.retention_days",
         )
     elif days is None:
         left = int(space.free / max(1.0, rate))
