@@ -89,15 +89,21 @@ def test_an_address_that_becomes_banned(lab: Lab, way: Way, said: bytes) -> None
     assert (record["event"]["action"], record["tokgate"]["signal"]) == ("connection-cut", "address")
 
 
+OWN_ADDRESS = "198.51.100.200"
+"""An address of the gateway's besides loopback, for `test_the_gateway_itself`."""
+
+
 @EXPLICIT
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "169.254.169.254", ALLOWED, "[::1]", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "169.254.169.254", OWN_ADDRESS, ALLOWED, "[::1]"])
 def test_the_gateway_itself(lab: Lab, way: Way, host: str) -> None:
-    """Clients from elsewhere reach nothing on the gateway's loopback and links, by address or name."""
+    """Clients from elsewhere reach nothing on the gateway's loopback, links and other addresses, by address or name."""
     if way is Way.SOCKS:
         host = host.strip("[]")
     origin = lab.origin()
     carrier = lab.start()
     lab.clients_are_elsewhere()
+    for place in ("gate.explicit_clients.front", "mitm.hooks.explicit_targets"):
+        lab.patch.setattr(f"tokgate.{place}.is_here", {OWN_ADDRESS}.__contains__)
     with lab.dial(way) as client:
         if way is Way.CONNECT:
             reply = client.connect(host, origin.port)

@@ -101,6 +101,13 @@ def test_who_dials_the_gate_where_it_is_redirected(host: str, port: int, loops: 
         assert original_destination(Answering(entry), redirecting(socket.AF_INET)) == (host, port)
 
 
+def test_which_addresses_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those to which the kernel has a route from themselves; all of loopback is."""
+    assert all(map(sockets.is_here, ("127.0.0.1", "127.5.5.5", "::1")))
+    monkeypatch.setattr(sockets, "_routed_from", lambda _: "192.0.2.1")
+    assert [sockets.is_here(each) for each in ("192.0.2.1", "198.51.100.7")] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("place", "leads"),
     [("192.0.2.1", True), ("0.0.0.0", True), ("192.0.2.9", False), ("::", False)],

@@ -11,6 +11,8 @@ from labs.hello_builder import hello_for
 from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
 from tokgate.policy.bans import Action
+from tokgate.policy.observation import Endpoint
+from tokgate.policy.settings import EgressSettings, PortRange, Settings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed, matters
 from tokgate.traffic.enforcer import Enforcer
@@ -19,6 +21,8 @@ StartGate = Callable[..., RunningGate]
 
 ALLOWED = hello_for("www.example.net")
 BANNED_ADDRESS = "203.0.113.7"
+OWN = {"192.0.2.254", "2001:db8::254"}
+"""The gateway's addresses."""
 
 
 def connect_request(host: str, port: int = 443) -> bytes:
@@ -40,7 +44,11 @@ def ways_of(client: str, *addresses: str, snapshot: Snapshot | None = None) -> T
     """Where an allowed name leads a client of the banned network."""
     holder = Holder(snapshot or policy(ban(networks=("loop",))))
     enforcer = Enforcer(holder, Sink(), Observer(hostname="gate.example.org", version="test"))
-    return decide_targets(enforcer, client, "www.example.net", addresses)
+
+    def closed(address: str) -> bool:
+        return is_closed(client, Endpoint(address, 443), holder.snapshot.settings, OWN.__contains__)
+
+    return decide_targets(enforcer, client, "www.example.net", addresses, is_closed=closed)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,20 @@ def test_closed_ways(address: str) -> None:
 )
 def test_what_is_no_address(client: str, destination: str, closed: bool) -> None:
     """A name is closed by its addresses alone; and whoever can't be told to be this machine's own is none of it."""
-    assert is_closed(client, destination, ()) is closed
+    assert is_closed(client, Endpoint(destination, 443), Settings(), OWN.__contains__) is closed
+
+
+@pytest.mark.parametrize("address", [*sorted(OWN), "64:ff9b::192.0.2.254"])
+def test_the_gateways_own_services(address: str) -> None:
+    """What listens at its other addresses is closed to other machines, but for the ports that the policy opens."""
+    opened = Settings(egress=EgressSettings(own_ports=(PortRange(80, 80), PortRange(443, 444))))
+    for port, passes in ((79, False), (80, True), (81, False), (443, True), (444, True), (445, False)):
+        for settings in (Settings(), opened):
+            closed = is_closed("192.0.2.1", Endpoint(address, port), settings, OWN.__contains__)
+            assert closed is not (passes and settings is opened)
+    assert not is_closed("127.0.0.1", Endpoint(address, 9300), Settings(), OWN.__contains__)
+    assert not is_closed("192.0.2.1", Endpoint("192.0.2.253", 9300), Settings(), OWN.__contains__)
+    assert is_closed("192.0.2.1", Endpoint("127.0.0.1", 80), opened, OWN.__contains__)
 
 
 def test_banned_ways() -> None:

@@ -119,9 +119,9 @@ def original_destination(sock: Socket, listener: Listener) -> Address:
 
     """
     if listener.entry is Entry.TPROXY:
-        name = sock.getsockname()
-        destination = name[0], name[1]
-        if destination[1] == listener.port and _is_here(destination):
+        host, port = sock.getsockname()[:2]
+        destination = host, port
+        if destination[1] == listener.port and is_here(host):
             raise NoDestinationError(errno.ELOOP, "the client dialled the gate itself")
     else:
         v4 = listener.family == socket.AF_INET
@@ -137,10 +137,10 @@ def original_destination(sock: Socket, listener: Listener) -> Address:
     return destination
 
 
-def _is_here(address: Address) -> bool:
+def is_here(address: str) -> bool:
     """Whether an address is this machine's: the kernel then takes it for this end, too."""
-    own = _routed_from(address)
-    return own == address[0] or (own != "" and address[0].startswith("127."))
+    own = _routed_from((address, 9))
+    return own == address or (own != "" and address.startswith("127."))
 
 
 def _untracked(error: OSError) -> OSError:

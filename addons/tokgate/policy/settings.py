@@ -221,9 +221,13 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressSettings:
-    """How destinations are connected to. `addresses`: the machine's own from which, in turn; none: the route's."""
+    """How destinations are connected to. `addresses`: the machine's own from which, in turn; none: the route's.
+
+    `own_ports` of this machine's addresses are open to explicit clients of other machines.
+    """
 
     addresses: tuple[IPAddress, ...] = ()
+    own_ports: tuple[PortRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,9 @@ All carriers call `admit`, for new traffic and again while it lasts. What fails 
 `on_error`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv6Network
 from typing import Final, assert_never
 
 from whenever import Instant
@@ -17,9 +16,9 @@ from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.membership import Identity
-from tokgate.policy.observation import Observation, Passed, Stage, TlsSeen, Transport, Visibility
+from tokgate.policy.observation import Endpoint, Observation, Passed, Stage, TlsSeen, Transport, Visibility
 from tokgate.policy.services import NO_MATCH
-from tokgate.policy.settings import MissingSni
+from tokgate.policy.settings import MissingSni, Settings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefixes import embedded_ipv4
 from tokgate.traffic import dns_questions
@@ -321,15 +320,20 @@ class TargetAddresses:
 
 
 def decide_targets(
-    enforcer: Enforcer, client: str, host: str, addresses: Sequence[str], identity: Identity | None = None
+    enforcer: Enforcer,
+    client: str,
+    host: str,
+    addresses: Sequence[str],
+    identity: Identity | None = None,
+    *,
+    is_closed: Callable[[str], bool],
 ) -> TargetAddresses:
     """Decide about the addresses to which the name in an explicit client's request resolves. Nothing is counted.
 
     An address counts as the destination of a redirected connection does: one that is banned is banned under any name.
-    Addresses that only this machine can reach, on its loopback or its links, are closed to clients on other machines.
+    `is_closed`: which addresses this client may not reach at all (`is_closed`, as the carrier asks it).
     """
-    nat64 = enforcer.snapshot.settings.nat64_prefixes
-    outer = tuple(address for address in addresses if not is_closed(client, address, nat64))
+    outer = tuple(address for address in addresses if not is_closed(address))
     match = enforcer.snapshot.services.match
     known = {address for address in outer if match(address) is not NO_MATCH}
     if not known:
@@ -351,25 +355,25 @@ def matters(enforcer: Enforcer, client: str) -> bool:
     return enforcer.snapshot.services.knows_addresses or _is_elsewhere(client)
 
 
-def is_closed(client: str, destination: str, nat64_prefixes: Iterable[IPv6Network]) -> bool:
-    """Whether an address, or the IPv4 address embedded in it, is closed: the client is on another machine."""
-    return _is_inside(destination, nat64_prefixes) and _is_elsewhere(client)
+def is_closed(client: str, destination: Endpoint, settings: Settings, is_own: Callable[[str], bool]) -> bool:
+    """Whether a destination is closed to a client on another machine, by its address or the IPv4 address in it.
+
+    What only this machine can reach always is, on its loopback (RFC 1122 §3.2.1.3, RFC 4291 §2.5) or its links: no
+    router passes link-local destinations on (RFC 3927 §7, RFC 4291 §2.5.6), and metadata services of clouds rely on
+    that. So is what listens at its other addresses (`is_own`), but for `egress.own_ports`: a firewall in front of it
+    would see this machine, and not the client.
+    """
+    address = parse_address(destination.ip)
+    if address is None or not _is_elsewhere(client):
+        return False
+    meant = (address, *embedded_ipv4(address, settings.nat64_prefixes))
+    if any(each.is_loopback or each.is_unspecified or each.is_link_local for each in meant):
+        return True
+    is_open = any(ports.first <= (destination.port or 0) <= ports.last for ports in settings.egress.own_ports)
+    return not is_open and any(is_own(str(each)) for each in meant)
 
 
 def _is_elsewhere(client: str) -> bool:
     """Whether a client is another machine, as far as its address tells: this one's programs come from loopback."""
     address = parse_address(client)
     return address is None or not address.is_loopback
-
-
-def _is_inside(destination: str, nat64_prefixes: Iterable[IPv6Network]) -> bool:
-    """Whether an address means this machine itself (RFC 1122 §3.2.1.3, RFC 4291 §2.5) or a link that it is on.
-
-    No router passes link-local destinations on (RFC 3927 §7, RFC 4291 §2.5.6), and metadata services of clouds, which
-    hand out the machine's credentials, rely on that.
-    """
-    address = parse_address(destination)
-    if address is None:
-        return False
-    meant = (address, *embedded_ipv4(address, nat64_prefixes))
-    return any(each.is_loopback or each.is_unspecified or each.is_link_local for each in meant)

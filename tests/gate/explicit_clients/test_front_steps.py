@@ -231,8 +231,8 @@ def test_a_ban_that_ends_while_it_is_told(client: Client, monkeypatch: pytest.Mo
     """Who asked for an address that was banned a moment ago gets its tunnel, with all that it said."""
     client.addresses = (BANNED,)
 
-    def last_time(*asked: Any) -> Any:
-        found = decide_targets(*asked)
+    def last_time(*asked: Any, **more: Any) -> Any:
+        found = decide_targets(*asked, **more)
         client.holder.snapshot = snapshot()
         return found
 

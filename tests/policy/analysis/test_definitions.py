@@ -163,6 +163,9 @@ def test_ports_and_prefixes() -> None:
     fewer = _with("gateway.ports", ports[1:])
     assert _both(Settings(), fewer) == (f"gateway.ports: without {ports[0]}",)
     assert _both(fewer, Settings()) == ()
+    opened = _with("egress.own_ports", ports[:1])
+    assert _both(Settings(), opened) == (f"egress.own_ports: with {ports[0]}",)
+    assert _both(opened, Settings()) == ()
     assert _both(_with("nat64_prefixes", (IPv6Network("2001:db8::/96"),)), Settings()) == (
         "nat64_prefixes: without 2001:db8::/96",
     )

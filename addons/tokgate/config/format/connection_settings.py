@@ -290,6 +290,12 @@ class EgressModel(Model):
         "of its own. Default: the address that the route has.",
         examples=[["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]],
     )
+    own_ports: list[Ports] = Field(
+        default=[],
+        description="The TCP ports at this machine's own addresses that explicit clients of other machines may reach "
+        "through the proxy; its services are closed to them otherwise. Default: none.",
+        examples=[[80, 443]],
+    )
 
 
 class UpstreamModel(Model):

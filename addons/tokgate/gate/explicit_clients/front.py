@@ -19,7 +19,7 @@ from tokgate.gate.explicit_clients import pac
 from tokgate.gate.explicit_clients.background import Addresses, Resolver
 from tokgate.gate.explicit_clients.proxy_auth import ClientAuthentication
 from tokgate.gate.first_message import FirstMessage
-from tokgate.gate.sockets import DONT_WAIT, Address, NoDestinationError
+from tokgate.gate.sockets import DONT_WAIT, Address, NoDestinationError, is_here
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
@@ -337,7 +337,7 @@ class ExplicitFront:
             if connection.state is waiting:
                 self._choose(connection, tunnel, addresses, request)
 
-        if is_closed(connection.peer, tunnel.host, self._enforcer.snapshot.settings.nat64_prefixes):
+        if self._is_closed(connection, tunnel.port, tunnel.host):
             self._close_off(connection, tunnel)
         elif parse_address(tunnel.host) is not None:
             # An address doesn't say whose it is: it is contacted only once the client's first bytes do.
@@ -353,7 +353,8 @@ class ExplicitFront:
     def _choose(self, connection: Connection, tunnel: Tunnel, addresses: Addresses, request: bytes) -> None:
         """A name has been resolved: connect to what may be connected to."""
         identity = self.context.identification.of(connection)
-        found = decide_targets(self._enforcer, connection.peer, tunnel.host, addresses, identity)
+        is_closed = partial(self._is_closed, connection, tunnel.port)
+        found = decide_targets(self._enforcer, connection.peer, tunnel.host, addresses, identity, is_closed=is_closed)
         tunnel.addresses = found.open
         if found.closed:
             self._close_off(connection, tunnel)
@@ -361,6 +362,9 @@ class ExplicitFront:
             self._refuse_address(connection, tunnel, found.banned[0], request)
         else:
             self.try_next(connection, tunnel)
+
+    def _is_closed(self, connection: Connection, port: int, address: str) -> bool:
+        return is_closed(connection.peer, Endpoint(address, port), self._enforcer.snapshot.settings, is_here)
 
     def _close_off(self, connection: Connection, tunnel: Tunnel) -> None:
         """Refuse a tunnel to this machine's own services, and count it as a loop."""

@@ -3,6 +3,7 @@
 
 import asyncio
 import socket
+from functools import partial
 from typing import Final
 
 from mitmproxy.connection import Client
@@ -14,6 +15,7 @@ from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from tokgate.gate.sockets import is_here
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.hooks.http import answer
@@ -21,6 +23,8 @@ from tokgate.mitm.hooks.traffic import Traffic
 from tokgate.mitm.layers.relay import RefusalLayer
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
+from tokgate.policy.observation import Endpoint
+from tokgate.policy.settings import Settings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed, matters
 from tokgate.traffic.refusal_texts import INSIDE_WORDS
@@ -74,7 +78,7 @@ class ExplicitTargetHooks:
         if (
             address is not None
             and not self._traffic.egress.is_parent(address)
-            and self._is_closed(data.client, address[0])
+            and self._is_closed(data.client, *address[:2])
         ):
             self._count()
             data.server.error = INSIDE_WORDS
@@ -90,7 +94,7 @@ class ExplicitTargetHooks:
         ):
             return  # where it leads is the parent's affair
         try:
-            reached = self._decided(connection, address[0], (peer[0],)).open
+            reached = self._decided(data.client, connection, address, (peer[0],)).open
         except Exception as error:
             self._traffic.failed("server_connected", error)
             reached = ()
@@ -105,10 +109,10 @@ class ExplicitTargetHooks:
         connection, top = self._traffic.connections.of(context.client), context.layers[-1]
         if isinstance(top, modes.Socks5Proxy) and parse_address(address[0]) is None:
             connection.connect = address[0]
-            found = await self._targets(connection, address[0])
+            found = await self._targets(context.client, connection, address)
             connection.lead, closed = _lead(found), found is not None and found.closed
         else:
-            closed = self._is_closed(context.client, address[0])
+            closed = self._is_closed(context.client, *address[:2])
         if not closed and connection.lead is not None and isinstance(top, modes.Socks5Proxy | HttpStream):
             context.server.address = (connection.lead, address[1])
         return not closed
@@ -118,12 +122,12 @@ class ExplicitTargetHooks:
         connection.lead = None
         if flow.response is not None or flow.error is not None:
             return
-        host = flow.request.data.host
+        host, port = flow.request.data.host, flow.request.data.port
         try:
             if parse_address(host) is not None:
-                closed = self._is_closed(flow.client_conn, host)
+                closed = self._is_closed(flow.client_conn, host, port)
             else:
-                found = await self._targets(connection, host)
+                found = await self._targets(flow.client_conn, connection, (host, port))
                 connection.lead, closed = _lead(found), found is not None and found.closed
             if closed:
                 self._count()
@@ -132,8 +136,11 @@ class ExplicitTargetHooks:
             self._traffic.failed("egress", error)
             flow.kill()
 
-    async def _targets(self, connection: ClientConnection, host: str) -> TargetAddresses | None:
+    async def _targets(
+        self, client: Client, connection: ClientConnection, address: tuple[str, int]
+    ) -> TargetAddresses | None:
         """Where a name leads; None where that changes nothing, or the name isn't for this client anyway."""
+        host = address[0]
         if not self._traffic.is_configured or not http_request.can_be_dialled(host):
             return None
         enforcer = self._traffic.enforcer
@@ -144,19 +151,23 @@ class ExplicitTargetHooks:
         asked = (Sighting(Signal.HTTP_HOST, host),)
         if enforcer.judge(connection.client.ip, asked, connection.identity).blocks:
             return None
-        return self._decided(connection, host, await _resolved(host))
+        return self._decided(client, connection, address, await _resolved(host))
 
-    def _decided(self, connection: ClientConnection, host: str, addresses: tuple[str, ...]) -> TargetAddresses:
-        return decide_targets(self._traffic.enforcer, connection.client.ip, host, addresses, connection.identity)
+    def _decided(
+        self, client: Client, connection: ClientConnection, address: tuple[str, int], addresses: tuple[str, ...]
+    ) -> TargetAddresses:
+        enforcer, (host, port) = self._traffic.enforcer, address[:2]
+        closed = partial(self._is_closed, client, port=port)
+        return decide_targets(enforcer, connection.client.ip, host, addresses, connection.identity, is_closed=closed)
 
-    def _is_closed(self, client: Client, destination: str) -> bool:
+    def _is_closed(self, client: Client, destination: str, port: int) -> bool:
         """Whether a destination is this machine's own, and the client from elsewhere and free to ask for anything.
 
         What was redirected may be from this machine's programs, whatever its address; its destination was routed here.
         """
         asks = isinstance(client.proxy_mode, Socks5Mode) or self._traffic.connections.of(client).explicit
-        nat64 = self._traffic.enforcer.snapshot.settings.nat64_prefixes if self._traffic.is_configured else ()
-        return asks and is_closed(client.peername[0], destination, nat64)
+        settings = self._traffic.enforcer.snapshot.settings if self._traffic.is_configured else Settings()
+        return asks and is_closed(client.peername[0], Endpoint(destination, port), settings, is_here)
 
     def _count(self) -> None:
         if self._traffic.is_configured:

@@ -219,3 +219,5 @@ def _weaker(change: DefinitionChange | Redefinition) -> Iterator[str]:
         yield f"{change.name}: {removed[0]} -> {added[0]}"
     elif change.name in _EACH_FILTERS and removed:
         yield f"{change.name}: without {', '.join(removed)}"
+    elif change.name == "egress.own_ports" and added:
+        yield f"{change.name}: with {', '.join(added)}"
