@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,16 @@ def constrained_authority(requirements: None, tmp_path_factory: pytest.TempPathF
     command = [sys.executable, "-m", *words]
     subprocess.run(command, cwd=folder, env=os.environ, check=True, capture_output=True, timeout=60)
     return folder / "authority"
+
+
+@pytest.fixture
+def nobodys_folder(requirements: None) -> Iterator[Path]:
+    """A folder of nobody's own, which it can reach, unlike those that pytest makes for root."""
+    made = Path(tempfile.mkdtemp(prefix="tokgate-nobody-"))
+    made.chmod(0o755)
+    shutil.chown(made, "nobody")
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="module", params=CARRIERS)

@@ -132,16 +132,6 @@ def _listener() -> socket.socket:
     return made
 
 
-def curl(lab: Lab, authority: Path, name: str, address: str) -> tuple[str, str]:
-    """What curl gets from the forger, and what it says."""
-    done = lab.client.run(
-        *("curl", "-sS", "--cacert", authority / "root.pem", "--resolve", f"{name}:{PORT}:{address}"),
-        f"https://{name}:{PORT}/",
-        check=False,
-    )
-    return done.stdout, done.stderr
-
-
 def test_the_key_file_is_what_the_gateway_expects(constrained_authority: Path) -> None:
     """Key, issuing certificate and root are in one file that nobody else can read, and the key fits."""
     path = constrained_authority / "mitmproxy-ca.pem"
@@ -165,29 +155,6 @@ def test_openssl_believes_it_for_banned_names_only(constrained_authority: Path, 
     assert "excluded subtree violation" in verify(constrained_authority, thief.forge("203.0.113.10"))
     assert "excluded subtree violation" in verify(constrained_authority, thief.forge("2001:db8:f::10"))
     assert ": OK" not in verify(constrained_authority, thief.forge_below(BANNED))
-
-
-def test_curl_and_python_believe_it_for_banned_names_only(
-    lab: Lab, origin: Origin, constrained_authority: Path, thief: Thief
-) -> None:
-    """A real handshake with the forged certificate succeeds for a banned name, and fails for any other."""
-    trust = ssl.create_default_context(cafile=str(constrained_authority / "root.pem"))
-
-    with serving(lab, thief.forge(BANNED)):
-        body, _ = curl(lab, constrained_authority, BANNED, Lab.BANNED[4])
-        assert body == "forged"
-        with lab.client.connect(Lab.BANNED[4], PORT) as plain, trust.wrap_socket(plain, server_hostname=BANNED):
-            pass
-
-    with serving(lab, thief.forge(ALLOWED)):
-        body, error = curl(lab, constrained_authority, ALLOWED, Lab.ALLOWED[4])
-        assert body == ""
-        assert "permitted subtree violation" in error
-        with (
-            lab.client.connect(Lab.ALLOWED[4], PORT) as plain,
-            pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"),
-        ):
-            trust.wrap_socket(plain, server_hostname=ALLOWED)
 
 
 def test_chromium_believes_it_for_banned_names_only(

@@ -10,7 +10,7 @@ import pytest
 from labs.clients import through
 from labs.gateway import Gateway, office_policy
 from labs.netns import Lab, Namespace
-from labs.origin import ADDRESSES, ALLOWED, LOOKALIKE, Origin
+from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, Origin, fingerprint, to_banned
 from labs.web_server import served, web_server
 
 INSIDE = "inside.example.net"
@@ -62,9 +62,22 @@ def at(scheme: str = "http", host: str = Lab.GATEWAY[4]) -> str:
 
 @pytest.mark.parametrize("name", [ALLOWED, LOOKALIKE])
 def test_allowed_names_pass(lab: Lab, origin: Origin, proxy: Gateway, name: str) -> None:
-    """Names of addresses that no ban knows pass."""
-    assert f"origin of {name} over HTTP/2.0\n" in answers(lab.client, at(), origin, f"https://{name}/")
+    """Names of addresses that no ban knows pass, undecrypted."""
+    code, output, error = through(lab.client, at(), origin.authority, f"https://{name}/")
+    assert (code, error) == (0, "")
+    assert f"origin of {name} over HTTP/2.0\n" in output
+    assert fingerprint(output.encode()) == origin.fingerprints[name]
     assert f"origin of {name} over HTTP/1.1\n" in answers(lab.client, at(), origin, f"http://{name}/")
+
+
+def test_a_banned_name_gets_no_tunnel(lab: Lab, origin: Origin, proxy: Gateway) -> None:
+    """CONNECT for TikTok is answered with 451 before any tunnel, and leaves one readable line in the log."""
+    with origin.watch() as seen:
+        assert answers(lab.client, at(), origin, f"https://{BANNED}/").endswith("451 000")
+    assert to_banned(seen) == 0
+    record = proxy.wait_for_record("the refusal", lambda record: record["event"]["action"] == "connect-refused")
+    assert record["destination"]["domain"] == BANNED
+    assert BANNED in record["message"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", INSIDE])

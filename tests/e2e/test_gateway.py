@@ -18,7 +18,6 @@ from labs.clients import UNRECOGNIZED_NAME, python, through
 from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
 from labs.netns import Lab, wait_until
 from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin
-from tokgate.gateway.canary.process import client_hello
 
 Make = Callable[..., Gateway]
 
@@ -73,14 +72,6 @@ def reaches(lab: Lab, origin: Origin, name: str, family: int, who: str = "client
     return answer.certificate == origin.fingerprints[name]
 
 
-def state(gateway: Gateway) -> dict[str, Any]:
-    """The answer of `tokgate status --json`, and whether its exit code says the same."""
-    done = gateway.namespace.run(*gateway.command("status", "--json"), env=gateway.environment, check=False)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == (0 if answer["ok"] else 1)
-    return answer
-
-
 def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
     """Clients need no settings, other networks notice nothing, and the end leaves the machine as it was."""
     with lab.without_forwarding():
@@ -91,7 +82,7 @@ def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way:
                 assert reaches(lab, origin, BANNED, family, "guest")
                 record = gateway.wait_for_record("the refusal", refuses(BANNED, Lab.CLIENT[family]))
                 assert record["destination"]["ip"] == Lab.BANNED[family]
-            told = state(gateway)
+            told = gateway.status()
             assert told["gateway"] == told["gateway"] | {"ok": True, "table": "tokgate", "problems": []}
             assert "net.ipv4.ip_forward was 0" in gateway.narrated()
         assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
@@ -116,14 +107,14 @@ def test_a_network_that_is_added(lab: Lab, origin: Origin, make: Make, unchanged
     with make(office_policy(), **way) as gateway:
         assert reaches(lab, origin, BANNED, 4, "guest")
         gateway.write_policy(office_policy(networks=["office", "visitors"]))
-        done = gateway.namespace.run(*gateway.command("reload", "--json"), env=gateway.environment)
+        done = gateway.asked("reload", "--json")
         answer = json.loads(done.stdout)
         assert answer["gateway"]["ok"]
         assert answer["gateway"]["policy"] == answer["version"]
         for family in (4, 6):
             assert refused(lab, origin, family, "guest")
         gateway.write_policy(office_policy())
-        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        gateway.asked("reload")
         assert reaches(lab, origin, BANNED, 4, "guest")
 
 
@@ -133,70 +124,8 @@ def test_connections_stay(lab: Lab, origin: Origin, make: Make, unchanged: None,
         assert office.says(1)
         for networks in (["office", "visitors"], ["visitors"], ["office"]):
             gateway.write_policy(office_policy(networks=networks))
-            gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+            gateway.asked("reload")
             assert office.says(2), networks
-
-
-REFUSAL = bytes((21, 3, 3, 0, 2, 2, 112))
-"""An alert (RFC 8446 §6.2)."""
-TRACKED = """table inet tracks {
-    chain forward { type filter hook forward priority 10; ct state new accept; }
-}"""
-"""Has conntrack follow connections, as a gateway with address translation does."""
-TCP_REPAIR = 19
-"""linux/tcp.h: a socket in this mode is closed without a word to the other side."""
-
-
-def _from_port(port: int, family: int, to: int = 443) -> socket.socket:
-    """Connect from a port below those that Linux chooses, which no other connection may have had just before."""
-    made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.settimeout(20)
-    try:
-        made.bind((Lab.CLIENT[family], port))
-        made.connect((Lab.BANNED[family], to))
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_a_port_that_was_refused(lab: Lab, origin: Origin, make: Make, unchanged: None, family: int) -> None:
-    """Once its network is under no ban a client reaches the server from the same port, at once (tcp_early_demux)."""
-    hello, connected = client_hello(BANNED), partial(_from_port, 20123, family)
-    with make(office_policy()) as gateway:
-        with lab.client.inside(connected) as refused_one:
-            refused_one.sendall(hello)
-            assert refused_one.recv(7) == REFUSAL
-            assert refused_one.recv(1) == b""
-        gateway.write_policy(office_policy(networks=["visitors"]))
-        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
-        with lab.client.inside(connected) as passed:
-            passed.sendall(hello)
-            assert passed.recv(1) == b"\x16"  # the origin's handshake
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_a_port_from_before(lab: Lab, origin: Origin, make: Make, unchanged: None, family: int) -> None:
-    """A client that had a connection before tokgate was started is refused on the same port as on any other."""
-    port, hello = 8888, client_hello(BANNED)
-    kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
-    connected = partial(_from_port, 20124, family, port)
-    lab.gateway.run("nft", "-f", "-", given=TRACKED)
-    try:
-        with (
-            lab.origin.inside(lambda: socket.create_server((Lab.BANNED[family], port), family=kind)) as server,
-            lab.client.inside(connected) as before,
-            server.accept()[0] as accepted,
-        ):
-            for each in (before, accepted):  # as at a sudden end of both: conntrack goes on knowing it
-                each.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-        with make(office_policy()), lab.client.inside(connected) as refused_one:
-            refused_one.sendall(hello)
-            assert refused_one.recv(7) == REFUSAL
-    finally:
-        lab.gateway.run("nft", "delete table inet tracks")
 
 
 class Conversation:
@@ -241,13 +170,13 @@ def test_a_ban_that_begins(lab: Lab, origin: Origin, make: Make, unchanged: None
         assert reaches(lab, origin, BANNED, 4)
         assert "192.0.2.0/24" not in lab.gateway.run("nft", "list", "table", "inet", "tokgate").stdout
         gateway.write_policy(office_policy(starts=str(Instant.now().add(hours=1))))
-        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        gateway.asked("reload")
         assert "192.0.2.0/24" in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "clients4").stdout
         assert not _under_ban(lab)
         assert reaches(lab, origin, BANNED, 4)
         starts = gateway.soon(4)
         gateway.write_policy(office_policy(starts=str(starts)))
-        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        gateway.asked("reload")
         wait_until("the kernel has it", lambda: _under_ban(lab), (starts - Instant.now()).total("seconds") + 5)
         assert refused(lab, origin, 4)
 
@@ -263,15 +192,14 @@ def test_inventories_and_overrides(lab: Lab, origin: Origin, make: Make, unchang
     with gateway:
         assert reaches(lab, origin, BANNED, 4, "guest")
         inventory.write_text(f"name,address\none,192.0.2.77\ntwo,{Lab.GUEST[4]}\n")
-        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        gateway.asked("reload")
         assert Lab.GUEST[4] in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "clients4").stdout
         assert refused(lab, origin, 4, "guest")
         chain = ("nft", "list", "chain", "inet", "tokgate", "banned1_udp")
         assert Lab.CLIENT[4] not in lab.gateway.run(*chain).stdout
         words = ("--ban", "office-ban", "--client", Lab.CLIENT[4], "--for", "1h", "--reason", "Test")
-        add = gateway.command("override", "add", *words, "--policies", gateway.policies)
-        gateway.namespace.run(*add, env=gateway.environment)
-        gateway.namespace.run(*gateway.command("reload"), env=gateway.environment)
+        gateway.asked("override", "add", *words, "--policies", gateway.policies)
+        gateway.asked("reload")
         assert f"ip saddr {Lab.CLIENT[4]}" in lab.gateway.run(*chain).stdout
         assert reaches(lab, origin, BANNED, 4)
 
@@ -309,7 +237,7 @@ def _plain(lab: Lab, family: int, who: str) -> str:
 
 
 def _is_told(gateway: Gateway, said: str) -> bool:
-    return said in str(state(gateway)["gateway"]["problems"])
+    return said in str(gateway.status()["gateway"]["problems"])
 
 
 def test_damage(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
@@ -318,9 +246,9 @@ def test_damage(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
         for command, said in DAMAGE.values():
             lab.gateway.run(*command.split())
             wait_until("status is red", partial(_is_told, gateway, said))
-            wait_until("it is restored", lambda: not any(state(gateway)["gateway"]["differences"].values()), 30)
+            wait_until("it is restored", lambda: not any(gateway.status()["gateway"]["differences"].values()), 30)
             assert refused(lab, origin, 4)
-        assert not state(gateway)["ok"]
+        assert not gateway.status()["ok"]
         code = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:9300/healthz")
         assert lab.gateway.run(*code).stdout == "503"
         metrics = lab.gateway.run("curl", "-s", "http://127.0.0.1:9300/metrics").stdout
@@ -349,7 +277,7 @@ def test_the_canary(lab: Lab, make: Make, unchanged: None) -> None:
     with make(policy, options=("--metrics", "9300")) as gateway:
 
         def green() -> bool:
-            told = state(gateway)
+            told = gateway.status()
             return told["ok"] and told["gateway"]["canary"]["at"] is not None
 
         def metric() -> str:
@@ -387,7 +315,7 @@ def test_the_canary_in_a_container(lab: Lab, make: Make, unchanged: None, tmp_pa
     with gateway:
 
         def green() -> bool:
-            told = state(gateway)
+            told = gateway.status()
             return bool(told["ok"] and told["gateway"]["canary"]["asks_from"] == "machine")
 
         wait_until("enforcement works", green)
@@ -412,7 +340,7 @@ def test_what_no_gate_sees_is_counted(lab: Lab, origin: Origin, make: Make, unch
                 near.send(initial)
                 with pytest.raises(ConnectionRefusedError):
                     near.recv(1)
-        assert state(gateway)["gateway"]["refused"]["quic_other_ports"] == 2
+        assert gateway.status()["gateway"]["refused"]["quic_other_ports"] == 2
         metrics = lab.gateway.run("curl", "-s", "http://127.0.0.1:9300/metrics").stdout
         assert 'tokgate_gateway_refused_packets_total{kind="quic_other_ports"} 2' in metrics
     (record,) = [each for each in gateway.records() if each["event"]["action"] == "coverage-counted"]
@@ -440,7 +368,7 @@ def test_a_crash(lab: Lab, origin: Origin, make: Make, on_crash: str) -> None:
             file.unlink()
         with make(policy) as again:
             assert refused(lab, origin, 4)
-            wait_until("all is well", lambda: state(again)["ok"])
+            wait_until("all is well", lambda: again.status()["ok"])
     finally:
         gateway._end()
 
@@ -454,8 +382,7 @@ def test_a_stop_that_stays_closed(lab: Lab, origin: Origin, make: Make, tmp_path
         assert not reaches(lab, origin, ALLOWED, 4)
         assert not reaches(lab, origin, BANNED, 4)
         assert reaches(lab, origin, BANNED, 4, "guest")
-        words = ("gateway", "down", "--policies", gateway.policies)
-        gateway.namespace.run(*gateway.command(*words), env=gateway.environment)
+        gateway.asked("gateway", "down", "--policies", gateway.policies)
         assert reaches(lab, origin, ALLOWED, 4)
 
 
@@ -485,7 +412,7 @@ def test_a_second_one(lab: Lab, origin: Origin, make: Make, unchanged: None, tmp
             assert f"process {gateway.process.pid}" in done.stderr
         assert kernel(lab) == before
         assert refused(lab, origin, 4)
-        told = state(gateway)
+        told = gateway.status()
         assert (told["ok"], told["gateway"]["restored"]["count"]) == (True, 0)
 
 

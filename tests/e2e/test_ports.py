@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from labs.gateway import CARRIERS, Gateway, Record, office_policy, refuses
 from labs.netns import Lab, run
 from labs.origin import ALLOWED, BANNED, OTHER_HTTP, OTHER_QUIC, OTHER_TLS, Origin, to_banned
-from labs.other_ports import QUIC_FAILED, REFUSED_BY_ALERT, UNREACHABLE, curl, greeted, serving
+from labs.other_ports import REFUSED_BY_ALERT, curl, greeted, serving
 from labs.quic_client import QuicClient
 
 SERVICE = {4: "203.0.113.30", 6: "2001:db8:f::30"}
@@ -89,18 +88,6 @@ def test_a_proxy_somewhere_else(lab: Lab, origin: Origin, gateway: Gateway, fami
     assert guest == (0, f"origin of {BANNED} over HTTP/1.1\n200")
 
 
-@pytest.mark.parametrize("port", OTHER_QUIC)
-def test_quic(lab: Lab, origin: Origin, gateway: Gateway, family: int, port: int) -> None:
-    """HTTP/3 on another port is refused at once, whether or not it is a port of the web; others' clients have it."""
-    with origin.watch() as seen:
-        refused, _ = curl(lab.client, origin, f"https://{BANNED}:{port}/", family, "--http3-only")
-    guest = curl(lab.guest, origin, f"https://{BANNED}:{port}/", family, "--http3-only")
-
-    assert refused in (UNREACHABLE, QUIC_FAILED)
-    assert to_banned(seen) == 0
-    assert guest == (0, f"origin of {BANNED} over HTTP/3.0\n200")
-
-
 def test_quic_of_a_version_that_nobody_speaks(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
     """A first packet that the firewall doesn't know gets a list of versions, and the next one is refused."""
     flight = QuicClient(BANNED).flight
@@ -155,20 +142,3 @@ def _of_service(client: str) -> Callable[[Record], bool]:
         and record["source"]["ip"] == client
         and record.get("rule", {}).get("category") == "push"
     )
-
-
-def test_udp_to_an_address(lab: Lab, gateway: Gateway, family: int) -> None:
-    """UDP to a banned service's address is refused from the first packet; to others, and from others, it passes."""
-    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-    receiver = lab.origin.inside(lambda: socket.socket(kind, socket.SOCK_DGRAM))
-    with receiver:
-        receiver.settimeout(20)
-        receiver.bind(("", 5228))
-        with lab.client.datagrams(SERVICE[family], 5228) as sender:
-            sender.send(b"refused")
-            with pytest.raises(ConnectionRefusedError):
-                sender.recv(1)
-        for who, to in ((lab.guest, SERVICE), (lab.client, Lab.ALLOWED)):
-            with who.datagrams(to[family], 5228) as sender:
-                sender.send(b"passes")
-                assert receiver.recv(64) == b"passes"

@@ -8,8 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,9 @@ NET_ADMIN, NET_RAW = 1 << 12, 1 << 13
 
 
 @pytest.fixture
-def folder(requirements: None) -> Iterator[Path]:
-    """A folder of nobody's own, which it can reach, unlike those that pytest makes for root."""
-    made = Path(tempfile.mkdtemp(prefix="tokgate-walls-"))
-    made.chmod(0o755)
-    shutil.chown(made, NOBODY)
-    yield made
-    shutil.rmtree(made)
+def folder(nobodys_folder: Path) -> Path:
+    """A folder of nobody's own."""
+    return nobodys_folder
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -116,11 +111,7 @@ def test_keeps_the_kernel_as_nobody(
             pid = gateway.process.pid
             until("all run", lambda: len(children(pid)) == len(os.sched_getaffinity(0)) + 3)  # and the canary
             assert_nobody(pid, NET_ADMIN)
-            asked = gateway.command("status", "--json", "--confdir", folder / "keys")
-            until(
-                "the canary asks",
-                lambda: json.loads(lab.gateway.run(*asked, check=False).stdout)["gateway"]["canary"]["at"],
-            )
+            until("the canary asks", lambda: gateway.status()["gateway"]["canary"]["at"])
             for child in children(pid):
                 assert_nobody(child, 0)
             lab.gateway.run("nft", "flush", "ruleset")

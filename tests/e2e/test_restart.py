@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,40 +15,18 @@ from labs.origin import ALLOWED, BANNED, LARGE, Origin
 SIZE = 4 << 20
 
 
-@pytest.fixture
-def folder(requirements: None) -> Iterator[Path]:
-    """A folder of nobody's own."""
-    made = Path(tempfile.mkdtemp(prefix="tokgate-restart-"))
-    made.chmod(0o755)
-    shutil.chown(made, "nobody")
-    yield made
-    shutil.rmtree(made)
-
-
-def state(gateway: Gateway) -> dict[str, object]:
-    """The answer of `tokgate status --json`."""
-    words = ("status", "--json", *_confdir(gateway.folder))
-    done = gateway.namespace.run(*gateway.command(*words), env=gateway.environment, check=False)
-    answer: dict[str, object] = json.loads(done.stdout)
-    return answer
-
-
-def _confdir(folder: Path) -> tuple[str, ...]:
-    return ("--confdir", str(folder / "keys"))
-
-
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_nobody_notices(lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path, user: str) -> None:
+def test_nobody_notices(
+    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], nobodys_folder: Path, user: str
+) -> None:
     """Downloads over TCP and QUIC go on, what is banned stays refused, and the new program keeps the kernel in step."""
-    options = ("--user", user, "--workers", "2", *_confdir(folder))
-    with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
+    options = ("--user", user, "--workers", "2", "--confdir", nobodys_folder / "keys")
+    with any_gateway(nobodys_folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
         flow = Download(lab.client, origin, ALLOWED)
         with downloading(lab.client, origin.authority, SIZE) as stream:
             wait_until("the kernel forwards the flow", lambda: Lab.ALLOWED[4] in _flows(lab))
             for _ in range(2):
-                done = gateway.namespace.run(
-                    *gateway.command("restart", *_confdir(gateway.folder)), env=gateway.environment, check=False
-                )
+                done = gateway.asked("restart", check=False)
                 assert done.returncode == 0, done.stderr + gateway.narrated()
                 # What the kernel has forgotten comes to the gates: the new ones know it.
                 lab.gateway.run("nft", "flush", "set", "inet", "tokgate", "quic4")
@@ -67,7 +42,7 @@ def test_nobody_notices(lab: Lab, origin: Origin, any_gateway: Callable[..., Gat
         lab.gateway.run("nft", "flush", "chain", "inet", "tokgate", "to_gate")
         wait_until("it is restored", lambda: "tproxy" in _chain(lab))
         assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
-        assert "chain to_gate lacks" in str(state(gateway)["gateway"])
+        assert "chain to_gate lacks" in str(gateway.status()["gateway"])
     assert lab.gateway.run("nft", "list", "ruleset").stdout == ""
 
 

@@ -14,7 +14,6 @@ from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
 from tokgate.gateway.canary import links
 from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.libnftables import changing
-from tokgate.gateway.nftables import table
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
 from tokgate.policy.settings import CanarySettings, PortRange
 
@@ -195,23 +194,9 @@ def test_a_flushed_table_is_ours(namespace: Namespace, kernel: Kernel) -> None:
     wanted_rules = rules(kernel.options)
     namespace.inside(lambda: kernel.up(wanted_rules))
     wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-    for command in ("nft flush table inet tokgate", "nft flush chain inet tokgate made_by_tokgate"):
-        namespace.run(*command.split())
-        found = namespace.inside(lambda: kernel.differences(wanted)).table
-        assert "chain made_by_tokgate lacks 1 rules and has 0 that it should not" in found
-        namespace.inside(lambda: kernel.repair(wanted_rules))
-        assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
-
-
-@pytest.mark.parametrize("damage", ["", "flush chain inet tokgate owner", "flush table inet tokgate"])
-def test_a_table_of_the_version_before(namespace: Namespace, kernel: Kernel, damage: str) -> None:
-    """It is taken over, whatever was flushed in it: its mark was a comment in a chain of another name."""
-    wanted_rules = rules(kernel.options)
-    namespace.run("nft", "-f", "-", given=table(wanted_rules).replace("chain made_by_tokgate", "chain owner"))
-    if damage:
-        namespace.run("nft", damage)
-    namespace.inside(lambda: kernel.up(wanted_rules))
-    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
+    namespace.run("nft", "flush table inet tokgate")
+    assert "chain to_gate lacks 1 rules and has 0" in str(namespace.inside(lambda: kernel.differences(wanted)).table)
+    namespace.inside(lambda: kernel.repair(wanted_rules))
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
 
 
@@ -320,73 +305,35 @@ def test_other_policy_routes_are_no_obstacle(namespace: Namespace, kernel: Kerne
     namespace.inside(lambda: kernel.up(rules(kernel.options)))
 
 
-def test_what_only_iptables_can_read(namespace: Namespace, kernel: Kernel) -> None:
-    """A rule of iptables whose condition nftables doesn't show, or one with a limit, is no drop of everything."""
-    if shutil.which("iptables-nft") is None:
-        pytest.skip("needs iptables-nft")
-    rule = ("iptables-nft", "-A", "INPUT")
-    namespace.run(*rule, "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
-    namespace.run(*rule, "-m", "limit", "--limit", "5/s", "-j", "DROP")
-    namespace.run(*rule, "-m", "conntrack", "--ctstate", "INVALID", "-j", "REJECT")
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.run(*rule, "-j", "REJECT")
-    with pytest.raises(HostProblems, match="chain INPUT of table ip filter drops"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
-
-
-IPTABLES = {
-    "ESTABLISHED,RELATED": True,
-    "RELATED": True,
-    "NEW,RELATED": False,
-    "DNAT,RELATED": False,
-    "! NEW": True,
-    "! INVALID": False,
-}
-"""Connections that a firewall's one rule accepts, in iptables' words, and whether all new ones are dropped."""
-
-
-@pytest.mark.parametrize("states", IPTABLES)
-def test_what_iptables_accepts(namespace: Namespace, kernel: Kernel, states: str) -> None:
-    """The rule with which firewalls of iptables begin lets in answers alone: what comes to the gates is dropped."""
-    if shutil.which("iptables-nft") is None:
-        pytest.skip("needs iptables-nft")
-    unless, _, named = states.rpartition(" ")
-    condition = (*(["!"] if unless else []), "--ctstate", named)
-    namespace.run("iptables-nft", "-P", "INPUT", "DROP")
-    namespace.run("iptables-nft", "-A", "INPUT", "-m", "conntrack", *condition, "-j", "ACCEPT")
-    if not IPTABLES[states]:
-        assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
-        return
-    with pytest.raises(HostProblems, match="chain INPUT of table ip filter drops what is delivered to the gates"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.run("iptables-nft", "-A", "INPUT", "-m", "mark", "--mark", "0x746b", "-j", "ACCEPT")
-    assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
-
-
-ACCEPTS = {
-    "nothing": (),
-    "usual rules of a host": (
-        "ct state established,related accept",
-        "ct state vmap { invalid : drop, established : accept }",
-        'iifname "lo" accept',
-        "meta l4proto { icmp, ipv6-icmp } accept",
-        "tcp dport { 22, 8080-8090 } accept",
-        "udp dport 443 accept",
-        "meta mark 7 accept",
+MARKED = "add `meta mark 0x746b accept` there"
+FIREWALLS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "drop": ((), True),
+    "drop: usual rules of a host": (
+        (
+            "ct state established,related accept",
+            "ct state vmap { invalid : drop, established : accept }",
+            'iifname "lo" accept',
+            "meta l4proto { icmp, ipv6-icmp } accept",
+            "tcp dport { 22, 8080-8090 } accept",
+            "udp dport 443 accept",
+            "meta mark 7 accept",
+        ),
+        True,
     ),
-    "refuses before": ("counter reject", "accept"),
+    "drop: refuses before": (("counter reject", "accept"), True),
+    "drop: by mark": (("meta mark 0x746b accept",), False),
+    "drop: by not another mark": (("meta mark != 7 accept",), False),
+    "drop: by interface": (('iifname "lan0" accept',), False),
+    "drop: by client": (("ip saddr 192.0.2.0/24 accept",), False),
+    "drop: by port": (("ct state new tcp dport { 22, 443 } accept",), False),
+    "drop: by state": (("ct state vmap { invalid : drop, new : accept }",), False),
+    "drop: elsewhere": (("jump more",), False),
+    "drop: by a set": (("tcp dport @ours accept",), False),
+    "drop: by a map": (("iifname vmap { lan0 : accept }",), False),
+    "accept": (("tcp dport 22 drop",), False),
+    "accept: ends by refusing": (("tcp dport 22 drop", "drop"), True),
 }
-LETS_IN = {
-    "by mark": ("meta mark 0x746b accept",),
-    "by not another mark": ("meta mark != 7 accept",),
-    "by interface": ('iifname "lan0" accept',),
-    "by client": ("ip saddr 192.0.2.0/24 accept",),
-    "by port": ("ct state new tcp dport { 22, 443 } accept",),
-    "by state": ("ct state vmap { invalid : drop, new : accept }",),
-    "elsewhere": ("jump more",),
-    "by a set": ("tcp dport @ours accept",),
-    "by a map": ("iifname vmap { lan0 : accept }",),
-}
+"""What somebody else's chain does with what is left and its rules, and whether all that comes to the gates is lost."""
 
 
 def firewall(policy: str, rules: tuple[str, ...]) -> str:
@@ -398,29 +345,47 @@ def firewall(policy: str, rules: tuple[str, ...]) -> str:
     )
 
 
-@pytest.mark.parametrize("held", ACCEPTS.values(), ids=ACCEPTS)
-def test_a_firewall_that_drops(namespace: Namespace, kernel: Kernel, held: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("named", FIREWALLS)
+def test_firewalls(namespace: Namespace, kernel: Kernel, named: str) -> None:
     """Clients would have no web at all, and nobody would know why: it is told with the rule that helps."""
-    namespace.run("nft", "-f", "-", given=firewall("drop", held))
+    held, drops = FIREWALLS[named]
+    namespace.run("nft", "-f", "-", given=firewall(named.partition(":")[0], held))
     before = everything(namespace)
-    with pytest.raises(HostProblems, match="drops what is delivered to the gates: add `meta mark 0x746b accept` there"):
+    if not drops:
+        namespace.inside(lambda: kernel.up(rules(kernel.options)))
+        return
+    with pytest.raises(HostProblems, match=f"chain input of table inet filter drops what is delivered.*{MARKED}"):
         namespace.inside(lambda: kernel.up(rules(kernel.options)))
     assert everything(namespace) == before
 
 
-@pytest.mark.parametrize("held", LETS_IN.values(), ids=LETS_IN)
-def test_a_firewall_that_lets_in(namespace: Namespace, kernel: Kernel, held: tuple[str, ...]) -> None:
-    """What may let them in is no obstacle."""
-    namespace.run("nft", "-f", "-", given=firewall("drop", held))
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
+IPTABLES: dict[str, bool] = {
+    "-P INPUT DROP; -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT": True,
+    "-P INPUT DROP; -A INPUT -m conntrack --ctstate RELATED -j ACCEPT": True,
+    "-P INPUT DROP; -A INPUT -m conntrack --ctstate NEW,RELATED -j ACCEPT": False,
+    "-P INPUT DROP; -A INPUT -m conntrack --ctstate DNAT,RELATED -j ACCEPT": False,
+    "-P INPUT DROP; -A INPUT -m conntrack ! --ctstate NEW -j ACCEPT": True,
+    "-P INPUT DROP; -A INPUT -m conntrack ! --ctstate INVALID -j ACCEPT": False,
+    "-P INPUT DROP; -A INPUT -m mark --mark 0x746b -j ACCEPT": False,
+    "-A INPUT -m conntrack --ctstate INVALID -j DROP": False,
+    "-A INPUT -m limit --limit 5/s -j DROP": False,
+    "-A INPUT -m conntrack --ctstate INVALID -j REJECT": False,
+    "-A INPUT -j REJECT": True,
+}
+"""Commands of iptables, and whether all that comes to the gates is lost; much of them JSON doesn't show."""
 
 
-def test_a_firewall_that_accepts(namespace: Namespace, kernel: Kernel) -> None:
-    """One that refuses what it names lets in all else; one that ends by refusing does not."""
-    namespace.run("nft", "-f", "-", given=firewall("accept", ("tcp dport 22 drop",)))
-    assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.run("nft", "add rule inet filter input drop")
-    with pytest.raises(HostProblems, match="chain input of table inet filter"):
+@pytest.mark.parametrize("commands", IPTABLES)
+def test_firewalls_of_iptables(namespace: Namespace, kernel: Kernel, commands: str) -> None:
+    """The rule with which most begin lets in answers alone; one with a limit is no drop of everything."""
+    if shutil.which("iptables-nft") is None:
+        pytest.skip("needs iptables-nft")
+    for command in commands.split("; "):
+        namespace.run("iptables-nft", *command.split())
+    if not IPTABLES[commands]:
+        assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
+        return
+    with pytest.raises(HostProblems, match=f"chain INPUT of table ip filter drops what is delivered.*{MARKED}"):
         namespace.inside(lambda: kernel.up(rules(kernel.options)))
 
 

@@ -1,23 +1,14 @@
-"""Each rule of the table does something: without it some packet ends elsewhere."""
+"""Packets of each kind of client and server end where they should."""
 
 import itertools
-import socket
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
-from operator import ne
 from pathlib import Path
 
 import pytest
 from whenever import Instant
 
-from gateway import test_tcp_rules as tcp
-from gateway import test_udp_rules as udp
-from gateway.test_tcp_rules import UNKNOWN_TOO
-from labs import netns
-from labs.builders import at
 from labs.packet_fates import GATE, REFUSED, Fates, Packet
-from labs.ruleset_lab import BANNED, CLIENT, EGRESS, GATEWAY, ORIGIN, PORT, Lab, built, printed
-from labs.ruleset_lab import POLICY as ONE_BAN
+from labs.ruleset_lab import BANNED, CLIENT, EGRESS, GATEWAY, ORIGIN, PORT, Lab
 from tokgate.config.reload.holder import open_policy
 from tokgate.gateway import nftables, udp_rules
 from tokgate.gateway.policy_routes import commands
@@ -176,175 +167,21 @@ def table_of(folder: Path, options: TableOptions) -> str:
     return nftables.table(ruleset_of(open_policy(folder, now).snapshot, now, options))
 
 
-def rules_in(text: str) -> list[tuple[str, int]]:
-    """The rules of a table, with their chains, and the numbers of their lines."""
-    found, chain = [], ""
-    for number, line in enumerate(text.splitlines()):
-        words = line.split()
-        if words[-1:] == ["{"]:
-            chain = words[1] if words[0] == "chain" else ""
-        elif chain and words and words[0] not in ("}", "#", "type"):
-            found.append((f"{chain}: {line.strip()}", number))
-    return found
-
-
 WAYS = {
     "tproxy": TableOptions(forwarded=Tproxy(PORT), local=Redirect(), bypass=Bypass.by_mark(MARK)),
     "redirect": TableOptions(forwarded=Redirect(), local=Redirect(), bypass=Bypass.by_mark(MARK)),
 }
 
 
-SPARES_TIME = "packets that the rules behind it do not match"
-NO_PACKET = {
-    'made_by_tokgate: return comment "made by tokgate"': "nothing comes by; it says whose table this is",
-    "icmp_redirects: meta l4proto tcp accept": SPARES_TIME,
-    "quic_prerouting: meta l4proto != udp accept": SPARES_TIME,
-    "quic_output: meta l4proto tcp accept": SPARES_TIME,
-    "output_udp: meta l4proto != udp accept": SPARES_TIME,
-    'strangers: iif "lo" return': "a canary without a namespace (e2e/test_gateway.py::test_the_canary_in_a_container)",
-}
-"""Rules of which no packet here tells, and why."""
-
-
-def test_each_rule(lab: Lab, tmp_path: Path) -> None:
-    """Packets end where they should; with any rule left out, some end elsewhere, here or in the test named below."""
-    all_rules: set[str] = set()
-    noticed: set[str] = set()
-    for way, options in WAYS.items():
-        text = table_of(tmp_path, options)
-        lines, rules = text.splitlines(), rules_in(text)
-        asked = [
-            each for made in (packets, own_packets) for version in (4, 6) for each in made(version, way == "tproxy")
-        ]
-        all_rules |= dict(rules).keys()
-        for gates in (True, False):
-            sent, right = [packet for packet, _, _ in asked], [who if gates else closed for _, who, closed in asked]
-            expected = [{each} for each in right]
-            with Fates(lab, gates=gates) as fates:
-                fates.load(text)
-                fates.of(sent, expected)  # new sets are filled a moment after the rules are in force
-                found = fates.of(sent, expected)
-                assert [each for each in zip(sent, found, expected, strict=True) if each[1] not in each[2]] == []
-                for rule, number in rules:
-                    if rule in noticed | NO_PACKET.keys():
-                        continue
-                    fates.load("\n".join(lines[:number] + lines[number + 1 :]))
-                    if all(any(map(ne, fates.of(sent, expected), right)) for _ in range(2)):
-                        noticed.add(rule)
-    left = all_rules - noticed - NO_PACKET.keys()
-    assert {rule for rule in left if not any(fnmatch(rule, f"*: {pattern}") for pattern in LATER)} == set()
-
-
-type Test = Callable[[Lab, Path, int], object]
-FLOW = "ip*saddr . udp sport . ip*daddr . udp dport"
-OF_ADDRESSES = "ip* daddr [@1f]* meta l4proto tcp"
-"""Of banned services', or the canary's server's."""
-
-
-def forgotten(gate_first: bool) -> Test:
-    """A connection that conntrack has forgotten; its client is under no ban any more."""
-    return lambda lab, folder, version: tcp.test_a_forgotten_connection_stays_with_its_gate(
-        lab, folder, version, gate_first
-    )
-
-
-def from_before(settings: str) -> Test:
-    """A connection between the ports of one that conntrack knew before the rules."""
-    return lambda lab, folder, version: tcp.test_a_port_from_before(lab, folder, version, settings)
-
-
-def narrow(lab: Lab, _: Path, version: int) -> None:
-    """A router's word of a narrow way."""
-    with tcp.behind(lab) as branch:
-        tcp.test_a_narrow_way_to_the_client(lab, branch, version)
-
-
-def stray(which: str) -> Test:
-    """A packet of no connection."""
-    return lambda lab, folder, version: tcp.test_stray_packets_stay_here(lab, folder, version, which)
-
-
-def served_first(which: str) -> Test:
-    """A connection of which conntrack hears the server first."""
-    return lambda lab, folder, version: tcp.test_older_connections_in_which_servers_speak_are_reset(
-        lab, folder, version, which
-    )
-
-
-def moment(which: str) -> Test:
-    """A ban that blocks not yet, or not any more."""
-    return lambda lab, folder, version: udp.test_the_kernel_reads_its_clock(lab, folder, version, which)
-
-
-LATER: dict[str, Test] = {
-    "ct state new,invalid socket transparent 1 *": forgotten(gate_first=False),
-    "meta l4proto tcp socket transparent 1 *": from_before(UNKNOWN_TOO),
-    "ip* saddr * socket transparent 1 *": from_before(""),
-    "ct state new meta l4proto tcp tcp flags * fib saddr type != local *": forgotten(gate_first=True),
-    "meta l4proto tcp ct label 116 tproxy to *": forgotten(gate_first=False),
-    "meta l4proto { icmp, icmpv6 } socket transparent 1 *": narrow,
-    "icmp*redirect counter drop": lambda lab, _, version: tcp.test_clients_are_told_of_no_shorter_way(lab, version),
-    "tcp dport @ports ct state invalid counter drop": stray("web"),
-    f"{OF_ADDRESSES} ct state invalid counter drop": stray("banned address"),
-    "meta l4proto tcp ct state invalid counter drop": stray("unknown"),
-    "tcp dport @ports ct label 117 *": served_first("web"),
-    f"{OF_ADDRESSES} ct label 117 *": served_first("banned address"),
-    "ct state new meta l4proto tcp tcp flags * ct label set 117": served_first("web"),
-    "meta l4proto tcp ct label 116 counter *": tcp.test_a_gate_that_is_gone,
-    f"@th,64,1 0 {FLOW} @quic? *": lambda lab, _, version: udp.test_a_flow_passes_while_it_is_in_its_set(lab, version),
-    "@th,64,1 0 ct state != untracked counter drop": lambda lab, _, version: (
-        udp.test_a_flow_that_leaves_its_set_is_not_refused(lab, version, answers=True)
-    ),
-    "meta mark 0x746f counter notrack accept": lambda lab, _, version: udp.test_refusals_are_not_tracked(lab, version),
-    "meta mark 0x746? ?????? @quic*": lambda lab, _, version: udp.test_gates_open_and_end_flows(lab, version),
-    "meta mark { 0x746d, 0x746e } counter drop": udp.test_a_set_without_room,
-    "ct direction reply return": lambda lab, _, version: udp.test_clients_answer(lab, version),
-    "meta time < * return": moment("not yet"),
-    "meta time >= * return": moment("not any more"),
-}
-"""Rules for what follows a first packet, and the test that each has to fail without."""
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Lab]:
-    """The namespaces, with nothing loaded."""
-    yield from built()
-
-
-def loaded_by_tests(folder: Path) -> set[str]:
-    """The rules of the tables that the tests above load."""
-    found = set()
-    for policy in (ONE_BAN, ONE_BAN + UNKNOWN_TOO):
-        for stated, instant, _ in udp.MOMENTS.values():
-            (folder / "policy.yaml").write_text(policy.replace("starts: 2023-03-10T00:00", stated))
-            snapshot = open_policy(folder, at(instant)).snapshot
-            text = nftables.table(ruleset_of(snapshot, at(instant), TableOptions(forwarded=Tproxy(PORT))))
-            found |= {line.strip() for line in text.splitlines()}
-    return found
-
-
-def past(rule: str) -> bool:
-    """Whether it is of a time at which it doesn't matter now: a beginning that is over, an end to come."""
-    words = rule.split()
-    return words[:2] == ["meta", "time"] and (int(words[3]) < Instant.now().timestamp()) is (words[2] == "<")
-
-
-@pytest.mark.parametrize("pattern", LATER)
-def test_each_rule_for_what_follows(plain: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
-    """Without it the test named fails."""
-    monkeypatch.setattr(netns, "SECONDS", 1.0)
-    socket.setdefaulttimeout(1.0)  # of accepted ones
-    rules = {rule for rule in loaded_by_tests(tmp_path) if fnmatch(rule, pattern)}
-    rules = {rule for rule in rules if not any(address in rule for address in CANARY.values()) and not past(rule)}
-    assert rules
-    (tmp_path / "policy.yaml").write_text(ONE_BAN)
-    try:
-        for rule in rules:
-            plain.reset()
-            plain.without = rule
-            plain.load(printed(tmp_path))
-            with pytest.raises((AssertionError, OSError, pytest.fail.Exception)):
-                LATER[pattern](plain, tmp_path, 6 if "ip6 " in rule or "icmpv6 type" in rule else 4)
-    finally:
-        plain.without = None
-        socket.setdefaulttimeout(None)
+@pytest.mark.parametrize("gates", [True, False], ids=["gates listen", "no gate listens"])
+@pytest.mark.parametrize("way", WAYS)
+def test_who_gets_a_packet(lab: Lab, tmp_path: Path, way: str, gates: bool) -> None:
+    """By either way to the gates, and as `on_crash` has it where none listens."""
+    asked = [each for made in (packets, own_packets) for version in (4, 6) for each in made(version, way == "tproxy")]
+    sent = [packet for packet, _, _ in asked]
+    expected = [{who if gates else closed} for _, who, closed in asked]
+    with Fates(lab, gates=gates) as fates:
+        fates.load(table_of(tmp_path, WAYS[way]))
+        fates.of(sent, expected)  # new sets are filled a moment after the rules are in force
+        found = fates.of(sent, expected)
+    assert [each for each in zip(sent, found, expected, strict=True) if each[1] not in each[2]] == []

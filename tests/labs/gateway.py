@@ -252,6 +252,18 @@ class Gateway:
         assert self.process
         self.process.send_signal(signal.SIGHUP)
 
+    def asked(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A command of tokgate's on the gateway, which finds the process where the options of its start say."""
+        where = self.options[self.options.index("--confdir") :][:2] if "--confdir" in self.options else ()
+        return self.namespace.run(*self.command(*words, *where), env=self.environment, check=check)
+
+    def status(self) -> dict[str, Any]:
+        """The answer of `tokgate status --json`, whose exit code says the same."""
+        done = self.asked("status", "--json", check=False)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (0 if answer["ok"] else 1)
+        return answer
+
     def narrated(self) -> str:
         """What tokgate said on stderr so far."""
         return self.narration.read_text(errors="replace") if self.narration.exists() else ""

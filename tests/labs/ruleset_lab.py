@@ -74,8 +74,6 @@ class Lab(netns.Lab):
     def __init__(self) -> None:
         super().__init__(f"{os.getpid()}x{next(_NUMBERS)}")
         self.way = TPROXY
-        self.without: str | None = None
-        """A rule, as a line of the table, that is left out of what is loaded."""
 
     def reset(self) -> None:
         """Take out what is loaded, and have the kernel forget connections."""
@@ -86,8 +84,6 @@ class Lab(netns.Lab):
 
     def load(self, rules: str) -> None:
         """Load a ruleset into the gateway, and the routes that stand in its comments."""
-        if self.without is not None:
-            rules = "".join(line for line in rules.splitlines(keepends=True) if line.strip() != self.without)
         self.gateway.run("nft", "-f", "-", given=rules)
         for line in rules.splitlines():
             words = line.removeprefix("#").split()

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from tokgate.gateway import GatewayError
-from tokgate.gateway.nftables import MARKER, OWNER
+from tokgate.gateway.nftables import OWNER
 
 LIBRARY: Final = "libnftables.so.1"
 _JSON: Final = 1 << 4  # nftables/libnftables.h, as the next ones
@@ -22,8 +22,6 @@ _HANDLES: Final = 1 << 3
 _NUMERIC: Final = 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10
 _OUTPUT: Final = _JSON | _STATELESS | _NUMERIC
 """JSON without counters, and numbers instead of names that this machine may not have."""
-_FLUSHED: Final = frozenset({"owner", "under_ban_tcp", "clients_udp"})
-"""Chains of each table of versions before `OWNER`, of which nothing else tells once it was flushed."""
 
 
 class NftError(GatewayError):
@@ -158,7 +156,7 @@ def table_state(listing: Iterable[Mapping[str, Any]]) -> TableState:
     sets: dict[str, str] = {}
     elements: dict[str, frozenset[str]] = {}
     maps: set[str] = set()
-    marked = dormant = False
+    dormant = False
     for each in listing:
         ((kind, stated),) = each.items()
         if kind == "table":
@@ -167,17 +165,14 @@ def table_state(listing: Iterable[Mapping[str, Any]]) -> TableState:
             chains[stated["name"]] = _text(stated, "type", "hook", "prio", "policy")
         elif kind == "rule":
             rules.setdefault(stated["chain"], []).append(_text(stated, "expr", "comment"))
-            marked |= stated.get("comment") == MARKER
         elif kind in ("set", "map"):
             sets[stated["name"]] = _text(stated, "type", "map", "flags", "auto-merge", "timeout", "size")
             if "timeout" not in stated.get("flags", ()):
                 elements[stated["name"]] = frozenset(json.dumps(each) for each in stated.get("elem", ()))
             if kind == "map":
                 maps.add(stated["name"])
-    ours = marked or OWNER in chains or (chains.keys() >= _FLUSHED and "owner" not in rules)
-    return TableState(
-        chains, {chain: tuple(held) for chain, held in rules.items()}, sets, elements, frozenset(maps), ours, dormant
-    )
+    in_order = {chain: tuple(held) for chain, held in rules.items()}
+    return TableState(chains, in_order, sets, elements, frozenset(maps), OWNER in chains, dormant)
 
 
 def _text(stated: Mapping[str, Any], *keys: str) -> str:

@@ -16,8 +16,6 @@ from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.settings import Passage
 from tokgate.policy.values.prefixes import IPNetwork
 
-MARKER: Final = "made by tokgate"
-"""The comment by which older versions know a table to be tokgate's."""
 OWNER: Final = "made_by_tokgate"
 """The chain by which a table is known to be tokgate's: `nft flush table` leaves it there."""
 BOOT_FILE: Final = "rules.nft"
@@ -49,7 +47,6 @@ def closed_boot_rules(name: str) -> str:
 # There were no rules yet, and no valid policy to make them from: the web is closed for all that is forwarded.
 {replacing(name)}table inet {name} {{
 	chain {OWNER} {{
-		return comment "{MARKER}"
 	}}
 
 	chain forward {{
@@ -120,7 +117,6 @@ def _parts(rules: Ruleset) -> Iterator[Iterable[str]]:
     yield (
         "# Says whose table this is. Nothing comes by here.",
         f"chain {OWNER} {{",
-        f'\treturn comment "{MARKER}"',
         "}",
     )
     yield from _sets(rules)
