@@ -187,9 +187,16 @@ release: $(VENV)/.ready ## Build wheel, source archive, SBOM (CycloneDX) and SHA
 audit: $(VENV)/.ready ## Say which pinned requirements have known vulnerabilities (asks PyPI); fail where one can't be looked up
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
+.PHONY: publish-check
+publish-check: release docs deb image ## Build wheel, source archive, package, image and site, and try each in an empty place (root; docs/release.md)
+	$(PYTEST) tests/test_wheel.py tests/deploy/test_release.py tests/deploy/test_site.py
+
 .PHONY: deb
 deb: $(VENV)/.ready ## Build the Debian package in dist/ (python3.13-venv), and try it in a Debian of its own (root, mmdebstrap)
 	deploy/deb/build.sh $(DIST)
+	rm -rf build/deb && dpkg-deb -x $$(ls -t $(DIST)/tokgate_*.deb | head -n 1) build/deb
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-file $(DIST)/tokgate-deb.cdx.json build/deb/opt/tokgate
 	TOKGATE_DEB=$$(ls -t $(DIST)/tokgate_*.deb | head -n 1) $(PYTEST) tests/deploy/test_package.py
 
 .PHONY: image

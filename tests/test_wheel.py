@@ -1,6 +1,7 @@
 """The built wheel has all of the package and works: the editable install that tests run on hides what it lacks."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +40,20 @@ def test_it_has_every_file(unpacked: Path) -> None:
     assert [path.as_posix().partition("/")[2] for path in found if path.parts[0].endswith(".data")] == [
         "data/share/man/man1/tokgate.1"
     ]
+
+
+def test_its_page_leads_somewhere(tmp_path: Path) -> None:
+    """On the page of a package index no link is relative: whoever builds a release says where the repository is."""
+    home = "https://example.org/tokgate"
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, env=os.environ | {"TOKGATE_REPOSITORY": home}, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        told = archive.read(name).decode()
+    links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)", told)
+    assert {link for pair in links for link in pair if link and not link.startswith("https://")} == set()
+    assert f"Project-URL: Repository, {home}\n" in told
 
 
 CODE = "import sys, tokgate; from tokgate.cli.main import main; print(tokgate.__file__); sys.exit(main(sys.argv[1:]))"

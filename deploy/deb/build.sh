@@ -32,6 +32,9 @@ install -D -m 0644 -t "$root/usr/lib/systemd/system" deploy/systemd/*.service de
 install -D -m 0644 deploy/systemd/tokgate.sysusers "$root/usr/lib/sysusers.d/tokgate.conf"
 install -D -m 0644 deploy/deb/default "$root/etc/default/tokgate"
 install -D -m 0644 LICENSE "$root/usr/share/doc/tokgate/copyright"
+# The licence texts of what is bundled, as its packages bring them.
+(cd "$root$prefix"/lib/python3.13/site-packages && find . -path '*.dist-info/*' -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' \
+  -o -iname 'authors*' -o -path '*/licenses/*' \) -exec install -D -m 0644 {} "$root/usr/share/doc/tokgate/bundled/{}" \;)
 
 install -m 0755 -t "$root/DEBIAN" deploy/deb/postinst deploy/deb/prerm deploy/deb/postrm
 units=$(cd "$root/usr/lib/systemd/system" && echo *)

@@ -7,12 +7,13 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 import pytest
 
 from labs.command_line import Outcome
-from tokgate.config.extras import MODULES, Extra
+from tokgate.config.extras import MODULES, Extra, missing_extra
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGING: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -79,9 +80,30 @@ def test_a_missing_extra_is_named(policies: Path, extra: Extra, arguments: tuple
     before = sorted(policies.parent.rglob("*"))
     for missing in MODULES[extra]:
         done = without((missing,), *arguments)
-        expected = f"tokgate: {missing} is missing: pip install 'tokgate[{extra}]'\n"
+        expected = f"tokgate: {missing} is missing: pip install -e '{ROOT}[{extra}]'\n"
         assert (done.code, done.out, done.err) == (3, "", expected)
     assert sorted(policies.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("came_from", "expected"),
+    [
+        (None, "'./tokgate-7.1-py3-none-any.whl[phones]'"),
+        ("file:///nowhere/tokgate-7.1-py3-none-any.whl", "'./tokgate-7.1-py3-none-any.whl[phones]'"),
+        ("https://example.org/tokgate-7.1-py3-none-any.whl", "'./tokgate-7.1-py3-none-any.whl[phones]'"),
+        ("file://{folder}/a%20wheel.whl", "'{folder}/a wheel.whl[phones]'"),
+    ],
+)
+def test_what_to_install_is_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, came_from: str | None, expected: str
+) -> None:
+    """The advice is the folder or wheel that this tokgate came from: of the name alone somebody else's may be had."""
+    (tmp_path / "a wheel.whl").touch()
+    url = None if came_from is None else json.dumps({"url": came_from.format(folder=tmp_path)})
+    installed = SimpleNamespace(version="7.1", read_text=lambda name: url if name == "direct_url.json" else None)
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: installed)
+    monkeypatch.setattr("tokgate.config.extras.find_spec", lambda name: None)
+    assert missing_extra(Extra.PHONES, "segno") == "segno is missing: pip install " + expected.format(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,4 +150,4 @@ def test_a_policy_that_needs_an_extra(policies: Path) -> None:
     assert without((), "check").code == 0
     done = without(("holidays",), "check")
     assert done.code == 1
-    assert "holidays is missing: pip install 'tokgate[calendar]' [missing-extra]" in done.out
+    assert f"holidays is missing: pip install -e '{ROOT}[calendar]' [missing-extra]" in done.out

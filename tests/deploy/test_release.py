@@ -114,3 +114,14 @@ def test_every_python_is_tried() -> None:
     named = re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["classifiers"]), re.MULTILINE)
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
     assert jobs["unit"]["strategy"]["matrix"]["python"] == named
+
+
+def test_actions_are_pinned() -> None:
+    """A tag can be moved to other code, a digest can't; the version stands behind it for whoever updates it."""
+    used = [
+        line
+        for path in (*WORKFLOWS, ROOT / "deploy/github/policies.yml")
+        for line in re.findall(r"uses: (.*)$", path.read_text(), re.MULTILINE)
+    ]
+    assert used
+    assert [line for line in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []

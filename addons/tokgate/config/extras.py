@@ -1,10 +1,14 @@
 """The extras of the package: what they bring, and how to install one that is missing."""
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
+from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 
 class Extra(StrEnum):
@@ -43,4 +47,18 @@ def missing_extra(extra: Extra, *needed: str) -> str | None:
     missing = [module for module in needed or MODULES[extra] if find_spec(module) is None]
     if not missing:
         return None
-    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: pip install 'tokgate[{extra}]'"
+    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: pip install {_source(extra)}"
+
+
+def _source(extra: Extra) -> str:
+    """Where this tokgate came from, with an extra, as pip takes it (PEP 610); its wheel where that is not known.
+
+    Never the bare name: a package index may have a package of this name by somebody else.
+    """
+    distribution = metadata.distribution("tokgate")
+    came_from = json.loads(distribution.read_text("direct_url.json") or "{}")
+    place = Path(unquote(urlsplit(came_from.get("url", "")).path))
+    if place.is_absolute() and place.exists():
+        editable = "-e " if came_from.get("dir_info", {}).get("editable") else ""
+        return f"{editable}'{place}[{extra}]'"
+    return f"'./tokgate-{distribution.version}-py3-none-any.whl[{extra}]'"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tokgate.config.extras import Extra, missing_extra
 from tokgate.gateway import GatewayError
 
 PRIORITY: Final = 746
@@ -142,7 +143,7 @@ def _netlink() -> Any:
     try:
         from pyroute2 import IPRoute  # slow to import
     except ImportError as error:
-        raise GatewayError("pyroute2 is missing: pip install 'tokgate[gateway]'") from error
+        raise GatewayError(missing_extra(Extra.GATEWAY) or str(error)) from error
     return IPRoute()
 
 
@@ -158,7 +159,7 @@ def listening(version: int) -> set[int]:
     try:
         from pyroute2 import DiagSocket
     except ImportError as error:
-        raise GatewayError("pyroute2 is missing: pip install 'tokgate[gateway]'") from error
+        raise GatewayError(missing_extra(Extra.GATEWAY) or str(error)) from error
     listen = 1 << 10  # TCPF_LISTEN, net/tcp_states.h
     with DiagSocket() as netlink:
         netlink.bind()
