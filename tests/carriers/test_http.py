@@ -45,6 +45,30 @@ def test_spellings(lab: Lab, way: Way, host: str, status: int) -> None:
         assert client.get(host).status == status
 
 
+@pytest.mark.parametrize("host", [ALLOWED, ""])
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (f"//{BANNED}/", 451),
+        (f"/\\\\{BANNED}:80", 451),
+        (f"//user:secret@{BANNED}?x", 451),
+        (f"//{BANNED.replace('.', '%2e')}/", 451),
+        ("//a!b.clips.example.org/", 400),
+        (f"//{ALLOWED}/", 200),
+        ("//images//logo.png", 200),
+        (f"/go/http://{BANNED}/", 200),
+    ],
+)
+def test_paths_that_name_a_host(lab: Lab, host: str, target: str, status: int) -> None:
+    """Servers that resolve a target like a reference take its host; a folder behind two slashes is none."""
+    origin = lab.web(tls=False)
+    lab.start()
+    with lab.reach(Way.REDIRECTED, origin.port) as client:
+        client.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert client.reply().status == status
+    assert bool(origin.heads) is (status == 200)
+
+
 @TUNNELLED
 @pytest.mark.parametrize("size", [1, 1 << 16])
 @pytest.mark.parametrize("prefix", [b"", b"\r\n\r\n"])

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
+from urllib.parse import unquote
 
 from mitmproxy.http import Headers, HTTPFlow, Request
 from mitmproxy.net.http.http1 import expected_http_body_size
@@ -19,6 +20,7 @@ from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import HttpSeen
 from tokgate.policy.values.hostname import parse_address
+from tokgate.policy.values.public_suffix import public_suffix
 from tokgate.traffic import seen as seen_traffic
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.enforcer import Enforcer
@@ -42,6 +44,21 @@ def authorities(request: Request) -> tuple[str, ...]:
     return tuple(dict.fromkeys(authority for authority in found if authority))
 
 
+_IN_PATH: Final = re.compile(r"/[/\\]+([^/\\?#]+)")
+
+
+def authority_in_path(request: Request) -> str:
+    """What servers that resolve a target like a reference take for its authority (RFC 3986 §4.2), without user info.
+
+    Paths also begin so by mistake, before a folder's name: beside a Host field only a name on the internet counts.
+    """
+    found = _IN_PATH.match(request.path)
+    authority = "" if found is None else unquote(found[1], "latin-1").rpartition("@")[2]
+    if authorities(request) and public_suffix(authority.partition(":")[0]) is None:
+        return ""
+    return authority
+
+
 def can_be_dialled(host: str) -> bool:
     """Whether a destination as mitmproxy has it is one that policy and resolver read alike."""
     return host.isascii() and host_names.can_be_dialled(host.partition("%")[0].encode("ascii"))
@@ -63,14 +80,16 @@ def invalid_authority(request: Request) -> InvalidAuthority | None:
     """An authority that no conforming client sends: the proxy and the origin might read it differently."""
     if len(request.headers.get_all("host")) > 1:  # RFC 9112 §3.2: 400
         return InvalidAuthority(", ".join(request.headers.get_all("host")), AuthorityProblem.INVALID_HOST)
-    read = (read_authority(authority) for authority in authorities(request))
+    named = (*authorities(request), *filter(None, [authority_in_path(request)]))
+    read = (read_authority(authority) for authority in named)
     return next((authority for authority in read if isinstance(authority, InvalidAuthority)), None)
 
 
 def sightings(flow: HTTPFlow, connection: ClientConnection) -> tuple[Sighting, ...]:
     """Every name that a request and the connection that it came by show."""
     request = flow.request
-    hosts = [a.host for a in map(read_authority, authorities(request)) if isinstance(a, Authority)]
+    named = (*authorities(request), authority_in_path(request))
+    hosts = [a.host for a in map(read_authority, named) if isinstance(a, Authority)]
     target = request.data.host
     if target and (parse_address(target) is None or not hosts):
         hosts.append(target)

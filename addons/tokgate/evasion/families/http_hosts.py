@@ -183,6 +183,17 @@ _TARGETS: Final[dict[str, tuple[str, bytes]]] = {
 }
 
 
+_PATHS: Final[dict[str, tuple[str, bytes]]] = {
+    "path-authority": ("a path with two slashes and the name", b"//NAME/"),
+    "path-three-slashes": ("with three slashes", b"///NAME/"),
+    "path-backslash": ("with a slash and a backslash", b"/\\NAME/"),
+    "path-userinfo": ("with a user name", b"//www.example.org@NAME"),
+    "path-percent": ("with an encoded dot", b"//www%2eBASE/"),
+    "path-exclamation": ("with a label with !", b"//a!b.BASE/"),
+}
+"""Targets from which servers that resolve them like a reference take a host (RFC 3986 §4.2)."""
+
+
 _SECOND: Final[dict[str, tuple[str, bytes]]] = {
     "request": ("the banned one", b"GET / HTTP/1.1"),
     "odd-request": ("one with tabs", b"GET\t/\tHTTP/1.1"),
@@ -215,6 +226,10 @@ def attempts() -> Iterator[Attempt]:
         yield attempt(name, what, partial(asked, pieces), innocent=name in _ORDINARY)
     for name, (what, form) in _TARGETS.items():
         yield attempt(name, what, partial(asked, filled(b"GET " + form + b" HTTP/1.1\r\n" + _HARMLESS + _CLOSE)))
+    for name, (what, path) in _PATHS.items():
+        for host, field in (("a harmless", _HARMLESS), ("an empty", b"Host:\r\n")):
+            pieces = filled(b"GET " + path + b" HTTP/1.1\r\n" + field + _CLOSE)
+            yield attempt(f"{name}-{host.split()[-1]}-host", f"{what}, {host} Host", partial(asked, pieces))
     nameless = partial(asked, filled(b"GET / HTTP/1.0\r\n\r\n"))
     yield attempt("no-host", "HTTP/1.0 without any name", nameless, limit=Limit.NO_NAME)
     forwarded = partial(asked, filled(b"GET / HTTP/1.1\r\n" + _HARMLESS + b"X-Forwarded-Host: NAME\r\n" + _CLOSE))
