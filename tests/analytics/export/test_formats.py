@@ -2,26 +2,18 @@
 
 import csv
 import io
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
-from py_ocsf_models.objects.dns_query import DNSQuery
-from py_ocsf_models.objects.metadata import Metadata
-from py_ocsf_models.objects.policy import Policy
-from py_ocsf_models.objects.url import URL
 
 from labs.command_line import Command
 from labs.logs import WriteLog, refusal, repeats
 from labs.samples import SNAPSHOT, stamp
 from labs.waiting import DEADLINE
 from tokgate.analytics.columns import COLUMNS
-from tokgate.analytics.export.formats import ocsf_event
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.policy.observation import Stage
 
@@ -104,7 +96,7 @@ def test_an_export_takes_no_device_away(tokgate: Command, log: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-@pytest.mark.parametrize("form", ["csv", "ocsf", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_an_export_says_what_is_not_in_it(tokgate: Command, log: Path, tmp_path: Path, form: str) -> None:
     """Lines that hold no record, with their places."""
     with log.open("ab") as stream:
@@ -112,76 +104,3 @@ def test_an_export_says_what_is_not_in_it(tokgate: Command, log: Path, tmp_path:
     outcome = tokgate("log", "export", "--log", str(log), "--format", form, "-o", str(tmp_path / "out"))
     assert outcome.code == 0
     assert f"tokgate: {log}:6: not a record" in outcome.err
-
-
-def test_ocsf_events(tokgate: Command, log: Path) -> None:
-    """Each kind in its class, with the security control's words; that records about tokgate are left out is told."""
-    outcome = tokgate("log", "export", "--log", str(log), "--format", "ocsf")
-    assert "1 records about tokgate itself are not in it" in outcome.err
-    tls, http, dns, again = (json.loads(line) for line in outcome.out.splitlines())
-    assert [event["class_uid"] for event in (tls, http, dns, again)] == [4001, 4002, 4003, 4001]
-    for event in (tls, http, dns, again):
-        check_ocsf(event)
-    assert (tls["activity_name"], http["activity_name"], dns["activity_name"]) == ("Refuse", "Get", "Response")
-    assert tls["dst_endpoint"] == {
-        "hostname": "www.clips.example.org", "domain": "example.org", "ip": "203.0.113.5", "port": 443,
-        "svc_name": "clips",
-    }  # fmt: skip
-    assert http["http_request"]["url"]["url_string"] == "https://www.clips.example.org/watch"
-    assert http["http_response"] == {"code": 451}
-    assert (dns["query"]["hostname"], dns["rcode_id"], dns["rcode"]) == ("www.clips.example.org", 3, "NXDomain")
-    assert {event["connection_info"]["direction_id"] for event in (tls, http, dns, again)} == {2}  # outbound
-    carried = [
-        (event["connection_info"]["protocol_name"], event["connection_info"]["protocol_num"]) for event in (tls, dns)
-    ]
-    assert carried == [("tcp", 6), ("udp", 17)]
-    assert (again["count"], again["end_time"] - again["start_time"]) == (41, 59_000)
-
-
-@pytest.mark.parametrize(
-    ("seen", "text"),
-    [
-        ({"name": "www.example.org", "destination_port": 443}, "www.example.org:443"),
-        ({"destination_ip": "2001:db8::5", "destination_port": 443}, "[2001:db8::5]:443"),
-        ({"name": "www.example.org"}, "www.example.org"),
-        ({"name": "www.example.org", "url_scheme": "http", "url_path": "/a"}, "http://www.example.org/a"),
-        ({"destination_ip": "192.0.2.5", "url_scheme": "https"}, "https://192.0.2.5/"),
-        ({}, None),
-    ],
-)
-def test_ocsf_urls(seen: dict[str, Any], text: str | None) -> None:
-    """Also of a refused CONNECT, which has no scheme: without `url_string` a lake rejects the event."""
-    event = ocsf_event({"traffic": True, "method": "CONNECT", "time": datetime(2026, 1, 2), **seen})
-    assert event is not None
-    assert event["http_request"].get("url", {}).get("url_string") == text
-
-
-def check_ocsf(event: dict[str, Any]) -> None:
-    """What the classes and the profile ask of every event, and the objects that py-ocsf-models knows."""
-    Metadata.model_validate(event["metadata"], extra="forbid")
-    Policy.model_validate(event["policy"], extra="forbid")
-    if "query" in event:
-        DNSQuery.model_validate(event["query"])
-    if "http_request" in event:
-        assert URL.model_validate(event["http_request"]["url"], extra="forbid").url_string
-    assert event["category_uid"] == 4
-    assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
-    assert event["metadata"]["version"] == "1.8.0"
-    assert event["metadata"]["profiles"] == ["security_control"]
-    assert event["metadata"]["product"]["vendor_name"] == "tokgate"
-    assert (event["action_id"], event["disposition_id"]) == (2, 2)
-    assert event["severity_id"] in range(1, 7)
-    assert event["time"] > 1_600_000_000_000
-    assert event["firewall_rule"]["uid"] == "ban"
-    assert event["src_endpoint"]["ip"] == "192.0.2.7"
-
-
-@pytest.mark.parametrize(("verdict", "action", "disposition"), [("monitor", 3, 17), ("warn", 3, 19), ("allow", 1, 1)])
-def test_ocsf_says_what_was_done(
-    tokgate: Command, write_log: WriteLog, verdict: str, action: int, disposition: int
-) -> None:
-    """What passed is not called denied."""
-    record = refusal()
-    record["tokgate"]["verdict"] = verdict
-    (event,) = (json.loads(line) for line in exported(tokgate, write_log([record]), "ocsf"))
-    assert (event["action_id"], event["disposition_id"]) == (action, disposition)

@@ -26,7 +26,7 @@ def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     Gateway(Traffic(events=300, clients=10)).write(Path("block.ndjson"))
     here = json.loads(tokgate("log", "summary", "--json").out)
-    exported = {form: tokgate("log", "export", "--format", form).out for form in ("csv", "ocsf")}
+    exported = tokgate("log", "export", "--format", "csv").out
     server = ClickHouse(tmp_path / "clickhouse")
     try:
         server.take(Path("block.ndjson").absolute())
@@ -37,10 +37,9 @@ def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pyt
             "log", "query", "--json", "--sql", "SELECT sum(events) AS n FROM events WHERE traffic", *options
         )
         assert json.loads(count.out) == {"n": here["events"]}
-        for form, lines in exported.items():
-            there = tokgate("log", "export", "--format", form, *options).out  # in an order of its own
-            assert len(there.splitlines()) == len(lines.splitlines())
-            assert sorted(EVENT_ID.findall(there)) == sorted(EVENT_ID.findall(lines))
+        there = tokgate("log", "export", "--format", "csv", *options).out  # in an order of its own
+        assert len(there.splitlines()) == len(exported.splitlines())
+        assert sorted(EVENT_ID.findall(there)) == sorted(EVENT_ID.findall(exported))
         done = tokgate("log", "report", "-o", "day.html", "--policies", "none", "--why", "a test", *options)
         assert done.code == 0, done.err
         page = Path("day.html").read_text()

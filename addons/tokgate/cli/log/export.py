@@ -1,7 +1,6 @@
 """`tokgate log export`: the log in the formats of other systems."""
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from tokgate.analytics.columns import EVERY_COLUMN, listing
-from tokgate.analytics.export.formats import ocsf_event, rows_as_records, write_csv
-from tokgate.analytics.sql import QueryResult, Row, literal
+from tokgate.analytics.export.formats import write_csv
+from tokgate.analytics.sql import Row, literal
 from tokgate.blocklog.read.reader import Filter
 from tokgate.blocklog.read.reader import open_log as open_file
 from tokgate.cli.commands import Subparsers, add_subcommand
@@ -27,12 +26,12 @@ from tokgate.cli.log.source import (
     wanted_of,
 )
 from tokgate.cli.output_file import becoming
-from tokgate.cli.terminal import Patience, narrate
+from tokgate.cli.terminal import Patience
 from tokgate.config.extras import Extra
 
 _TOLD_EVERY: Final = 1000
 """Records between two displays of progress."""
-FORMATS: Final = ("csv", "parquet", "ocsf", "ndjson")
+FORMATS: Final = ("csv", "parquet", "ndjson")
 _OF_FILES: Final = ("parquet", "ndjson")
 """Formats that are made of files: ClickHouse writes Parquet itself, and keeps no line as it was."""
 
@@ -40,10 +39,9 @@ _EPILOG: Final = """\
 examples:
   tokgate log export --format csv -o march.csv --since 2023-03-01 --until 2023-04-01
   tokgate log export --format parquet -o march.parquet
-  tokgate log export --format ocsf --ban belgium-federal-2023 | gzip > march.ocsf.ndjson.gz
+  tokgate log export --format csv --ban belgium-federal-2023 | gzip > march.csv.gz
 
-csv and parquet have the columns of docs/log-queries.md; ocsf is OCSF 1.8, one JSON object a line, without records about
-tokgate itself, for which its classes have no words; ndjson is the lines themselves, without filters.
+csv and parquet have the columns of docs/log-queries.md; ndjson is the lines themselves, without filters.
 A file is complete or isn't there. Parquet and ndjson are made of files alone: ClickHouse writes Parquet itself
 (FORMAT Parquet), and keeps no line as it was."""
 
@@ -82,10 +80,8 @@ def export(args: argparse.Namespace) -> Exit:
             with Patience("exporting records") as patience:
                 if output is not None or not sys.stdout.isatty():  # the count would stand among the lines
                     answer = replace(answer, rows=_counted(answer.rows, patience))
-                left_out = _write(answer, args.format, stream)
+                write_csv(answer, stream)
         tell_of_lost(database)
-    if left_out:
-        narrate(f"tokgate: {left_out} records about tokgate itself are not in it: OCSF's classes can't say them")
     return Exit.DONE
 
 
@@ -118,21 +114,6 @@ def _counted(rows: Iterator[Row], patience: Patience) -> Iterator[Row]:
         if done % _TOLD_EVERY == 0:
             patience(done, None)
         yield row
-
-
-def _write(answer: QueryResult, form: str, stream: TextIO) -> int:
-    """Write rows in a format; returns how many records the format could not represent."""
-    if form == "csv":
-        write_csv(answer, stream)
-        return 0
-    left_out = 0
-    for record in rows_as_records(answer.columns, answer.rows):
-        event = ocsf_event(record)
-        if event is None:
-            left_out += 1
-        else:
-            stream.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
-    return left_out
 
 
 @contextmanager
