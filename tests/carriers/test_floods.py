@@ -187,8 +187,33 @@ def test_frames_that_bring_nothing(lab: Lab, kind: str, monkeypatch: pytest.Monk
         sock.sendall(said)
         assert gets_a_page(lab)
         assert until(lambda: read >= len(said) // 2)
+        if kind != "window":
+            sock.sendall(b"".join(next(frames) for _ in range(1000)))
+            assert CALM in told(sock)
+            assert lab.carrier.counters.floods == 1
+    assert gets_a_page(lab, ATTACKER), "who asks for something is answered"
     frame = len(next(frames))
     assert most <= len(BEGIN) + 100 + (AT_ONCE + 1) * frame
+
+
+@OPENING
+def test_requests_that_are_sent_ahead(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them waits for its client's turn, as if it had come by itself."""
+    turns, turn = 0, Turns.turn
+
+    async def taken(self: Turns, client: str, *, first: bool = False) -> None:
+        nonlocal turns
+        await turn(self, client, first=first)
+        turns += client == ATTACKER
+
+    monkeypatch.setattr(Turns, "turn", taken)
+    lab.start()
+    request = f"GET / HTTP/1.1\r\nHost: {BANNED}\r\n\r\n".encode()
+    with connect(lab, ATTACKER) as sock:
+        sock.sendall(request * 100 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert gets_a_page(lab)
+        assert told(sock).count(b"HTTP/1.1 451 ") == 101
+    assert turns >= 100
 
 
 @OPENING

@@ -2,7 +2,7 @@
 
 from mitmproxy.test import tflow
 
-from tokgate.mitm.client_connection import ClientConnections, Resets, UnreadOctets
+from tokgate.mitm.client_connection import ClientConnections, FallingCounts, UnreadOctets
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.traffic.limits import OpenerLimits
 
@@ -36,14 +36,14 @@ def test_a_connection_that_ends_gives_its_octets_back() -> None:
     for _ in range(3):
         client = tflow.tclient_conn()
         connection = connections.begin(client, ClientSockets(None))
-        assert connection.unread.hold(connection.id, connection.client.ip, limit)
+        assert connection.budgets.unread.hold(connection.id, connection.client.ip, limit)
         connections.end(client)
 
 
 def test_resets_are_counted_by_client_and_forgotten_with_time() -> None:
     """Over all connections of a client; a flood is over for it soon after it has ended, and others don't notice."""
     clock = [0.0]
-    resets = Resets(limits=OpenerLimits(resets=100, resets_per_second=10), monotonic=lambda: clock[0])
+    resets = FallingCounts(100, 10, monotonic=lambda: clock[0])
     assert resets.allow("2001:db8::1", 60)
     assert not resets.allow("2001:db8::2", 41)
     assert resets.allow("192.0.2.1", 100)

@@ -16,6 +16,7 @@ from tokgate.policy.observation import Endpoint, Stage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.admission import admit
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import OpenerLimits, client_key
 from tokgate.traffic.live_review import Cut
@@ -57,8 +58,9 @@ class ClientConnection:
     """Whether a request has come."""
     closes_next: bool = False
     """The client, a browser, is asked to go on with new connections: they won't be opened."""
-    unread: "UnreadOctets" = field(default_factory=lambda: UnreadOctets())
-    resets: "Resets" = field(default_factory=lambda: Resets())
+    budgets: "ClientBudgets" = field(default_factory=lambda: ClientBudgets())
+    has_turn: bool = True
+    """Its client's turn has come, and no request was dealt with in it."""
     smuggled: bytes | None = None
     """The response if the body of a request began like another request and was refused: nothing more is carried."""
     explicit: bool = False
@@ -153,48 +155,63 @@ class UnreadOctets:
             del self._by_client[who]
 
 
-class Resets:
-    """What clients reset of late, in all their connections: a count that falls with time."""
+class FallingCounts:
+    """How often clients did something of late, in all their connections: counts that fall with time."""
 
-    def __init__(
-        self,
-        dropped: Callable[[int], None] = lambda streams: None,
-        *,
-        limits: OpenerLimits | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`dropped` is told of streams that were reset before anything was made of them."""
-        self.dropped: Final = dropped
-        self._limits: Final = limits or OpenerLimits()
+    def __init__(self, most: float, per_second: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`most` at once, and `per_second` in the long run."""
+        self._most: Final = most
+        self._per_second: Final = per_second
         self._monotonic: Final = monotonic
         self._counts: Final[dict[str, tuple[float, float]]] = {}
         """The count of a client when it was last told of, and when that was; the latest comes last."""
 
-    def allow(self, client: str, streams: int) -> bool:
-        """Note that a client has reset so many streams; False where that makes too many."""
+    def allow(self, client: str, times: int) -> bool:
+        """Note that a client has done it so often; False where that makes too many."""
         who, now = client_key(client), self._monotonic()
         count, since = self._counts.pop(who, (0.0, now))
-        count = max(0.0, count - (now - since) * self._limits.resets_per_second) + streams
-        forgotten = now - self._limits.resets / self._limits.resets_per_second
+        count = max(0.0, count - (now - since) * self._per_second) + times
+        forgotten = now - self._most / self._per_second
         while self._counts and (oldest := next(iter(self._counts.items())))[1][1] < forgotten:
             del self._counts[oldest[0]]
-        count = min(count, 2 * self._limits.resets)
+        count = min(count, 2 * self._most)
         self._counts[who] = count, now
-        return count <= self._limits.resets
+        return count <= self._most
+
+
+class ClientBudgets:
+    """What clients may have a proxy do for them, each in all its connections."""
+
+    def __init__(self, counters: Callable[[], Counters | None] = lambda: None) -> None:
+        """`counters` are told of what goes beyond it."""
+        limits = OpenerLimits()
+        self.unread: Final = UnreadOctets(limits)
+        self.resets: Final = FallingCounts(limits.resets, limits.resets_per_second)
+        self.idle_frames: Final = FallingCounts(limits.idle_frames, limits.idle_frames_per_second)
+        self._counters: Final = counters
+
+    def dropped(self, streams: int) -> None:
+        """Count streams that were reset before anything was made of them."""
+        if (counters := self._counters()) is not None:
+            counters.streams_dropped += streams
+
+    def flooded(self) -> None:
+        """Count a connection that is ended for what its client did too often."""
+        if (counters := self._counters()) is not None:
+            counters.floods += 1
 
 
 class ClientConnections:
     """The client connections that are open, by mitmproxy's id."""
 
-    def __init__(self, resets: Resets | None = None) -> None:
-        self._unread: Final = UnreadOctets()
-        self._resets: Final = resets or Resets()
+    def __init__(self, budgets: ClientBudgets | None = None) -> None:
+        self._budgets: Final = budgets or ClientBudgets()
         self._open: dict[str, ClientConnection] = {}
 
     def begin(self, client: Client, sockets: ClientSockets) -> ClientConnection:
         """Make the state of a new client connection, and keep it until the connection ends."""
         peer = Endpoint(client.peername[0], client.peername[1])
-        connection = ClientConnection(peer, client.id, sockets, unread=self._unread, resets=self._resets)
+        connection = ClientConnection(peer, client.id, sockets, budgets=self._budgets)
         self._open[client.id] = connection
         return connection
 
@@ -204,7 +221,7 @@ class ClientConnections:
 
     def end(self, client: Client) -> ClientConnection | None:
         """Forget a client that has gone: its state, if it was announced."""
-        self._unread.release(client.id)
+        self._budgets.unread.release(client.id)
         return self._open.pop(client.id, None)
 
     def all(self) -> tuple[ClientConnection, ...]:

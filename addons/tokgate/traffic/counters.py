@@ -174,6 +174,7 @@ CUT: Final = "cut"
 WRONG_PASSWORD: Final = "wrong-password"
 AT_LIMIT: Final = "refused-at-limit"
 STREAM_DROPPED: Final = "stream-dropped"
+FLOOD: Final = "flood"
 HANDED_OVER: Final = "handed-over"
 NOT_HANDED_OVER: Final = "not-handed-over"
 RECORDS_DROPPED: Final = "records-dropped"
@@ -244,6 +245,8 @@ class Counters:
     """Connections turned away because there were too many, of all clients or of one."""
     streams_dropped = _Single(STREAM_DROPPED)
     """Streams of HTTP/2 that clients reset before anything was made of them."""
+    floods = _Single(FLOOD)
+    """Connections of HTTP/2 that were ended for resets, or for frames that ask for nothing."""
     loops = _Single(LOOP)
     """Connections refused because they came from this very proxy, or would have led to it or its own machine."""
     timeouts = _Single(TIMEOUT)

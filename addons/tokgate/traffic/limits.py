@@ -53,6 +53,10 @@ class OpenerLimits:
     """Streams of HTTP/2 that a client may reset at once, in all its connections (RFC 9113 §10.5)."""
     resets_per_second: float = 20
     """Those that it may reset in the long run. A browser resets what a page that is left still loads."""
+    idle_frames: float = 2_000
+    """SETTINGS, PING, PRIORITY and empty DATA that a client may send at once, in all its connections."""
+    idle_frames_per_second: float = 200
+    """Those in the long run. gRPC's clients send a PING for each round trip of a download."""
 
 
 @dataclass(frozen=True, slots=True)

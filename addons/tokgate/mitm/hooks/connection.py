@@ -227,22 +227,26 @@ class TurnHooks:
         if handler is not None:
             handed = GateInstance.handed.get(client.id)
             has_turn = handed is not None and bool(handed.received)
-            take_turns(handler, lambda: self._turn(client), has_turn=has_turn)
+            take_turns(handler, partial(self._read, client), has_turn=has_turn)
 
     async def frames_turn(self, client: Client) -> None:
         """More frames of HTTP/2 have come than are read in a turn. They may reset streams that wait for theirs."""
         await self._traffic.turns.turn(client_key(client.peername[0]), first=True)
 
     async def requestheaders(self, flow: HTTPFlow) -> None:
-        """The head of a request has come: over HTTP/2 one of many, perhaps, of which its client has left some."""
-        if flow.request.is_http2:
-            await self._turn(flow.client_conn)
+        """The head of a request has come: one of many, perhaps, of which its client has left some over HTTP/2."""
+        connection = self._traffic.connections.of(flow.client_conn)
+        if flow.request.is_http2 or not connection.has_turn:
+            await self._traffic.turns.turn(client_key(flow.client_conn.peername[0]))
+        connection.has_turn = False
         if GONE in flow.metadata and flow.killable:
-            self._traffic.connections.of(flow.client_conn).resets.dropped(1)
+            connection.budgets.dropped(1)
             flow.kill()
 
-    async def _turn(self, client: Client) -> None:
+    async def _read(self, client: Client) -> None:
+        """Wait for the client's turn with what has come from it, or from a destination of its."""
         await self._traffic.turns.turn(client_key(client.peername[0]))
+        self._traffic.connections.of(client).has_turn = True
 
 
 _TLS: Final = b"\x16"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mitmproxy.proxy.server import ConnectionHandler
 
-from tokgate.mitm.client_connection import ClientConnections, Resets
+from tokgate.mitm.client_connection import ClientBudgets, ClientConnections
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.warnings import Warnings
 from tokgate.mitm.layers.egress import Egress
@@ -15,6 +15,7 @@ from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.mitm.origin_certificate import OriginCertificates
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
 
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
@@ -40,7 +41,7 @@ class Traffic:
         """`enforcer` and `context` are set once the options are known."""
         self._enforcer: Enforcer | None = None
         self.context = ProxyContext()
-        self.connections: Final = ClientConnections(Resets(self._dropped))
+        self.connections: Final = ClientConnections(ClientBudgets(self._counters))
         self.turns: Final = Turns()
         GateInstance.turns = self.turns
         self.warnings: Final = Warnings()
@@ -90,9 +91,8 @@ class Traffic:
         self.enforcer.counters.loops += 1
         return True
 
-    def _dropped(self, streams: int) -> None:
-        if self.is_configured:
-            self.enforcer.counters.streams_dropped += streams
+    def _counters(self) -> Counters | None:
+        return None if self._enforcer is None else self._enforcer.counters
 
     def _snapshot(self) -> Snapshot | None:
         return None if self._enforcer is None else self._enforcer.snapshot

@@ -17,7 +17,7 @@ import h2.config
 import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, PingFrame, PriorityFrame, SettingsFrame
 from mitmproxy.connection import Client, Connection
 from mitmproxy.http import Response
 from mitmproxy.proxy import commands, events, layer
@@ -42,6 +42,10 @@ AT_ONCE: Final = 32
 _PREFACE: Final = 24
 """Octets before the first frame of a client (RFC 9113 §3.4)."""
 _FRAME_HEAD: Final = 9
+_DATA: Final = 0
+_IDLE: Final = frozenset({PriorityFrame.type, SettingsFrame.type, PingFrame.type})
+_END_OR_ACK: Final = 0x01
+"""END_STREAM of DATA; ACK of SETTINGS and PING, which only answers ours."""
 _GOING_AWAY: Final[WeakSet[Connection]] = WeakSet()
 """Connections to servers that take no more requests on them."""
 
@@ -82,6 +86,8 @@ class Frames:
         """The beginning of a frame whose length has not come whole."""
         self._left = _PREFACE
         """Octets until the next frame begins."""
+        self.idle = 0
+        """Frames that ask for nothing and bring nothing, until somebody has counted them."""
 
     def cut(self, data: bytes) -> Iterator[bytes]:
         at = begun = frames = 0
@@ -99,6 +105,8 @@ class Frames:
             at += len(came)
             if len(self._head) == _FRAME_HEAD:
                 self._left, frames = int.from_bytes(self._head[:3]), frames + 1
+                kind, ends = self._head[3], self._head[4] & _END_OR_ACK
+                self.idle += not ends and (kind in _IDLE or (kind == _DATA and not self._left))
                 self._head.clear()
         yield data[begun:]
 
@@ -162,7 +170,7 @@ class MayGoOn(HttpEvent):
 
 
 class Http2Server(original.Http2Server):
-    """mitmproxy's HTTP/2 server side; tells clients what was not taken up, and ends those that reset rapidly."""
+    """mitmproxy's HTTP/2 server side; tells clients what was not taken up, and ends those that flood."""
 
     h2_conn: FlowControl
     is_behind = False
@@ -210,20 +218,29 @@ class Http2Server(original.Http2Server):
                 if self._handle_event == self.done:
                     return
                 yield from super()._handle_event(events.DataReceived(self.conn, piece))
-                yield from self._count_resets()
+                yield from self._end_flood()
         else:
             yield from super()._handle_event(event)
 
-    def _count_resets(self) -> layer.CommandGenerator[None]:
-        """End the connection of a client that has reset too many streams, of all its connections."""
-        resets, counted = self._connection.resets, self.h2_conn
-        if not counted.reset:
-            return
-        reset, dropped, counted.reset, counted.dropped = counted.reset, counted.dropped, 0, 0
-        if dropped:
-            resets.dropped(dropped)
-        if not resets.allow(self._connection.client.ip, reset) and self._handle_event != self.done:
-            yield from self.protocol_error("too many streams were reset", ErrorCodes.ENHANCE_YOUR_CALM)
+    def _end_flood(self) -> layer.CommandGenerator[None]:
+        """End the connection of a client that does too often what costs it little, in all its connections."""
+        budgets, client, counted, frames = (
+            self._connection.budgets,
+            self._connection.client.ip,
+            self.h2_conn,
+            self._frames,
+        )
+        if counted.dropped:
+            budgets.dropped(counted.dropped)
+        problem = None
+        if counted.reset and not budgets.resets.allow(client, counted.reset):
+            problem = "too many streams were reset"
+        if frames.idle and not budgets.idle_frames.allow(client, frames.idle):
+            problem = "too many frames asked for nothing"
+        counted.reset = counted.dropped = frames.idle = 0
+        if problem is not None and self._handle_event != self.done:
+            budgets.flooded()
+            yield from self.protocol_error(problem, ErrorCodes.ENHANCE_YOUR_CALM)
 
 
 class Http2Client(original.Http2Client):

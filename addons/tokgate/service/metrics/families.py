@@ -240,6 +240,8 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _counter("cut", "Connections that were ended because a ban began.", _counted("cut")),
     _counter("streams_dropped", "HTTP/2 streams that clients reset before anything was made of them.",
              _counted("stream-dropped")),
+    _counter("floods", "HTTP/2 connections that were ended because their client reset too many streams, or sent too "
+             "many frames that ask for nothing.", _counted("flood")),
     _counter("wrong_passwords", "Sign-ins to the proxy with a wrong password.", _counted("wrong-password")),
     _counter("handed_over", "Connections that gates gave to openers.", _counted("handed-over")),
     # destinations
