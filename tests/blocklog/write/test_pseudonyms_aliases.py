@@ -26,6 +26,7 @@ from tokgate.blocklog.write.pseudonyms import (
     write_secret,
 )
 from tokgate.blocklog.write.writer import LogWriter
+from tokgate.policy.decision import Signal
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Stage
 from tokgate.policy.settings import ClientsShown
@@ -61,7 +62,9 @@ def test_users_have_aliases_too(valid_record: Any) -> None:
     record = traffic_record(stamp(), observation, judged(observation), SNAPSHOT)
     assert record is not None
     hidden = valid_record(with_alias(record, lambda text: f"p1-{len(text)}"))
+    assert record["message"].startswith("alice at 192.0.2.7 (")
     assert "alice" not in encode(hidden).decode()
+    assert hidden["message"].startswith("p1-5 at p1-9 (")
     assert (hidden["user"], hidden["related"]["user"]) == ({"name": "p1-5"}, ["p1-5"])
     assert hidden["related"]["ip"] == ["203.0.113.5"]
 
@@ -71,6 +74,38 @@ def test_no_other_address_is_touched() -> None:
     record = record_of("192.0.2.7")
     record["message"] = "192.0.2.7 192.0.2.71 1192.0.2.7 192.0.2.7.5 192.0.2.7, fe80::192.0.2.7"
     assert with_alias(record, lambda _: "X")["message"] == "X 192.0.2.71 1192.0.2.7 192.0.2.7.5 X, fe80::192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("client", "shape", "held"),
+    [
+        ("192.0.2.7", "{}", "192.0.2.7"),
+        ("192.0.2.7", "www.{}", "192.0.2.7"),
+        ("192.0.2.7", "1.{}", "192.0.2.7"),
+        ("192.0.2.7", "ip-{}.eu", "192-0-2-7"),
+        ("192.0.2.7", "{}.in-addr", "7.2.0.192"),
+        ("2001:db8:1::7", "{}", "2001-db8-1--7"),
+        ("2001:db8:1::7", "{}.x", "2001-0db8-0001-0000-0000-0000-0000-0007"),
+        ("2001:db8:1::7", "{}.ip6", "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2"),
+    ],
+)
+def test_names_that_hold_the_address(client: str, shape: str, held: str, valid_record: Any) -> None:
+    """A client may ask for a name made of its address: it is hidden there, in every field that has the name."""
+    name = (Signal.SNI, f"{shape.format(held)}.clips.example.org")
+    observation = seen(Stage.TLS, name, client=Endpoint(client, 51234))
+    record = traffic_record(stamp(), observation, judged(seen(Stage.TLS, name)), SNAPSHOT)
+    assert record is not None
+    hidden = valid_record(with_alias(record, lambda _: "p1-alias"))
+    assert held in encode(record).decode()
+    assert held not in encode(hidden).decode()
+    assert hidden["destination"]["domain"] == f"{shape.format('p1-alias')}.clips.example.org"
+    assert hidden["destination"]["subdomain"] == f"{shape.format('p1-alias')}.clips"
+
+
+def test_names_of_other_addresses_stay() -> None:
+    """Digits that only contain the client's are another address."""
+    record = {"source": {"ip": "192.0.2.7"}, "destination": {"domain": "192.0.2.71.example.org"}}
+    assert with_alias(record, prefix)["destination"] == record["destination"]
 
 
 def test_error_messages_too() -> None:

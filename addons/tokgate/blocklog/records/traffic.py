@@ -10,7 +10,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.records.ecs_fields import common, described, observed, without_destination
+from tokgate.blocklog.records.ecs_fields import MAX_USER, common, described, observed, without_destination
 from tokgate.blocklog.records.folding import Repeats
 from tokgate.blocklog.records.record import (
     EventAction,
@@ -124,9 +124,7 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
         return _unreadable_record(stamp, seen, decision, snapshot)
     terms = policy_terms(decision, snapshot)
     exemption = terms.exemption_words if action is EventAction.EXEMPTION_USED else None
-    message = _sentence(
-        action, clean(seen.client.ip), described(seen, judgement), decision, ban=terms.words, exemption=exemption
-    )
+    message = _sentence(action, _who(seen), described(seen, judgement), decision, ban=terms.words, exemption=exemption)
     if seen.continued_until is not None:
         message += f" The page is not shown again until {wall_time(seen.continued_until, terms.zone)}."
     record = frame(
@@ -151,7 +149,7 @@ def _unreadable_record(stamp: Stamp, seen: Observation, decision: Decision, snap
 
     It has no verdict either, so that whoever counts by verdict counts refusals under bans alone.
     """
-    who = f"{clean(seen.client.ip)} ({decision.network})"
+    who = f"{_who(seen)} ({decision.network})"
     did = "was cut off" if seen.stage is Stage.LIVE else "was refused a connection"
     message = f"{who} {did}: {_WITHOUT_BAN[decision.reason]}. This is no ban's refusal."
     action = EventAction.UNREADABLE_REFUSED
@@ -164,6 +162,12 @@ def _unreadable_record(stamp: Stamp, seen: Observation, decision: Decision, snap
     if seen.identity is not None:
         _identified(record, seen.identity, snapshot)
     return record
+
+
+def _who(seen: Observation) -> str:
+    """The client by its address, and whoever signed in before that."""
+    user = None if seen.identity is None else seen.identity.user
+    return clean(seen.client.ip) if user is None else f"{clean(user, MAX_USER)} at {clean(seen.client.ip)}"
 
 
 def _sentence(

@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -211,13 +212,21 @@ def with_alias(record: Record, alias: Callable[[str], str]) -> Record:
     name = alias(client)
     changed: Record = _renamed(record, _written(client), name)
     changed["source"] = {"address": name}  # without the port, by which other logs would know the connection
+    destination = changed.get("destination")
+    if isinstance(destination, dict) and "subdomain" in destination:  # alone it may not look like a part of a name
+        parent = f".{destination.get('registered_domain', '')}"
+        changed["destination"] = destination | {"subdomain": str(destination.get("domain", "")).removesuffix(parent)}
     related = changed.get("related")
     if isinstance(related, dict):
         others = [ip for ip in related.get("ip", ()) if ip != name]
         changed["related"] = {key: value for key, value in (related | {"ip": others}).items() if value}
     user = changed.get("user")
     if isinstance(user, dict):
-        known = alias(str(user.get("name", "")))
+        stated = str(user.get("name", ""))
+        known = alias(stated)
+        message = str(changed.get("message", ""))
+        if message.startswith(f"{stated} at "):
+            changed["message"] = known + message.removeprefix(stated)
         changed["user"] = {"name": known}
         changed["related"] = changed.get("related", {}) | {"user": [known]}
     return changed
@@ -236,12 +245,25 @@ def _widened(record: Record) -> Record:
     return record
 
 
+@lru_cache(maxsize=4096)
 def _written(address: str) -> re.Pattern[str]:
-    """Matches an address as a whole word, also with a zone or a prefix length."""
-    return re.compile(
-        rf"(?<![0-9A-Za-z.:])(?:::ffff:)?{re.escape(address)}(?:%[\w.-]+)?(?:/[0-9]{{1,3}})?(?![0-9A-Za-z:]|\.[0-9])",
-        re.IGNORECASE,
+    """Matches an address as a whole word, also with a zone or a prefix length; in a name also as its labels."""
+    alone = (
+        rf"(?<![0-9A-Za-z.:])(?:::ffff:)?{re.escape(address)}(?:%[\w.-]+)?(?:/[0-9]{{1,3}})?(?![0-9A-Za-z:]|\.[0-9])"
     )
+    forms = "|".join(map(re.escape, _in_names(address)))
+    return re.compile(rf"{alone}|(?<![0-9])(?:{forms})(?![0-9])(?=[\w.-]*\.[a-z])" if forms else alone, re.IGNORECASE)
+
+
+def _in_names(address: str) -> list[str]:
+    """An address as labels of a host name: `10-32-1-7.example.org`, `7.1.32.10.in-addr.arpa`, `2001-db8--7.x.org`."""
+    parsed = parse_address(address)
+    if parsed is None:
+        return []
+    pointer = parsed.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
+    texts = (str(parsed), parsed.exploded, pointer)
+    forms = {text.translate({ord(":"): "-", ord("."): dot}) for text in texts for dot in ".-"}
+    return sorted(forms, key=len, reverse=True)
 
 
 def _renamed(value: Any, written: re.Pattern[str], name: str) -> Any:
