@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field
 
 from tokgate.config.diagnostics import Code
+from tokgate.config.extras import Extra
 from tokgate.config.format.networks import Cidr, Client, cidr
 from tokgate.config.format.services import suffix
 from tokgate.config.format.values import (
@@ -19,6 +20,7 @@ from tokgate.config.format.values import (
     OneOf,
     Parsed,
     WholePath,
+    need_extra,
     one_line,
     shown,
     text,
@@ -105,6 +107,7 @@ def directory_url(value: Any) -> str:
         whole = url.hostname is not None and written == f"{url.scheme}://{url.netloc}" and url.port != 0
     except ValueError:
         url, whole = urlsplit(""), False
+    need_extra(Extra.LDAP, "ldap3", "directories")
     if url.scheme not in ("ldap", "ldaps") or not whole or "@" in url.netloc:
         raise wrong(Code.BAD_VALUE, f"`{written}` is no directory; write it as `ldaps://ldap.example.org`")
     return written
