@@ -1,6 +1,7 @@
 """Arguments of commands: times, and the zone in which they are read; values of the policy format; numbers."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -65,6 +66,17 @@ def argument_of[T](read: Callable[[Any], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(error.message()) from error
 
     return convert
+
+
+def identifier(text: str) -> str:
+    """A name as the policy format allows it, as argparse's `type=`. Raises ArgumentTypeError."""
+    from tokgate.config.format.values import IDENTIFIER
+
+    if not re.match(IDENTIFIER.removesuffix("$") + r"\Z", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} can't be a name: letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first"
+        )
+    return text
 
 
 def whole_number(what: str, first: int = 0, last: int | None = None) -> Callable[[str], int]:

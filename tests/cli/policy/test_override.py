@@ -18,6 +18,7 @@ from tokgate.cli.account import you
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason
+from tokgate.policy.membership import Identity
 from tokgate.policy.snapshot import compile_policy
 
 ADDONS = Path(__file__).parents[3] / "addons"
@@ -28,6 +29,7 @@ networks:
   office: {cidrs: [192.0.2.0/25, 192.0.2.128/25, "2001:db8:1::/48"], timezone: Europe/Brussels}
   lab: {cidrs: [198.51.100.0/24], timezone: Europe/Brussels}
   abroad: {cidrs: [203.0.113.0/24], timezone: America/New_York}
+  outside: {cidrs: [233.252.0.0/26]}
 bans:
   clips: {title: Clips, services: [clips], networks: [office, lab], starts: 2023-03-10}
   strict: {title: Strict, services: [clips], networks: [office], starts: 2023-03-10, overrides: forbidden}
@@ -229,9 +231,15 @@ def test_until_in_several_zones(policies: Path, tokgate: Command) -> None:
         ("--ban clips --for 2h", 2, "one of the arguments --network --client --user --group --device"),
         ("--ban clips --client 192.0.2.7", 2, "one of the arguments --for --until is required"),
         ("--ban clips --client 192.0.2.7 --network lab --for 2h", 2, "not allowed with argument"),
-        ("--ban clips --client 192.0.2.7 --for 2h --name by-hand", 2, "an exemption `by-hand` already"),
+        ("--ban clips --client 192.0.2.7 --for 2h --name by-hand", 2, "an exemption or a file `by-hand` already"),
         ("--ban clips --client 192.0.2.7 --for 2h --name ../up", 2, "can't be a name"),
-        ("--ban clips --client 192.0.2.7 --for 2h --name 'a b'", 1, "`a b` can't be a name"),
+        ("--ban clips --client 192.0.2.7 --for 2h --name 'a b'", 2, "can't be a name"),
+        ("--all-bans --network offices --for 2h", 2, "unknown network `offices`; did you mean `office`"),
+        ("--all-bans --network outside --for 2h", 1, "no ban is in force, or will be by then: nothing was written"),
+        ("--all-bans --client 192.0.2.7 --for 2h", 2, "argument --client: not allowed with argument --all-bans"),
+        ("--all-bans --ban clips --for 2h", 2, "not allowed with argument"),
+        ("--all-bans --for 25h", 1, "an override lasts at most PT24H"),
+        ("--for 2h", 2, "one of the arguments --ban --all-bans is required"),
         ("--ban clips --client 192.0.2.7 --for 2h --reason 'a\nb'", 2, "one line of printable text"),
         ("--ban clips --client 192.0.2.7 --for 2h --reason ' '", 2, "must not be empty"),
         ("--ban clips --client 192.0.2.7 --for 2h --policies gone", 1, "gone: no such folder"),
@@ -365,21 +373,86 @@ def test_list(policies: Path, tokgate: Command) -> None:
     assert (outcome.code, outcome.out) == (0, "")
     assert "no overrides in force" in outcome.err
     first = made(tokgate, "--client", "192.0.2.7", "--for", "2h")
-    second = made(tokgate, "--network", "office", "--for", "1h", "--name", "quick", "--ticket", "CHG-1")
+    second = made(tokgate, "--network", "office", "--for", "1h", "--ticket", "CHG-1")
     heading, *rows = tokgate("override", "list").out.splitlines()
     assert heading.split() == ["name", "state", "ban", "for", "whom", "until", "by", "reason"]
     assert [row.split()[:3] for row in rows] == [[second, "active", "clips"], [first, "active", "clips"]]
     assert rows[0].endswith("Europe/Brussels  alice  Press conference (CHG-1)")
 
-    tokgate("override", "end", "quick", "--by", "bob")
+    tokgate("override", "end", second, "--by", "bob")
     listed = json.loads(tokgate("override", "list", "--json").out)["overrides"]
-    assert [(each["name"], each["state"]) for each in listed if each["name"] != "quick"] == [(first, "active")]
+    assert [(each["name"], each["state"]) for each in listed if each["name"] != second] == [(first, "active")]
     everything = json.loads(tokgate("override", "list", "--all", "--json").out)["overrides"]
-    (quick,) = (each for each in everything if each["name"] == "quick")
+    (quick,) = (each for each in everything if each["name"] == second)
     assert (quick["ban"], quick["by"], quick["ended_by"], quick["ticket"]) == ("clips", "alice", "bob", "CHG-1")
     assert quick["clients"] == ["192.0.2.0/25", "192.0.2.128/25", "2001:db8:1::/48"]
-    assert quick["file"] == "policies/overrides/quick.yaml"
+    assert quick["file"] == f"policies/overrides/{second}.yaml"
     assert "ended by bob" in tokgate("override", "list", "--all").out
+
+
+def verdicts(policies: Path) -> dict[str, str]:
+    """What each kind of client gets now: an address, one of two networks, and members by other attributes."""
+    loaded = load(policies, Instant.now())
+    assert loaded.policy is not None
+    snapshot, who = (
+        compile_policy(loaded.policy),
+        {"alice": Identity(user="alice"), "phone": Identity(device="phone-2")},
+    )
+    clients = {"office": "192.0.2.7", "lab": "198.51.100.7", "abroad": "203.0.113.7", "alice": "233.252.0.7"}
+    return {
+        name: decide(snapshot, address, "clips.example.org", Instant.now(), identity=who.get(name)).verdict.value
+        for name, address in (clients | {"phone": "233.252.0.8", "strict": "198.51.100.200"}).items()
+    }
+
+
+def test_all_bans(policies: Path, tokgate: Command) -> None:
+    """One command takes every ban out for everybody whom it names, and one name ends that; what forbids it holds."""
+    text = POLICY.replace(
+        "networks: [office], starts: 2023-03-10, overrides", "networks: [vault], starts: 2023-03-10, overrides"
+    )
+    more = "  vault: {cidrs: [198.51.100.200]}\n  fleet: {users: [alice], devices: {file: d.csv}}\n"
+    text = text.replace(
+        "bans:\n", f"{more}bans:\n  staff: {{title: S, services: [clips], networks: [fleet], starts: 2023-03-10}}\n"
+    )
+    (policies / "policy.yaml").write_text(text)
+    (policies / "d.csv").write_text("name,mac\nphone-2,00:53:00:aa:bb:cc\n")
+    before = verdicts(policies)
+    assert set(before.values()) == {"block"}
+    outcome = tokgate(*ADD, "--all-bans", "--for", "2h")
+    assert outcome.code == 1
+    assert "strict forbids overrides (policies/policy.yaml" in outcome.err
+    name = outcome.out.strip()
+    (path,) = written(policies)
+    assert path.stem == name
+    assert verdicts(policies) == dict.fromkeys(before, "allow") | {"strict": "block"}
+    listed = json.loads(tokgate("override", "list", "--json").out)["overrides"]
+    assert sorted((each["ban"], each["state"]) for each in listed) == [
+        (ban, "active") for ban in ("clips", "everywhere", "staff")
+    ]
+    assert "is in no network of the ban" not in tokgate("check").out
+    assert "end all of that" in tokgate("override", "end", listed[0]["name"]).err
+    assert "clips, everywhere, staff hold again" in tokgate("override", "end", name).err
+    with patch_current_time(Instant.now().add(seconds=2), keep_ticking=False):
+        assert verdicts(policies) == before
+
+
+def test_all_bans_of_a_network(policies: Path, tokgate: Command) -> None:
+    """The others' clients stay as they are; a ban that begins within the time is taken out, one after it isn't."""
+    soon, late = (Instant.now().add(hours=hours).format_iso() for hours in (1, 3))
+    lines = "".join(
+        f"  {name}: {{title: T, services: [clips], networks: [lab], starts: '{at}'}}\n"
+        for name, at in (("soon", soon), ("late", late))
+    )
+    (policies / "policy.yaml").write_text(POLICY.replace("bans:\n", f"bans:\n{lines}"))
+    outcome = tokgate(*ADD, "--all-bans", "--network", "lab", "--for", "2h", "--name", "outage")
+    assert (outcome.code, outcome.out) == (0, "outage\n")
+    assert verdicts(policies) | {"alice": "", "phone": "", "strict": ""} == {
+        "office": "block", "lab": "allow", "abroad": "block", "alice": "", "phone": "", "strict": ""
+    }  # fmt: skip
+    listed = json.loads(tokgate("override", "list", "--json").out)["overrides"]
+    assert {each["ban"]: each["clients"] for each in listed} == {
+        each: ["198.51.100.0/24"] for each in ("clips", "soon")
+    }
 
 
 def test_who_you_are(monkeypatch: pytest.MonkeyPatch) -> None:

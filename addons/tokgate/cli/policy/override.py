@@ -1,25 +1,45 @@
-"""`tokgate override`: create, list and end time-limited exemptions from a ban."""
+"""`tokgate override`: create, list and end time-limited exemptions from bans.
+
+An override is a YAML file, which is tried with the whole policy before it is written.
+"""
 
 import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
-from typing import Final, TypedDict
+from pathlib import Path
+from typing import Any, Final, TypedDict
 
+import yaml
 from whenever import Instant
 
-from tokgate.cli.arguments import argument_of, common_zone
+from tokgate.blocklog.atomic_file import sync
+from tokgate.cli.account import you
+from tokgate.cli.arguments import argument_of, common_zone, identifier
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
-from tokgate.cli.exits import Exit
-from tokgate.cli.policy_source import add_policies_option, open_snapshot
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.output_file import locked, replace_policy_file
+from tokgate.cli.policy_source import add_policies_option, open_policy, open_snapshot
 from tokgate.cli.tables import aligned
-from tokgate.cli.terminal import narrate, print_json, print_lines
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
+from tokgate.config.diagnostics import Code, Diagnostic, render
 from tokgate.config.format import networks, times, values
-from tokgate.policy.analysis.terms import Override, overrides
-from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import local, readable, utc
+from tokgate.config.loader import load
+from tokgate.config.yaml.suggestions import did_you_mean, listed
+from tokgate.policy.analysis.terms import Override, outlasts, overrides
+from tokgate.policy.bans import Ban, Exemption, Overrides
+from tokgate.policy.decision import Phase
+from tokgate.policy.networks import Network
+from tokgate.policy.schedule import Edge, Moment, add_duration, resolve
+from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
+from tokgate.policy.values.prefixes import Cover, IPNetwork
+from tokgate.policy.values.text import both, local, readable, utc
 
 _EPILOG = """\
 examples:
   tokgate override add --ban offices-2027 --client 10.32.9.7 --for 2h --reason "Press conference"
+  tokgate override add --all-bans --for 2h --reason "Decision of the minister"
   tokgate override list                             those in force and to come
   tokgate override end offices-2027-20270301T093000Z
 
@@ -30,9 +50,13 @@ examples:
   tokgate override add --ban offices-2027 --client 10.32.9.7 --for 2h --reason "Press conference"
   tokgate override add --ban offices-2027 --user alice --for 1d --reason "Investigation" --ticket CHG-1041
   tokgate override add --ban offices-2027 --network press --until 2027-03-01T18:00 --reason "Election" --ticket CHG-1042
+  tokgate override add --all-bans --network press --for 2h --reason "Decision of the minister"
 
---for takes 30m, 2h, 1h30m, 1d (24 hours) or ISO 8601 (PT2H). --until without offset is wall time in the network's zone.
-The name of the override is printed. Exit code 1: the policy does not allow it; nothing was written."""
+--all-bans is for all clients of every ban that is not over and begins before the override ends, or for those of one
+network: one file, with an exemption from each ban, and one name by which `end` ends them all. A ban that is added later
+holds. --for takes 30m, 2h, 1h30m, 1d (24 hours) or ISO 8601 (PT2H). --until without offset is wall time in the
+network's zone. The name of the override is printed. Exit code 1: the policy does not allow it, and nothing was written;
+or with --all-bans some bans forbid overrides, and hold."""
 _LIST_EPILOG = """\
 examples:
   tokgate override list                             those in force and to come
@@ -41,12 +65,13 @@ examples:
 _END_EPILOG = """\
 examples:
   tokgate override end offices-2027-20270301T093000Z
+  tokgate override end all-bans-20270301T093000Z    all exemptions of its file
 
 The file stays, with the time and `ended_by`: it shows what was. An override that had not begun is removed."""
 _cidr = argument_of(networks.cidr)
 _line = argument_of(values.one_line)
 _interface = argument_of(networks.interface)
-_until = argument_of(times.until)
+_until_argument = argument_of(times.until)
 _lasting = argument_of(times.lasting)
 _HEADINGS: Final = ("name", "state", "ban", "for whom", "until", "by", "reason")
 _NAMED: Final = 3
@@ -91,64 +116,40 @@ class OverrideList(TypedDict):
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "override", _EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="override_command", required=True)
-    _add_adding(commands)
+    adding = add_subcommand(commands, "add", "make an override", _ADD_EPILOG)
+    what = adding.add_mutually_exclusive_group(required=True)
+    what.add_argument("--ban", metavar="BAN", help="the ban to make an exception from")
+    what.add_argument("--all-bans", action="store_true", help="every ban")
+    whom = adding.add_mutually_exclusive_group()
+    whom.add_argument("--network", metavar="NETWORK", help="for all clients of this network of the ban")
+    for option, read, metavar, said in (
+        ("--client", _cidr, "IP|CIDR", "for these clients; each may be given several times"),
+        ("--user", _line, "NAME", "for this user of the proxy; repeatable"),
+        ("--group", _line, "NAME", "for this group of users; repeatable"),
+        ("--device", _line, "MAC|NAME", "for this device of an inventory"),
+        ("--interface", _interface, "NAME", "for who comes by this interface"),
+    ):
+        whom.add_argument(option, action="append", type=read, metavar=metavar, help=said)
+    long = adding.add_mutually_exclusive_group(required=True)
+    long.add_argument("--for", dest="lasting", type=_lasting, metavar="DURATION", help="how long: 30m, 2h, 1d, PT2H")
+    long.add_argument("--until", type=_until_argument, metavar="TIME", help="first instant at which it no longer holds")
+    adding.add_argument("--reason", required=True, type=_line, help="why; shown to those who review the log")
+    adding.add_argument("--ticket", type=_line, help="where it was asked for")
+    adding.add_argument("--by", type=_line, metavar="WHO", help="who makes it (default: you)")
+    adding.add_argument(
+        "--name", metavar="NAME", type=identifier, help="what to call it (default: the ban and the time)"
+    )
+    adding.set_defaults(run=_add, usage_error=adding.error)
     listing = add_subcommand(commands, "list", "show overrides", _LIST_EPILOG)
-    add_policies_option(listing)
     listing.add_argument("--all", action="store_true", help="also those that are over")
     listing.add_argument("--json", action="store_true", help="one JSON object")
     listing.set_defaults(run=_list)
     ending = add_subcommand(commands, "end", "end an override now", _END_EPILOG)
     ending.add_argument("name", metavar="NAME", help="as `tokgate override list` shows it")
     ending.add_argument("--by", type=_line, metavar="WHO", help="who ends it (default: you)")
-    add_policies_option(ending)
     ending.set_defaults(run=_end)
-
-
-def _add_adding(commands: Subparsers) -> None:
-    adding = add_subcommand(commands, "add", "make an override", _ADD_EPILOG)
-    adding.add_argument("--ban", required=True, metavar="BAN", help="the ban to make an exception from")
-    whom = adding.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--network", metavar="NETWORK", help="for all clients of this network of the ban")
-    whom.add_argument(
-        "--client",
-        action="append",
-        type=_cidr,
-        metavar="IP|CIDR",
-        help="for these clients; each may be given several times",
-    )
-    whom.add_argument(
-        "--user", action="append", type=_line, metavar="NAME", help="for this user of the proxy; repeatable"
-    )
-    whom.add_argument(
-        "--group", action="append", type=_line, metavar="NAME", help="for this group of users; repeatable"
-    )
-    whom.add_argument(
-        "--device", action="append", type=_line, metavar="MAC|NAME", help="for this device of an inventory"
-    )
-    whom.add_argument(
-        "--interface", action="append", type=_interface, metavar="NAME", help="for who comes by this interface"
-    )
-    long = adding.add_mutually_exclusive_group(required=True)
-    long.add_argument("--for", dest="lasting", type=_lasting, metavar="DURATION", help="how long: 30m, 2h, 1d, PT2H")
-    long.add_argument("--until", type=_until, metavar="TIME", help="first instant at which it no longer holds")
-    adding.add_argument("--reason", required=True, type=_line, help="why; shown to those who review the log")
-    adding.add_argument("--ticket", type=_line, help="where it was asked for")
-    adding.add_argument("--by", type=_line, metavar="WHO", help="who makes it (default: you)")
-    adding.add_argument("--name", metavar="NAME", help="what to call it (default: the ban and the time)")
-    add_policies_option(adding)
-    adding.set_defaults(run=_add)
-
-
-def _add(options: argparse.Namespace) -> int:
-    from tokgate.cli.policy.override_change import add  # what `list` can do without
-
-    return add(options.policies, options)
-
-
-def _end(options: argparse.Namespace) -> int:
-    from tokgate.cli.policy.override_change import end
-
-    return end(options.policies, options.name, options.by)
+    for each in (adding, listing, ending):
+        add_policies_option(each)
 
 
 def state_of(override: Override, now: Instant) -> OverrideState:
@@ -213,3 +214,311 @@ def _row(override: Override, snapshot: Snapshot, now: Instant) -> tuple[str, ...
         who,
         exemption.reason + ("" if exemption.ticket is None else f" ({exemption.ticket})"),
     )
+
+
+FOLDER: Final = "overrides"
+"""The folder of overrides, in that of the policies."""
+_SCHEMA_LINE: Final = "# yaml-language-server: $schema=../../schema/policy.schema.json"
+_BAN_PART: Final = 36
+"""Characters of the ban's name in that of an override."""
+_NAME: Final = 64
+"""Characters of a name."""
+_ALL: Final = "all-bans"
+"""How the names of overrides from all bans begin."""
+_IDLE: Final = (Phase.ANNOUNCED, Phase.EXPIRED)
+
+
+def _add(options: argparse.Namespace) -> Exit:
+    """Create an override from one ban, or from all, and print its name."""
+    given = [key for key in ("client", "user", "group", "device", "interface") if getattr(options, key)]
+    if options.all_bans and given:
+        options.usage_error(f"argument --{given[0]}: not allowed with argument --all-bans")
+    if not (options.all_bans or given or options.network):
+        options.usage_error("one of the arguments --network --client --user --group --device --interface is required")
+    policies: Path = options.policies
+    _need_folder(policies)
+    with locked(policies):
+        now = Instant.now().round("second", mode="floor")
+        policy = open_policy(policies, now)
+        network = _network(policy, options.network)
+        ban = _ban(policy, options.ban)
+        zone = _zone(policy, ban, network, options.client or ())
+        until = _until(policy, options, now, zone)
+        bans = _all_bans(policy, network, now, until) if ban is None else [ban]
+        forbidding = [each for each in bans if each.overrides is Overrides.FORBIDDEN]
+        made_from = [each for each in bans if each not in forbidding]
+        name = _free_name(
+            policy, policies, options.name or f"{(options.ban or _ALL)[:_BAN_PART]}-{now.format_iso(basic=True)}"
+        )
+        if options.name not in (None, name):
+            raise CommandError(
+                f"there is an exemption or a file `{options.name}` already: choose another name", Exit.USAGE
+            )
+        made = []
+        for number, each in enumerate(made_from, 1):
+            bare = Exemption(
+                name=name if len(made_from) == 1 else f"{name[:_BAN_PART]}-{number}-{each.name}"[:_NAME],
+                ban=each.name,
+                starts=now,
+                until=until,
+                reason=options.reason,
+                ticket=options.ticket,
+                by=options.by or you(),
+                override=True,
+            )
+            made.append(_for_whom(policy, bare, network, options))
+        path = policies / FOLDER / f"{name}.yaml"
+        said = _encoded(made, zone, [_entry("Made", now, made[0].by or "", zone)])
+        doubts = _try_out(policies, path, said, now)
+        if not path.parent.exists():
+            path.parent.mkdir()
+            path.parent.chmod(0o755)  # whatever the mask: tokgate may run as another user
+        replace_policy_file(path, said)
+    sys.stdout.write(f"{name}\n")
+    for doubt in doubts:
+        _show(doubt)
+    for override in made:
+        whom = options.network or listed(override.whom if ban is not None else policy.bans[override.ban].networks)
+        narrate(f"tokgate: {visible(override.ban)} does not hold for {visible(whom)} until {both(until, zone)}")
+    narrate(f"tokgate: written to {visible(str(path))}; to end it earlier: tokgate override end {name}")
+    for each in forbidding:
+        narrate(f"tokgate: {visible(each.name)} forbids overrides ({each.origin}), and HOLDS")
+    return Exit.FINDINGS if forbidding else Exit.DONE
+
+
+def _end(options: argparse.Namespace) -> Exit:
+    """End an override now. Its file is kept."""
+    policies, name = options.policies, options.name
+    _need_folder(policies)
+    with locked(policies):
+        now = Instant.now().round("second", mode="floor")
+        policy, path = open_policy(policies, now), policies / FOLDER / f"{name}.yaml"
+        known = _overrides(policy, name, path)
+        zone = common_zone(policy.networks[each] for each in policy.bans[known[0].ban].networks)
+        starts = known[0].starts
+        begins = Instant.MIN if starts is None else resolve(starts, zone, Edge.START)
+        ends = resolve(known[0].until, zone, Edge.END)
+        if ends <= now:
+            narrate(f"tokgate: {visible(name)} ended {both(ends, zone)}: nothing to do")
+            return Exit.DONE
+        history = _history(path, known)
+        if begins > now:
+            path.unlink()
+            sync(path.parent)
+            narrate(f"tokgate: {visible(name)} had not begun: {visible(str(path))} is removed")
+            return Exit.DONE
+        who, over = options.by or you(), max(now, begins.add(seconds=1))  # ended in its first second, it has had that
+        ended = [replace(each, until=over, ended_by=who) for each in known]
+        said = _encoded(ended, zone, [*history, _entry("Ended", over, who, zone)])
+        _try_out(policies, path, said, now)
+        replace_policy_file(path, said)
+    holds = f"{', '.join(each.ban for each in known)} hold{'s' if len(known) == 1 else ''} again"
+    narrate(f"tokgate: {visible(name)} ended {both(over, zone)}: {visible(holds)}")
+    return Exit.DONE
+
+
+def _need_folder(policies: Path) -> None:
+    if policies.exists() and not policies.is_dir():
+        raise CommandError(f"{visible(str(policies))} is a file: overrides need a folder of policies", Exit.USAGE)
+    if not policies.exists():
+        raise CommandError(f"{visible(str(policies))}: no such folder", Exit.FINDINGS)
+
+
+def _ban(policy: Policy, name: str | None) -> Ban | None:
+    if name is None:
+        return None
+    ban = policy.bans.get(name)
+    if ban is None:
+        raise CommandError(f"unknown ban `{visible(name)}`{did_you_mean(name, policy.bans)}", Exit.USAGE)
+    if ban.overrides is Overrides.FORBIDDEN:
+        raise CommandError(f"the ban `{name}` forbids overrides ({ban.origin})", Exit.FINDINGS)
+    return ban
+
+
+def _network(policy: Policy, name: str | None) -> Network | None:
+    if name is None:
+        return None
+    network = policy.networks.get(name)
+    if network is None:
+        raise CommandError(f"unknown network `{visible(name)}`{did_you_mean(name, policy.networks)}", Exit.USAGE)
+    if len(network.parts) > 1 and not network.by_address:
+        message = f"`{network.name}` is made of networks that name more than addresses: name one of them"
+        raise CommandError(message, Exit.FINDINGS)
+    return network
+
+
+def _all_bans(policy: Policy, network: Network | None, now: Instant, until: Instant) -> list[Ban]:
+    """The bans that are in force between two instants for somebody, or for a client of the network."""
+    found = {
+        track.ban.name: track.ban
+        for track in compile_policy(policy).tracks
+        if any(change.at < until and change.phase not in _IDLE for change in track.schedule.changes)
+        and track.schedule.state_at(now).phase is not Phase.EXPIRED
+        and (network is None or network.name in track.networks or any(_met(policy, track.ban, network.prefixes)))
+    }
+    if all(ban.overrides is Overrides.FORBIDDEN for ban in found.values()):
+        why = "all bans forbid overrides" if found else "no ban is in force, or will be by then"
+        raise CommandError(f"{why}: nothing was written", Exit.FINDINGS)
+    return list(found.values())
+
+
+def _met(policy: Policy, ban: Ban, prefixes: Iterable[IPNetwork]) -> Iterator[IPNetwork]:
+    """Those of some prefixes that may hold a client of the ban."""
+    networks = [policy.networks[name] for name in ban.networks]
+    covered = Cover(prefix for network in networks for prefix in network.prefixes)
+    certain = all(network.by_address for network in networks)  # else a client may be in one of them by other attributes
+    yield from (prefix for prefix in prefixes if not certain or covered.meets(prefix))
+
+
+def _for_whom(policy: Policy, bare: Exemption, network: Network | None, options: argparse.Namespace) -> Exemption:
+    """The exemption for the clients that the options name. Raises CommandError."""
+    ban = policy.bans[bare.ban]
+    if network is None and not options.all_bans:
+        clients: tuple[IPNetwork, ...] = tuple(dict.fromkeys(options.client or ()))
+        covered = Cover(prefix for name in ban.networks for prefix in policy.networks[name].prefixes)
+        certain = all(policy.networks[name].by_address for name in ban.networks)
+        for client in clients if certain else ():
+            if not covered.holds(client):
+                part = "not wholly in" if covered.meets(client) else "in none of"
+                message = f"`{client}` is {part} the networks of the ban `{ban.name}`: {listed(ban.networks)}"
+                raise CommandError(message, Exit.FINDINGS)
+        return replace(
+            bare,
+            clients=clients,
+            users=tuple(options.user or ()),
+            groups=tuple(options.group or ()),
+            devices=tuple(options.device or ()),
+            interfaces=tuple(options.interface or ()),
+        )
+    if network is not None and not options.all_bans and network.name not in ban.networks:
+        message = f"the ban `{ban.name}` does not concern the network `{network.name}`, but {listed(ban.networks)}"
+        raise CommandError(message, Exit.FINDINGS)
+    whole = [policy.networks[name] for name in ban.networks] if network is None else [network]
+    parts = [part for each in whole for part in each.parts]
+    devices = [device for part in parts for device in part.devices if device.name or device.hardware]
+    return replace(
+        bare,
+        clients=tuple(dict.fromkeys(_met(policy, ban, (prefix for each in whole for prefix in each.prefixes)))),
+        users=tuple(dict.fromkeys(user for part in parts for user in part.users)),
+        groups=tuple(dict.fromkeys(group for part in parts for group in part.groups)),
+        devices=tuple(dict.fromkeys(map(str, devices))),
+        interfaces=tuple(dict.fromkeys(name for part in parts for name in part.interfaces)),
+    )
+
+
+def _free_name(policy: Policy, policies: Path, name: str) -> str:
+    """The name, with a number behind it if there is an exemption or a file of that name."""
+    free, number = name, 2
+    while free in policy.exemptions or (policies / FOLDER / f"{free}.yaml").exists():
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
+def _zone(policy: Policy, ban: Ban | None, network: Network | None, clients: Sequence[IPNetwork]) -> str:
+    """The time zone of those who are exempt; UTC where they live in several."""
+    if network is not None:
+        return network.timezone
+    names = list(policy.networks) if ban is None else list(ban.networks)
+    near = [name for name in names if any(map(Cover(policy.networks[name].prefixes).meets, clients))]
+    return common_zone(policy.networks[name] for name in near or names)
+
+
+def _until(policy: Policy, options: argparse.Namespace, now: Instant, zone: str) -> Instant:
+    longest = policy.settings.overrides.longest
+    try:
+        if options.until is not None:
+            until = resolve(options.until, zone, Edge.END)
+        else:
+            until = add_duration(now, options.lasting or longest, zone)
+    except ValueError:
+        raise CommandError("that is beyond the end of the calendar", Exit.USAGE) from None
+    if until <= now:
+        raise CommandError(f"it is past {both(until, zone)} already: it is {both(now, zone)}", Exit.USAGE)
+    if outlasts(now, until, longest, zone):
+        latest = both(add_duration(now, longest, zone), zone)
+        allowed = f"an override lasts at most {longest.format_iso()} (`settings.overrides.longest`), until {latest} now"
+        raise CommandError(f"{allowed}; for longer write an exemption, and have it reviewed", Exit.FINDINGS)
+    return until
+
+
+def _overrides(policy: Policy, name: str, path: Path) -> list[Exemption]:
+    """The overrides in a file, or CommandError."""
+    theirs = [e for e in policy.exemptions.values() if e.override and e.origin and Path(e.origin.file) == path]
+    if theirs:
+        return theirs
+    known = policy.exemptions.get(name)
+    if known is None:
+        names = [each.name for each in policy.exemptions.values() if each.override]
+        raise CommandError(f"unknown override `{visible(name)}`{did_you_mean(name, names)}", Exit.USAGE)
+    if not known.override:
+        message = f"`{name}` is no override but an exemption written by hand: change its `until` ({known.origin})"
+        raise CommandError(message, Exit.FINDINGS)
+    message = (
+        f"it stands in {known.origin} and not in {visible(str(path))}: change its `until` there, or end all of that"
+    )
+    raise CommandError(message, Exit.FINDINGS)
+
+
+def _try_out(policies: Path, path: Path, said: bytes, now: Instant) -> list[Diagnostic]:
+    """Load the policy with the override: the warnings about it. Raises CommandError if it is invalid or idle."""
+    loaded = load(policies, now, proposed={path: said})
+    doubts = [each for each in loaded.warnings if each.origin.file == str(path)]
+    ours = [each for each in doubts if each.code is Code.EXEMPTION_IDLE]
+    if loaded.policy is not None and not ours:
+        return doubts
+    for diagnostic in loaded.errors or ours:
+        _show(diagnostic)
+    why = "is over, or has not begun by then: there is nothing to make an exception from"
+    message = f"the ban {why}" if ours and not loaded.errors else "with this override the policy would not be valid"
+    raise CommandError(f"{message}; nothing was written", Exit.FINDINGS)
+
+
+def _show(diagnostic: Diagnostic) -> None:
+    narrate(render(diagnostic, color=wants_color(sys.stderr)))
+
+
+def _encoded(overrides: Sequence[Exemption], zone: str, history: Sequence[str]) -> bytes:
+    """The content of the file of overrides, in UTF-8, with its history as comments."""
+    stated: dict[str, dict[str, Any]] = {}
+    for each in overrides:
+        said = {
+            "ban": each.ban,
+            "clients": [str(client) for client in each.clients],
+            "users": list(each.users),
+            "groups": list(each.groups),
+            "devices": list(each.devices),
+            "interfaces": list(each.interfaces),
+            "starts": _written(each.starts, zone),
+            "until": _written(each.until, zone),
+            "reason": each.reason,
+            "ticket": each.ticket,
+            "by": each.by,
+            "ended_by": each.ended_by,
+            "override": True,
+        }
+        stated[each.name] = {key: value for key, value in said.items() if value not in (None, [])}
+    document = {"version": 1, "exemptions": stated}
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return "\n".join((_SCHEMA_LINE, "#", *history, body)).encode()
+
+
+def _written(moment: Moment | None, zone: str) -> str | None:
+    """With its offset, so that it is the same instant in every network of the ban."""
+    if isinstance(moment, Instant):
+        return moment.to_tz(zone).to_fixed_offset().format_iso(unit="second")
+    return None if moment is None else moment.format_iso()
+
+
+def _entry(did: str, at: Instant, by: str, zone: str) -> str:
+    """What was done to an override, when, by whom."""
+    return f"# {did} by `tokgate override`: {local(at, zone)}, {by}"
+
+
+def _history(path: Path, known: Sequence[Exemption]) -> list[str]:
+    """The history in the file of overrides. Raises CommandError if it holds anything else."""
+    text = path.read_text(encoding="utf-8-sig")
+    said = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (makes nothing but text, lists and mappings)
+    if set(said) - {"version", "exemptions"} or set(said["exemptions"]) != {each.name for each in known}:
+        message = f"{visible(str(path))} holds more than this override: change its `until` there ({known[0].origin})"
+        raise CommandError(message, Exit.FINDINGS)
+    return [line for line in text.splitlines() if line.startswith("#") and line not in (_SCHEMA_LINE, "#")]

@@ -1,13 +1,12 @@
 """`tokgate service`: services as the policy and the catalogue define them; lists from which they are made."""
 
 import argparse
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypedDict
 
-from tokgate.cli.arguments import argument_of
+from tokgate.cli.arguments import argument_of, identifier
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.known_services import KnownService, all_services, find, policy_if_any
@@ -15,7 +14,6 @@ from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import print_json, print_lines, visible
 from tokgate.config.format import times, values
-from tokgate.config.format.values import IDENTIFIER
 from tokgate.config.service_lists.lists import ListFormat
 from tokgate.config.service_lists.selection import SourceOutput, source_keys
 from tokgate.policy.services import Match, PatternKind, ServiceIndex
@@ -143,7 +141,7 @@ def add_parser(subparsers: Subparsers) -> None:
         each.add_argument("--json", action="store_true", help="one JSON object")
     importing = _added(commands, _import, "import", "make a service file of a list", _IMPORT_EPILOG)
     importing.add_argument("file", metavar="FILE", type=Path, help="the list")
-    importing.add_argument("--name", required=True, type=_identifier, help="what to call the service")
+    importing.add_argument("--name", required=True, type=identifier, help="what to call the service")
     importing.add_argument("--title", type=_line, help="what people call it (default: NAME)")
     importing.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: POLICIES/services/NAME.yaml; - prints it)"
@@ -187,14 +185,6 @@ def _update(options: argparse.Namespace) -> int:
     from tokgate.cli.policy.service_lists import update
 
     return update(options)
-
-
-def _identifier(text: str) -> str:
-    if not re.match(IDENTIFIER.removesuffix("$") + r"\Z", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} can't be a name: letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first"
-        )
-    return text
 
 
 _line = argument_of(values.one_line)
