@@ -32,9 +32,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder for all that tests start: nothing in the ~/.tokgate of who runs them counts."""
+    """A home folder for all that tests start: nothing in ~/.tokgate or the configuration of who runs them counts."""
     folder = tmp_path_factory.mktemp("home")
-    os.environ["HOME"] = str(folder)
+    os.environ |= {"HOME": str(folder), "TOKGATE_CONF": str(folder / "tokgate.conf")}
+    for name in ("TOKGATE_POLICIES", "TOKGATE_LOG", "TOKGATE_CONFDIR"):
+        os.environ.pop(name, None)
     return folder
 
 

@@ -30,7 +30,7 @@ ln -s "$prefix/bin/tokgate" "$root/usr/bin/tokgate"
 gzip -9n < deploy/man/tokgate.1 > "$root/usr/share/man/man1/tokgate.1.gz"
 install -D -m 0644 -t "$root/usr/lib/systemd/system" deploy/systemd/*.service deploy/systemd/*.timer
 install -D -m 0644 deploy/systemd/tokgate.sysusers "$root/usr/lib/sysusers.d/tokgate.conf"
-install -D -m 0644 deploy/deb/default "$root/etc/default/tokgate"
+install -D -m 0644 deploy/deb/tokgate.conf "$root/etc/tokgate/tokgate.conf"
 install -D -m 0644 LICENSE "$root/usr/share/doc/tokgate/copyright"
 # The licence texts of what is bundled, as its packages bring them.
 (cd "$root$prefix"/lib/python3.13/site-packages && find . -path '*.dist-info/*' -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' \
@@ -39,7 +39,7 @@ install -D -m 0644 LICENSE "$root/usr/share/doc/tokgate/copyright"
 install -m 0755 -t "$root/DEBIAN" deploy/deb/postinst deploy/deb/prerm deploy/deb/postrm
 units=$(cd "$root/usr/lib/systemd/system" && echo *)
 sed -i "s/@UNITS@/$units/" "$root/DEBIAN/postinst" "$root/DEBIAN/prerm" "$root/DEBIAN/postrm"
-echo /etc/default/tokgate > "$root/DEBIAN/conffiles"
+echo /etc/tokgate/tokgate.conf > "$root/DEBIAN/conffiles"
 version=$("$root$prefix/bin/python" -c 'from importlib.metadata import version; print(version("tokgate"))')
 # Debian sorts a pre-release before its release by the tilde.
 version=$(echo "$version" | sed -E 's/(a|b|rc|\.dev)([0-9])/~\1\2/')

@@ -138,22 +138,19 @@ def _installed(debian: Debian) -> None:
     program = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2].split()[0]
     assert debian.run(program, "--version").startswith("tokgate ")
     assert list((debian.root / "etc/tokgate/policies").iterdir()) == []
-    debian.run("tokgate", "init", "--yes", "--network", "127.0.0.0/8", "--timezone", "UTC", "/etc/tokgate/policies")
-    debian.run("tokgate", "check", "/etc/tokgate/policies")
+    debian.run("tokgate", "init", "--yes", "--network", "127.0.0.0/8", "--timezone", "UTC")
+    debian.run("tokgate", "check")
     # All that is optional is there: none of it asks for another installation.
     debian.run("/opt/tokgate/bin/python", "-c", "import duckdb, pyroute2, uvicorn, holidays, re2")
 
 
 def _upgraded_while_it_runs(debian: Debian, newer: Path) -> None:
     """The one that runs goes on as the new version, in the same process; what the admin changed stays."""
-    options = debian.root / "etc/default/tokgate"
-    options.write_text("TOKGATE_OPTIONS=--debug\n")
+    options = debian.root / "etc/tokgate/tokgate.conf"
+    options.write_text(options.read_text() + "TOKGATE_OPTIONS=--debug\n")
     debian.run("install", "-d", "-o", "tokgate", "-g", "tokgate", "-m", "0700", "/var/lib/tokgate")
-    log = "/var/log/tokgate/block.ndjson"
     command = ["chroot", str(debian.root), "/opt/tokgate/bin/tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0"]
-    with subprocess.Popen(
-        [*command, "--workers", "1", "--policies", "/etc/tokgate/policies", "--log", log], stderr=subprocess.DEVNULL
-    ) as running:
+    with subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL) as running:
         try:
             socket = debian.root / "var/lib/tokgate/.tokgate/control.sock"
             until("it can be asked", socket.exists)
@@ -176,9 +173,9 @@ def _upgraded_while_it_runs(debian: Debian, newer: Path) -> None:
             running.terminate()
             running.wait(60)
     assert debian.run("dpkg-query", "--show", "--showformat=${Version}", "tokgate").startswith("1000.")
-    assert options.read_text() == "TOKGATE_OPTIONS=--debug\n"
+    assert options.read_text().endswith("TOKGATE_OPTIONS=--debug\n")
     assert list((debian.root / "etc/tokgate/policies").iterdir())
-    debian.run("tokgate", "log", "verify", log)
+    debian.run("tokgate", "log", "verify")
 
 
 def _removed(debian: Debian) -> None:
@@ -195,7 +192,7 @@ def _removed(debian: Debian) -> None:
     assert debian.enabled() == enabled
     assert not (debian.root / "opt/tokgate").exists()
     assert not (debian.root / "usr/bin/tokgate").is_symlink()
-    assert (debian.root / "etc/default/tokgate").exists()
+    assert (debian.root / "etc/tokgate/tokgate.conf").exists()
     assert list((debian.root / "etc/tokgate/policies").iterdir())
 
 
@@ -211,7 +208,7 @@ def _purged(debian: Debian) -> None:
     said = debian.run("dpkg", "--purge", "tokgate")
     assert "the block log stays in /var/log/tokgate\n" in said
     assert "stays in /var/log/tokgate-review\n" in said
-    for gone in ("etc/tokgate", "etc/default/tokgate", "var/lib/tokgate", "var/lib/private/tokgate-verify"):
+    for gone in ("etc/tokgate", "var/lib/tokgate", "var/lib/private/tokgate-verify", "var/log/tokgate/block.key"):
         assert not (debian.root / gone).exists(), gone
     assert not (debian.root / "var/lib/tokgate-verify").is_symlink()
     _nothing_of_systemd(debian)

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.cli.configuration import FILE, POLICIES, default_policies
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import Patience, narrate, visible, wants_color
 from tokgate.config.diagnostics import render
@@ -24,15 +25,34 @@ from tokgate.config.loader import Loaded, load
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 
-def add_policies_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--policies` with the default of all commands."""
-    parser.add_argument(
-        "--policies",
-        metavar="DIR",
-        type=Path,
-        default=Path("policies"),
-        help="folder (or one file) of policies (default: ./policies)",
-    )
+class _Named(argparse.Action):
+    """Takes the policies' place from `--policies` or the argument; naming two is an error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        known = getattr(namespace, "named_policies", None)
+        if known is not None:
+            parser.error(f"the policies are named twice: {visible(str(known))} and {visible(str(values))}")
+        namespace.policies = namespace.named_policies = values
+
+
+SOURCE: Final = "DIR|REV:DIR"
+"""The metavar of a policy source."""
+
+
+def add_policies_option(parser: argparse.ArgumentParser, *, revisions: bool = False, argument: bool = True) -> None:
+    """Add `--policies`, and as the last of the arguments the same without it.
+
+    With `revisions` it also takes a revision, and is text.
+    """
+    metavar, read = (SOURCE, str) if revisions else ("DIR", Path)
+    default = default_policies()
+    said = f"folder (or one file) of policies (default: {default})"
+    parser.add_argument("--policies", metavar=metavar, type=read, default=read(default), action=_Named, help=said)
+    if argument:
+        parser.add_argument(
+            "policies", metavar=metavar, nargs="?", type=read, default=argparse.SUPPRESS, action=_Named,
+            help="the same, in short",
+        )  # fmt: skip
 
 
 def open_policy(path: Path, now: Instant, base: Path | None = None) -> Policy:
@@ -40,6 +60,9 @@ def open_policy(path: Path, now: Instant, base: Path | None = None) -> Policy:
 
     Files below `base` are named relative to it.
     """
+    if not path.exists():
+        hint = f"name them with --policies, or {POLICIES} in {FILE}; `tokgate init` writes some"
+        raise CommandError(f"there are no policies at {visible(str(path))}: {hint}", Exit.FINDINGS)
     loaded = load_patiently(path, now, base)
     if loaded.policy is None:
         for diagnostic in loaded.errors:
@@ -77,22 +100,8 @@ def compile_patiently(policy: Policy) -> Snapshot:
         return compile_policy(policy, progress)
 
 
-SOURCE: Final = "DIR|REV:DIR"
-"""The metavar of a policy source."""
 LOOKED_BACK: Final = 100
 """Maximum revisions that are searched for a version."""
-
-
-def add_source_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--policies`, which also takes a revision."""
-    parser.add_argument(
-        "--policies", metavar=SOURCE, default="policies", help="where the policies are (default: ./policies)"
-    )
-
-
-def add_source_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the same without `--policies`, as `check` has it, to a command without other arguments."""
-    parser.add_argument("policies", metavar=SOURCE, nargs="?", default=argparse.SUPPRESS, help="the same, in short")
 
 
 def open_source(source: str, now: Instant) -> Snapshot:

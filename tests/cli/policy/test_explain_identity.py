@@ -154,12 +154,13 @@ def test_diff_of_inventories(tokgate: Command, folder: Path, tmp_path: Path) -> 
 
 
 def test_override_of_a_network_by_device(tokgate: Command, folder: Path) -> None:
-    """An override names addresses: a network of devices has to be told them; a client may be in it all the same."""
+    """An override of a network of devices names each as the inventory does; a client may be in it by its address."""
     words = ("override", "add", "--ban", "ban", "--for", "1h", "--reason", "A test")
-    refused = tokgate(*words, "--network", "devices")
-    assert refused.code == 1
-    assert "one by one with --device" in refused.err
-    assert not (folder / "overrides").exists() or not list((folder / "overrides").iterdir())
+    assert tokgate(*words, "--network", "devices").code == 0
+    asked = ("explain", "--host", "clips.example.org", "--client")
+    for said in (("192.0.2.21",), ("192.0.2.9", "--device", "Phone-3"), ("192.0.2.9", "--device", "0053.0000.0003")):
+        assert tokgate(*asked, *said).out.startswith("allow: "), said
+    assert tokgate(*asked, "192.0.2.9", "--interface", "eth0.20").out.startswith("block: ")
     assert tokgate(*words, "--client", "192.0.2.77").code == 0
 
 

@@ -20,7 +20,7 @@ def test_defaults() -> None:
     """Without options: ./policies, drained within half a minute; the rest is the launcher's."""
     args = build_parser(("run",)).parse_args(["run"])
 
-    assert (args.policies, args.mode, args.log, args.confdir) == (Path("policies"), None, None, None)
+    assert (args.policies, args.mode, args.log, args.confdir) == (Path("policies"), None, Path("block.ndjson"), None)
     assert (args.listen_host, args.listen_port, args.drain) == (None, None, 30.0)
 
 
@@ -102,7 +102,7 @@ def test_no_number_of_openers(said: str, capsys: pytest.CaptureFixture[str]) -> 
         ("--drain", "nan"),
         ("--drain", "soon"),
         ("--name-server", "resolver.example.org"),
-        ("unexpected",),
+        ("folder", "unexpected"),
     ],
 )
 def test_usage_errors(said: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

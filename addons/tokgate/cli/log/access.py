@@ -9,8 +9,9 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG, access_path_for, every_file
+from tokgate.blocklog.paths import access_path_for, every_file
 from tokgate.blocklog.records.record import this_observer
+from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate
 from tokgate.webui.audit_log import AuditLog, NotRecorded
@@ -43,7 +44,7 @@ def purpose_of(args: argparse.Namespace) -> dict[str, str]:
 
 def record_look(args: argparse.Namespace, command: str, *, needed: bool = False) -> None:
     """Record a look before anything is shown. Raises CommandError if `needed` and it can't be; else stderr says so."""
-    logs = [args.log] if isinstance(args.log, Path) else args.log or [DEFAULT_LOG]
+    logs = [args.log] if isinstance(args.log, Path) else args.log or [default_log()]
     there = [each for each in logs if each.exists() or every_file(each)]
     if not (needed or there or getattr(args, "follow", False) or getattr(args, "clickhouse", None)):
         return  # nothing to look at, which the command will say: a mistyped name makes no file

@@ -10,9 +10,10 @@ from typing import Final
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.integrity.evidence import NoProof, prove
-from tokgate.blocklog.paths import DEFAULT_LOG, every_file
+from tokgate.blocklog.paths import every_file
 from tokgate.blocklog.read.reader import UNREADABLE, OpenLog
 from tokgate.cli.commands import Subparsers, add_subcommand
+from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_files, add_log_option, require
@@ -38,7 +39,7 @@ examples:
 def add_parsers(commands: Subparsers) -> None:
     proof = add_subcommand(commands, "prove", "prove one record, and show no other", _PROVE_EPILOG)
     proof.add_argument("event", metavar="EVENT-ID", help="event.id: the reference on the block page")
-    add_log_option(proof, f"logs, those rotated away included (default: ./{DEFAULT_LOG})")
+    add_log_option(proof, f"logs, those rotated away included (default: {default_log()})")
     proof.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it (default: stdout)")
     add_purpose(proof)
     proof.set_defaults(run=_prove)
@@ -127,7 +128,7 @@ def _answer_of(path: Path) -> Path:
 @contextmanager
 def _files(given: list[Path] | None) -> Iterator[tuple[list[Path], OpenLog]]:
     """The files of a log, those rotated away included, and how to open them. Errors end the command."""
-    first, *others = given or [Path(DEFAULT_LOG)]
+    first, *others = given or [default_log()]
     with CurrentLog(first) as current:
         require([first, *others], rotated=True)
         files = list(dict.fromkeys([*current.files(), *(file for path in others for file in every_file(path))]))

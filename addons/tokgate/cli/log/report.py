@@ -23,7 +23,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import user_name
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.output_file import becoming
-from tokgate.cli.policy_source import snapshot_if_valid
+from tokgate.cli.policy_source import add_policies_option, snapshot_if_valid
 from tokgate.cli.terminal import Patience, narrate
 from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
@@ -66,10 +66,7 @@ def _add_presentation(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", dest="until", type=time_argument, metavar="TIME", help="the instant after the last")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .html or .pdf")
-    parser.add_argument(
-        "--policies", type=Path, default=Path("policies"), metavar="DIR",
-        help="whose bans are named, and their phases drawn in (default: ./policies, if it is there)",
-    )  # fmt: skip
+    add_policies_option(parser, argument=False)  # whose bans are named, and their phases drawn in
     parser.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
     )

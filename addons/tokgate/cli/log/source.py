@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokgate.analytics.clickhouse_address import ServerAddress
 from tokgate.analytics.sql import Engine, LogError
-from tokgate.blocklog.paths import DEFAULT_LOG, whole_log, with_rotated
+from tokgate.blocklog.paths import whole_log, with_rotated
 from tokgate.blocklog.read.reader import Filter, Junk, client_filter
 from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.arguments import settle, time_argument
+from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose
 from tokgate.cli.terminal import Patience, narrate, visible
@@ -116,7 +117,7 @@ def source_files(args: argparse.Namespace) -> list[Path]:
     """The files to read, oldest first; none where a server holds the log. Raises CommandError."""
     if server_of(args) is not None:
         return []
-    return files_of(args.log or [Path(DEFAULT_LOG)], rotated=not args.no_rotated)
+    return files_of(args.log or [default_log()], rotated=not args.no_rotated)
 
 
 @contextmanager
@@ -137,14 +138,14 @@ def tell_of_lost(database: Engine) -> None:
 
 def add_files(parser: argparse.ArgumentParser, said: str = "files to read, .gz and .zst too") -> None:
     """Add FILE… and `--log`, which mean the same: `log` is a list of them, empty or None without any."""
-    said += f" (default: ./{DEFAULT_LOG})"
+    said += f" (default: {default_log()})"
     parser.add_argument("log", nargs="*", action=_Extend, type=Path, metavar="FILE", help=said)
     parser.add_argument("--log", nargs="+", action=_Extend, type=Path, metavar="FILE", help="the same, as an option")
 
 
 def add_one_file(parser: argparse.ArgumentParser) -> None:
     """Add `--log` for a command that is about one log: `log` is its path."""
-    parser.add_argument("--log", type=Path, default=DEFAULT_LOG, metavar="FILE", help=f"default: {DEFAULT_LOG}")
+    parser.add_argument("--log", type=Path, default=default_log(), metavar="FILE", help=f"default: {default_log()}")
 
 
 def add_log_option(parser: argparse.ArgumentParser, said: str) -> None:

@@ -11,11 +11,12 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG, PACKED, end_of_archive, with_rotated
+from tokgate.blocklog.paths import PACKED, end_of_archive, with_rotated
 from tokgate.blocklog.read.reader import Filter, Follower, Junk, Line, open_log, read
 from tokgate.blocklog.records.record import Record, instant_of, text_at
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_subcommand
+from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.access import add_purpose
 from tokgate.cli.log.source import UnreadableLineReporter, add_source, require, wanted_of
@@ -57,7 +58,7 @@ def tail(args: argparse.Namespace) -> Exit:
     With `--follow` files may be missing at first; and with filters as well it begins with the current files, since the
     latest that they accept may be anywhere.
     """
-    files, wanted, lines, follow = args.log or [DEFAULT_LOG], wanted_of(args), args.lines, args.follow
+    files, wanted, lines, follow = args.log or [default_log()], wanted_of(args), args.lines, args.follow
     if not follow:
         require(files)
     junk = UnreadableLineReporter()

@@ -14,10 +14,11 @@ from tokgate.blocklog.integrity.checkpoint import key_text, public_pem, read_key
 from tokgate.blocklog.integrity.evidence import fingerprint
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import DEFAULT_LOG, key_path_for, public_path_for
+from tokgate.blocklog.paths import key_path_for, public_path_for
 from tokgate.blocklog.read.reader import open_log
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_subcommand
+from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_files, add_one_file, require
 from tokgate.cli.log.verify_files import CurrentLog, Examination
@@ -104,8 +105,8 @@ def add_parsers(commands: Subparsers) -> None:
 
 def _verify(args: argparse.Namespace) -> Exit:
     trusted, kept = [trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
-    with CurrentLog(DEFAULT_LOG) as current:
-        files = args.log or current.files() or [DEFAULT_LOG]
+    with CurrentLog(default_log()) as current:
+        files = args.log or current.files() or [default_log()]
         require(files)
         whole = args.whole or not args.log
         examination = Examination(files, trusted, kept, whole=whole, opener=open_log if args.log else current.open)

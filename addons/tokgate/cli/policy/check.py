@@ -12,6 +12,7 @@ from whenever import Instant
 
 from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.decision_query import DecisionQuery, Outcome, member, outcome, who, zone_of
 from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.exits import Exit
@@ -25,7 +26,7 @@ from tokgate.cli.policy.warnings import (
     untrusted,
     without_authority,
 )
-from tokgate.cli.policy_source import compile_patiently, load_patiently
+from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
@@ -171,23 +172,13 @@ class Checked(TypedDict):
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "check", EPILOG)
-    parser.add_argument(
-        "dir",
-        metavar="DIR",
-        nargs="?",
-        type=Path,
-        default=Path("policies"),
-        help="folder or file (default: ./policies)",
-    )
+    add_policies_option(parser)
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant that counts as now (wall: UTC)")
     parser.add_argument(
         "--authority", metavar="FILE", type=Path,
         help="certificates of the block page's authority: warn of names for which devices don't believe it",
     )  # fmt: skip
-    parser.add_argument(
-        "--confdir", metavar="DIR", type=Path,
-        help="folder of the running tokgate, which may hold bans that vanished from the files (default: ~/.tokgate)",
-    )  # fmt: skip
+    add_confdir_option(parser, "folder of the running tokgate, which may hold bans that vanished from the files")
     parser.add_argument("--strict", action="store_true", help="exit 1 for warnings, too")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no warnings; they are still counted")
     output = parser.add_mutually_exclusive_group()
@@ -203,7 +194,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check a folder or a file, and print the findings."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
-    report = examine(options.dir, now, options.authority, options.confdir)
+    report = examine(options.policies, now, options.authority, options.confdir)
     match options.format:
         case OutputFormat.JSON:
             print_json(document(report), indent=2)

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG, whole_log
+from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import open_log
 from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import default_confdir, default_log
 from tokgate.cli.decision_query import (
     Answer,
     DecisionQuery,
@@ -37,7 +38,7 @@ from tokgate.cli.decision_steps import Step, StepOutput, step_lines, steps, step
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.policy.warnings import held_bans
-from tokgate.cli.policy_source import add_source_argument, add_source_option, find_revision, open_source
+from tokgate.cli.policy_source import add_policies_option, find_revision, open_source
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.diagnostics import render
 from tokgate.config.format.test_model import PolicyTest
@@ -208,14 +209,13 @@ class Recollection:
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "explain", EPILOG)
-    add_source_option(parser)
-    add_source_argument(parser)
+    add_policies_option(parser, revisions=True)
     parser.add_argument("--client", metavar="IP", help="address of the client; of an event only where the log hides it")
     parser.add_argument("--host", metavar="NAME", help="name or address asked for, as seen in a ClientHello")
     parser.add_argument("--url", metavar="URL", help="absolute URL, as seen in a decrypted request")
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="instant, local time or `now` (default: now)")
     parser.add_argument("--event", metavar="ID", help="explain this event of the block log")
-    add_log_option(parser, f"logs to look in, those rotated away included (default: ./{DEFAULT_LOG})")
+    add_log_option(parser, f"logs to look in, those rotated away included (default: {default_log()})")
     add_identity_options(parser)
     parser.add_argument("--json", action="store_true", help="the decision and its steps as one JSON object")
     parser.set_defaults(run=run, usage_error=parser.error)
@@ -235,7 +235,7 @@ def run(options: argparse.Namespace) -> int:
     identity = identity_of(options)
     if options.device is not None and not _has_device(snapshot, options.device):
         narrate(f"no network has a device called {visible(options.device)}")
-    for held in held_bans(snapshot.policy, Path(options.policies), now):
+    for held in held_bans(snapshot.policy, Path(options.policies), now, default_confdir()):
         narrate(render(held, color=wants_color(sys.stderr)))
     for warning in _strangers(snapshot, options):
         narrate(warning)
@@ -306,7 +306,7 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     given = [name for name in ("host", "url", "at") if getattr(options, name) is not None]
     if given:
         options.usage_error(f"argument --{given[0]}: not allowed with argument --event")
-    event = find_event(options.log or [DEFAULT_LOG], options.event, options.client)
+    event = find_event(options.log or [default_log()], options.event, options.client)
     told = identity_of(options)
     if told is not None:  # where the log hides who it was
         event = replace(event, identity=told)

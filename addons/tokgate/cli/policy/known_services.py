@@ -5,6 +5,7 @@ from pathlib import Path
 
 from whenever import Instant
 
+from tokgate.cli.configuration import default_policies
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import visible
@@ -31,7 +32,7 @@ class KnownService:
 
 def policy_if_any(path: Path) -> Policy | None:
     """The policy; None where there is none at the default place: the catalogue is all there is then."""
-    if not path.exists() and path == Path("policies"):
+    if not path.exists() and path == default_policies():
         return None
     return open_policy(path, Instant.now())
 

@@ -164,13 +164,14 @@ def add_parser(subparsers: Subparsers) -> None:
         each.add_argument("--revision", type=_line, help="which revision (default: a digest of the list)")
         each.add_argument("--licence", type=_line, help="its licence")
         each.add_argument("--date", type=_date, help="its day, YYYY-MM-DD (default: of its file)")
+    for each in (listing, showing, testing, importing, updating):
+        add_policies_option(each, argument=each is not testing)
 
 
 def _added(
     commands: Subparsers, run: Callable[[argparse.Namespace], int], name: str, summary: str, epilog: str
 ) -> argparse.ArgumentParser:
     parser = add_subcommand(commands, name, summary, epilog)
-    add_policies_option(parser)
     parser.set_defaults(run=run)
     return parser
 

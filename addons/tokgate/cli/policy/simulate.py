@@ -16,7 +16,7 @@ from tokgate.cli.arguments import moment_or_now, settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, Grounds, identified, judge, member, outcome, zone_of
 from tokgate.cli.exits import Exit
-from tokgate.cli.policy_source import add_source_option, open_source
+from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.policy.decide import decide, decide_on_error
 from tokgate.policy.decision import Decision, Reason, Verdict
@@ -180,9 +180,9 @@ class Simulated(Grounds):
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "simulate", EPILOG)
-    add_source_option(parser)
     parser.add_argument("--at", type=time_argument, metavar="TIME", help="the instant for lines without one")
     parser.add_argument("file", metavar="FILE", help="file of queries, or - for standard input")
+    add_policies_option(parser, revisions=True)
     parser.set_defaults(run=run)
 
 

@@ -13,7 +13,7 @@ from tokgate.cli.arguments import add_span_options, common_zone, span_of, whole_
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.output_file import becoming
-from tokgate.cli.policy_source import add_source_argument, add_source_option, open_source
+from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.tables import aligned, show_rows
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible
 from tokgate.config.extras import Extra
@@ -64,8 +64,7 @@ Timeline.__doc__ = "`tokgate timeline --json`. `more`: there are more than --lim
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "timeline", EPILOG)
-    add_source_option(parser)
-    add_source_argument(parser)
+    add_policies_option(parser, revisions=True)
     add_span_options(parser)
     parser.add_argument(
         "--limit",

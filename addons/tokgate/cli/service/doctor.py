@@ -9,11 +9,10 @@ from typing import Any, Final, TypedDict
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.exits import Exit, need
 from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
-from tokgate.cli.service.status import add_confdir_option
 from tokgate.cli.terminal import print_json
 from tokgate.config.extras import Extra
 from tokgate.gate.sockets import Entry
@@ -54,8 +53,9 @@ class Examined(TypedDict):
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "doctor", EPILOG)
     add_policies_option(parser)
-    parser.add_argument("--log", metavar="FILE", type=Path, default=DEFAULT_LOG, help="block log (./block.ndjson)")
-    add_confdir_option(parser)
+    log = default_log()
+    parser.add_argument("--log", metavar="FILE", type=Path, default=log, help=f"block log (default: {log})")
+    add_confdir_option(parser, "as given to `tokgate run`")
     parser.add_argument("--gateway", action="store_true", help="also what a gateway needs of the kernel")
     parser.add_argument(
         "--allowed", metavar="NAME", default=DEFAULT_PROBE, help=f"the name to be reached (default: {DEFAULT_PROBE})"

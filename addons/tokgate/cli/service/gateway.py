@@ -15,6 +15,7 @@ from whenever import Instant
 
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
 from tokgate.cli.service.status import GatewayDifferences
@@ -103,9 +104,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_policies_option(parser)
     add_table_options(parser)
-    parser.add_argument(
-        "--confdir", metavar="DIR", type=Path, help="where it is kept what settings were before (default: ~/.tokgate)"
-    )
+    add_confdir_option(parser, "where it is kept what settings were before")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(run=run)
 

@@ -199,7 +199,7 @@ def add_parser(subparsers: Subparsers) -> None:
         name: str, does: str, epilog: str, action: Callable[[argparse.Namespace, PhoneFiles], Exit]
     ) -> argparse.ArgumentParser:
         made = add_subcommand(commands, name, does, epilog)
-        add_policies_option(made)
+        add_policies_option(made, argument=False)
         made.add_argument(
             "--state", metavar="DIR", type=Path, default=DEFAULT_FOLDER, help=f"the tunnel's folder ({DEFAULT_FOLDER})"
         )

@@ -8,8 +8,9 @@ from typing import Any, Final, NotRequired, TypedDict
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.account import you
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.service.status import GatewayStatus, add_confdir_option, ask_running
+from tokgate.cli.service.status import GatewayStatus, ask_running
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, render
 from tokgate.policy.analysis.definitions import ChangeKind
@@ -103,7 +104,7 @@ class Restarted(TypedDict):
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "reload", _RELOAD_EPILOG)
-    add_confdir_option(parser)
+    add_confdir_option(parser, "as given to `tokgate run`")
     parser.add_argument(
         "--lift", metavar="BAN", action="append", default=[],
         help="lift a ban that is held back since the files no longer state it; repeatable",
@@ -187,7 +188,7 @@ serves; 1 it does not run, or finds errors in the policy: all stays as it is; 3 
 
 def add_restart(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "restart", _RESTART_EPILOG)
-    add_confdir_option(parser)
+    add_confdir_option(parser, "as given to `tokgate run`")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(run=restart)
 

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.account import you
 from tokgate.cli.commands import COMMANDS, Subparsers
+from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
 from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
-from tokgate.cli.policy_source import SOURCE
+from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
 from tokgate.service.listeners import MAX_PORT
@@ -57,14 +57,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "--listen", type=_listen_address, default=_listen_address(DEFAULT_LISTEN), metavar="HOST:PORT",
         help=f"where to be reached (default: {DEFAULT_LISTEN})",
     )  # fmt: skip
-    add_log_option(parser, f"logs to show, those rotated away included (default: ./{DEFAULT_LOG})")
+    add_log_option(parser, f"logs to show, those rotated away included (default: {default_log()})")
     add_no_rotated(parser)
-    parser.add_argument(
-        "--policies", metavar=SOURCE, default="policies", help="by which lines are explained (default: ./policies)"
-    )
     parser.add_argument(
         "--access-log", type=Path, metavar="FILE", help="record each look in this file, or show nothing"
     )
+    add_policies_option(parser, revisions=True)
     add_server(parser)
     add_reason(parser.add_argument_group("why they look"))
     signing_in = parser.add_argument_group("who may look (default: whoever opens the link that is printed, once)")
@@ -123,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(str(error)) from error
         with closing(index):
             if not index.found:
-                narrate(f"tokgate: there is no log at {', '.join(map(str, args.log or [DEFAULT_LOG]))} yet")
+                narrate(f"tokgate: there is no log at {', '.join(map(str, args.log or [default_log()]))} yet")
             site = Site(QueryCache(index), authenticator, audit_log, PolicyExplainer(args.policies), cookie, secure)
             proxies = args.trusted_proxy if args.htpasswd and args.trusted_proxy else ()
             app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic, proxies=proxies)
@@ -141,7 +139,7 @@ def _index(args: argparse.Namespace) -> "Source":
         return ClickHouseIndex(address)
     from tokgate.analytics.index import Index
 
-    return Index(args.log or [DEFAULT_LOG], rotated=not args.no_rotated)
+    return Index(args.log or [default_log()], rotated=not args.no_rotated)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.block_page.authority import DEFAULT_CONFDIR
-from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.service.gateway import add_redirect_options
@@ -93,16 +93,15 @@ def add_parser(subparsers: Subparsers) -> None:
         help="firewall mark on tokgate's own connections",
     )
     add_policies_option(parser)
-    parser.add_argument("--log", metavar="FILE", type=Path, help="block log (default: ./block.ndjson)")
+    log = default_log()
+    parser.add_argument("--log", metavar="FILE", type=Path, default=log, help=f"block log (default: {log})")
     parser.add_argument(
         "--listen-host",
         metavar="H",
         help="address to listen on, '' for every one (default: loopback; every address for redirected clients)",
     )
     parser.add_argument("--listen-port", metavar="P", type=_port, help="port to listen on (default: 8080)")
-    parser.add_argument(
-        "--confdir", metavar="DIR", type=Path, help="folder of the page's authority (default: ~/.tokgate)"
-    )
+    add_confdir_option(parser, "folder of the page's authority")
     parser.add_argument(
         "--user",
         metavar="USER",
@@ -241,7 +240,7 @@ def _leave_root(args: argparse.Namespace, listening: privileges.Listening) -> No
         account = privileges.account_to_become(args.user)
         if account is not None:
             confdir = None if args.confdir is None else args.confdir.expanduser()
-            places = privileges.Places(args.policies, args.log or DEFAULT_LOG, confdir)
+            places = privileges.Places(args.policies, args.log, confdir)
             privileges.become(account, privileges.needed_to_listen(listening), places)
             say(f"running as {account.name}")
         elif os.geteuid() == 0 and args.user is None:
@@ -256,7 +255,7 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...]) -> int:
     options = mitmproxy_process.RunOptions(
         modes=modes,
         policies=args.policies,
-        log=args.log or DEFAULT_LOG,
+        log=args.log,
         listen_host=args.listen_host,
         listen_port=args.listen_port,
         confdir=args.confdir or DEFAULT_CONFDIR,
@@ -282,7 +281,7 @@ def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gat
     options = SuperviseOptions(
         endpoints=places,
         policies=args.policies,
-        log=args.log or DEFAULT_LOG,
+        log=args.log,
         confdir=(args.confdir or DEFAULT_CONFDIR).expanduser(),
         workers=args.workers or cores,
         openers=args.openers or min(max(2, cores), 8),

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict
 
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import print_json, print_lines
 from tokgate.gate.sockets import Entry
@@ -175,7 +176,7 @@ class Status(TypedDict):
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "status", EPILOG)
-    add_confdir_option(parser)
+    add_confdir_option(parser, "as given to `tokgate run`")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--probe",
@@ -304,11 +305,6 @@ _ERRORS: Final = {
 }
 _MITMPROXY: Final = Path("~/.mitmproxy")
 """The folder of mitmproxy, and so of the addon in a plain mitmproxy, unless it is told another."""
-
-
-def add_confdir_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--confdir`, the folder in which the running tokgate's socket is."""
-    parser.add_argument("--confdir", metavar="DIR", type=Path, help="as given to `tokgate run` (default: ~/.tokgate)")
 
 
 def ask_running(

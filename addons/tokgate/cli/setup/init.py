@@ -16,6 +16,7 @@ from whenever import SYSTEM_TZ, Instant
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.cli.arguments import settle
 from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.configuration import default_policies
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE
 from tokgate.cli.terminal import narrate, visible
@@ -84,7 +85,7 @@ class Answers:
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "init", EPILOG)
     parser.add_argument(
-        "dir", metavar="DIR", nargs="?", type=Path, default=Path("policies"), help="folder (default: ./policies)"
+        "dir", metavar="DIR", nargs="?", type=Path, default=default_policies(), help="folder (default: ./policies)"
     )
     parser.add_argument("-y", "--yes", action="store_true", help="ask nothing")
     parser.add_argument("--service", nargs="+", metavar="NAME", help="what to ban (default: tiktok)")
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{visible(str(path))} can't be written: {error.strerror}") from error
     sys.stdout.write(f"{path}\n")
-    where = "" if folder == Path("policies") else f" --policies {folder}"
+    where = "" if folder == default_policies() else f" --policies {folder}"
     host = example_host(answers.services[0])
     narrate(f"tokgate: next: tokgate check{where.replace(' --policies', '')}; tokgate run{where}; and elsewhere")
     narrate(f"tokgate:       curl -i -x http://127.0.0.1:8080 https://{host}/")
