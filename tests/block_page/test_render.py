@@ -15,7 +15,9 @@ from tokgate.block_page.language import LANGUAGES, TEXTS
 from tokgate.block_page.notice import Notice, Warned
 from tokgate.block_page.render import Format, choose_format, compose, href_of, link_target
 from tokgate.policy.analysis.terms import Term
+from tokgate.policy.bans import Translation
 from tokgate.policy.decision import Reason
+from tokgate.policy.values import Language
 
 NOTICE = Notice(
     asked="www.clips.example.org",
@@ -383,3 +385,43 @@ def test_what_was_not_understood(kind: Format, language: str, reason: Reason, st
         assert text in said.replace("&#39;", "'"), text
     for text in ("clips", "Clips", "Council", "Circular"):
         assert text not in said
+
+
+BY_LANGUAGE = builders.ban(
+    title="Clips at work",
+    reason="Because",
+    contact="desk@example.org",
+    translations=(
+        Translation("title", Language.EN, "Clips at work"),
+        Translation("title", Language.NL, "Clips op het werk"),
+        Translation("reason", Language.EN, "Because"),
+        Translation("reason", Language.NL, "Daarom"),
+        Translation("reason", Language.FR, "Parce que"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "network", "page", "title", "reason"),
+    [
+        ("nl-BE", None, "nl", "Clips op het werk", "Daarom"),
+        ("fr", None, "fr", "Clips at work", "Parce que"),
+        ("fr", Language.NL, "fr", "Clips op het werk", "Parce que"),
+        ("de", Language.NL, "de", "Clips op het werk", "Daarom"),
+        ("ja", Language.NL, "nl", "Clips op het werk", "Daarom"),
+        ("ja", None, "en", "Clips at work", "Because"),
+        (None, Language.FR, "fr", "Clips at work", "Parce que"),
+    ],
+)
+def test_the_language_of_a_page(
+    asked: str | None, network: Language | None, page: str, title: str, reason: str
+) -> None:
+    """The browser's, else the network's, else English; a ban's text in the page's, the network's, or as stated."""
+    notice = replace(NOTICE, ban=BY_LANGUAGE, language=network)
+    answer = compose(notice, accept="application/json", accept_language=asked)
+    facts = json.loads(answer.body)
+    assert answer.headers["Content-Language"] == facts["language"] == page
+    assert (facts["measure"], facts["ban_reason"], facts["contact"]) == (title, reason, "desk@example.org")
+    text = compose(notice, accept="text/plain", accept_language=asked).body.decode()
+    assert f"{TEXTS[page].reason}: {reason}\n" in text
+    assert reason in compose(notice, accept="text/html", accept_language=asked).body.decode()

@@ -63,6 +63,7 @@ def test_ones_own_goes_first(policies: Path, tokgate: Command) -> None:
     assert tokgate("check").out == (
         f"from the catalogue, version {version}: tiktok-ads\n"
         "your own definition, in place of the catalogue's: tiktok (policies/own.yaml:1:12)\n"
+        "no `reason` is given by: ban\n"
         "2 files, 0 errors, 0 warnings, 0 tests passed, 0 failed\n"
     )
     assert f'"version": "{version}"' in tokgate("check", "--json").out

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
+from tokgate.config import build
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
 from tokgate.policy.bans import Action, OnExpiry, Overrides
@@ -268,6 +269,19 @@ def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
     assert sum(len(service.patterns) for service in policy.services.values()) == 100_000
     assert seen == [(1, 2), (2, 2)]
     assert gc.isenabled()
+
+
+def test_texts_by_language(say: Say, minimal: str) -> None:
+    """A ban's texts may be given in the page's languages; the one that is stated first is the log's."""
+    policy = valid(say(minimal.replace("title: TikTok at work", "title: {nl: Op het werk, en: At work}")))
+    ban = policy.bans["tiktok"]
+    assert (ban.title, ban.said("title", "en"), ban.said("title", "fr", "en")) == ("Op het werk", "At work", "At work")
+    assert ban.said("reason", "en") is None
+    written = build.written(policy, {})["bans"]["tiktok"]
+    assert written["title"] == {"nl": "Op het werk", "en": "At work"}
+    assert "translations" not in written
+    for wrong in ("{pl: W pracy}", "{}", "{en: [x]}"):
+        assert say(minimal.replace("title: TikTok at work", f"title: {wrong}")).policy is None
 
 
 _PIECES = st.sampled_from(

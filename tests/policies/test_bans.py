@@ -139,6 +139,8 @@ def _omissions(policy: Policy) -> Iterator[tuple[str, Policy]]:
         yield f"without {name}", replace(policy, bans={n: b for n, b in policy.bans.items() if n != name})
         milder = {Action.BLOCK: Action.WARN, Action.WARN: Action.MONITOR, Action.MONITOR: Action.WARN}
         yield f"{name} milder", _with_ban(policy, replace(ban, action=milder[ban.action]))
+        if ban.inspect_stores:
+            yield f"{name} without inspect_stores", _with_ban(policy, replace(ban, inspect_stores=False))
         for service in ban.services if len(ban.services) > 1 else ():
             rest = tuple(s for s in ban.services if s != service)
             yield f"{name} without {service}", _with_ban(policy, replace(ban, services=rest))
@@ -175,8 +177,16 @@ def test_each_file_shows_what_it_leaves_alone(path: Path, loaded: Loaded, snapsh
 @pytest.mark.parametrize(
     ("network", "bans"),
     [
-        ("belgium-federal", ["belgium-federal-2023", "belgium-federal-2023-extension", "belgium-federal-2024"]),
-        ("wallonia", ["wallonia-2023", "wallonia-2023-extension"]),
+        (
+            "belgium-federal",
+            [
+                "belgium-federal-2023",
+                "belgium-federal-2023-circular",
+                "belgium-federal-2023-extension",
+                "belgium-federal-2024",
+            ],
+        ),
+        ("flemish-government", ["flemish-government-2023", "flemish-government-2023-extension"]),
     ],
 )
 def test_successive_bans_take_over_without_gap_or_overlap(network: str, bans: list[str], snapshot: Snapshot) -> None:
@@ -195,12 +205,39 @@ def test_successive_bans_take_over_without_gap_or_overlap(network: str, bans: li
     for name, following in zip(bans, [*bans[1:], None], strict=True):
         schedule = tracks[name].schedule
         assert refusing(schedule.starts) == [name]
-        if schedule.ends is not None:
-            assert refusing(schedule.ends.subtract(nanoseconds=1)) == [name]
-            assert refusing(schedule.ends) == ([following] if following else [])
+        if following is not None:
+            taken_over = tracks[following].schedule.starts
+            assert refusing(taken_over.subtract(nanoseconds=1)) == [name]
         else:
-            assert following is None
             assert refusing(NOW) == [name]
+
+
+@pytest.mark.parametrize(
+    ("client", "at", "basis", "until"),
+    [
+        ("192.0.2.33", "2023-03-09T12:00:00+01:00", "Decision of 9 March 2023", None),
+        ("192.0.2.33", "2023-09-26T12:00:00+02:00", "Decision of 9 March 2023, extended on 26 September 2023", None),
+        ("192.0.2.65", "2023-03-06T12:00:00+01:00", "Proposal announced in parliament on 6 March 2023", None),
+        ("192.0.2.65", "2023-03-17T12:00:00+01:00", "Decision of 17 March 2023", "2023-09-17T00:00+02:00"),
+        ("192.0.2.1", "2023-03-10T12:00:00+01:00", "Decision of 10 March 2023", "2023-09-10T00:00+02:00"),
+        ("192.0.2.1", "2023-09-12T12:00:00+02:00", "Circular 716 of 17 March 2023", "2023-09-10T00:00+02:00"),
+        (
+            "192.0.2.1",
+            "2024-03-15T12:00:00+01:00",
+            "Circular 716 of 17 March 2023, extended on 14 September 2023",
+            "2024-03-10T00:00+01:00",
+        ),
+    ],
+)
+def test_a_record_cites_what_existed_then(
+    client: str, at: str, basis: str, until: str | None, snapshot: Snapshot
+) -> None:
+    """Neither its basis nor the end that it tells was decided later."""
+    decision = decide(snapshot, client, APP, Instant(at))
+    assert decision.ban is not None
+    assert snapshot.bans[decision.ban].basis == basis
+    (track,) = (track for track in snapshot.tracks if track.ban.name == decision.ban)
+    assert track.schedule.ends == (None if until is None else Instant(until))
 
 
 @pytest.mark.parametrize("ban", ["brussels-region-2023", "wallonia-brussels-federation-2023"])
@@ -213,10 +250,21 @@ def test_a_review_without_a_known_outcome_is_no_end(ban: str, snapshot: Snapshot
     assert decision.next_change is None
 
 
-def test_parliament_opens_stores_on_its_own_network_only(snapshot: Snapshot) -> None:
-    """The corporate network's store traffic is read for TikTok's listings; guests' is left alone."""
+@pytest.mark.parametrize(
+    ("staff", "guest"),
+    [
+        ("198.51.100.65", "198.51.100.97"),
+        ("198.51.100.1", "198.51.100.129"),
+        ("198.51.100.33", "198.51.100.161"),
+        ("192.0.2.1", "192.0.2.161"),
+    ],
+    ids=["parliament", "commission", "council", "federal"],
+)
+def test_stores_are_opened_on_the_network_of_staff_only(staff: str, guest: str, snapshot: Snapshot) -> None:
+    """Service devices' store traffic is read for TikTok's listings; personal devices' is left alone, and warned."""
     listing = "https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"
-    staff, guest = "198.51.100.65", "198.51.100.97"
+    warned = decide(snapshot, guest, APP, NOW)
+    assert (warned.verdict, warned.response) == (Verdict.WARN, Response.PAGE)
     assert decide(snapshot, staff, "play.google.com", NOW).reason is Reason.STORE_FRONT
     assert decide(snapshot, staff, "play.google.com", NOW).response is Response.INSPECT
     assert decide(snapshot, staff, listing, NOW, Signal.URL).verdict is Verdict.BLOCK
@@ -251,11 +299,12 @@ def test_bodies_have_networks_of_their_own(policy: Policy) -> None:
             assert all(any(c.version == d.version and c.subnet_of(d) for d in DOCUMENTATION) for c in network.cidrs)  # type: ignore[arg-type]
 
 
-def test_bans_say_who_decided_on_what_basis_and_whom_to_ask(policy: Policy) -> None:
+def test_bans_say_why_who_decided_on_what_basis_and_whom_to_ask(policy: Policy) -> None:
     """What the block page shows is there, and nobody real is named as the contact."""
     for ban in policy.bans.values():
         assert ban.authority
         assert ban.basis
+        assert ban.reason
         assert ban.contact is not None
         assert ban.contact.endswith("@example.org")
         assert ban.reference is None or ban.reference.startswith("https://")

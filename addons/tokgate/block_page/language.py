@@ -13,9 +13,10 @@ from werkzeug.http import parse_accept_header
 from whenever import Date, Instant, Time
 
 from tokgate.policy.schedule import Duration
+from tokgate.policy.values import Language
 
-DEFAULT: Final = "en"
-LANGUAGES: Final = (DEFAULT, "fr", "nl", "de")
+DEFAULT: Final = Language.EN
+LANGUAGES: Final = tuple(Language)
 """Tags of all languages; of several that a client likes equally the first is taken."""
 MAX_HEADER: Final = 1024
 """Characters of a header that are parsed."""
@@ -43,7 +44,7 @@ class WarningTexts:
 class Texts:
     """All texts of one language. Plain text: the template escapes. `{…}` are filled in."""
 
-    language: str
+    language: Language
     """Its tag (RFC 5646), which is the name of its file."""
     title: str
     this_address: str
@@ -60,6 +61,7 @@ class Texts:
     ban: str
     authority: str
     basis: str
+    reason: str
     reference: str
     since: str
     extends: str
@@ -141,7 +143,10 @@ TEXTS: Final = load_texts(files("tokgate.block_page") / "locales")
 """By language tag."""
 
 
-def choose_language(accept_language: str | None) -> str:
-    """The preferred language by q-values (RFC 9110 §12.5.4). `fr-BE` matches French; `q=0` excludes a language."""
+def choose_language(accept_language: str | None, otherwise: Language | None = None) -> Language:
+    """The preferred language by q-values (RFC 9110 §12.5.4). `fr-BE` matches French; `q=0` excludes a language.
+
+    `otherwise`: the network's own, for who prefers none of them.
+    """
     accepted = parse_accept_header((accept_language or "")[:MAX_HEADER], LanguageAccept)
-    return accepted.best_match(TEXTS, DEFAULT) or DEFAULT
+    return Language(accepted.best_match(TEXTS, otherwise or DEFAULT) or DEFAULT)

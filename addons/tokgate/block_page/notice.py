@@ -11,6 +11,7 @@ from tokgate.policy.decision import Reason
 from tokgate.policy.schedule import Duration, Inactive, Schedule, add_duration
 from tokgate.policy.settings import EchOuter
 from tokgate.policy.snapshot import Track
+from tokgate.policy.values import Language
 from tokgate.traffic.enforcer import Ruling
 from tokgate.traffic.refusal_texts import status_of
 
@@ -53,6 +54,8 @@ class Notice:
     earlier: tuple[Term, ...] = ()
     """The bans that this one extends, the latest first."""
     zone: str = "UTC"
+    language: Language | None = None
+    """The network's own."""
     opened: bool = False
     """This connection was opened, to show the page."""
     inspected: bool = False
@@ -91,6 +94,7 @@ def notice_of(ruling: Ruling, *, asked: str, implementer: str, opened: bool) -> 
         overdue=decision.reason is Reason.BAN_OVERDUE,
         earlier=() if track is None else tuple(earlier_terms(snapshot.bans, track.ban, track.zone)),
         zone=track.zone if track is not None else network.timezone if network is not None else "UTC",
+        language=None if network is None else network.language,
         opened=opened,
         inspected=_inspects(ruling),
         implementer=implementer,

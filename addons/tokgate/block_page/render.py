@@ -99,7 +99,7 @@ class Fact:
 
 def compose(notice: Notice, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
     """The response in the language and format that the client likes best."""
-    texts, kind = TEXTS[choose_language(accept_language)], choose_format(accept)
+    texts, kind = TEXTS[choose_language(accept_language, notice.language)], choose_format(accept)
     headers = {
         "Content-Type": f"{kind}; charset=utf-8",
         "Content-Language": texts.language,
@@ -155,7 +155,7 @@ def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
         yield Fact(texts.service, notice.service)
     if notice.ban is not None:
         yield from _ban_rows(notice, notice.ban, texts)
-    if (contact := _contact(notice)) is not None:
+    if (contact := _contact(notice, texts)) is not None:
         yield Fact(texts.contact, contact, href_of(contact))
     label = texts.event if notice.warning is None else texts.warning.event
     yield Fact(label, notice.event, note=texts.event_note)
@@ -163,7 +163,9 @@ def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
 
 def _ban_rows(notice: Notice, ban: Ban, texts: Texts) -> Iterator[Fact]:
     blocks_from = notice.warning.blocks_from if notice.warning is not None else None
-    yield Fact(texts.ban, ban.title)
+    yield Fact(texts.ban, _said(notice, ban, "title", texts) or "")
+    if (reason := _said(notice, ban, "reason", texts)) is not None:
+        yield Fact(texts.reason, reason)
     if ban.authority is not None:
         yield Fact(texts.authority, ban.authority)
     if ban.basis is not None:
@@ -185,8 +187,6 @@ def _ban_rows(notice: Notice, ban: Ban, texts: Texts) -> Iterator[Fact]:
 
 def _earlier(term: Term, zone: str, texts: Texts) -> Fact:
     """An earlier term of the measure, with its end, which is where the next one begins."""
-    if term.ends is None:
-        return Fact(texts.extends, term.ban.title)
     day = texts.last_day(term.ends, zone)
     ended = texts.local_moment(term.ends, zone) if day is None else texts.through.format(date=day, zone=zone)
     return Fact(texts.extends, f"{term.ban.title}, {ended}", instant=term.ends.format_iso())
@@ -254,6 +254,7 @@ def _html(notice: Notice, texts: Texts) -> str:
         begin=_beginning(notice, texts),
         style=_style,
         why=_why(notice, texts),
+        description=None if notice.ban is None else _said(notice, notice.ban, "description", texts),
         rows=list(_rows(notice, texts)),
     )
 
@@ -282,11 +283,12 @@ def _json(notice: Notice, texts: Texts) -> str:
         "asked": _asked(notice) or None,
         "service": notice.service,
         "ban": ban and ban.name,
-        "measure": ban and ban.title,
+        "measure": ban and _said(notice, ban, "title", texts),
+        "ban_reason": ban and _said(notice, ban, "reason", texts),
         "authority": ban and ban.authority,
         "basis": ban and ban.basis,
         "reference": ban and ban.reference,
-        "contact": _contact(notice),
+        "contact": _contact(notice, texts),
         "since": notice.since and notice.since.format_iso(),
         "until": notice.until and notice.until.format_iso(),
         "overdue": notice.overdue,
@@ -296,7 +298,7 @@ def _json(notice: Notice, texts: Texts) -> str:
                 "measure": term.ban.title,
                 "basis": term.ban.basis,
                 "since": term.starts.format_iso(),
-                "until": term.ends and term.ends.format_iso(),
+                "until": term.ends.format_iso(),
             }
             for term in notice.earlier[:MAX_EARLIER]
         ],
@@ -312,8 +314,13 @@ def _json(notice: Notice, texts: Texts) -> str:
     return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
 
 
-def _contact(notice: Notice) -> str | None:
-    return notice.contact if notice.ban is None else notice.ban.contact
+def _contact(notice: Notice, texts: Texts) -> str | None:
+    return notice.contact if notice.ban is None else _said(notice, notice.ban, "contact", texts)
+
+
+def _said(notice: Notice, ban: Ban, key: str, texts: Texts) -> str | None:
+    """A text of a ban in the page's language, or else in the network's, or as it is stated first."""
+    return ban.said(key, texts.language, notice.language)
 
 
 def _asked(notice: Notice) -> str:

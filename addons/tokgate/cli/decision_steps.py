@@ -13,7 +13,7 @@ from tokgate.cli.decision_query import Question, judge, member
 from tokgate.cli.terminal import visible
 from tokgate.policy.analysis.terms import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
-from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.decision import Decision, Phase, Reason, Verdict
 from tokgate.policy.membership import Identity, Membership, folded
 from tokgate.policy.networks import Device, Network, hardware_address
 from tokgate.policy.schedule import ALWAYS
@@ -162,9 +162,8 @@ def _bans(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership
             f"{_says(result, zone)}{place(result.track.ban.origin)}"
         )
         for term in earlier_terms(snapshot.bans, result.track.ban, zone):
-            ended = "" if term.ends is None else f" until {both(term.ends, zone)}"
-            since = both(term.starts, zone)
-            yield f"  it extends {term.ban.name}, in force from {since}{ended}{place(term.ban.origin)}"
+            span = f"from {both(term.starts, zone)} until {both(term.ends, zone)}"
+            yield f"  it extends {term.ban.name}, in force {span}{place(term.ban.origin)}"
 
 
 def _other_bans(snapshot: Snapshot, counted: Collection[str], match: Match) -> Iterator[str]:
@@ -190,7 +189,9 @@ def _says(result: BanResult, zone: str) -> str:
         case Reason.OUTSIDE_WINDOW:
             return f"does not count, it is outside its windows{until}"
         case Reason.EXPIRED:
-            return f"does not count, it ended {ended}"
+            over = next(change.at for change in schedule.changes if change.phase is Phase.EXPIRED)
+            by = f", {' and '.join(result.track.extended_by)} took over" if result.track.extended_by else ""
+            return f"does not count, it ended {both(over, zone)}{by}"
         case Reason.EXEMPT:
             return f"does not count, exemption {result.exemption} takes it out{until}"
         case Reason.STORE_FRONT:

@@ -20,7 +20,7 @@ from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.test_model import EXPECTED, PolicyTest, TestModel
 from tokgate.config.format.values import built
 from tokgate.config.yaml.nodes import plain
-from tokgate.policy.bans import Ban, Exemption, Lifted
+from tokgate.policy.bans import TRANSLATED, Ban, Exemption, Lifted, Translation
 from tokgate.policy.membership import Clients, Identity
 from tokgate.policy.networks import Device, Network, linked
 from tokgate.policy.schedule import Duration, Edge, Window, resolve
@@ -148,7 +148,10 @@ def ban(entry: PolicyEntry[BanModel], model: BanModel) -> Ban:
     last_day = values.pop("last_day")
     if last_day is not None:
         values["expires"] = last_day.add(days=1).at(Time.MIN)
-    return Ban(name=entry.name, origin=_origin(entry), **values)
+    given = {key: values[key] for key in TRANSLATED if isinstance(values[key], dict)}
+    values |= {key: next(iter(texts.values())) for key, texts in given.items()}
+    translations = tuple(Translation(key, *each) for key, texts in given.items() for each in texts.items())
+    return Ban(name=entry.name, origin=_origin(entry), translations=translations, **values)
 
 
 def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[PolicyTest, ...]:
@@ -208,7 +211,7 @@ def written(policy: Policy, inventories: dict[str, str]) -> dict[str, Any]:
     named = {
         "services": {name: _written_service(each) for name, each in policy.services.items()},
         "networks": {name: _written_network(each, inventories.get(name)) for name, each in policy.networks.items()},
-        "bans": {name: _stated(each) for name, each in policy.bans.items()},
+        "bans": {name: _written_ban(each) for name, each in policy.bans.items()},
         "exemptions": {name: _stated(each) for name, each in policy.exemptions.items()},
         "lifted": [_stated(each) for each in policy.lifted],
     }
@@ -263,6 +266,15 @@ def _written_service(service: Service) -> dict[str, Any]:
     stated = {"names": names, "addresses": [str(prefix) for prefix in service.addresses], "store": stores}
     described = {"title": service.title, "description": service.description}
     return {key: value for key, value in (described | stated).items() if value}
+
+
+def _written_ban(ban: Ban) -> dict[str, Any]:
+    stated = _stated(ban)
+    for each in ban.translations:
+        stated[each.key] = {} if isinstance(stated[each.key], str) else stated[each.key]
+        stated[each.key][each.language.value] = each.text
+    stated.pop("translations", None)
+    return stated
 
 
 def _written_network(network: Network, file: str | None) -> dict[str, Any]:

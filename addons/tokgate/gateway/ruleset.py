@@ -9,7 +9,6 @@ from whenever import Instant, TimeDelta
 
 from tokgate.gateway.canary.definition import client_network, servers
 from tokgate.gateway.nft_sets import ClientSets
-from tokgate.policy.bans import OnExpiry
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule, Span
@@ -237,8 +236,7 @@ def unchanged(snapshot: Snapshot, now: Instant) -> Span:
 
 
 def _over(track: Track, now: Instant) -> bool:
-    ends = track.schedule.ends
-    return ends is not None and ends <= now and track.ban.on_expiry is not OnExpiry.HOLD
+    return track.schedule.state_at(now).phase is Phase.EXPIRED
 
 
 def _begins(track: Track) -> Instant:

@@ -5,7 +5,7 @@ from typing import Final
 
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Duration, Moment, Window
-from tokgate.policy.values import Origin, Word
+from tokgate.policy.values import Language, Origin, Word
 from tokgate.policy.values.prefixes import IPNetwork
 
 CONTINUE_FOR: Final = Duration(hours=8)
@@ -34,6 +34,22 @@ class Overrides(Word):
     FORBIDDEN = "forbidden", "No exceptions: `tokgate override` refuses."
 
 
+TRANSLATED: Final = ("title", "description", "reason", "contact")
+"""The texts of a ban that may be given in several languages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One of a ban's texts, by its key, in a language."""
+
+    key: str
+    language: Language
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.key}.{self.language}: {self.text}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ban:
     """Services x networks x time x action, with its authority and legal basis.
@@ -48,7 +64,7 @@ class Ban:
     networks: tuple[str, ...]
     starts: Moment
     extends: str | None = None
-    """The ban at whose end this one begins."""
+    """The ban that ends where this one starts, whatever end it states."""
     expires: Moment | None = None
     duration: Duration | None = None
     announced: Moment | None = None
@@ -66,7 +82,17 @@ class Ban:
     reference: str | None = None
     contact: str | None = None
     description: str | None = None
+    reason: str | None = None
+    """Why it is."""
+    translations: tuple[Translation, ...] = ()
+    """Texts that are given by language; the ban's own field is the first of them."""
     origin: Origin | None = None
+
+    def said(self, key: str, *languages: str | None) -> str | None:
+        """A text of TRANSLATED in the first of these languages that it is given in, or else as stated first."""
+        given = {each.language: each.text for each in self.translations if each.key == key}
+        stated: str | None = getattr(self, key)
+        return next((given[Language(each)] for each in languages if each in given), stated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tokgate.policy.values import Origin
+from tokgate.policy.values import Language, Origin
 from tokgate.policy.values.prefixes import IPNetwork, difference
 
 _SEPARATORS: Final = str.maketrans("", "", ":-. ")
@@ -53,6 +53,8 @@ class Network:
     """Network interfaces by which clients' connections reach the gateway."""
     devices: tuple[Device, ...] = ()
     title: str | None = None
+    language: Language | None = None
+    """The page's, for clients that ask for none that there is."""
     networks: tuple[str, ...] = ()
     """Networks whose clients are its own too."""
     except_cidrs: tuple[IPNetwork, ...] = ()

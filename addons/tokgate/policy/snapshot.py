@@ -59,11 +59,14 @@ class Track:
     schedule: Schedule
     exemptions: Mapping[str, Span]
     extended_by: tuple[str, ...] = ()
-    """The bans that begin where this one ends."""
+    """The bans that take over from this one."""
 
 
-def schedule_of(ban: Ban, zone: str) -> Schedule:
-    """The phases of a ban with its wall times read in `zone`; config/ has checked that they come in this order."""
+def schedule_of(ban: Ban, zone: str, taken_over: Instant | None = None) -> Schedule:
+    """The phases of a ban with its wall times read in `zone`; config/ has checked that they come in this order.
+
+    `taken_over`: when a ban that extends it starts. `ends` is its end as stated all the same: what was known of it.
+    """
     starts = resolve(ban.starts, zone, Edge.START)
     ends: Instant | None = None
     if ban.expires is not None:
@@ -80,6 +83,8 @@ def schedule_of(ban: Ban, zone: str) -> Schedule:
     if ends is not None:
         holds = ban.on_expiry is OnExpiry.HOLD
         changes.append(PhaseChange(ends, active if holds else Phase.EXPIRED, overdue=holds))
+    if taken_over is not None and not (changes[-1].phase is Phase.EXPIRED and changes[-1].at <= taken_over):
+        changes = [*(change for change in changes if change.at < taken_over), PhaseChange(taken_over, Phase.EXPIRED)]
     return Schedule(tuple(changes), Weekly(ban.windows, zone), starts, ends)
 
 
@@ -225,10 +230,10 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
     exemptions: dict[str, list[Exemption]] = {}
     for exemption in policy.exemptions.values():
         exemptions.setdefault(exemption.ban, []).append(exemption)
-    extended: dict[str, list[str]] = {}
+    extended: dict[str, list[Ban]] = {}
     for ban in policy.bans.values():
         if ban.extends is not None:
-            extended.setdefault(ban.extends, []).append(ban.name)
+            extended.setdefault(ban.extends, []).append(ban)
     for done, ban in enumerate(policy.bans.values(), 1):
         zones: dict[str, list[Network]] = {}
         for network in map(policy.networks.__getitem__, ban.networks):
@@ -242,8 +247,10 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
                 )
                 for e in exempting[zone]
             }
-            extensions = tuple(extended.get(ban.name, ()))
+            following = extended.get(ban.name, ())
+            taken_over = min((resolve(each.starts, zone, Edge.START) for each in following), default=None)
             names = tuple(network.name for network in networks)
-            yield Track(ban, zone, names, schedule_of(ban, zone), spans, extensions)
+            extensions = tuple(each.name for each in following)
+            yield Track(ban, zone, names, schedule_of(ban, zone, taken_over), spans, extensions)
         if progress is not None:
             progress(done, len(policy.bans))

@@ -134,7 +134,7 @@ def has_trouble(report: dict[str, Any]) -> bool:
 
 
 def _term(term: Term) -> dict[str, Any]:
-    return {"ban": term.ban.name, "starts": str(term.starts), "ends": None if term.ends is None else str(term.ends)}
+    return {"ban": term.ban.name, "starts": str(term.starts), "ends": str(term.ends)}
 
 
 def _bans(snapshot: Snapshot, now: Instant) -> list[dict[str, Any]]:

@@ -12,11 +12,16 @@ THEN = ("--at", "2023-05-02T08:00Z")
 
 
 def test_clean(policies: Path, tokgate: Command) -> None:
-    """Nothing but the summary."""
-    (policies / "policy.yaml").write_text(POLICY.replace("cidrs: [192.0.2.64/28,", "cidrs: [203.0.113.64/28,"))
+    """Nothing but the summary; and which bans that block don't say why."""
+    clean = POLICY.replace("cidrs: [192.0.2.64/28,", "cidrs: [203.0.113.64/28,")
+    with_reason = clean.replace("    title: No clips", "    reason: To learn\n    title: No clips")
+    (policies / "policy.yaml").write_text(with_reason)
     outcome = tokgate("check", *THEN)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == "1 files, 0 errors, 0 warnings, 2 tests passed, 0 failed\n"
+    (policies / "policy.yaml").write_text(clean)
+    assert tokgate("check", *THEN).out.splitlines()[0] == "no `reason` is given by: spring-ban"
+    assert json.loads(tokgate("check", "--json", *THEN).out)["without_reason"] == ["spring-ban"]
 
 
 def test_errors(policies: Path, tokgate: Command) -> None:
@@ -159,7 +164,7 @@ def test_quiet_shows_no_warnings(policies: Path, tokgate: Command, way: tuple[st
     outcome = tokgate("check", "--quiet", *THEN, *way)
     assert outcome.code == 0
     assert "nested-network" not in outcome.out
-    assert "1 files, 0 errors, 1 warnings, 2 tests passed, 0 failed\n" in (outcome.out, outcome.err)
+    assert "1 files, 0 errors, 1 warnings, 2 tests passed, 0 failed\n" in outcome.out + outcome.err
     assert tokgate("check", "--quiet", "--strict", *THEN, *way).code == 1
 
 

@@ -43,6 +43,7 @@ def test_json(policies: Path, tokgate: Command) -> None:
             "kind": "phase",
             "ban": "spring-ban",
             "title": "No clips at work",
+            "ban_reason": None,
             "services": ["clips"],
             "networks": ["office"],
             "before": "block",

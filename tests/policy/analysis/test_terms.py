@@ -18,7 +18,7 @@ from tokgate.policy.analysis.terms import (
     warns_with_a_page,
 )
 from tokgate.policy.analysis.timeline import planned_reminders, transitions
-from tokgate.policy.bans import Action
+from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.schedule import Duration
@@ -57,6 +57,26 @@ def test_the_end_says_what_goes_on() -> None:
         ("first", "expired", ("second",)),
         ("second", "block", ()),
     }
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, {"duration": duration("P1Y")}, {"duration": duration("P1M"), "on_expiry": OnExpiry.HOLD}]
+)
+def test_an_extension_takes_over(stated: dict[str, Any]) -> None:
+    """The ban that it extends ends there, whatever end it states; until then it tells its own."""
+    first = ban("first", **stated)
+    taken = snapshot(first, ban("second", extends="first", starts=wall("2023-06-01T00:00")))
+    before, after = at("2023-05-31T21:59:59Z"), at("2023-05-31T22:00:00Z")
+    decided = [decide(taken, "192.0.2.1", "clips.example.org", each) for each in (before, after)]
+    assert [(each.verdict, each.ban) for each in decided] == [("block", "first"), ("block", "second")]
+    assert decided[0].next_change == after
+    track = next(track for track in taken.tracks if track.ban.name == "first")
+    assert track.schedule.ends == snapshot(first).tracks[0].schedule.ends
+    warns = snapshot(
+        replace(first, action=Action.WARN), ban("second", extends="first", starts=wall("2023-06-01T00:00"))
+    )
+    (warned,) = (track for track in warns.tracks if track.ban.name == "first")
+    assert continued_until(warned, at("2023-05-31T20:00Z")) == after
 
 
 START, END = at("2023-03-15T09:00:00Z"), at("2023-03-15T11:00:00Z")

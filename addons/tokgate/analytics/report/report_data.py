@@ -120,6 +120,7 @@ class BanFacts:
     title: str
     authority: str | None = None
     basis: str | None = None
+    reason: str | None = None
     reference: str | None = None
     phases: tuple[BanPeriod, ...] = ()
     scope: tuple[Scope, ...] = ()
@@ -164,6 +165,7 @@ def _of_track(track: Track, policy: Policy) -> BanFacts:
         title=ban.title,
         authority=ban.authority,
         basis=ban.basis,
+        reason=ban.reason,
         reference=ban.reference,
         phases=tuple(phases),
         scope=tuple(_scope(policy.networks[name]) for name in ban.networks),

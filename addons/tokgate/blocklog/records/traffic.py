@@ -296,7 +296,7 @@ def _rule(ban: Ban | None, decision: Decision, snapshot: Snapshot) -> Record:
         "category": decision.service,
         "ruleset": clean(ban.origin.file) if ban.origin is not None else None,
         "version": snapshot.version,
-        "description": ban.description or ban.basis,
+        "description": ban.reason or ban.description or ban.basis,
         "reference": ban.reference,
         "uuid": _rule_uuid(ban.name),
     }

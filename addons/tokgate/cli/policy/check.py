@@ -32,7 +32,8 @@ from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
 from tokgate.config.format.test_model import TestTransport
 from tokgate.config.loader import Loaded
-from tokgate.policy.bans import OnExpiry
+from tokgate.gateway.ruleset import current
+from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import both, local, readable, utc
@@ -102,6 +103,13 @@ class CheckResult:
         return sum(not finding.is_error for finding in self.findings)
 
     @property
+    def without_reason(self) -> list[str]:
+        """The bans that block, are not over, and say nowhere why."""
+        tracks = () if self.snapshot is None else current(self.snapshot, self.now)
+        blocking = (track.ban for track in tracks if track.ban.action is Action.BLOCK)
+        return list(dict.fromkeys(ban.name for ban in blocking if ban.reason is None))
+
+    @property
     def summary(self) -> str:
         """The last line of output. Its format is fixed, so that programs may parse it."""
         return (
@@ -154,7 +162,7 @@ class EndingOutput(TypedDict):
 
 
 class Checked(TypedDict):
-    """`tokgate check --json`."""
+    """`tokgate check --json`. `without_reason` are bans that block, are not over, and give no reason."""
 
     at: str
     version: str | None
@@ -168,6 +176,7 @@ class Checked(TypedDict):
     tests: list[TestOutput]
     catalogue: CatalogueOutput
     ending: list[EndingOutput]
+    without_reason: list[str]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -218,6 +227,8 @@ def _text(report: CheckResult, quiet: bool, color: bool) -> Iterator[str]:
         yield f"from the catalogue, version {catalogue.version}: {', '.join(catalogue.services)}"
     for service in report.own:
         yield f"your own definition, in place of the catalogue's: {service.name} ({service.origin})"
+    if report.without_reason:
+        yield f"no `reason` is given by: {', '.join(report.without_reason)}"
     yield report.summary
 
 
@@ -284,6 +295,7 @@ def document(report: CheckResult) -> Checked:
         "tests": [_result(result, traces.get(result.test.origin, ())) for result in report.results],
         "catalogue": _catalogue(report),
         "ending": [_end(ending) for ending in report.endings],
+        "without_reason": report.without_reason,
     }
 
 

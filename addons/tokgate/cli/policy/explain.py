@@ -345,6 +345,8 @@ def _ban_lines(snapshot: Snapshot, decision: Decision) -> Iterator[str]:
         return
     ban = snapshot.bans[decision.ban]
     yield readable(f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part))
+    if ban.reason is not None:
+        yield readable(f"reason: {' '.join(ban.reason.split())}")
     if decision.response is not None:
         yield f"response: {decision.response}"
 

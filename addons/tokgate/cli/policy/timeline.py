@@ -49,6 +49,7 @@ class TransitionOutput(TypedDict):
     kind: TransitionKind
     ban: str
     title: str
+    ban_reason: str | None
     services: list[str]
     networks: list[str]
     before: Phase | None
@@ -100,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
             show_rows(_HEADINGS, rows, _WHOLE)
         else:
             print_lines(aligned([_HEADINGS, *rows]))
+        reasons = {each.ban.name: each.ban.reason for each in listed if each.ban.reason is not None}
+        print_lines(visible(f"why {ban}: {' '.join(reason.split())}") for ban, reason in reasons.items())
     else:
         narrate(f"nothing changes from {both(within.start, zone)} to {both(within.end, zone)}")
     if more:
@@ -166,6 +169,7 @@ def _document(within: Span, found: Sequence[Transition], more: bool) -> Timeline
                 "kind": transition.kind,
                 "ban": transition.ban.name,
                 "title": transition.ban.title,
+                "ban_reason": transition.ban.reason,
                 "services": list(transition.ban.services),
                 "networks": list(transition.networks),
                 "before": transition.before,

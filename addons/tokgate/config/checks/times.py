@@ -331,30 +331,21 @@ def _extension_times(
     report: Report,
 ) -> None:
     where = old.source.origin(old.place)
-    if before.on_expiry is OnExpiry.HOLD:
-        message = (
-            f"`{old.name}` is held past its end, beside its extension: leave out `on_expiry: hold` there ({where})"
-        )
-        report.error(entry.source, entry.at("extends"), Code.EXTENSION_OVERLAP, message)
-        return
     for zone in zones_of(model.networks, sections) or ("UTC",):
-        ends = schedule_of(build.ban(old, before), zone).ends
-        if ends is None:
-            message = f"`{old.name}` has no end, so that there is nothing to extend ({where})"
-            report.error(entry.source, entry.at("extends"), Code.EXTENSION_OVERLAP, message)
-            return
-        starts = resolve(model.starts, zone, Edge.START)
-        if starts == ends:
-            continue
-        write = local(ends, zone).replace(" ", "T", 1).replace(" ", "")
-        right = f"`{old.name}` ends {both(ends, zone)} ({where}): write `starts: {write}`"
-        if starts > ends:
-            message = f"until {both(starts, zone)} neither ban is in force: {right}"
-            report.error(entry.source, entry.at("starts"), Code.EXTENSION_GAP, message)
-        else:
-            message = f"both bans are in force from {both(starts, zone)} on: {right}"
+        schedule, starts = schedule_of(build.ban(old, before), zone), resolve(model.starts, zone, Edge.START)
+        ends = None if before.on_expiry is OnExpiry.HOLD else schedule.ends
+        if starts <= schedule.starts:
+            message = f"`{old.name}` would never apply, since it starts {both(schedule.starts, zone)} ({where})"
             report.error(entry.source, entry.at("starts"), Code.EXTENSION_OVERLAP, message)
-        return
+            return
+        if ends is not None and starts > ends:
+            message = (
+                f"until {both(starts, zone)} neither ban is in force: `{old.name}` ends {both(ends, zone)} ({where})"
+            )
+            write = local(ends, zone).replace(" ", "T", 1).replace(" ", "")
+            message += f": write `starts: {write}`, or `on_expiry: hold` there"
+            report.error(entry.source, entry.at("starts"), Code.EXTENSION_GAP, message)
+            return
 
 
 def _narrower(entry: PolicyEntry[BanModel], old: PolicyEntry[BanModel], report: Report) -> None:

@@ -19,7 +19,7 @@ from tokgate.config.format.times import (
     Until,
     When,
 )
-from tokgate.config.format.values import Flag, Identifier, Line, Link, Model, Names, OneOf, Text
+from tokgate.config.format.values import Flag, Identifier, Line, Link, Model, Names, OneOf, WordedLine, WordedText
 from tokgate.policy.bans import CONTINUE_FOR, Action, OnExpiry, Overrides
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Window
@@ -67,13 +67,19 @@ class BanModel(Model):
         json_schema_extra={"allOf": [{"not": {"required": list(pair)}} for pair in combinations(_ENDS, 2)]}
     )
 
-    title: Line = Field(
-        description="What the ban is called on the page and in the log.", examples=["TikTok on work devices"]
+    title: WordedLine = Field(
+        description="What the ban is called on the page and in the log.",
+        examples=["TikTok on work devices", {"en": "TikTok on work devices", "nl": "TikTok op werktoestellen"}],
     )
-    description: Text | None = Field(
+    description: WordedText | None = Field(
         default=None,
         description="Shown on the page: what people should know or do.",
         examples=["Please remove the app from devices that the city pays for."],
+    )
+    reason: WordedText | None = Field(
+        default=None,
+        description="Why it is: on the page, in explain, timeline and report, logged as `rule.description`.",
+        examples=["To protect the data that the city holds"],
     )
     authority: Line | None = Field(
         default=None, description="Who decided.", examples=["Belgian National Security Council"]
@@ -86,7 +92,7 @@ class BanModel(Model):
         description="Where to read it; shown on the page, logged as `rule.reference`.",
         examples=["https://www.example.org/decisions/12"],
     )
-    contact: Line | None = Field(default=None, description="Whom to ask.", examples=["servicedesk@example.org"])
+    contact: WordedLine | None = Field(default=None, description="Whom to ask.", examples=["servicedesk@example.org"])
     services: list[Identifier] = Field(
         min_length=1, description="What is banned: names of services.", examples=[["tiktok"]]
     )

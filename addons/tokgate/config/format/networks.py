@@ -14,12 +14,14 @@ from tokgate.config.format.values import (
     Line,
     Model,
     Names,
+    OneOf,
     Parsed,
     one_line,
     shown,
     text,
     wrong,
 )
+from tokgate.policy.values import Language
 from tokgate.policy.values.hostname import IPAddress, parse_address
 from tokgate.policy.values.prefixes import IPNetwork
 
@@ -115,6 +117,10 @@ class NetworkModel(Model):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CLIENTS_BY]})
 
     title: Line | None = Field(default=None, description="What people call it.", examples=["Offices of the city"])
+    language: Annotated[Language, OneOf(*Language)] | None = Field(
+        default=None,
+        description="The language of the block page for clients that ask for none that it has. Default: `en`.",
+    )
     cidrs: Annotated[list[Cidr], Field(min_length=1)] = Field(
         default=[],
         description="The clients' prefixes, without host bits.",

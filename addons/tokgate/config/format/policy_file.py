@@ -139,7 +139,8 @@ def _tidied(node: Any) -> Any:
             names = {"pattern": pattern, "patternErrorMessage": NAMES}
             tidy |= {"propertyNames": names, "additionalProperties": _tidied(entry)}
         elif key == "anyOf" and _NULL in value:
-            tidy |= _tidied(next(option for option in value if option != _NULL))
+            stated = [option for option in value if option != _NULL]
+            tidy |= _tidied(stated[0] if len(stated) == 1 else {"anyOf": stated})
         elif key == "description":
             tidy[key] = tidy["markdownDescription"] = " ".join(value.split())
         elif key in ("examples", "enum", "const"):

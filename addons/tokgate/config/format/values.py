@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra, missing_extra
 from tokgate.config.yaml.suggestions import listed, near
-from tokgate.policy.values import Word
+from tokgate.policy.values import Language, Word
 
 _SHOWN: Final = 60
 """Letters of a value that a message repeats."""
@@ -195,10 +195,29 @@ def one_or_list(**item: Any) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [item, {"type": "array", "minItems": 1, "items": item}]})
 
 
+def worded(parsed: Parsed) -> Parsed:
+    """A text, or one for each of several languages of the block page."""
+
+    def parse(value: Any) -> str | dict[Language, str]:
+        if not isinstance(value, dict):
+            return str(parsed.parse(value))
+        unknown = next((key for key in value if key not in list(Language)), None)
+        if unknown is not None or not value:
+            found = "none" if unknown is None else f"`{unknown}`"
+            raise wrong(Code.BAD_VALUE, f"{found} is no language of the block page; allowed: {listed(list(Language))}")
+        return {Language(key): str(parsed.parse(each)) for key, each in value.items()}
+
+    languages = {word.value: parsed.schema | {"description": word.meaning} for word in Language}
+    by_language = {"type": "object", "properties": languages, "additionalProperties": False, "minProperties": 1}
+    return Parsed(parse, anyOf=[parsed.schema, by_language])
+
+
 Text = Annotated[str, Parsed(text)]
 Line = Annotated[str, Parsed(one_line, "One line of text.", r"^[^\n]*$")]
 Link = Annotated[str, Parsed(link, "A web address: `https://…`", "^https?://", format="uri")]
 Flag = Annotated[bool, Parsed(flag, type="boolean")]
+WordedText = Annotated[str | dict[Language, str], worded(Parsed(text))]
+WordedLine = Annotated[str | dict[Language, str], worded(Parsed(one_line, "One line of text.", r"^[^\n]*$"))]
 Identifier = Annotated[
     str, Parsed(text, "Letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first.", IDENTIFIER)
 ]

@@ -153,6 +153,8 @@ def _network(network: Network) -> frozenset[str]:
     said = {f"timezone:{network.timezone}", *map(str, network.cidrs)}
     if network.title is not None:
         said.add(f"title:{network.title}")
+    if network.language is not None:
+        said.add(f"language:{network.language}")
     for kind, names in (("user", network.users), ("group", network.groups), ("interface", network.interfaces)):
         said |= {f"{kind}:{name}" for name in names}
     said |= {f"network:{name}" for name in network.networks}

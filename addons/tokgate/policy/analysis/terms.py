@@ -7,9 +7,9 @@ from typing import Final
 from whenever import Instant, TimeDelta
 
 from tokgate.policy.bans import Action, Ban, Exemption
-from tokgate.policy.decision import Decision, Verdict
+from tokgate.policy.decision import Decision, Phase, Verdict
 from tokgate.policy.schedule import Duration, Edge, Moment, Span, add_duration, resolve
-from tokgate.policy.snapshot import Snapshot, Track, schedule_of
+from tokgate.policy.snapshot import Snapshot, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +18,17 @@ class Term:
 
     ban: Ban
     starts: Instant
-    ends: Instant | None
+    ends: Instant
 
 
 def earlier_terms(bans: Mapping[str, Ban], ban: Ban, zone: str) -> Iterator[Term]:
     """The bans that this one extends, directly or through others, the latest first."""
     seen = {ban.name}
     while ban.extends is not None and ban.extends in bans and ban.extends not in seen:
+        ends = resolve(ban.starts, zone, Edge.START)
         ban = bans[ban.extends]
         seen.add(ban.name)
-        schedule = schedule_of(ban, zone)
-        yield Term(ban, schedule.starts, schedule.ends)
+        yield Term(ban, resolve(ban.starts, zone, Edge.START), ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,6 @@ def blocks_from(track: Track, at: Instant) -> Instant | None:
 
 def continued_until(track: Track, at: Instant) -> Instant:
     """Until when a client that continues at `at` may pass: for `continue_for`, or until the ban blocks or ends."""
-    ends = [add_duration(at, track.ban.continue_for, track.zone)]
-    ends += [end for end in (blocks_from(track, at), track.schedule.ends) if end is not None and end > at]
-    return min(ends)
+    over = [change.at for change in track.schedule.changes if change.phase is Phase.EXPIRED]
+    ends = [end for end in (blocks_from(track, at), track.schedule.ends, *over) if end is not None and end > at]
+    return min([add_duration(at, track.ban.continue_for, track.zone), *ends])

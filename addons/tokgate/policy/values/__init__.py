@@ -29,3 +29,12 @@ class Word(StrEnum):
         made._value_ = word
         made.meaning = meaning
         return made
+
+
+class Language(Word):
+    """A language of the block page."""
+
+    EN = "en", "English."
+    FR = "fr", "French."
+    NL = "nl", "Dutch."
+    DE = "de", "German."
