@@ -54,7 +54,7 @@ def assert_nobody(pid: int, capabilities: int) -> None:
     [
         ("gate", (), 0),
         ("gate", ("--mark", "0x51"), NET_ADMIN),
-        ("gate:tproxy", (), 0),
+        ("gate:tproxy", (), NET_RAW),
     ],
     ids=["redirect", "mark", "tproxy"],
 )

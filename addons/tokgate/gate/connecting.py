@@ -9,7 +9,7 @@ from typing import Final
 from tokgate.gate.connection import Connection, State
 from tokgate.gate.context import Context, Reading
 from tokgate.gate.egress.parents import AskedParent, parent_for
-from tokgate.gate.sockets import Address, NoDestinationError, leads_to
+from tokgate.gate.sockets import Address, Entry, NoDestinationError, leads_to
 from tokgate.policy.settings import Upstream
 from tokgate.traffic.counters import ConnectError, connect_error
 
@@ -36,7 +36,9 @@ def dial(context: Context, connection: Connection, destination: Address, connect
     if upstream is not None:
         asked, place = context.dialler.parents.begin(upstream, destination)
         state = AskingParent(connecting, asked)
-    server = context.dialler.connect(place, snapshot.settings.egress, loop.now)
+    transparent = connection.listener.entry is Entry.TPROXY and upstream is None
+    client = (connection.client, connection.peer) if transparent else None
+    server = context.dialler.connect(place, snapshot.settings.egress, loop.now, client)
     if (connection.tunnel is not None or upstream is not None) and leads_to(server, place, context.listens_at):
         server.close()
         raise NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))

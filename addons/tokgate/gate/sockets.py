@@ -21,6 +21,8 @@ from tokgate.policy.observation import Carried
 from tokgate.policy.values.hostname import parse_address
 
 IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h; for IPv6 as well
+TCP_SAVE_SYN: Final = 27  # linux/tcp.h, as the next one
+TCP_SAVED_SYN: Final = 28
 SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, and the same number for IPv6
 
 # Plain ints: the members of `socket`'s enumerations are slower to combine and to pass on.
@@ -96,6 +98,7 @@ def listen(host: str, port: int, entry: Entry) -> Listener:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
         if entry is Entry.TPROXY:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)  # for IPv6 as well
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, True)  # for `traffic_class`
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except OSError:
@@ -150,8 +153,27 @@ def _untracked(error: OSError) -> OSError:
     return error
 
 
-def connect(destination: Address, mark: int | None = None, source: str | None = None) -> tuple[Socket, int]:
+def traffic_class(sock: Socket) -> int:
+    """The DSCP of the SYN of a client whom TPROXY brought, in its place in the octet: without ECN. To be asked once.
+
+    0 where the kernel has not kept it.
+    """
+    try:
+        header: bytes = sock.getsockopt(socket.IPPROTO_TCP, TCP_SAVED_SYN, 128)
+    except OSError:
+        return 0
+    if len(header) < 2:
+        return 0
+    octet = header[1] if header[0] >> 4 == 4 else header[0] << 4 & 0xF0 | header[1] >> 4
+    return octet & 0xFC
+
+
+def connect(
+    destination: Address, mark: int | None = None, source: str | None = None, *, dscp: int | None = None
+) -> tuple[Socket, int]:
     """Begin to connect, from the address `source` if there is one; the socket, and 0 or EINPROGRESS.
+
+    `dscp`, as of `traffic_class`: `source` is not this machine's address but a client's (IP_TRANSPARENT).
 
     Raises:
         OSError: no descriptor, no route, or another error that comes at once.
@@ -168,6 +190,12 @@ def connect(destination: Address, mark: int | None = None, source: str | None = 
         if source is not None:
             # Without this a port is chosen at once, which then serves one connection alone, whatever its destination.
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, True)
+            if dscp is not None:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)  # for IPv6 as well
+            if dscp:
+                v6 = ":" in host
+                option = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_TOS)
+                sock.setsockopt(*option, dscp)
             sock.bind((source, 0))
         status = sock.connect_ex((host, port))
         if status and status != errno.EINPROGRESS:

@@ -41,6 +41,15 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
     if isinstance(forwarded, Tproxy):
         yield _under_way(rules, forwarded)
         yield (
+            "# What destinations answer to a gate that asked from its client's address comes here, not to the client.",
+            "# Behind address translation: by then what is masqueraded bears the client's address again.",
+            "chain answers {",
+            "\ttype filter hook prerouting priority dstnat + 5; policy accept;",
+            "",
+            f"\tmeta l4proto {{ tcp, icmp, icmpv6 }} ct direction reply {_to_socket(forwarded)}",
+            "}",
+        )
+        yield (
             "# What conntrack has forgotten is labelled anew where the gate speaks first, too, from another's address.",
             "chain under_way_output {",
             "\ttype filter hook output priority mangle; policy accept;",
@@ -84,7 +93,7 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
         yield f"\t{NOT_NEW} goto under_way"
         yield ""
         yield "\t# What routers say of it, such as what size they take, goes to the address of the gate's socket."
-        yield f"\tmeta l4proto {{ icmp, icmpv6 }} socket transparent 1 meta mark set {forwarded.mark:#x} accept"
+        yield f"\tmeta l4proto {{ icmp, icmpv6 }} {_to_socket(forwarded)}"
     else:
         yield "\ttype nat hook prerouting priority dstnat; policy accept;"
     yield ""
@@ -103,6 +112,11 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
     yield "}"
 
 
+def _to_socket(to: Tproxy) -> str:
+    """Matches packets for a gate's socket that bears another's address, and delivers them."""
+    return f"socket transparent 1 meta mark set {to.mark:#x} accept"
+
+
 def _under_way(rules: Ruleset, to: Tproxy) -> Iterator[str]:
     yield "# conntrack has no room for the label in what it knew before this table was loaded, and keeps that for up to"
     yield "# two minutes after its end. A connection between the same ports is known by the gate's socket."
@@ -112,7 +126,7 @@ def _under_way(rules: Ruleset, to: Tproxy) -> Iterator[str]:
     yield f"\tct state new,invalid {found}"
     yield ""
     clients = ["meta l4proto tcp"] if rules.strangers else rules.client_sets.matches()
-    yield from (f"\t{each} socket transparent 1 meta mark set {to.mark:#x} accept" for each in clients)
+    yield from (f"\t{each} {_to_socket(to)}" for each in clients)
     yield "}"
 
 

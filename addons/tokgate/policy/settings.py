@@ -223,10 +223,12 @@ class GatewaySettings:
 class EgressSettings:
     """How destinations are connected to. `addresses`: the machine's own from which, in turn; none: the route's.
 
-    `own_ports` of this machine's addresses are open to explicit clients of other machines.
+    `client`: from the client's, where TPROXY brought it. `own_ports` of this machine's addresses are open to explicit
+    clients of other machines.
     """
 
     addresses: tuple[IPAddress, ...] = ()
+    client: bool = True
     own_ports: tuple[PortRange, ...] = ()
 
 

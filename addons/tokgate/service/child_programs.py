@@ -159,7 +159,11 @@ class ChildPrograms:
         end_with_supervisor(self.channels.lifeline_out, self._options.drain)
         self._let_go()
         if os.geteuid() != 0:
-            kept = () if role in (Role.COLLECTOR, Role.METRICS) else needed_to_run(self._options.mark)
+            kept = (
+                ()
+                if role in (Role.COLLECTOR, Role.METRICS)
+                else needed_to_run(self._options.mark, self._options.endpoints)
+            )
             with contextlib.suppress(OSError):  # the supervisor has logged it
                 capabilities.limit_to(kept)
         if role is not Role.GATE:  # a port is closed when no process has it open
@@ -249,7 +253,7 @@ class ChildPrograms:
             "nice": BEHIND_TRAFFIC,
         }
         if os.geteuid() != 0:
-            capabilities.pass_on()  # what a firewall mark takes; root's programs have it anyway
+            capabilities.pass_on()  # what a mark or a client's address takes; root's programs have it anyway
         command = module_command("tokgate.service.opener_process", json.dumps(given))
         os.execve(sys.executable, command, module_environment())
 

@@ -98,23 +98,26 @@ def needed_to_listen(listening: Listening) -> frozenset[Capability]:
     ports = [endpoint.port for endpoint in listening.endpoints]
     ports = ports or [_port(mode, listening.port) for mode in listening.modes]
     ports += [] if listening.metrics is None else [listening.metrics[1]]
-    needed = set(needed_to_run(listening.mark, gateway=listening.gateway))
+    needed = set(needed_to_run(listening.mark, listening.endpoints, gateway=listening.gateway))
     if any(0 < each < _LOWEST_FREE_PORT for each in ports):
         needed.add(Capability.NET_BIND_SERVICE)
-    transparent = any(endpoint.entry is Entry.TPROXY for endpoint in listening.endpoints)
-    if transparent:
+    if Capability.NET_RAW in needed:  # QUIC is passed on, and refused, by raw sockets (raw(7)) with marks
         needed.add(Capability.NET_ADMIN)
-    if transparent:  # QUIC is passed on, and refused, by raw sockets (raw(7))
-        needed.add(Capability.NET_RAW)
     return frozenset(needed)
 
 
-def needed_to_run(mark: int | None, *, gateway: bool = False) -> frozenset[Capability]:
-    """The capabilities needed while it runs: by gates CAP_NET_ADMIN for a firewall mark (socket(7)).
+def needed_to_run(
+    mark: int | None, endpoints: Sequence[ListenEndpoint], *, gateway: bool = False
+) -> frozenset[Capability]:
+    """The capabilities needed while it runs: by gates and openers CAP_NET_ADMIN for a firewall mark (socket(7)).
 
+    And CAP_NET_RAW where TPROXY brings clients, to connect from their addresses (ip(7): IP_TRANSPARENT).
     `gateway`: also by the supervisor, which keeps the kernel in step.
     """
-    return frozenset({Capability.NET_ADMIN}) if gateway or mark is not None else frozenset()
+    needed = {Capability.NET_ADMIN} if gateway or mark is not None else set()
+    if any(endpoint.entry is Entry.TPROXY for endpoint in endpoints):
+        needed.add(Capability.NET_RAW)
+    return frozenset(needed)
 
 
 def become(account: Account, kept: frozenset[Capability], places: Places) -> None:

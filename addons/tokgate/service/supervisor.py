@@ -194,7 +194,8 @@ class Supervisor:
             raise UnfitEnvironment(f"the gateway can't be set up, and nothing was changed:\n{error}") from error
         if os.geteuid() != 0:
             try:
-                limit_to(needed_to_run(self._options.mark, gateway=self._options.gateway is not None))
+                options = self._options
+                limit_to(needed_to_run(options.mark, options.endpoints, gateway=options.gateway is not None))
             except OSError as error:
                 logger.warning("what only listening takes can't be given up: %s", error.strerror)
 

@@ -68,6 +68,14 @@ def test_failures(
     assert dialler.starved == starved
 
 
+@pytest.mark.parametrize("may", [True, False])
+def test_clients_of_which_the_address_is_taken(monkeypatch: pytest.MonkeyPatch, may: bool) -> None:
+    """Where the policy wants it and this process may; this machine's own would come to a gate again."""
+    monkeypatch.setattr("tokgate.gate.egress.dialler.may_be_transparent", lambda: may)
+    assert [Sources(client=wanted).takes("192.0.2.7") for wanted in (True, False)] == [may, False]
+    assert not Sources().takes("127.0.0.1")
+
+
 # -- source addresses: used in turn, each with ports of its own
 
 POOL = [ip_address(each) for each in ("127.0.0.2", "127.0.0.3", "::1")]

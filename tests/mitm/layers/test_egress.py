@@ -216,7 +216,7 @@ async def test_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[socket.socket] = []
 
     class Never(Sources):
-        def connect(self, _: Address) -> Socket:
+        def connect(self, _: Address, client: object = None) -> Socket:
             made.append(socket.socket())
             made[0].listen()  # so that it can't be written to at any time
             return made[0]

@@ -102,7 +102,10 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
     if args.gateway:
         yield from kernel.gateway(installation.most_connections(state, snapshot))
     if args.gateway and snapshot is not None:
-        yield from kernel.loaded(ruleset_of(snapshot, now, _table_options(state)), confdir)
+        rules = ruleset_of(snapshot, now, _table_options(state))
+        yield from kernel.loaded(rules, confdir)
+        if isinstance(rules.options.forwarded, Tproxy) and snapshot.settings.egress.client:
+            yield from probes.way_back(rules, args.allowed)
     yield probes.resolution(args.allowed)
     if snapshot is not None:
         yield from probes.parents(snapshot.settings.upstream, args.allowed)

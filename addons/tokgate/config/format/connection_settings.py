@@ -6,11 +6,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.extras import Extra
-from tokgate.config.format.networks import Cidr, Client, cidr
+from tokgate.config.format.networks import Cidr, address, cidr
 from tokgate.config.format.services import suffix
 from tokgate.config.format.values import (
     Flag,
@@ -20,8 +20,10 @@ from tokgate.config.format.values import (
     OneOf,
     Parsed,
     WholePath,
+    as_list,
     need_extra,
     one_line,
+    one_or_list,
     shown,
     text,
     wrong,
@@ -41,7 +43,7 @@ from tokgate.policy.settings import (
     Upstream,
     UpstreamKind,
 )
-from tokgate.policy.values.hostname import DomainName, normalise
+from tokgate.policy.values.hostname import DomainName, IPAddress, normalise
 from tokgate.policy.values.prefixes import IPNetwork
 
 _PORTS: Final = re.compile("([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
@@ -282,16 +284,34 @@ class ProxyAuthModel(Model):
     )
 
 
+CLIENT: Final = "client"
+_SOURCES: Final = (CLIENT, "gateway")
+
+
+def source(value: Any) -> str | IPAddress:
+    """Where a connection comes from: a word, or an address."""
+    return value if value in _SOURCES else address(value)
+
+
+Sources = Annotated[
+    list[Annotated[str | IPAddress, Parsed(source)]],
+    Field(min_length=1),
+    BeforeValidator(as_list),
+    one_or_list(minLength=1),
+]
+
+
 class EgressModel(Model):
     """How destinations are connected to."""
 
     makes: ClassVar = EgressSettings
 
-    addresses: list[Client] = Field(
-        default=[],
-        description="The gateway's own addresses from which destinations are connected to, in turn: each brings ports "
-        "of its own. Default: the address that the route has.",
-        examples=[["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]],
+    addresses: Sources = Field(
+        default=[CLIENT],
+        description="From which addresses destinations are connected to. `client`: from the client's own, where TPROXY "
+        "brings it to a gate. Else, and with `gateway` always, from the address that the route has, or from addresses "
+        "of the gateway that stand here, in turn: each brings ports of its own.",
+        examples=["gateway", ["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]],
     )
     own_ports: list[Ports] = Field(
         default=[],
@@ -299,6 +319,13 @@ class EgressModel(Model):
         "through the proxy; its services are closed to them otherwise. Default: none.",
         examples=[[80, 443]],
     )
+
+    def built(self) -> EgressSettings:
+        """A word is no address."""
+        values = self.values()
+        stated = values.pop("addresses")
+        addresses = tuple(each for each in stated if not isinstance(each, str))
+        return EgressSettings(addresses=addresses, client=CLIENT in stated, **values)
 
 
 class UpstreamModel(Model):

@@ -1,16 +1,18 @@
 """Connects to destinations from the addresses that the policy in force names, and counts what becomes of it.
 
-Each source address brings ports of its own: some 28,000 for one destination.
+Each source address brings ports of its own: some 28,000 for one destination. From a client's address, a port of its own
+is not taken: for connection tracking both would be one connection.
 """
 
 import errno
 import itertools
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from tokgate.gate.egress.parents import Parents
-from tokgate.gate.sockets import Address, Socket, connect
+from tokgate.gate.sockets import Address, Socket, connect, is_here, traffic_class
 from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress
 from tokgate.traffic.counters import (
@@ -27,6 +29,10 @@ from tokgate.traffic.enforcer import Enforcer
 _NO_PORT: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 
 
+_is_here: Final = lru_cache(maxsize=16384)(is_here)
+"""An address that this machine gets or loses later counts as before."""
+
+
 class Dialler:
     """What a gate needs to reach destinations, directly or by a parent proxy."""
 
@@ -40,10 +46,15 @@ class Dialler:
         self.starved: tuple[ConnectError, float] | None = None
         """The latest error of which this machine is the cause, and when it was, in monotonic seconds."""
 
-    def connect(self, destination: Address, egress: EgressSettings, now: float) -> Socket:
-        """Begin to connect, at `now` in monotonic seconds. A failure is counted. Raises OSError."""
+    def connect(
+        self, destination: Address, egress: EgressSettings, now: float, client: tuple[Socket, str] | None = None
+    ) -> Socket:
+        """Begin to connect, at `now` in monotonic seconds. A failure is counted. Raises OSError.
+
+        `client`: one whom TPROXY brought, with its address, from which it may be done.
+        """
         try:
-            return self._sources.of(egress).connect(destination)
+            return self._sources.of(egress).connect(destination, client)
         except OSError as error:
             self.failed(connect_error(error.errno), now)
             raise
@@ -56,11 +67,12 @@ class Dialler:
 
 
 class Sources:
-    """Connects from the addresses of a pool in turn; without any, from the address that the route has."""
+    """Connects from the addresses of a pool in turn; without any, from the client's or the one that the route has."""
 
-    def __init__(self, addresses: Iterable[IPAddress] = (), mark: int | None = None) -> None:
+    def __init__(self, addresses: Iterable[IPAddress] = (), mark: int | None = None, *, client: bool = True) -> None:
         """`mark` is set on the sockets, for firewalls that tell the proxy's own traffic by it."""
         self._mark: Final = mark
+        self._from_client: Final = client and may_be_transparent()
         pool = list(addresses)
         self._pools: Final = {version: [str(a) for a in pool if a.version == version] for version in (4, 6)}
         self._turns: Final = {version: itertools.cycle(found) for version, found in self._pools.items() if found}
@@ -70,9 +82,12 @@ class Sources:
         """Whether connections are as any other program makes them."""
         return self._mark is None and not self._turns
 
-    def connect(self, destination: Address) -> Socket:
-        """Begin to connect, from another address if one has no port left. Raises OSError."""
+    def connect(self, destination: Address, client: tuple[Socket, str] | None = None) -> Socket:
+        """Begin to connect, from another address if one has no port left. `client` as of `Dialler`. Raises OSError."""
         version = 6 if ":" in destination[0] else 4
+        if client is not None and self.takes(client[1]):
+            sock, address = client
+            return connect(destination, self._mark, address, dscp=traffic_class(sock))[0]
         turns = self._turns.get(version)
         if turns is None:
             return connect(destination, self._mark)[0]
@@ -83,6 +98,10 @@ class Sources:
                 if error.errno not in _NO_PORT:
                     raise
         return connect(destination, self._mark, next(turns))[0]
+
+    def takes(self, address: str) -> bool:
+        """Whether the connections of a client with this address are made from it: it is not this machine itself."""
+        return self._from_client and not _is_here(address)
 
 
 class PolicySources:
@@ -97,19 +116,22 @@ class PolicySources:
     def of(self, egress: EgressSettings) -> Sources:
         """Those of a policy; their turns go on for as long as it stays in force."""
         if egress is not self._egress:
-            self._egress, self._sources = egress, Sources(egress.addresses, self._mark)
+            self._egress = egress
+            self._sources = Sources(egress.addresses, self._mark, client=egress.client)
         return self._sources
 
 
 def elsewhere(addresses: Iterable[IPAddress]) -> list[str]:
     """The addresses to which this machine can't bind a socket, since it doesn't have them."""
-    return [str(address) for address in addresses if not _is_here(str(address))]
+    return [str(address) for address in addresses if not is_here(str(address))]
 
 
-def _is_here(address: str) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as sock:
+@lru_cache
+def may_be_transparent() -> bool:
+    """Whether this process may connect from others' addresses (ip(7): IP_TRANSPARENT), by CAP_NET_RAW."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
-            sock.bind((address, 0))
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)
         except OSError:
             return False
     return True

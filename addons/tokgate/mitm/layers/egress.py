@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from mitmproxy.connection import Address, ConnectionState, Server
@@ -59,7 +59,7 @@ class Egress:
 
     def may_open(self, handler: server.ConnectionHandler | None, wanted: Server) -> bool:
         """Whether a connection goes the way that the policy wants: made here, or not bound to any."""
-        return handler in self._handlers or self._is_free(wanted)
+        return handler in self._handlers or self._is_free(wanted, None)
 
     async def connect(self, host: str, port: int) -> Streams:
         """A connection over TCP to an address or a name, by a parent where one reaches it. Raises OSError."""
@@ -87,7 +87,8 @@ class Egress:
     async def open_connection(self, handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
         """As mitmproxy's own, which it is where there is neither a parent proxy nor an address to connect from."""
         wanted, address = command.connection, command.connection.address
-        if address is None or self._is_free(wanted):
+        client = _transparent(handler)
+        if address is None or self._is_free(wanted, client):
             await type(handler).open_connection(handler, command)
             return
         hook = server_hooks.ServerConnectionHookData(client=handler.client, server=wanted)
@@ -99,7 +100,10 @@ class Egress:
             try:
                 async with handler.max_conns[address]:
                     host, port = address[:2]
-                    way = self._directly(host, port) if upstream is None else self._by_parent(upstream, host, port)
+                    if upstream is None:
+                        way = self._directly(host, port, client)
+                    else:
+                        way = self._by_parent(upstream, host, port)
                     streams = await way
             except (OSError, asyncio.CancelledError) as problem:
                 error = str(problem) or "connection cancelled"
@@ -124,11 +128,13 @@ class Egress:
             wanted.timestamp_end = time.time()
             await handler.handle_hook(server_hooks.ServerDisconnectedHook(hook))
 
-    def _is_free(self, wanted: Server) -> bool:
+    def _is_free(self, wanted: Server, client: tuple[socket.socket, str] | None) -> bool:
         """Whether the policy says nothing of how a connection is made; of datagrams it never does."""
         if wanted.address is None or wanted.transport_protocol != "tcp":
             return True
-        return self._parent_of(wanted) is None and self._sources_in_force().are_default
+        sources = self._sources_in_force()
+        from_client = client is not None and sources.takes(client[1])
+        return self._parent_of(wanted) is None and sources.are_default and not from_client
 
     def _parent_of(self, wanted: Server) -> Upstream | None:
         if wanted.address is None or self.is_parent(wanted.address):
@@ -139,15 +145,16 @@ class Egress:
         snapshot = self._snapshot()
         return Sources() if snapshot is None else self.sources.of(snapshot.settings.egress)
 
-    async def _directly(self, host: str, port: int) -> Streams:
-        """A connection to the first of the addresses that accepts one."""
+    async def _directly(self, host: str, port: int, client: tuple[socket.socket, str] | None = None) -> Streams:
+        """A connection to the first of the addresses that accepts one; `client` as of `gate/egress/dialler.py`."""
         problem, addresses = OSError(f"{host} has no address"), [(host, port)]
         if parse_address(host) is None:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
             addresses = [(str(entry[4][0]), port) for entry in found]
         for address in addresses:
             try:
-                sock = await _connected(socket.socket(fileno=self._sources_in_force().connect(address).detach()))
+                begun = self._sources_in_force().connect(address, client)
+                sock = await _connected(socket.socket(fileno=begun.detach()))
             except OSError as error:
                 problem = error
             else:
@@ -167,6 +174,17 @@ class Egress:
                 return reader, writer
         except (ParentRefused, TimeoutError, asyncio.IncompleteReadError) as error:
             raise OSError(f"the parent proxy gives no way to {host}: {error or 'no answer'}") from error
+
+
+def _transparent(handler: server.ConnectionHandler) -> tuple[socket.socket, str] | None:
+    """The client of a handler and its address, if TPROXY brought it: its socket has that from the gate's listener."""
+    io, peer = handler.transports.get(handler.client), handler.client.peername
+    writer: Any = None if io is None else io.writer
+    sock = None if writer is None else writer.get_extra_info("socket")
+    if sock is None or not peer or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    transparent = sock.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)  # for IPv6 as well
+    return (sock, peer[0]) if transparent else None
 
 
 async def _connected(sock: socket.socket) -> socket.socket:

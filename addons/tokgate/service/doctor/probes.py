@@ -1,5 +1,7 @@
 """Tries it: a name is resolved, an allowed one is reached through the proxy, and a banned one is not."""
 
+import contextlib
+import select
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +10,8 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.gate.egress.parents import ParentRefused, handshake
+from tokgate.gate.sockets import connect
+from tokgate.gateway.ruleset import Ruleset
 from tokgate.policy.decision import Phase
 from tokgate.policy.settings import Upstream
 from tokgate.policy.snapshot import Snapshot
@@ -16,7 +20,10 @@ from tokgate.service.doctor import Result
 
 _SECONDS: Final = 10.0
 _SLOW: Final = 1.0
+_PATIENCE: Final = 5.0
 _HERE: Final = "127.0.0.1"
+_TLS: Final = 443
+_PAIR: Final = 2
 
 
 def resolution(name: str) -> Result:
@@ -69,6 +76,42 @@ def _led(upstream: Upstream, target: str) -> None:
             sock.sendall(progress.say)
             if progress.done:
                 return
+
+
+def way_back(rules: Ruleset, allowed: str) -> Iterator[Result]:
+    """Whether what an allowed name answers to a client's address comes to this machine, over each version of IP.
+
+    Tried from the last address of the first prefix of the clients; whoever has it notices nothing. For rules that are
+    loaded.
+    """
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        prefixes = rules.client_sets.prefixes(version)
+        client = next((str(each[-2] if each.num_addresses > _PAIR else each[0]) for each in prefixes), None)
+        with contextlib.suppress(OSError):  # it has no such address
+            found = socket.getaddrinfo(allowed, _TLS, family, socket.SOCK_STREAM)
+            place = (str(found[0][4][0]), _TLS)
+            subject = f"answers to clients over IPv{version}"
+            if client is None or not _answered(place, None):
+                continue
+            if _answered(place, client):
+                yield Result(subject, f"come back here: {allowed} answers {client}")
+            else:
+                said = f"{allowed} answers this machine, but not {client}"
+                yield Result(
+                    subject, said, "routes for clients' networks by here, or settings.egress.addresses: gateway"
+                )
+
+
+def _answered(place: tuple[str, int], client: str | None) -> bool:
+    """Whether a connection is answered, from a client's address or this machine's."""
+    try:
+        with socket.socket(fileno=connect(place, None, client, dscp=None if client is None else 0)[0].detach()) as sock:
+            poller = select.poll()
+            poller.register(sock, select.POLLOUT)
+            answered = poller.poll(1000 * _PATIENCE)
+            return bool(answered) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    except OSError:
+        return False
 
 
 def proxy(listening: Sequence[Mapping[str, Any]], snapshot: Snapshot, allowed: str, now: Instant) -> Iterator[Result]:
