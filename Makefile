@@ -134,8 +134,9 @@ drills: $(VENV)/.ready ## Try what fails in operation: starts, kills, crowds, bl
 	$(PYTEST) tests/drills
 
 .PHONY: soak
-soak: $(VENV)/.ready ## Run under load for SECONDS (1800); fail where memory, descriptors or the log grow with time
+soak: $(VENV)/.ready ## Run under load for SECONDS (1800), and kill each process 200 times; fail where anything grows or is lost
 	$(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
+	TOKGATE_KILLS=200 $(PYTEST) tests/service/test_gate_process_kills.py
 
 .PHONY: limits
 limits: $(VENV)/.ready ## Write docs/cannot-see.md again from the code

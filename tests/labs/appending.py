@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.lifecycle import canary_recovered
 from tokgate.blocklog.records.record import Stamp, new_stamp
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.checkpointer import LogOptions
@@ -46,7 +46,7 @@ class AppenderRuns:
     def write(self, to: Appender, count: int = 1, *, attest: bool = False) -> None:
         """Write records, each with all that it brings about, and a checkpoint if wanted."""
         for number in range(count):
-            append(to, stopped(self.stamp(), 1, f"number {number}"))
+            append(to, canary_recovered(self.stamp(), [f"number {number}"], "v"))
         if attest:
             to.attest()
             append(to)

@@ -1,4 +1,4 @@
-"""Gates that are killed under load: no refusal that a client saw is missing from the log."""
+"""Processes of each kind that are killed under load: no refusal that a client saw is missing from the log."""
 
 import itertools
 import json
@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import DEADLINE, Running, python_for, until
+from labs.running_lab import DEADLINE, Running, children, python_for, until
+from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.cli.main import main
 
-KILLS = int(os.environ.get("TOKGATE_KILLS", "12"))
-GATES = 6
+KILLS = int(os.environ.get("TOKGATE_KILLS", "20"))
+"""Of each kind of process."""
+AT_ONCE = {"gate": 5, "opener": 5, "collector": 5, "supervisor": 1}
+"""How many are killed of one tokgate."""
+GATES = 5
 CLIENTS = 3
 BETWEEN = 150
 """Refusals that clients see between two kills."""
@@ -33,10 +37,14 @@ sys.exit(main(sys.argv[1:]))
 
 
 class Clients:
-    """Threads that ask for one banned name after the other over SOCKS 5, each from an address of its own."""
+    """Threads that ask for one banned name after the other, each from an address of its own.
 
-    def __init__(self, port: int) -> None:
+    Over SOCKS 5, which a gate refuses, or by CONNECT, which an opener does.
+    """
+
+    def __init__(self, port: int, *, connect: bool) -> None:
         self.refused: list[str] = []
+        self._connect = connect
         self._port, self._over = port, threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
         for thread in self._threads:
@@ -50,11 +58,14 @@ class Clients:
             try:
                 if self._refusal(f"127.{thread + 1}.{number >> 8 & 255}.{number & 255}", name):
                     self.refused.append(name)
-            except OSError:  # its gate was killed: it saw no refusal
-                continue
+            except OSError:  # who served it was killed: it saw no refusal
+                self._over.wait(0.01)
 
     def _refusal(self, client: str, name: str) -> bool:
         with socket.create_connection(("127.0.0.1", self._port), DEADLINE, (client, 0)) as sock:
+            if self._connect:
+                sock.sendall(f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n".encode())
+                return sock.recv(1024).startswith((b"HTTP/1.1 403", b"HTTP/1.1 451"))
             sock.sendall(b"\x05\x01\x00")
             if sock.recv(2) != b"\x05\x00":
                 return False
@@ -73,38 +84,55 @@ class Clients:
             thread.join()
 
 
-def _workers(running: Running, capsys: pytest.CaptureFixture[str], role: str) -> list[int]:
+def _workers(running: Running, capsys: pytest.CaptureFixture[str], role: str) -> dict[str, list[int]] | None:
+    """The processes of each role; None while there is none of `role`."""
     assert main(["status", "--json", "--confdir", str(running.confdir)]) in (0, 1)
-    workers = json.loads(capsys.readouterr().out)["workers"]
-    return [worker["pid"] for worker in workers if worker["name"].startswith(role)]
+    found: dict[str, list[int]] = {"supervisor": [running.process.pid]}
+    for worker in json.loads(capsys.readouterr().out)["workers"]:
+        found.setdefault(worker["name"].partition("-")[0], []).append(worker["pid"])
+    return found if role in found else None
 
 
+def _have_ended(family: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in family)
+
+
+@pytest.mark.parametrize("role", AT_ONCE)
 def test_no_refusal_that_a_client_saw_is_lost(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], check_lines: Callable[..., list[dict[str, Any]]]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], check_lines: Callable[..., list[dict[str, Any]]], role: str
 ) -> None:
-    """Each gate is killed under load, every other time while the collector takes nothing for a while."""
-    killed = 0
-    while killed < KILLS:
-        folder = tmp_path / str(killed)
+    """Killed under load; of gates and openers every other one while the collector takes nothing for a while."""
+    for begun in range(0, KILLS, AT_ONCE[role]):
+        folder = tmp_path / str(begun)
         folder.mkdir()
         running = Running(folder, workers=GATES, python=python_for(folder, LENIENT))
-        (collector,) = _workers(running, capsys, "collector")
-        gates = _workers(running, capsys, "gate")
-        clients = Clients(running.port)
+        family = children(running.process.pid)
+        clients = Clients(running.port, connect=role == "opener")
+        between = BETWEEN if role == "gate" else BETWEEN // 5
         try:
-            for gate in gates:
-                until("clients are refused", partial(clients.more, len(clients.refused) + BETWEEN))
-                if killed % 2:
+            for killed in range(AT_ONCE[role]):
+                until("clients are refused", partial(clients.more, len(clients.refused) + between))
+                workers = until("one is there", partial(_workers, running, capsys, role))
+                victim = workers[role][killed % len(workers[role])]
+                stopped = workers["collector"] if role in ("gate", "opener") and killed % 2 else []
+                for collector in stopped:
                     os.kill(collector, signal.SIGSTOP)
-                    until("clients are refused", partial(clients.more, len(clients.refused) + 3 * BETWEEN))
-                os.kill(gate, signal.SIGKILL)
-                os.kill(collector, signal.SIGCONT)
-                killed += 1
+                    until("clients are refused", partial(clients.more, len(clients.refused) + 3 * between))
+                os.kill(victim, signal.SIGKILL)
+                for collector in stopped:
+                    os.kill(collector, signal.SIGCONT)
         finally:
             clients.end()
-            running.close()
+            if role == "supervisor":
+                running.process.wait(DEADLINE)
+                running.origin.close()
+                until("all have ended", partial(_have_ended, family))
+            else:
+                running.close()
         records = check_lines(running.log)
         logged = [r["destination"]["domain"] for r in records if r["event"]["action"] == "connect-refused"]
-        assert set(clients.refused) - set(logged) == set()
+        lost = set(clients.refused) - set(logged)
+        assert lost == set(), f"{len(lost)} of {len(clients.refused)} after kill {begun}"
         assert len(logged) == len(set(logged))
-        assert len(clients.refused) > GATES * BETWEEN
+        assert len(clients.refused) > AT_ONCE[role] * between
+        assert list(Verifier(whole=True).run([running.log])) == []

@@ -22,7 +22,7 @@ from tokgate.analytics.ingest import Numbered, line_in, packed, related_in, rows
 from tokgate.analytics.sql import LogError, Row, literal
 from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.paths import whole_log
-from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, open_log
+from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class Index:
         """The proof of the record with that `event.id`. Raises NoProof, OSError, LogError."""
         files = [file.path for file in self._log_files()]
         try:
-            return prove(event, files, open_log)
+            return prove(event, files)
         except UNREADABLE as error:
             raise LogError(f"the log can't be read: {error}") from error
 

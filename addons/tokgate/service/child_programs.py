@@ -180,6 +180,7 @@ class ChildPrograms:
                 self.channels.lifeline_out,
                 log_options,
                 report=self._report_on_log,
+                backlog=backlog,
             )
         if role is Role.METRICS:
             self.records.close()

@@ -19,7 +19,7 @@ from whenever import Instant
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
 from tokgate.blocklog.write import channel
-from tokgate.blocklog.write.collector import DEADLINE
+from tokgate.blocklog.write.collector import DEADLINE, ORPHANED
 from tokgate.blocklog.write.segment import LogLocked, wait_for_lock
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate.takeover import FORMAT
@@ -177,7 +177,7 @@ class Supervisor:
         """Take the log, listen, load the kernel's part, and give up what only that takes. Raises UnfitEnvironment."""
         try:
             if self._bequest is None:
-                wait_for_lock(self._options.log, DEADLINE + 1.0)
+                wait_for_lock(self._options.log, ORPHANED + DEADLINE + 1.0)
         except LogLocked as error:
             raise UnfitEnvironment(f"{error.filename}: {error.strerror}") from error
         try:

@@ -46,14 +46,25 @@ def test_what_was_sent_is_gone(descriptor: int) -> None:
         assert os.fstat(descriptor).st_size < 100
 
 
-@pytest.mark.parametrize("cut", [1, 3, 6])
-def test_a_record_that_was_being_put(descriptor: int, cut: int) -> None:
+def test_a_record_that_was_being_put(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the middle of it, nobody was answered yet: what is there of it is no record."""
     backlog = Backlog(descriptor)
     backlog.put(b"whole")
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data, at) if at else 0)
     backlog.put(b"half")
-    os.ftruncate(descriptor, os.fstat(descriptor).st_size - cut)
     assert list(left_in(descriptor)) == [b"whole"]
+
+
+def test_memory_does_not_grow(descriptor: int) -> None:
+    """Of a backlog that is never empty, as the collector's under load: what is forgotten makes room."""
+    backlog = Backlog(descriptor)
+    for number in range(500):
+        backlog.put(b"%08d" % number * 100)
+        if number >= 10:
+            backlog.sent()
+        assert os.fstat(descriptor).st_size < 30 * 1000
+    assert [each[:8] for each in left_in(descriptor)] == [b"%08d" % number for number in range(490, 500)]
 
 
 def test_without_a_descriptor(descriptor: int) -> None:

@@ -15,10 +15,10 @@ from labs.samples import OBSERVER
 from labs.waiting import until
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.write import collector
-from tokgate.blocklog.write.channel import KEPT, RecordSender, channel
+from tokgate.blocklog.write.channel import KEPT, Backlog, RecordSender, channel, left_in, new_backlog
 from tokgate.blocklog.write.channel import receive as channel_receive
 from tokgate.blocklog.write.collector import collect
-from tokgate.blocklog.write.writer import WriterHealth
+from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 
 
 @pytest.fixture(autouse=True)
@@ -87,25 +87,60 @@ def test_a_record_that_comes_twice(
     monkeypatch.setattr(collector, "REMEMBERED", 2)
     write, read = ends
     sender = RecordSender(write, OBSERVER)
-    for number, name in enumerate(("a", "a", "b", "a", "c", "b", "a")):
+    (tmp_path / "block.ndjson").write_bytes(b'{"n":-1,"event":{"id":"' + b"e" * 36 + b'"}}\n')
+    for number, name in enumerate(("a", "e" * 36, "a", "b", "a", "c", "b", "a")):
         sender.put({"n": number, "event": {"id": name}})
-    sender.put({"n": 7})
     sender.put({"n": 8})
+    sender.put({"n": 9})
     write.close()
     assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 0
     os.close(lifeline[1])
-    assert numbers(tmp_path / "block.ndjson") == [0, 2, 4, 6, 7, 8]
+    assert numbers(tmp_path / "block.ndjson") == [-1, 0, 3, 5, 7, 8, 9]
 
 
 def test_it_ends_with_the_process_that_started_it(
-    ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path
+    ends: tuple[socket.socket, socket.socket],
+    lifeline: tuple[int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After a supervisor that was killed no collector stays with the log locked; what had come is written."""
+    """After a supervisor that was killed no collector stays with the log locked; what comes at the last is written."""
+    monkeypatch.setattr(collector, "ORPHANED", 0.5)
     write, read = ends
     RecordSender(write, OBSERVER).put({"n": 1})
     os.close(lifeline[1])
+    later = threading.Timer(0.1, lambda: RecordSender(write, OBSERVER).put({"n": 2}))
+    later.start()
     assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 0
-    assert numbers(tmp_path / "block.ndjson") == [1]
+    later.join()
+    assert numbers(tmp_path / "block.ndjson") == [1, 2]
+
+
+def test_what_it_took_and_had_not_written(
+    ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path
+) -> None:
+    """A collector that is killed leaves it in its backlog, and one that ends in order leaves nothing there."""
+    write, read = ends
+    backlog = new_backlog()
+    sender = RecordSender(write, OBSERVER)
+    for number in range(200):
+        sender.put({"n": number})
+    pid = os.fork()
+    if not pid:
+        LogWriter._pump = LogWriter._turn = lambda self: None  # type: ignore[method-assign]
+        collect(read, tmp_path / "killed.ndjson", OBSERVER, lifeline[0], backlog=backlog)
+    until("it has taken all", lambda: len(list(left_in(backlog))) == 200)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert [json.loads(each)["n"] for each in left_in(backlog)] == list(range(200))
+    for message in left_in(backlog):
+        sender.put_again(message)
+    write.close()
+    assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0], backlog=backlog) == 0
+    assert numbers(tmp_path / "block.ndjson") == list(range(200))
+    assert list(left_in(backlog)) == []
+    for descriptor in (lifeline[1], backlog):
+        os.close(descriptor)
 
 
 def test_the_last_records_before_the_end_are_written(
@@ -117,10 +152,11 @@ def test_the_last_records_before_the_end_are_written(
     """A log that lacks its `stopped` record looks like one of a crash, however close to the end that was sent."""
     sender = RecordSender(ends[0], OBSERVER)
     unread = [True]
+    monkeypatch.setattr(collector, "ORPHANED", 0.0)
 
-    def receive(sock: socket.socket) -> Record | None:
+    def receive(sock: socket.socket, kept: Backlog) -> Record | None:
         try:
-            return channel_receive(sock)
+            return channel_receive(sock, kept)
         except BlockingIOError:
             if unread:  # the collector has found the channel empty: then the supervisor stops
                 unread.clear()

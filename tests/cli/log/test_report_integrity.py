@@ -24,10 +24,10 @@ def test_verifying_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(report_integrity, "Patience", Told)
     runs = AppenderRuns(tmp_path / "block.ndjson", options=LogOptions())
     runs.run(5)
-    assert verified([runs.path], None).sound is True
+    assert verified([runs.path]).sound is True
     assert told == [(2, None), (4, None), (6, None)]
     runs.path.write_bytes(runs.path.read_bytes().replace(b"number 1", b"number x").replace(b"number 3", b"number x"))
-    status = verified([runs.path], None)
+    status = verified([runs.path])
     assert status.sound is False
     (sentence,) = status.sentences
     assert sentence.values["count"] == 2

@@ -3,6 +3,7 @@
 No I/O.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +15,7 @@ from tokgate.blocklog.integrity.checkpoint import Checkpoint, tree_root
 from tokgate.blocklog.integrity.trusted_keys import LinePosition, SigningState
 from tokgate.blocklog.paths import bare_name, end_of_archive
 from tokgate.blocklog.records.chain import Head, is_hash, proper_hash
-from tokgate.blocklog.records.record import Record, instant_of, text_at, value_at
+from tokgate.blocklog.records.record import EventAction, Record, counted, instant_in, instant_of, text_at, value_at
 
 
 class FindingCode(StrEnum):
@@ -83,6 +84,8 @@ class Deletion:
 class Deletions:
     """The files that records name, with those records."""
 
+    at_least: float = 0
+    """Days for which the policy has files kept; infinity: for good."""
     named: dict[str, Deletion] = field(default_factory=dict)
     begun: bool = False
 
@@ -99,6 +102,9 @@ class Deletions:
         self.begun = True
         for name in _names(said, "missed"):
             yield f"tokgate would have deleted {name} now, and it was gone already: somebody else deleted it"
+        if isinstance(days, int) and days < self.at_least:
+            kept = "for good" if math.isinf(self.at_least) else f"for {counted(round(self.at_least), 'day')}"
+            yield f"this record says that files were deleted after {counted(days, 'day')}: the policy keeps them {kept}"
         for name in _names(said, "files"):
             ended = end_of_archive(name)
             if deletion is None or ended is None or ended > deletion.over:
@@ -185,6 +191,70 @@ class RecentRecords:
         self._by_number, self._count = {self.head.head.sequence: [self.head]}, 1
 
 
+_BETWEEN_RUNS: Final = {
+    EventAction.LOG_RECOVERED,
+    EventAction.LOG_FOREIGN,
+    EventAction.LOG_CUT,
+    EventAction.LOG_CONTINUED,
+    EventAction.LOG_DELETED,
+    EventAction.LOG_GAP,
+    EventAction.LOG_CHECKPOINT,
+    EventAction.ACCESS_LOG_ROTATED,
+    EventAction.CLOCK_SET_BACK,
+    EventAction.CLOCK_SET_FORWARD,
+    EventAction.STARTED,
+}
+"""Records that may stand after a run that ended in order, since the next one begins with them."""
+
+
+@dataclass(slots=True)
+class Runs:
+    """What the records of a chain say of runs: `started`, `stopped`, a last checkpoint, and then `started` again.
+
+    Nothing is known before the first `started`, or where earlier records are not here.
+    """
+
+    known: bool
+    stopped: bool = False
+    over: bool = False
+    """Whether the last run ended in order, and a checkpoint covers that."""
+    late: list[LinePosition] = field(default_factory=list)
+    """Records since, which no run can have written, and no checkpoint covers."""
+    begun: int | None = None
+    """The number of a `started` that no checkpoint covers yet; the writer signs it at once."""
+    counted: Instant | None = None
+    """Up to when this run counted its traffic."""
+    excused: bool = False
+    """Whether a count may have been lost, or the clock was set, since then."""
+
+    def add(self, record: Record, place: LinePosition, number: int) -> str | None:
+        """Note a record; what is wrong with it, in words."""
+        action = text_at(record, "event", "action")
+        if self.over and action not in _BETWEEN_RUNS:
+            self.late.append(place)
+        match action:
+            case EventAction.STARTED:
+                self.known, self.stopped, self.over, self.begun = True, False, False, number
+                self.counted, self.excused = instant_of(record), False
+            case EventAction.STOPPED:
+                self.stopped = self.known
+            case EventAction.LOG_GAP | EventAction.CLOCK_SET_BACK | EventAction.CLOCK_SET_FORWARD:
+                self.excused = True
+            case EventAction.COVERAGE_COUNTED:
+                since, before, excused = instant_in(text_at(record, "tokgate", "since")), self.counted, self.excused
+                self.counted, self.excused = instant_of(record), False
+                if since is None or before is None or excused:
+                    return None
+                if since > before.add(seconds=CLOCK_TOLERANCE):
+                    return f"this count begins at {since}, and the one before it ended at {before}: one is not here"
+        return None
+
+    def signed(self) -> None:
+        """Note a trusted checkpoint over all records until now."""
+        self.over, self.begun = self.stopped, None
+        self.late.clear()
+
+
 CLOCK_TOLERANCE: Final = 2.0
 """Seconds that a clock may be set back without a record."""
 
@@ -240,6 +310,7 @@ class Chain:
     unsigned_since: str | None = None
     latest: str | None = None
     clock: Clock = field(default_factory=Clock)
+    runs: Runs = field(default_factory=lambda: Runs(known=False))
     misfits: list[Misfit] = field(default_factory=list)
     """Those since the last checkpoint, which shows what was changed."""
 
@@ -265,6 +336,7 @@ def new_chain(place: LinePosition, record: Record, head: Head) -> Chain:
         place,
         SigningState(head.sequence - 1),
         follows,
+        runs=Runs(known=head.sequence > 1),
     )
 
 

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 from whenever import Instant
 
-from tokgate.blocklog.integrity.chain_state import RecentRecord, RecentRecords
-from tokgate.blocklog.integrity.checkpoint import Checkpoint, audit_path, checkpoint_of, tree_root
+from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.checkpoint import Checkpoint, audit_path, checkpoint_of
+from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.read.reader import LONGEST_LINE, OpenLog, decode_strictly, in_order, open_log
-from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
+from tokgate.blocklog.records.chain import Head, proper_hash
 from tokgate.blocklog.records.record import EventAction, Record, text_at, value_at
 
 if TYPE_CHECKING:
@@ -49,73 +50,70 @@ def fingerprint(key: str) -> str:
     return hashlib.sha256(base64.b64decode(key)).hexdigest()
 
 
-def prove(event: str, files: Sequence[Path], opener: OpenLog = open_log) -> dict[str, Any]:
-    """The proof of the record with an `event.id`, as JSON. Raises NoProof, OSError, UNREADABLE."""
+class _Proved(Exception):
+    """Carries the proof, once there is one: the rest of the log need not be read."""
+
+    def __init__(self, proof: dict[str, Any]) -> None:
+        super().__init__()
+        self.proof: Final = proof
+
+
+def prove(
+    event: str, files: Sequence[Path], verifier_of: Callable[[Sequence[Path]], Verifier] = lambda _: Verifier()
+) -> dict[str, Any]:
+    """The proof of the record with an `event.id`, as JSON: verified as `tokgate log verify` does, by the same keys.
+
+    Raises NoProof, OSError, UNREADABLE.
+    """
+    opener = verifier_of(files).opener
     ordered = in_order(files, opener)
     holding = [at for at, path in enumerate(ordered) if _holds(path, event.encode(), opener)]
-    if not holding:
-        raise NoProof(f"no record of these files has the id {event}")
-    for first in dict.fromkeys((max(0, holding[-1] - 1), 0)):  # the tree may begin in the file before
-        proof = _Search(event).run(ordered[first:], opener)
-        if proof is not None:
-            return proof
-    raise NoProof(f"no checkpoint with a tree covers the record {event}: its chain isn't whole here")
+    problem = f"no record of these files has the id {event}"
+    for first in dict.fromkeys(
+        (max(0, holding[-1] - 1), 0) if holding else ()
+    ):  # the tree may begin in an earlier file
+        try:
+            problem = _prove(event, ordered[first:], verifier_of(ordered[first:]))
+        except _Proved as found:
+            return found.proof
+    raise NoProof(problem)
 
 
-class _Search:
-    """Reads files until a checkpoint covers the record."""
+def _prove(event: str, files: Sequence[Path], verifier: Verifier) -> str:
+    """Why there is no proof. Raises _Proved if there is one."""
+    found: list[_Found] = []
+    problem = f"no record of these files has the id {event}"
 
-    def __init__(self, event: str) -> None:
-        self._event: Final = event
-        self._chains: Final[dict[str, RecentRecords]] = {}
-        self._found: _Found | None = None
+    def met(record: Record, head: Head, before: str | None) -> None:
+        nonlocal problem
+        if text_at(record, "event", "id") != event:
+            return
+        found.clear()
+        problem = f"the record {event} does not fit those before it: see tokgate log verify"
+        if before is not None and proper_hash(before, record) == head.hash:
+            found.append(_Found(record, head, before))
+            problem = f"no checkpoint covers the record {event} yet: one follows within a minute"
 
-    def run(self, files: Sequence[Path], opener: OpenLog) -> dict[str, Any] | None:
-        """The proof; None if the records before it are missing here. Raises NoProof."""
-        for path in files:
-            with opener(path) as stream:
-                while raw := stream.readline(LONGEST_LINE):
-                    record, _ = decode_strictly(raw)
-                    head = None if record is None else stated_head(record)
-                    if record is None or head is None:
-                        continue
-                    self._add((str(path), 0), record, head)  # a proof names no line
-                    if text_at(record, "event", "action") != EventAction.LOG_CHECKPOINT:
-                        continue
-                    if self._found is not None and self._found.head.chain == head.chain:
-                        return self._proof(self._found, record, head)
-                    for _ in self._chains[head.chain].settle():
-                        pass
-        if self._found is not None:
-            raise NoProof(f"no checkpoint covers the record {self._event} yet: one follows within a minute")
-        return None
-
-    def _add(self, place: tuple[str, int], record: Record, head: Head) -> None:
-        recent = self._chains.get(head.chain)
-        if recent is None:
-            recent = self._chains[head.chain] = RecentRecords(RecentRecord(head, place))
-            before = NO_HASH if head.sequence == 1 else text_at(record, "tokgate", "continues", "hash")
+    def signed(chain: Chain, checkpoint: Checkpoint, wrong: str | None) -> None:
+        nonlocal problem
+        if not found or chain.head.chain != found[0].head.chain:
+            return
+        record, tree = found[0], checkpoint.tree
+        if tree is None or record.head.sequence < tree.first:
+            problem = f"the checkpoint after the record {event} has no tree that covers it"
+        elif (leaves := chain.recent.hashes(tree.first)) is None:
+            problem = f"no checkpoint with a tree covers the record {event}: its chain isn't whole here"
+        elif wrong is not None or leaves[index := record.head.sequence - tree.first].hex() != record.head.hash:
+            problem = f"the checkpoint after the record {event} signs other records: see tokgate log verify"
+            problem = problem if wrong is None else f"{problem} ({wrong})"
         else:
-            parent = recent.rival(record, head) or recent.head
-            before = parent.head.hash
-            recent.add(head, place, parent)
-        if text_at(record, "event", "id") == self._event:
-            if before is None or proper_hash(before, record) != head.hash:
-                raise NoProof(f"the record {self._event} does not fit those before it: see tokgate log verify")
-            self._found = _Found(record, head, before)
+            raise _Proved(_as_json(record, checkpoint, leaves, index))
+        found.clear()
 
-    def _proof(self, found: _Found, record: Record, head: Head) -> dict[str, Any] | None:
-        checkpoint = checkpoint_of(head.chain, value_at(record, "tokgate", "checkpoint"))
-        if checkpoint is None or checkpoint.tree is None or found.head.sequence < checkpoint.tree.first:
-            raise NoProof(f"the checkpoint after the record {self._event} has no tree that covers it")
-        leaves = self._chains[head.chain].hashes(checkpoint.tree.first)
-        if leaves is None:
-            return None
-        index = found.head.sequence - checkpoint.tree.first
-        fits = tree_root(leaves).hex() == checkpoint.tree.root and leaves[index].hex() == found.head.hash
-        if not fits or not checkpoint.genuine:
-            raise NoProof(f"the checkpoint after the record {self._event} signs other records: see tokgate log verify")
-        return _as_json(found, checkpoint, leaves, index)
+    verifier.met, verifier.signed = met, signed
+    for _ in verifier.run(files):
+        pass
+    return problem
 
 
 def _as_json(found: _Found, checkpoint: Checkpoint, leaves: Sequence[bytes], index: int) -> dict[str, Any]:

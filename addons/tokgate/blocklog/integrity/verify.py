@@ -4,6 +4,7 @@ Reads in one pass and in constant memory. Each fault is reported with its positi
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,14 @@ from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_he
 from tokgate.blocklog.records.record import EventAction, Record, instant_in, text_at, value_at
 
 _TICK: Final = 10_000
+MOST_OF_A_START: Final = 300
+"""Most records after `started` without a checkpoint; the writer makes one after its first batch."""
+_EXPANSION: Final = 200
+"""How many times as long as the compressed file its lines may be: far more than any log's."""
+_ROOM: Final = 256 << 20
+"""Octets that are always read, four times a file's."""
+_MOST_TORN: Final = 10_000
+"""Lines in a row that are no records, after which the rest of a file is left."""
 MOST_UNSIGNED: Final = 1_500
 """Most records in a row without a checkpoint; the writer makes one after a thousand."""
 LONGEST_UNSIGNED: Final = 600.0
@@ -61,12 +70,14 @@ class Verifier:
         *,
         whole: bool = False,
         successions: Iterable[ExternalCheckpoint] = (),
+        at_least: float = 0,
     ) -> None:
         """`elsewhere` are checkpoints from outside the log, `opener` opens its files.
 
         `successions` are those kept beside the log, which lead from the first key to the one in force where it begins.
+        `at_least` is for how many days the policy has files kept; infinity: for good.
         """
-        self._opener: Final = opener
+        self.opener: Final = opener
         self._whole: Final = whole
         self.chains: Final[dict[str, Chain]] = {}
         self.lines = 0
@@ -76,24 +87,31 @@ class Verifier:
         self.elsewhere: Final = Attestations(elsewhere, self._trust.accepts)
         self._successions: Final = KeySuccessions(successions, self._trust)
         self._torn_lines = TornLines()
-        self._deletions: Final = Deletions()
+        self._deletions: Final = Deletions(at_least)
+        self.met: Callable[[Record, Head, str | None], None] = lambda *_: None
+        """Called with each record of a chain, its head, and the hash before it, if that is known."""
+        self.signed: Callable[[Chain, Checkpoint, str | None], None] = lambda *_: None
+        """Called with each checkpoint, before the records that it covers are forgotten, and what is wrong with it."""
         self._access_files: Final = AccessFiles()
         self._in_this_file: set[str] = set()
 
     def run(self, files: Iterable[Path], tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
         """All findings, in the order of the log. `tick` is called with the number of lines read. Raises OSError."""
-        for path in in_order(files, self._opener):
+        for path in in_order(files, self.opener):
             self._in_this_file = set()
             if path.is_dir():
                 yield Finding(str(path), 1, FindingCode.UNREADABLE, "a folder stands in this file's place")
                 continue
-            with self._opener(path) as stream:
+            with self.opener(path) as stream:
                 number = octets = 0
+                most = max(_ROOM, _EXPANSION * path.stat().st_size) if path.suffix in PACKED else math.inf
                 try:
                     while raw := stream.readline(LONGEST_LINE):
                         number += 1
                         self.lines += 1
                         octets += len(raw)
+                        if octets > most or len(self._torn_lines.lines) > _MOST_TORN:
+                            raise ValueError("there is more of it than of any log that tokgate writes")
                         if self.lines % _TICK == 0:
                             tick(self.lines)
                         yield from self._line((str(path), number), raw)
@@ -108,6 +126,9 @@ class Verifier:
             chain.deleted = None if chain.follows is None else self._deletion(chain.follows)
             yield from changed(chain, signed=None)
             yield from foreign(chain)
+            for place in chain.runs.late:
+                what = "no run wrote this: the last one had stopped and signed all its records, and none has started"
+                yield Finding(*place, FindingCode.FOREIGN, what)
             yield from self._before(chain)
             yield from self._unsigned(chain, chain.place, ended=True)
         yield from self._access_files.findings(lambda name: self._deletion(name) is not None, whole=self._whole)
@@ -198,6 +219,9 @@ class Verifier:
         self, place: LinePosition, chain: Chain, record: Record, before: str | None
     ) -> Iterator[Finding]:
         """Findings of a record about the log itself: a checkpoint, deleted files, what others wrote, the clock."""
+        self.met(record, chain.head, before)
+        if (what := chain.runs.add(record, place, chain.head.sequence)) is not None:
+            yield Finding(*place, FindingCode.MISSING, what)
         match text_at(record, "event", "action"):
             case EventAction.LOG_CHECKPOINT:
                 yield from self._checkpoint(place, chain, record, before)
@@ -226,9 +250,13 @@ class Verifier:
     def _checkpoint(self, place: LinePosition, chain: Chain, record: Record, before: str | None) -> Iterator[Finding]:
         checkpoint = checkpoint_of(chain.head.chain, value_at(record, "tokgate", "checkpoint"))
         if checkpoint is None or not checkpoint.genuine:
-            yield Finding(*place, FindingCode.SIGNATURE, "this checkpoint's signature is not genuine")
+            what = "this checkpoint's signature is not genuine"
+            if checkpoint is not None:
+                self.signed(chain, checkpoint, what)
+            yield Finding(*place, FindingCode.SIGNATURE, what)
             return
         if not self._trusted(chain, checkpoint):
+            self.signed(chain, checkpoint, "this checkpoint is signed by a key that is not trusted here")
             if not chain.seal.is_strange(checkpoint):
                 over = f"this checkpoint, over records {chain.seal.reach + 1} to {chain.head.sequence - 1}"
                 what = f"{over}, is signed by a key that is not trusted here: {checkpoint.key}"
@@ -236,6 +264,7 @@ class Verifier:
                 yield Finding(*place, FindingCode.KEY, what + also)
             return
         wrong = signs_another(chain, checkpoint, before)
+        self.signed(chain, checkpoint, wrong)
         if wrong is not None:
             yield from changed(chain, signed=False)
             yield Finding(*place, FindingCode.SIGNATURE, wrong)
@@ -250,6 +279,7 @@ class Verifier:
             what = f"time runs backwards: this checkpoint is of {checkpoint.at}, the one before it of {later}"
             yield Finding(*place, FindingCode.CLOCK, f"{what}, and no record tells that the clock was set back")
         chain.seal.by(checkpoint)
+        chain.runs.signed()
         chain.unsigned_since = None
 
     def _trusted(self, chain: Chain, checkpoint: Checkpoint) -> bool:
@@ -306,7 +336,11 @@ class Verifier:
         first, last = chain.seal.reach + 1, chain.head.sequence
         since, latest = instant_in(chain.unsigned_since), instant_in(chain.latest)
         seconds = (latest - since).total("seconds") if ended and since is not None and latest is not None else 0.0
-        if last - first >= MOST_UNSIGNED or seconds > LONGEST_UNSIGNED:
+        begun = chain.runs.begun if ended else None
+        if begun is not None and last - begun >= MOST_OF_A_START:
+            what = f"records {first} to {last} stand without a checkpoint, which is due at once after `started`"
+            yield Finding(*place, FindingCode.UNSIGNED, f"{what}: nobody started tokgate, or it could not use its key")
+        elif last - first >= MOST_UNSIGNED or seconds > LONGEST_UNSIGNED:
             what = f"records {first} to {last} stand without a checkpoint, which is due after 1,000 records or a minute"
             why = "they were written anew, or tokgate could not use its key"
             yield Finding(*place, FindingCode.UNSIGNED, f"{what}: {why}")

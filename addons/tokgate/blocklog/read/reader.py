@@ -7,8 +7,10 @@ written; verifying decodes lines more strictly.
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from ipaddress import ip_network
@@ -194,6 +196,23 @@ def in_order(files: Iterable[Path], opener: OpenLog = open_log) -> list[Path]:
     return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
 
 
+_TAIL: Final = 32 << 20
+"""Octets at a log's end in which the ids of its latest records are looked for."""
+_ID: Final = re.compile(rb'"event":\{"id":"([0-9a-f-]{36})"')
+
+
+def latest_ids(path: Path, most: int) -> list[str]:
+    """The `event.id` of the latest records of a log, at most so many, those of the file before it included."""
+    found: list[str] = []
+    plain = [file for file in with_rotated(path) if file.suffix not in PACKED and file.is_file()]
+    with suppress(OSError):
+        for file in plain[-2:]:
+            with file.open("rb") as stream:
+                stream.seek(max(0, file.stat().st_size - _TAIL))
+                found += [each.decode() for each in _ID.findall(stream.read(_TAIL))]
+    return found[-most:]
+
+
 def written_last(path: Path) -> Path | None:
     """The rotated file of `path` that was written last, by its records; None if that is unknown. Raises OSError.
 
@@ -210,7 +229,7 @@ def first_record(path: Path, opener: OpenLog) -> tuple[Record, Head] | None:
     with opener(path) as stream:
         try:
             for _ in range(_LOOK_FOR_FIRST):
-                record, _ = decode_strictly(stream.readline(LONGEST_LINE))
+                record, _ = decode_strictly(stream.readline(MAX_LINE + 1))
                 head = stated_head(record) if record is not None else None
                 if record is not None and head is not None:
                     return record, head

@@ -4,7 +4,8 @@ One record a message (SOCK_SEQPACKET), as JSON. The sender never waits: what the
 bound and sent later. What exceeds the bound is dropped and counted in a `log-gap` record once there is room.
 
 What is kept is in a file without a name (memfd) that the supervisor holds open: what a process puts there before it
-answers a client, the supervisor can send after that process was killed.
+answers a client, the supervisor can send after that process was killed. The collector keeps there what it has taken,
+until that is on the disk.
 """
 
 import contextlib
@@ -22,14 +23,15 @@ from whenever import Instant
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.record import Observer, Record, decode, encode, new_stamp
 
-_OFFSET: Final = struct.Struct("<Q")
+_SPAN: Final = struct.Struct("<QQ")
+"""Where messages begin and end; it is written in one piece."""
 _LENGTH: Final = struct.Struct("<I")
 
 
 def new_backlog() -> int:
     """A descriptor of an empty backlog. Raises OSError."""
     descriptor = os.memfd_create("tokgate-records")
-    os.pwrite(descriptor, _OFFSET.pack(_OFFSET.size), 0)
+    os.pwrite(descriptor, _SPAN.pack(_SPAN.size, _SPAN.size), 0)
     return descriptor
 
 
@@ -40,7 +42,7 @@ class Backlog:
         """`descriptor` is from `new_backlog`."""
         self._descriptor: Final = descriptor
         self._kept: Final[deque[bytes]] = deque()
-        self._first = self._end = _OFFSET.size
+        self._first = self._end = _SPAN.size
 
     def __len__(self) -> int:
         """How many messages wait."""
@@ -56,31 +58,30 @@ class Backlog:
         if self._descriptor is not None:
             entry = _LENGTH.pack(len(message)) + message
             os.pwrite(self._descriptor, entry, self._end)
+            os.pwrite(self._descriptor, _SPAN.pack(self._first, self._end + len(entry)), 0)
             self._end += len(entry)
         self._kept.append(message)
 
-    def sent(self) -> None:
-        """Forget the oldest message, which was sent."""
-        self._first += _LENGTH.size + len(self._kept.popleft())
+    def sent(self, count: int = 1) -> None:
+        """Forget the oldest messages, which were sent."""
+        self._first += sum(_LENGTH.size + len(self._kept.popleft()) for _ in range(count))
         if self._descriptor is None:
             return
-        if not self._kept:
-            os.ftruncate(self._descriptor, _OFFSET.size)
-            self._first = self._end = _OFFSET.size
-        os.pwrite(self._descriptor, _OFFSET.pack(self._first), 0)
+        begin, left = _SPAN.size, self._end - self._first
+        if left <= self._first - begin:  # what is left fits in before it: else memory would only grow
+            os.pwrite(self._descriptor, os.pread(self._descriptor, left, self._first), begin)
+            self._first, self._end = begin, begin + left
+        os.pwrite(self._descriptor, _SPAN.pack(self._first, self._end), 0)
+        os.ftruncate(self._descriptor, self._end)
 
 
 def left_in(descriptor: int) -> Iterator[bytes]:
     """The messages that a process left in its backlog; the first may have been sent as well. Raises OSError."""
-    size = os.fstat(descriptor).st_size
-    (at,) = _OFFSET.unpack(os.pread(descriptor, _OFFSET.size, 0))
-    while at + _LENGTH.size <= size:
+    at, end = _SPAN.unpack(os.pread(descriptor, _SPAN.size, 0))
+    while at < end:
         (length,) = _LENGTH.unpack(os.pread(descriptor, _LENGTH.size, at))
-        at += _LENGTH.size
-        if at + length > size:  # killed while it was written: nobody was answered
-            return
-        yield os.pread(descriptor, length, at)
-        at += length
+        yield os.pread(descriptor, length, at + _LENGTH.size)
+        at += _LENGTH.size + length
 
 
 MAX_RECORD: Final = 128 * 1024
@@ -178,15 +179,16 @@ class RecordSender:
             self._socket.close()
 
 
-def receive(sock: socket.socket) -> Record | None:
-    """The next record at the reading end; None when all senders have gone.
+def receive(sock: socket.socket, kept: Backlog | None = None) -> Record | None:
+    """The next record at the reading end; None when all senders have gone. With `kept` it stays there as well.
 
     Raises:
         BlockingIOError, TimeoutError: no record is there, by the socket's mode.
         ValueError: the message is no record.
 
     """
+    if kept is not None and len(kept) < KEPT and (message := sock.recv(MAX_RECORD, socket.MSG_PEEK)):
+        with contextlib.suppress(OSError):  # no memory left
+            kept.put(message)  # before it is taken: a kill in between leaves it in both
     datagram = sock.recv(MAX_RECORD)
-    if not datagram:
-        return None
-    return decode(datagram)
+    return decode(datagram) if datagram else None

@@ -1,17 +1,20 @@
 """The process that writes the log for all others: it reads records from the channel and passes them to the writer."""
 
+import math
 import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from tokgate.blocklog.read.reader import latest_ids
 from tokgate.blocklog.records.record import Observer, Record, text_at
-from tokgate.blocklog.write.channel import receive
+from tokgate.blocklog.write.channel import Backlog, receive
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 
@@ -25,6 +28,10 @@ REMEMBERED: Final = 20_000
 """Records among which one that comes twice is recognised: more than all backlogs and queues hold."""
 
 
+ORPHANED: Final = 5.0
+"""Seconds for which it takes the last records of processes whose supervisor is gone."""
+
+
 def collect(
     sock: socket.socket,
     path: Path,
@@ -33,11 +40,13 @@ def collect(
     options: LogOptions | None = None,
     *,
     report: Callable[[WriterHealth], None] = lambda health: None,
+    backlog: int | None = None,
 ) -> int:
-    """Write until all senders have closed, `lifeline` has ended, or FINISH came; returns the exit code.
+    """Write until all senders have closed, or FINISH came; returns the exit code.
 
-    SIGHUP reopens the file. What is sent after FINISH is for the collector that comes next.
-    `report` is called about once a second. Exit code 3: records were lost at the end.
+    Once `lifeline` has ended the senders have ORPHANED seconds left. SIGHUP reopens the file. What is sent after FINISH
+    is for the collector that comes next. `report` is called about once a second. `backlog` keeps what isn't on the disk
+    yet. Exit code 3: records were lost at the end.
 
     Raises:
         LogLocked: another process writes this file.
@@ -46,36 +55,47 @@ def collect(
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends last, when all senders have ended
         signal.signal(number, signal.SIG_IGN)
     writer = LogWriter(path, observer, options)
+    latest = _Latest(latest_ids(path, REMEMBERED))
     writer.start()
     signal.signal(signal.SIGHUP, lambda *_: writer.reopen())
     finished, finish = os.pipe()
     signal.signal(FINISH, lambda *_: os.write(finish, b"."))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (FINISH,))
     sock.setblocking(False)
-    latest = _Latest()
+    kept, marked = Backlog(backlog), 0
+    on_disk: threading.Event | None = None
     poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    ending = select.poll()
-    for descriptor in (lifeline, finished):
+    for descriptor in (sock.fileno(), lifeline, finished):
         poller.register(descriptor, select.POLLIN)
-        ending.register(descriptor, select.POLLIN)
-    next_report = 0.0
+    next_report, give_up = 0.0, math.inf
     while True:
-        if time.monotonic() >= next_report:
+        now = time.monotonic()
+        if now >= next_report:
             report(writer.health())
-            next_report = time.monotonic() + REPORT_EVERY
-        poller.poll(1000)
-        ends = bool(ending.poll(0))  # first: what was sent before is taken below
-        if _take(sock, writer, latest) or ends:
-            return 0 if writer.close(DEADLINE) else 3
+            next_report = now + REPORT_EVERY
+            if on_disk is not None and on_disk.is_set():
+                kept.sent(marked)
+                on_disk = None
+            if on_disk is None and len(kept):
+                on_disk, marked = writer.mark(), len(kept)
+        ready = {descriptor for descriptor, _ in poller.poll(1000)}
+        if lifeline in ready:
+            poller.unregister(lifeline)
+            give_up = now + ORPHANED
+        # After the look at `finished`: what was sent before is taken.
+        if _take(sock, writer, latest, kept) or finished in ready or now >= give_up:
+            whole = writer.close(DEADLINE)
+            kept.sent(len(kept) if whole else 0)
+            return 0 if whole else 3
 
 
 class _Latest:
     """The ids of the latest records: one that a killed process had sent may be sent again from its backlog."""
 
-    def __init__(self) -> None:
-        self._order: Final[deque[str]] = deque()
-        self._ids: Final[set[str]] = set()
+    def __init__(self, known: Iterable[str]) -> None:
+        """`known` are those at the log's end: a killed collector may have written some that it still kept."""
+        self._order: Final = deque(known)
+        self._ids: Final = set(self._order)
 
     def is_new(self, record: Record) -> bool:
         """Whether a record did not come before; records without an id always are new."""
@@ -91,11 +111,11 @@ class _Latest:
         return True
 
 
-def _take(sock: socket.socket, writer: LogWriter, latest: _Latest) -> bool:
+def _take(sock: socket.socket, writer: LogWriter, latest: _Latest, kept: Backlog) -> bool:
     """Pass all records that are there to the writer; whether all senders have closed."""
     while True:
         try:
-            record = receive(sock)
+            record = receive(sock, kept)
         except BlockingIOError:
             return False
         except ValueError:  # our own processes send nothing but records

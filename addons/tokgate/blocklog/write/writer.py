@@ -195,10 +195,15 @@ class LogWriter:
 
     def flush(self, deadline: float) -> bool:
         """Wait up to `deadline` seconds until all that was put before is on the disk; False if it isn't."""
+        done = self.mark()
+        self._nudges.put(None)
+        return done.wait(deadline)
+
+    def mark(self) -> threading.Event:
+        """An event that is set once all that was put before is on the disk, or was dropped and counted."""
         flush = _Flush()
         self._queue.put(flush)
-        self._nudges.put(None)
-        return flush.done.wait(deadline)
+        return flush.done
 
     def close(self, deadline: float) -> bool:
         """Write what is queued, sync and close the file within `deadline` seconds; False if records were lost."""

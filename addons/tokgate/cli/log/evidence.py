@@ -17,7 +17,8 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_files, add_log_option, require
-from tokgate.cli.log.verify_files import CurrentLog
+from tokgate.cli.log.verify import add_trust, trust_of
+from tokgate.cli.log.verify_files import CurrentLog, Examination
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
@@ -40,6 +41,7 @@ def add_parsers(commands: Subparsers) -> None:
     proof = add_subcommand(commands, "prove", "prove one record, and show no other", _PROVE_EPILOG)
     proof.add_argument("event", metavar="EVENT-ID", help="event.id: the reference on the block page")
     add_log_option(proof, f"logs, those rotated away included (default: {default_log()})")
+    add_trust(proof)
     proof.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it (default: stdout)")
     add_purpose(proof)
     proof.set_defaults(run=_prove)
@@ -57,7 +59,8 @@ def _prove(args: argparse.Namespace) -> Exit:
     record_look(args, "tokgate log prove")
     with _files(args.log) as (files, opener):
         try:
-            proof = prove(args.event, files, opener)
+            trusted, kept = trust_of(args)
+            proof = prove(args.event, files, lambda chosen: Examination(chosen, trusted, kept, opener=opener).verifier)
         except NoProof as error:
             narrate(f"tokgate: {error}")
             return Exit.FINDINGS

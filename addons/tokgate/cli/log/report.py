@@ -22,6 +22,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import user_name
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of, wanted_of
+from tokgate.cli.log.verify import add_trust, trust_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import add_policies_option, snapshot_if_valid
 from tokgate.cli.terminal import Patience, narrate
@@ -70,7 +71,7 @@ def _add_presentation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
     )
-    parser.add_argument("--key", type=Path, metavar="PUB", help="public key (PEM) that the log must be signed with")
+    add_trust(parser)
     parser.add_argument("--language", choices=LANGUAGES, default="en", help="the language of the page (default: en)")
     parser.add_argument(
         "--zone", type=_zone, metavar="ZONE", help="whose local time stands beside UTC (default: that of the networks)"
@@ -124,7 +125,9 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
     if args.clickhouse is not None:
         chain = NOT_VERIFIABLE
     else:
-        chain = verified(files, args.key) if args.verify else NOT_VERIFIED
+        chain = (
+            verified(files, *trust_of(args), whole=not (args.log or args.no_rotated)) if args.verify else NOT_VERIFIED
+        )
     details = ReportDetails(
         made=now.to_stdlib().replace(tzinfo=None),
         version=installed_version() or "(source folder)",

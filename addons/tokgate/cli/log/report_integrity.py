@@ -7,29 +7,31 @@ from pathlib import Path
 from tokgate.analytics.report.page import ChainFacts, ChainStatus, FileDigest, Sentence
 from tokgate.blocklog.integrity.chain_state import Chain
 from tokgate.blocklog.integrity.evidence import fingerprint
-from tokgate.cli.log.verify import trusted_key
+from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint
 from tokgate.cli.log.verify_files import Examination
 from tokgate.cli.terminal import Patience
 
 
-def verified(files: Sequence[Path], key: Path | None) -> ChainStatus:
-    """Verify the files of a log, and say what was found. Raises OSError."""
-    examination = Examination(files, [] if key is None else [trusted_key(key)])
+def verified(
+    files: Sequence[Path], trusted: Sequence[str] = (), kept: Sequence[ExternalCheckpoint] = (), *, whole: bool = False
+) -> ChainStatus:
+    """Verify the files of a log as `Verifier` does, and say what was found. Raises OSError."""
+    examination = Examination(files, trusted, kept, whole=whole)
     first, count, verifier = None, 0, examination.verifier
     with Patience("verifying") as patience:
         for finding in examination.findings(lambda lines: patience(lines, None)):
             first, count = first or finding, count + 1
     chains = tuple(_facts(name, chain) for name, chain in verifier.chains.items())
-    if not chains and key is None:
+    if not chains and not trusted:
         return ChainStatus(None, (Sentence("Not verified: the log has no chain."),))
     if first is not None:
         values = {"count": count, "first": first}
         what = Sentence("BROKEN, findings: {count}. The first: {first}.", values)
         return ChainStatus(False, (what,), chains)
-    return ChainStatus(True, tuple(_sound(verifier.chains, given=key is not None)), chains)
+    return ChainStatus(True, tuple(_sound(verifier.chains, given=bool(trusted), kept=bool(kept))), chains)
 
 
-def _sound(chains: dict[str, Chain], *, given: bool) -> Iterator[Sentence]:
+def _sound(chains: dict[str, Chain], *, given: bool, kept: bool) -> Iterator[Sentence]:
     numbers = {"records": sum(chain.records for chain in chains.values()), "chains": len(chains)}
     yield Sentence("Verified: nothing changed, missing or moved (records: {records}, chains: {chains}).", numbers)
     if not all(chain.signed for chain in chains.values()):
@@ -43,7 +45,8 @@ def _sound(chains: dict[str, Chain], *, given: bool) -> Iterator[Sentence]:
             yield Sentence(
                 "Records 1 to {count} of chain {name} are not here.", {"count": chain.first - 1, "name": name}
             )
-    yield Sentence("Not compared with checkpoints kept elsewhere: tokgate log verify --checkpoints does.")
+    if not kept:
+        yield Sentence("Not compared with checkpoints kept elsewhere: tokgate log verify --checkpoints does.")
 
 
 def _facts(name: str, chain: Chain) -> ChainFacts:

@@ -1,6 +1,7 @@
 """`tokgate log verify` and `tokgate log key`: checks of a log's integrity, and the public key for them."""
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_files, add_one_file, require
 from tokgate.cli.log.verify_files import CurrentLog, Examination
+from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import Patience, narrate, print_json, visible
 
 MAX_SHOWN: Final = 1000
@@ -76,18 +78,12 @@ def add_parsers(commands: Subparsers) -> None:
         commands, "verify", "find lines that were changed, deleted, put in, moved or cut off", _VERIFY_EPILOG
     )
     add_files(verify, "files to read, also .gz and .zst")
+    add_trust(verify)
     verify.add_argument(
-        "--key",
+        "--policies",
         type=Path,
-        action="append",
-        metavar="PUB",
-        help="public key (PEM) that the log must be signed with; once more for each that took over, in that order",
-    )
-    verify.add_argument(
-        "--checkpoints",
-        type=Path,
-        metavar="FILE",
-        help="text with checkpoints kept elsewhere: syslog, journal; - is stdin",
+        metavar="DIR",
+        help="also find files that were deleted before these policies say",
     )
     verify.add_argument(
         "--whole", action="store_true", help="these files are the whole log: what came before them is missing"
@@ -103,13 +99,40 @@ def add_parsers(commands: Subparsers) -> None:
     key.set_defaults(run=_key)
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say by which keys and checkpoints a log is verified."""
+    parser.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        metavar="PUB",
+        help="public key (PEM) that the log must be signed with; once more for each that took over, in that order",
+    )
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="FILE",
+        help="text with checkpoints kept elsewhere: syslog, journal; - is stdin",
+    )
+
+
+def trust_of(args: argparse.Namespace) -> tuple[list[str], list[ExternalCheckpoint]]:
+    """The keys and the checkpoints that the options name. Raises CommandError."""
+    return [_trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
+
+
 def _verify(args: argparse.Namespace) -> Exit:
-    trusted, kept = [trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
+    trusted, kept = trust_of(args)
+    at_least = 0.0
+    if args.policies is not None:
+        days = open_policy(args.policies, Instant.now()).settings.log.retention_days
+        at_least = math.inf if days is None else days
     with CurrentLog(default_log()) as current:
         files = args.log or current.files() or [default_log()]
         require(files)
         whole = args.whole or not args.log
-        examination = Examination(files, trusted, kept, whole=whole, opener=open_log if args.log else current.open)
+        opener = open_log if args.log else current.open
+        examination = Examination(files, trusted, kept, whole=whole, opener=opener, at_least=at_least)
         count = _tell_all(examination, as_json=args.json, trusted=bool(trusted), kept=bool(kept))
     if args.textfile is not None:
         write_metrics(args.textfile, count, examination.verifier.lines)
@@ -210,7 +233,7 @@ def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> Verifie
     }
 
 
-def trusted_key(path: Path) -> str:
+def _trusted_key(path: Path) -> str:
     """The public key in a file. Raises CommandError."""
     try:
         return read_public_key(path)

@@ -64,12 +64,13 @@ class Examination:
         *,
         whole: bool = False,
         opener: OpenLog = open_log,
+        at_least: float = 0,
     ) -> None:
         """The arguments are those of `Verifier`."""
         self._files: Final = files
         self._tick: Callable[[int], None] = lambda _: None
         beside = self._successions(dict.fromkeys(map(successions_path_for, files)))
-        self.verifier: Final = Verifier(trusted, kept, opener, whole=whole, successions=beside)
+        self.verifier: Final = Verifier(trusted, kept, opener, whole=whole, successions=beside, at_least=at_least)
 
     def findings(self, tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
         """All findings. `tick` is called now and then with the number of lines read. Raises OSError."""
