@@ -47,20 +47,32 @@ def openssl(folder: Path, *command: str) -> None:
 class Authority:
     """A timestamp authority on loopback. `reply` is what it answers instead, if it is to misbehave."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, chain: bool = False) -> None:
+        """With a `chain` an authority between signs for it, and answers hold all three certificates."""
         self.folder, self.reply = folder, b""
         folder.mkdir()
-        (folder / "config").write_text(CONFIG.format(folder=folder))
+        certs = "certs = chain.pem\n" if chain else ""
+        (folder / "config").write_text(CONFIG.format(folder=folder) + certs)
         (folder / "serial").write_text("01\n")
         new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-config", "config", "-keyout")
         openssl(folder, *new, "ca.key", "-out", "ca.pem", "-subj", "/CN=example.org CA", "-extensions", "ca")
         request = ("req", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-keyout", "tsa.key", "-out", "tsa.csr")
         openssl(folder, *request, "-subj", "/CN=tsa.example.org")
-        sign = ("x509", "-req", "-in", "tsa.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-out", "tsa.pem")
-        openssl(folder, *sign, "-extfile", "config", "-extensions", "tsa")
+        signer = "ca"
+        if chain:
+            signer = "between"
+            between = ("req", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-subj", "/CN=between.example.org")
+            openssl(folder, *between, "-keyout", "between.key", "-out", "between.csr")
+            self._sign("between", "ca", "ca")
+            (folder / "chain.pem").write_bytes((folder / "between.pem").read_bytes() + (folder / "ca.pem").read_bytes())
+        self._sign("tsa", signer, "tsa")
         self._server = HTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _sign(self, name: str, signer: str, extensions: str) -> None:
+        ca = ("-CA", f"{signer}.pem", "-CAkey", f"{signer}.key", "-extfile", "config", "-extensions", extensions)
+        openssl(self.folder, "x509", "-req", "-in", f"{name}.csr", "-days", "2", "-out", f"{name}.pem", *ca)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         authority = self
@@ -92,10 +104,10 @@ class Authority:
         self._server.server_close()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "a chain"])
+def authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     """A timestamp authority."""
-    made = Authority(tmp_path_factory.mktemp("authority") / "tsa")
+    made = Authority(tmp_path_factory.mktemp("authority") / "tsa", chain=request.param)
     yield made
     made.close()
 

@@ -178,9 +178,24 @@ def test_a_client_that_the_log_does_not_name(log: Log, tokgate: Command, shown: 
     del record["source"]["ip"]
     record["source"]["address"] = shown
     Path("block.ndjson").write_bytes(encode(record))
-    outcome = tokgate("explain", "--event", EVENT)
+    ask = ("explain", "--event", EVENT)
+    outcome = tokgate(*ask)
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err == f"tokgate: the log shows the client only as {shown}: give its address with --client\n"
     assert document(tokgate, "--client", "192.0.2.7")["verdict"] == "block"
+    assert f"decided the same again, if {shown} was 192.0.2.7:" in tokgate(*ask, "--client", "192.0.2.7").out
+    another = tokgate(*ask, "--client", "192.0.3.7")
+    assert (another.code, "the log says that the client is in" in another.err) == ((1, False), (2, True))["/" in shown]
     traffic = json.loads(tokgate("diff", "policies", "policies", "--log", "block.ndjson", "--json").out)["traffic"]
     assert (traffic["events"], traffic["unreadable"]) == (0, 1)
+
+
+def test_a_look_is_recorded(log: Log, tokgate: Command) -> None:
+    """Whoever has an event explained reads the log: who, when, which event and why are kept."""
+    log("192.0.2.7", (Signal.SNI, "clips.example.org"))
+    assert tokgate("explain", "--event", EVENT, "--why", "complaint").code == 0
+    (look,) = map(json.loads, Path("block.access.ndjson").read_text().splitlines())
+    assert EVENT in json.dumps(look)
+    assert "complaint" in json.dumps(look)
+    assert tokgate("explain", "--client", "192.0.2.7", "--host", "clips.example.org").code == 0
+    assert len(Path("block.access.ndjson").read_text().splitlines()) == 1

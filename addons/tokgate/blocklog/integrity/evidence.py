@@ -8,7 +8,7 @@ owner of the key, too, from dating a log back. A checkpoint is a file of one lin
 import base64
 import hashlib
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -222,9 +222,41 @@ def _parsed(response: bytes) -> "TimeStampResponse":
     from rfc3161_client import decode_timestamp_response
 
     try:
-        parsed = decode_timestamp_response(response)
+        parsed = decode_timestamp_response(_in_der_order(response))
     except ValueError as error:
         raise NoTimestamp(f"the answer is no timestamp: {error}") from error
     if parsed.status not in (0, 1):  # granted, granted with modifications
         raise NoTimestamp(f"the authority refused: {' '.join(parsed.status_string) or f'status {parsed.status}'}")
     return parsed
+
+
+_CERTIFICATES: Final = (0, 1, 1, 0, 3)
+"""The way to SignedData.certificates in a TimeStampResp (RFC 3161 §2.4.2, RFC 5652 §5.1), as indices of elements."""
+
+
+def _in_der_order(response: bytes) -> bytes:
+    """The response with its certificates in the order of DER (X.690 §11.6), in which openssl does not write a chain.
+
+    No signature covers their order.
+    """
+    tag, start, end = 0, 0, len(response)
+    for index in _CERTIFICATES:
+        found = list(_elements(response, start, end))
+        if index >= len(found):
+            return response
+        tag, start, end = found[index]
+    if response[tag] != 0xA0:  # noqa: PLR2004  ([0] IMPLICIT: there are certificates)
+        return response
+    each = sorted(response[first:last] for first, _, last in _elements(response, start, end))
+    return response[:start] + b"".join(each) + response[end:]
+
+
+def _elements(octets: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Where each element of some DER begins, where its content does, and where both end."""
+    while start + 1 < end:
+        length, content = octets[start + 1], start + 2
+        if length > 0x7F:  # noqa: PLR2004  (the long form)
+            content += length & 0x7F
+            length = int.from_bytes(octets[start + 2 : content])
+        yield start, content, min(content + length, end)
+        start = content + length

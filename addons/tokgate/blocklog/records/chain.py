@@ -27,9 +27,10 @@ class Head:
 
 
 def canonical(value: object) -> bytes:
-    """JSON in UTF-8 without spaces and with sorted keys, so that equal content gives equal octets.
+    """The JSON Canonicalization Scheme (RFC 8785), so that equal content gives equal octets.
 
-    Raises TypeError or ValueError for what JSON can't represent.
+    For what records hold: keys are ASCII, numbers are integers or have a few decimals. Raises TypeError or ValueError
+    for what JSON can't represent.
     """
     return _canonical.encode(value).encode("utf-8", "backslashreplace")
 

@@ -125,16 +125,21 @@ def clock_set_back(stamp: Stamp, before: Instant) -> Record:
     """The wall clock is earlier than it was at an earlier record, `before`."""
     seconds = (before - stamp.at).total("seconds")
     message = f"The clock was set back by {seconds:.1f} s, from {timestamp(before)}: times repeat from here on."
-    record = frame(stamp, EventAction.CLOCK_SET_BACK, message, category=("process",), kinds=("change",))
-    return record | {"tokgate": {"clock": {"before": timestamp(before), "seconds": round(seconds, 3)}}}
+    return _clock(stamp, EventAction.CLOCK_SET_BACK, message, before, seconds)
 
 
 def clock_set_forward(stamp: Stamp, due: Instant) -> Record:
     """The wall clock is later than it has to be by a clock that nobody can set, which says `due`."""
     seconds = (stamp.at - due).total("seconds")
     message = f"The clock was set forward by {seconds:.1f} s, from {timestamp(due)}."
-    record = frame(stamp, EventAction.CLOCK_SET_FORWARD, message, category=("process",), kinds=("change",))
-    return record | {"tokgate": {"clock": {"before": timestamp(due), "seconds": round(seconds, 3)}}}
+    return _clock(stamp, EventAction.CLOCK_SET_FORWARD, message, due, seconds)
+
+
+def _clock(stamp: Stamp, action: EventAction, message: str, before: Instant, seconds: float) -> Record:
+    record = frame(stamp, action, message, category=("process",), kinds=("change",))
+    rounded = round(seconds, 3)
+    number = int(rounded) if rounded.is_integer() else rounded  # one spelling in JSON: 3600, not 3600.0
+    return record | {"tokgate": {"clock": {"before": timestamp(before), "seconds": number}}}
 
 
 def _torn(torn: Torn) -> Record:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.paths import whole_log
-from tokgate.blocklog.read.reader import open_log
+from tokgate.blocklog.read.reader import client_network, open_log
 from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.arguments import settle, time_argument
@@ -36,6 +36,7 @@ from tokgate.cli.decision_query import (
 )
 from tokgate.cli.decision_steps import Step, StepOutput, step_lines, steps, steps_document
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_policies_option, find_revision, open_source
@@ -49,6 +50,7 @@ from tokgate.policy.membership import folded
 from tokgate.policy.networks import Network, hardware_address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
+from tokgate.policy.values.prefixes import within
 from tokgate.policy.values.text import both, readable, utc
 from tokgate.traffic.policy_tests import Carrier, by_carrier
 
@@ -171,7 +173,9 @@ class Recollection:
             else:
                 yield "        name the revision that was in force then: --policies REV:DIR"
         if self.agrees:
-            yield "decided the same again:" if self.same_policy else "it decides the same:"
+            hidden = alias_of(line.record)
+            sure = "" if hidden is None else f", if {visible(hidden)} was {visible(event.client)}"
+            yield ("decided the same again" if self.same_policy else "it decides the same") + f"{sure}:"
         else:
             changes = (f"{key} {before or 'none'} -> {now or 'none'}" for key, before, now in self.differences)
             yield f"DECIDED OTHERWISE: {', '.join(visible(change) for change in changes)}"
@@ -217,6 +221,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--event", metavar="ID", help="explain this event of the block log")
     add_log_option(parser, f"logs to look in, those rotated away included (default: {default_log()})")
     add_identity_options(parser)
+    add_purpose(parser)
     parser.add_argument("--json", action="store_true", help="the decision and its steps as one JSON object")
     parser.set_defaults(run=run, usage_error=parser.error)
 
@@ -306,6 +311,7 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     given = [name for name in ("host", "url", "at") if getattr(options, name) is not None]
     if given:
         options.usage_error(f"argument --{given[0]}: not allowed with argument --event")
+    record_look(options, "tokgate explain")
     event = find_event(options.log or [default_log()], options.event, options.client)
     told = identity_of(options)
     if told is not None:  # where the log hides who it was
@@ -366,6 +372,14 @@ _COMPARED: Final = (
 """What a record and a decision both say."""
 
 
+def _may_be(client: str, hidden: str) -> bool:
+    """Whether a client may be who stands in the log as a prefix or a pseudonym, of which nothing can be said."""
+    try:
+        return within(client_network(client), client_network(hidden))
+    except ValueError:
+        return True
+
+
 def find_event(logs: Sequence[Path], event: str, client: str | None) -> RecordedQuery:
     """The event with an id. If it is missing, or can't be decided again, the command ends.
 
@@ -384,6 +398,8 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
         raise CommandError(f"the log shows the client only as {visible(hidden)}: give its address with --client")
     if hidden is None and client is not None:
         raise CommandError("the log says who the client was: --client is for those that it does not name", Exit.USAGE)
+    if hidden is not None and not _may_be(str(client), hidden):
+        raise CommandError(f"the log says that the client is in {hidden}: {visible(str(client))} is not", Exit.USAGE)
     found = recorded(line, client)
     if found is None:
         about = "it lacks what was asked for" if is_traffic(line.record) else "it is about tokgate itself, not traffic"
