@@ -102,7 +102,7 @@ def test_the_gateway_itself(lab: Lab, way: Way, host: str) -> None:
     origin = lab.origin()
     carrier = lab.start()
     lab.clients_are_elsewhere()
-    for place in ("gate.explicit_clients.front", "mitm.hooks.explicit_targets"):
+    for place in ("gate.connecting", "mitm.hooks.explicit_targets"):
         lab.patch.setattr(f"tokgate.{place}.is_here", {OWN_ADDRESS}.__contains__)
     with lab.dial(way) as client:
         if way is Way.CONNECT:

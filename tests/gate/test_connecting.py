@@ -66,12 +66,12 @@ def test_dialling(steps: Steps, tunnel: bool, leads_back: bool) -> None:
         if tunnel:
             asked = Tunnel("localhost", address[1], socks=False, addresses=(address[0],), established=True)
             steps.connection.tunnel = asked
-            steps.gate.explicit.try_next(steps.connection, asked)
+            steps.gate.explicit.connect(steps.connection, asked)
         else:
             steps.message.connect(steps.connection, address, steps.gate.relay)
         assert steps.counters.loops == leads_back
         if leads_back:
-            assert (steps.connection.server, steps.connection.destination) == (None, ("198.51.100.7", 443))
+            assert steps.connection.server is None
             return
         assert (steps.connection.awaiting_since, steps.connection.deadline) == (1000.0, 1020.0)
         assert steps.connection.destination == (address if tunnel else ("198.51.100.7", 443))

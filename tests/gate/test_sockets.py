@@ -173,7 +173,7 @@ COMMON = {
 }
 DEFERS = {(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT): 1}
 V6_ONLY = {(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY): 1}
-TRANSPARENT = {(socket.IPPROTO_IP, socket.IP_TRANSPARENT): 1}
+TRANSPARENT = {(socket.IPPROTO_IP, socket.IP_TRANSPARENT): 1, (socket.IPPROTO_TCP, sockets.TCP_SAVE_SYN): 1}
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,10 @@ class Client:
         self.enforcer = Enforcer(self.holder, self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
         limits = Limits(greeting=10.0, connecting=20.0)
         relay: Any = SimpleNamespace(reset=lambda *_: self.loop.done.append("reset"), drop_server=lambda _: None)
-        dialler: Any = SimpleNamespace(failed=lambda *_: None)
+        self.resolver: Any = SimpleNamespace(ask=lambda client, host, answer: answer(self.addresses))
+        dialler: Any = SimpleNamespace(
+            failed=lambda *_: None, in_order=lambda addresses, _: addresses, resolver=self.resolver
+        )
         self.context = NotingContext(
             self.enforcer, Opener(self.loop), limits, self.loop, relay, dialler, Identification(), set()
         )
@@ -127,8 +130,7 @@ class Client:
         listener = Listener(None, Entry.EXPLICIT, 8080, 0)
         self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, self.front.request)
         self.addresses: tuple[str, ...] = (OTHER,)
-        self.front._resolver.ask = lambda client, host, answer: answer(self.addresses)  # type: ignore[method-assign]
-        patch.setattr("tokgate.gate.explicit_clients.front.dial", self._dial)
+        patch.setattr("tokgate.gate.connecting.dial", self._dial)
         patch.setattr("tokgate.gate.explicit_clients.front.parent", lambda *_: self.loop.upstream)
         patch.setattr(TunnelMessage, "read", lambda _, __, data: self.loop.done.append(("read", bytes(data))))
 

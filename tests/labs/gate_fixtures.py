@@ -9,6 +9,8 @@ from whenever import Instant
 from labs.builders import ban
 from labs.gate_lab import Origin, RunningGate, echo, policy, stop_time
 from labs.records import Monotonic
+from tokgate.gate.explicit_clients import background
+from tokgate.gate.explicit_clients.background import addresses_of
 from tokgate.gate.sockets import Address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.limits import Limits
@@ -24,6 +26,7 @@ def monotonic(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
 def start_gate(monkeypatch: pytest.MonkeyPatch, monotonic: Monotonic) -> Iterator[Callable[..., RunningGate]]:
     """Starts gates; redirected connections go to the origin given. Stopped, and checked for errors, at the end."""
     running: list[RunningGate] = []
+    monkeypatch.setattr(background, "addresses_of", lambda host: addresses_of(host) if host == "localhost" else ())
 
     def start(
         origin: Origin | Address | None = None,

@@ -1,17 +1,31 @@
-"""Connects to destinations, directly or by a parent proxy."""
+"""Connects to destinations, directly or by a parent proxy; where one can't be reached, to the name's other addresses.
+
+As clients do it (RFC 8305): the next address is tried at once after a failure, and beside one that is silent for a
+quarter of a second. Each is decided about first. Who was redirected would have tried the others by itself, had the gate
+not accepted before it knew whether the destination is there.
+"""
 
 import errno
 import os
+from collections.abc import Sequence
+from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from socket import SO_ERROR, SOL_SOCKET
 from typing import Final
 
-from tokgate.gate.connection import Connection, State
+from tokgate.gate.connection import Attempt, Connection, State
 from tokgate.gate.context import Context, Reading
 from tokgate.gate.egress.parents import AskedParent, parent_for
-from tokgate.gate.sockets import Address, Entry, NoDestinationError, leads_to
+from tokgate.gate.explicit_clients.background import Addresses
+from tokgate.gate.sockets import Address, Entry, NoDestinationError, is_connected, is_here, leads_to
+from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import Upstream
+from tokgate.policy.values.hostname import parse_address
+from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed
 from tokgate.traffic.counters import ConnectError, connect_error
+from tokgate.traffic.seen import Shown
+
+NOWHERE: Final[Address] = "", 0
 
 
 def parent(context: Context, connection: Connection, destination: Address) -> Upstream | None:
@@ -19,6 +33,20 @@ def parent(context: Context, connection: Connection, destination: Address) -> Up
     tunnel, shown = connection.tunnel, connection.shown
     name = tunnel.host if tunnel is not None else shown if isinstance(shown, str) else None
     return parent_for(context.enforcer.snapshot, destination[0], name)
+
+
+def closed_to(context: Context, connection: Connection, port: int, address: str) -> bool:
+    """Whether the client may not be connected to an address, because it is this machine's own."""
+    return is_closed(connection.peer, Endpoint(address, port), context.enforcer.snapshot.settings, is_here)
+
+
+def targets(
+    context: Context, connection: Connection, host: str, port: int, addresses: Sequence[str]
+) -> TargetAddresses:
+    """Decide about the addresses to which a name resolves."""
+    identity = context.identification.of(connection)
+    closed = partial(closed_to, context, connection, port)
+    return decide_targets(context.enforcer, connection.peer, host, addresses, identity, is_closed=closed)
 
 
 def dial(context: Context, connection: Connection, destination: Address, connecting: "Connecting") -> None:
@@ -29,25 +57,32 @@ def dial(context: Context, connection: Connection, destination: Address, connect
         OSError: no descriptor, no route, no parent, or another error that comes at once.
 
     """
-    snapshot, loop = context.enforcer.snapshot, context.loop
+    snapshot, loop, dialler = context.enforcer.snapshot, context.loop, context.dialler
+    if not connection.awaiting_since:
+        connection.awaiting_since = loop.now
+        connection.deadline = loop.now + context.limits.connecting
     upstream = parent(context, connection, destination) if snapshot.upstream else None
     state: State = connecting
     place = destination
     if upstream is not None:
-        asked, place = context.dialler.parents.begin(upstream, destination)
+        asked, place = dialler.parents.begin(upstream, destination)
         state = AskingParent(connecting, asked)
     transparent = connection.listener.entry is Entry.TPROXY and upstream is None
-    client = (connection.client, connection.peer) if transparent else None
-    server = context.dialler.connect(place, snapshot.settings.egress, loop.now, client)
-    if (connection.tunnel is not None or upstream is not None) and leads_to(server, place, context.listens_at):
+    same_family = (":" in connection.peer) == (":" in place[0])
+    client = (connection.client, connection.peer) if transparent and same_family else None
+    server = dialler.connect(place, snapshot.settings.egress, loop.now, client)
+    chosen = upstream is not None or connection.tunnel is not None or connecting.untried is not None
+    if chosen and leads_to(server, place, context.listens_at):
         server.close()
         raise NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))
     connection.server = server
     connection.server_fd = server.fileno()
-    connection.awaiting_since = loop.now
     connection.state = state
-    connection.deadline = loop.now + context.limits.connecting
     loop.watch_server(connection)
+    if upstream is None:
+        loop.notice_silence(connection)
+        if dialler.bad and dialler.is_bad(destination, loop.now):
+            connecting.silent(connection)
 
 
 def proceed(context: Context, connection: Connection, state: State) -> None:
@@ -60,13 +95,20 @@ def proceed(context: Context, connection: Connection, state: State) -> None:
 
 
 class Connecting(State):
-    """The destination has not answered yet; then the connection is in the state `then`."""
+    """No address of the destination has answered yet; when one has, the connection is in the state `then`."""
 
-    __slots__ = ("context", "then")
+    __slots__ = ("asking", "context", "then", "untried")
 
-    def __init__(self, context: Context, then: State) -> None:
+    def __init__(self, context: Context, then: State, untried: Addresses | None = None) -> None:
+        """`untried`: the destination's other addresses; None: the name's are asked for when they are needed."""
         self.context: Final = context
         self.then: Final = then
+        self.untried: Addresses | None = untried
+        self.asking = False
+
+    @property
+    def movable(self) -> bool:
+        return not self.asking
 
     def on_client(self, connection: Connection, event: int) -> None:
         """A reset ends it; an orderly end is passed on when the destination is connected."""
@@ -75,18 +117,112 @@ class Connecting(State):
 
     def on_server(self, connection: Connection, event: int) -> None:
         """The destination answered, or can't be reached."""
+        if connection.rivals:
+            self._look_at_all(connection)
+            return
         if event & (EPOLLERR | EPOLLHUP) and (number := connection.server.getsockopt(SOL_SOCKET, SO_ERROR)):
             self.unreachable(connection, connect_error(number))
             return
+        self._connected(connection)
+        if event & ~EPOLLOUT:  # it spoke first, or ended at once
+            connection.state.on_server(connection, event)
+
+    def _connected(self, connection: Connection) -> None:
         context = self.context
         context.dialler.connect_seconds.add(context.loop.now - connection.awaiting_since)
         connection.awaiting_since = 0.0
         self.go_on(connection)
-        if event & ~EPOLLOUT:  # it spoke first, or ended at once
-            connection.state.on_server(connection, event)
+
+    def _look_at_all(self, connection: Connection) -> None:
+        """One of several addresses has answered, or failed."""
+        loop, dialler = self.context.loop, self.context.dialler
+        attempts: list[Attempt] = [*connection.rivals, (connection.server, connection.destination or NOWHERE)]
+        for attempt in attempts:
+            number = attempt[0].getsockopt(SOL_SOCKET, SO_ERROR)
+            if not number and is_connected(attempt[0]):
+                for _, slower in attempts[: attempts.index(attempt)]:
+                    dialler.failed(ConnectError.TIMEOUT, loop.now, slower)
+                loop.choose(connection, attempt, [each for each in attempts if each is not attempt])
+                loop.drop_rivals(connection)
+                self._connected(connection)
+                if connection.server is not None:
+                    loop.watch_server_again(connection)
+                return
+            if number:
+                dialler.failed(connect_error(number), loop.now, attempt[1])
+                left = [each for each in attempts if each is not attempt]
+                loop.choose(connection, left[-1], left[:-1])
+                loop.drop(attempt[0])
+                self.try_next(connection)
+                return
+
+    def silent(self, connection: Connection) -> None:
+        """The address that was tried last has not answered for a while: try another one beside it."""
+        if self.untried is None:
+            self._ask(connection)
+        else:
+            self.try_next(connection)
 
     def overdue(self, connection: Connection) -> None:
-        self.unreachable(connection, ConnectError.TIMEOUT)
+        self.context.loop.drop_rivals(connection)
+        self._fails(connection, ConnectError.TIMEOUT)
+        self.give_up(connection)
+
+    def unreachable(self, connection: Connection, kind: ConnectError) -> None:
+        """The address can't be reached: try another one at once."""
+        self._fails(connection, kind)
+        if self.untried is None:
+            self._ask(connection)
+        else:
+            self.try_next(connection)
+
+    def _fails(self, connection: Connection, kind: ConnectError) -> None:
+        if connection.server is not None:
+            self.context.dialler.failed(kind, self.context.loop.now, connection.destination)
+            self.context.relay.drop_server(connection)
+
+    def _ask(self, connection: Connection) -> None:
+        """Ask for the other addresses of the name that passes; each is decided about before it is tried."""
+        self.untried, shown, tried = (), connection.shown, connection.destination
+        name = shown.name if isinstance(shown, Shown) else shown
+        if name is None or tried is None or parse_address(name) is not None:
+            self.try_next(connection)
+            return
+        self.asking = True
+        self.context.loop.keep_watching_client(connection)
+
+        def found(addresses: Addresses) -> None:
+            self.asking = False
+            if connection.state is self:
+                opened = targets(self.context, connection, name, tried[1], addresses).open
+                self.untried = tuple(
+                    each for each in self.context.dialler.in_order(opened, tried[1]) if each != tried[0]
+                )
+                self.try_next(connection)
+
+        self.context.dialler.resolver.ask(connection.peer, name, found)
+
+    def try_next(self, connection: Connection) -> None:
+        """Connect to the next address, beside those that have not answered; without any of both it ends."""
+        while self.untried and connection.destination is not None:
+            address, self.untried = self.untried[0], self.untried[1:]
+            if connection.server is not None:
+                connection.rivals += ((connection.server, connection.destination),)
+                connection.server = None
+            destination = address, connection.destination[1]
+            try:
+                dial(self.context, connection, destination, self)
+            except NoDestinationError:
+                self.leads_back(connection)
+                return
+            except OSError:
+                continue
+            connection.destination = destination
+            return
+        if connection.server is None and connection.rivals:
+            self.context.loop.choose(connection, connection.rivals[-1], connection.rivals[:-1])
+        elif connection.server is None and not self.asking:
+            self.give_up(connection)
 
     def go_on(self, connection: Connection) -> None:
         """The destination is there: go on with what the client has said, or will say."""
@@ -95,9 +231,13 @@ class Connecting(State):
         else:
             proceed(self.context, connection, self.then)
 
-    def unreachable(self, connection: Connection, kind: ConnectError) -> None:
-        """The destination can't be reached: the client is reset, as the destination would have."""
-        self.context.dialler.failed(kind, self.context.loop.now)
+    def leads_back(self, connection: Connection) -> None:
+        """An address leads to this gate: the client is reset."""
+        self.context.enforcer.counters.loops += 1
+        self.context.relay.reset(connection, connection.client)
+
+    def give_up(self, connection: Connection) -> None:
+        """No address can be reached: the client is reset, as the destination would have."""
         self.context.relay.reset(connection, connection.client)
 
 
@@ -118,15 +258,19 @@ class AskingParent(State):
         """The parent is there, or has answered, or can't be reached."""
         connecting = self._connecting
         if event & (EPOLLERR | EPOLLHUP) and (number := connection.server.getsockopt(SOL_SOCKET, SO_ERROR)):
-            connecting.unreachable(connection, connect_error(number))
+            self._failed(connection, connect_error(number))
             return
         try:
             if not self._asked.is_behind(connection.server, event):
                 return
         except OSError as error:
-            connecting.unreachable(connection, connect_error(error.errno))
+            self._failed(connection, connect_error(error.errno))
             return
         connecting.on_server(connection, event | EPOLLIN)  # the destination's first octets may follow the answer
+
+    def _failed(self, connection: Connection, kind: ConnectError) -> None:
+        self._connecting.untried = self._connecting.untried or ()  # what else there is is the parent's affair
+        self._connecting.unreachable(connection, kind)
 
     def overdue(self, connection: Connection) -> None:
         self._connecting.overdue(connection)

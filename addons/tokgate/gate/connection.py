@@ -10,6 +10,9 @@ from tokgate.policy.membership import Identity
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.seen import Shown
 
+type Attempt = tuple[Socket, Address]
+"""A socket that was told to connect, and where to."""
+
 
 class State(ABC):
     """Where a connection is in its life, with what is known only there, and what its events and its deadline do."""
@@ -32,6 +35,9 @@ class State(ABC):
     @abstractmethod
     def overdue(self, connection: "Connection") -> None:
         """The connection's deadline has passed, or nothing has happened for too long."""
+
+    def silent(self, connection: "Connection") -> None:  # noqa: B027 - it is over for most
+        """The destination that was dialled has been there for a while, whether or not it answered."""
 
 
 class _Closed(State):
@@ -89,6 +95,8 @@ class Connection:
     server: Socket = None
     server_fd: int = -1
     destination: Address | None = None
+    rivals: "tuple[Attempt, ...]" = ()
+    """Sockets towards other addresses of the destination, which were dialled before and have not answered yet."""
     received: bytes | bytearray = b""
     """Read from the client and not yet passed on; what comes in pieces is in one place, the reader's."""
     person: Identity | None = None

@@ -7,12 +7,12 @@ out again by the next `accept` or `connect` would receive the old connection's r
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import sched_yield
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.connection import CLOSED, Connection, Direction
+from tokgate.gate.connection import CLOSED, Attempt, Connection, Direction
 from tokgate.gate.sockets import Socket
 from tokgate.traffic.limits import Limits
 
@@ -27,6 +27,8 @@ BULK_LASTS: Final = 0.01
 LOOKS_AT: Final = 8
 """Entries of the table up to which it looks for more before it sleeps. With more connections their ends need the
 processors: of 32 at once with real TLS 6 % fewer passed."""
+SILENCE: Final = 0.25
+"""Seconds after which another address is tried beside one that has not answered (RFC 8305 §8)."""
 SWEEP_SECONDS: Final = 0.05
 SWEEP_SIZE: Final = 4096
 """Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
@@ -57,6 +59,8 @@ class EventLoop:
         self._callbacks: Final[dict[int, Callback]] = {}
         self._listeners: Final[dict[int, Callback]] = {}
         self._dead: list[Socket] = []
+        self._dialled: Final[deque[tuple[float, Connection, Socket]]] = deque()
+        """Destinations that were dialled in the last SILENCE seconds."""
         self._sweep: Iterator[Connection] = iter(())
         self._next_sweep = 0.0
 
@@ -65,6 +69,9 @@ class EventLoop:
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
         look = len(self.connections) <= LOOKS_AT and self.now - self._carried > BULK_LASTS
+        dialled = self._dialled
+        if dialled:
+            timeout = min(timeout, max(0.0, dialled[0][0] - self.now))
         ready = self._polling.wait(0 if bulk else timeout, look=look)
         self.now = time.monotonic()
         table = self.connections
@@ -90,6 +97,8 @@ class EventLoop:
             self._carried = self.now
             direction = bulk.popleft()
             direction.serve(direction)
+        if dialled and dialled[0][0] <= self.now:
+            self._tell_silence()
         if self.now >= self._next_sweep:
             self._look_for_overdue()
         self.release_closed()
@@ -99,6 +108,16 @@ class EventLoop:
             callback()
         except Exception as error:
             self._failed(error)
+
+    def _tell_silence(self) -> None:
+        dialled = self._dialled
+        while dialled and dialled[0][0] <= self.now:
+            _, connection, server = dialled.popleft()
+            if connection.server is server:
+                try:
+                    connection.state.silent(connection)
+                except Exception as error:
+                    self.broken(connection, error)
 
     def _look_for_overdue(self) -> None:
         """Look at the next part of the table."""
@@ -166,6 +185,30 @@ class EventLoop:
         self.connections[connection.server_fd] = connection
         self.epoll.register(connection.server_fd, SERVER)
 
+    def watch_server_again(self, connection: Connection) -> None:
+        """Be told again of what came meanwhile from a destination that is watched."""
+        self.epoll.modify(connection.server_fd, SERVER)
+
+    def notice_silence(self, connection: Connection) -> None:
+        """Tell the connection's state after SILENCE seconds, if it still has the destination that was dialled now."""
+        self._dialled.append((self.now + SILENCE, connection, connection.server))
+
+    def choose(self, connection: Connection, server: Attempt, rivals: Iterable[Attempt]) -> None:
+        """Take one of the sockets that are dialled for the destination's, beside the others."""
+        connection.server, connection.destination = server
+        connection.server_fd, connection.rivals = connection.server.fileno(), tuple(rivals)
+
+    def drop_rivals(self, connection: Connection) -> None:
+        """Close the sockets of all other addresses."""
+        for rival, _ in connection.rivals:
+            self.drop(rival)
+        connection.rivals = ()
+
+    def drop(self, server: Socket) -> None:
+        """Close a socket of a destination that is no connection's."""
+        self.connections.pop(server.fileno(), None)
+        self._dead.append(server)
+
     def drop_server(self, connection: Connection) -> None:
         """Close the socket of a connection's destination; the connection continues without it."""
         if connection.server is not None:
@@ -198,6 +241,8 @@ class EventLoop:
         connection.state = CLOSED
         self.connections.pop(connection.client_fd, None)
         self._dead.append(connection.client)
+        if connection.rivals:
+            self.drop_rivals(connection)
         if connection.server is not None:
             self.connections.pop(connection.server_fd, None)
             self._dead.append(connection.server)

@@ -31,6 +31,7 @@ from tokgate.traffic.client_messages import (
     after,
     after_hello,
 )
+from tokgate.traffic.counters import ConnectError
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_ech_outer
 from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
@@ -225,11 +226,12 @@ class FirstMessage(Reading):
         """Begin to connect to the destination; the connection is in the state `then` when it is there."""
         context = self.context
         try:
-            dial(context, connection, destination, Connecting(context, then))
-        except OSError as error:
-            if isinstance(error, NoDestinationError):
-                context.enforcer.counters.loops += 1
-            context.relay.reset(connection, connection.client)
+            dial(context, connection, destination, connecting := Connecting(context, then))
+        except NoDestinationError:
+            connecting.leads_back(connection)
+        except OSError:  # no route to it, such as one of IPv6
+            connection.state = connecting
+            connecting.unreachable(connection, ConnectError.OTHER)
 
     def refuse_hello(self, connection: Connection, hello: ClientHello) -> None:
         """Refuse and close at once if nothing follows the hello: without unread data closing sends no reset."""

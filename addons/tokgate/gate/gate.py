@@ -43,8 +43,8 @@ class Gate:
         redirected = FirstMessage(self.context)
         first = {Entry.REDIRECT: redirected, Entry.TPROXY: redirected, Entry.EXPLICIT: self.explicit.request}
         self.acceptor: Final = Acceptor(self.context, first)
-        parents = self.dialler.parents
-        self.loop.call_back(parents.descriptor, parents.deliver)
+        for each in (self.dialler.parents, self.dialler.resolver):
+            self.loop.call_back(each.descriptor, each.deliver)
 
     def _closed(self, connection: Connection) -> None:
         """A connection has ended, however it did."""
@@ -57,7 +57,7 @@ class Gate:
     def close(self) -> None:
         """Close the listeners, all connections and what the gate holds."""
         self.explicit.close()
-        self.dialler.parents.close()
+        self.dialler.close()
         self.acceptor.close()
         for connection in list(self.loop.connections.values()):
             self.loop.close(connection)

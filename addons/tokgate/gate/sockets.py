@@ -206,6 +206,15 @@ def connect(
     return sock, status
 
 
+def is_connected(sock: Socket) -> bool:
+    """Whether the peer of a socket that was told to connect has answered."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def leads_to(sock: Socket, destination: Address, places: Collection[Address]) -> bool:
     """Whether a socket that connects to `destination` ends on this machine, at one of the places to listen at.
 

@@ -62,7 +62,7 @@ class SerializedConnection:
     down: SerializedFlow | None
 
 
-MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "listener", "up", "down"})
+MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "listener", "up", "down", "rivals"})
 """Attributes of a connection that mean something in one process only."""
 
 
@@ -271,7 +271,7 @@ class ConnectionTransfer:
                 self._left = iter(list(gate.loop.connections.values()))
                 return RETRY if gate.acceptor.open_connections else 0.0
             self._next = None
-            if not connection.state.movable:
+            if connection.rivals or not connection.state.movable:
                 continue
             serialized, descriptors = describe(connection, self._listeners)
             try:

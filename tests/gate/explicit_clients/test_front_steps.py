@@ -77,7 +77,7 @@ def test_a_tunnel(client: Client, request_: bytes, step: int) -> None:
     client.connected()
     established = socks5.Reply.SUCCEEDED.octets if request_ is SOCKS else refusal_texts.ESTABLISHED
     assert client.loop.done[-3:] == [established, ("listen", PATIENCE), ("read", b"rest")]
-    client.front.try_next(client.connection, Tunnel("a", 443, socks=False, addresses=(OTHER,), established=True))
+    client.front.connect(client.connection, Tunnel("a", 443, socks=False, addresses=(OTHER,), established=True))
     client.connected()
     assert client.loop.done[-1] == ("listen", 0.0), "it is told once"
 
@@ -101,7 +101,7 @@ def test_a_client_that_has_gone(client: Client) -> None:
 def test_a_client_that_went_while_its_name_was_resolved(client: Client) -> None:
     """Its destination is not contacted."""
     answers: list[Any] = []
-    client.front._resolver.ask = lambda client, host, answer: answers.append(answer)  # type: ignore[method-assign]
+    client.resolver.ask = lambda client, host, answer: answers.append(answer)
     client.says(CONNECT)
     client.connection.state = CLOSED
     answers[0]((OTHER,))
@@ -129,7 +129,7 @@ def test_a_tunnel_whose_client_has_spoken(client: Client, monkeypatch: pytest.Mo
     monkeypatch.setattr("tokgate.gate.explicit_clients.front.proceed", lambda *given: told.append(given[2]))
     tunnel = Tunnel("a", 443, socks=False, addresses=(OTHER, "198.51.100.8"), established=True)
     client.connection.received = b"hello"
-    client.front.try_next(client.connection, tunnel, client.message)
+    client.front.connect(client.connection, tunnel, client.message)
     assert isinstance(client.connection.state, ConnectingTunnel)
     client.connection.state.unreachable(client.connection, ConnectError.REFUSED)
     client.connected()
@@ -209,7 +209,7 @@ def test_what_is_no_request(client: Client, said: bytes, words: bytes) -> None:
 @pytest.mark.parametrize(("established", "done"), [(False, ("refuse", refusal_texts.UNREACHABLE)), (True, "reset")])
 def test_no_address_is_left(client: Client, established: bool, done: Any) -> None:
     """Who believes to have a tunnel is told by its end: words would be taken for the destination's."""
-    client.front.try_next(client.connection, Tunnel("a", 443, socks=False, established=established))
+    client.front.connect(client.connection, Tunnel("a", 443, socks=False, established=established))
     assert client.loop.done == [done]
 
 
@@ -236,7 +236,7 @@ def test_a_ban_that_ends_while_it_is_told(client: Client, monkeypatch: pytest.Mo
         client.holder.snapshot = snapshot()
         return found
 
-    monkeypatch.setattr("tokgate.gate.explicit_clients.front.decide_targets", last_time)
+    monkeypatch.setattr("tokgate.gate.connecting.decide_targets", last_time)
     client.loop.opener = False
     done = client.says(request_ + b"rest")
     assert done[-2:] == [("suspend", 20.0), ("dial", BANNED, 443)]
@@ -264,9 +264,8 @@ def test_a_front_that_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch)
     checks = front._sign_in._checks = BackgroundCalls(1)
     front.close()
     monkeypatch.setattr(client, "close", client.loop.epoll.close)
-    for calls in (front._resolver, checks):
-        with pytest.raises(OSError, match="Bad file"):
-            os.fstat(calls.descriptor)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(checks.descriptor)
 
 
 # -- who an explicit client is, step by step: what it is asked, and what it is told

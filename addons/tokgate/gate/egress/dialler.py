@@ -7,17 +7,21 @@ is not taken: for connection tracking both would be one connection.
 import errno
 import itertools
 import socket
+import time
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import zip_longest
 from typing import Final
 
 from tokgate.gate.egress.parents import Parents
+from tokgate.gate.explicit_clients.background import Resolver
 from tokgate.gate.sockets import Address, Socket, connect, is_here, traffic_class
 from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress
 from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
+    DNS_ERROR,
     FIRST_BYTE_SECONDS,
     OWN,
     ConnectError,
@@ -26,6 +30,10 @@ from tokgate.traffic.counters import (
 )
 from tokgate.traffic.enforcer import Enforcer
 
+BAD: Final = 30.0
+"""Seconds for which an address that could not be reached is tried last."""
+MOST_BAD: Final = 1024
+"""Such addresses that are remembered."""
 _NO_PORT: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 
 
@@ -41,6 +49,9 @@ class Dialler:
         self._enforcer: Final = enforcer
         self._sources: Final = PolicySources(mark)
         self.parents: Final = Parents(enforcer)
+        self.resolver: Final = Resolver(failed=partial(enforcer.counters.add, DNS_ERROR))
+        self.bad: Final[dict[Address, float]] = {}
+        """Until when addresses are tried last, in monotonic seconds."""
         self.connect_seconds: Final = Histogram(enforcer.counters.shared, CONNECT_SECONDS)
         self.first_octet_seconds: Final = Histogram(enforcer.counters.shared, FIRST_BYTE_SECONDS)
         self.starved: tuple[ConnectError, float] | None = None
@@ -56,14 +67,42 @@ class Dialler:
         try:
             return self._sources.of(egress).connect(destination, client)
         except OSError as error:
-            self.failed(connect_error(error.errno), now)
+            self.failed(connect_error(error.errno), now, destination)
             raise
 
-    def failed(self, kind: ConnectError, now: float) -> None:
-        """Count a destination that can't be reached."""
+    def failed(self, kind: ConnectError, now: float, destination: Address | None) -> None:
+        """Count a destination that can't be reached, and remember it, unless that is this machine's fault."""
         self._enforcer.counters.add(CONNECT_ERROR, kind)
         if kind in OWN:
             self.starved = kind, now
+        elif destination is not None:
+            self.bad.pop(destination, None)
+            self.bad[destination] = now + BAD
+            if len(self.bad) > MOST_BAD:
+                del self.bad[next(iter(self.bad))]
+
+    def is_bad(self, destination: Address, now: float) -> bool:
+        """Whether an address could not be reached a short time ago."""
+        until = self.bad.get(destination)
+        if until is not None and until <= now:
+            del self.bad[destination]
+        return until is not None and until > now
+
+    def in_order(self, addresses: Iterable[str], port: int) -> tuple[str, ...]:
+        """Addresses as they are to be tried: families by turns (RFC 8305 §4), those that failed of late behind all."""
+        now = time.monotonic()
+        kinds: dict[tuple[bool, bool], list[str]] = {}
+        for address in addresses:
+            kinds.setdefault((self.is_bad((address, port), now), ":" in address), []).append(address)
+        by_turns = {bad: [kinds[key] for key in kinds if key[0] is bad] for bad in (False, True)}
+        return tuple(
+            each for bad in (False, True) for turn in zip_longest(*by_turns[bad]) for each in turn if each is not None
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self.parents.close()
+        self.resolver.close()
 
 
 class Sources:

@@ -12,21 +12,20 @@ from functools import partial
 from typing import Final, assert_never
 
 from tokgate.accounts.auth_cache import AuthCache
-from tokgate.gate.connecting import Connecting, dial, parent, proceed
+from tokgate.gate.connecting import Connecting, closed_to, parent, proceed, targets
 from tokgate.gate.connection import Connection, State, Tunnel
 from tokgate.gate.context import Context, Reading, Waiting
 from tokgate.gate.explicit_clients import pac
-from tokgate.gate.explicit_clients.background import Addresses, Resolver
+from tokgate.gate.explicit_clients.background import Addresses
 from tokgate.gate.explicit_clients.proxy_auth import ClientAuthentication
 from tokgate.gate.first_message import FirstMessage
-from tokgate.gate.sockets import DONT_WAIT, Address, NoDestinationError, is_here
+from tokgate.gate.sockets import DONT_WAIT, Address
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse, octets_of
-from tokgate.traffic.admission import admit, decide_targets, is_closed
+from tokgate.traffic.admission import admit
 from tokgate.traffic.client_messages import Reader
-from tokgate.traffic.counters import DNS_ERROR, ConnectError
 from tokgate.traffic.seen import Connect, SocksConnect
 from tokgate.wire import socks5
 from tokgate.wire.proxy_request import (
@@ -98,7 +97,7 @@ class TunnelMessage(FirstMessage):
 
     def ended(self, connection: Connection) -> None:
         if connection.tunnel is not None and connection.server is None and not connection.received:
-            self.front.try_next(connection, connection.tunnel)  # it is asked again when the destination is there
+            self.front.connect(connection, connection.tunnel)  # it is asked again when the destination is there
         else:
             super().ended(connection)
 
@@ -118,7 +117,7 @@ class TunnelMessage(FirstMessage):
         if tunnel is None or connection.server is not None or not connection.deadline:
             super().overdue(connection)
         elif not connection.received:
-            self.front.try_next(connection, tunnel)
+            self.front.connect(connection, tunnel)
         elif not tunnel.extended:
             tunnel.extended = True
             connection.deadline += self.context.limits.greeting
@@ -129,7 +128,7 @@ class TunnelMessage(FirstMessage):
         if connection.tunnel is None:
             super().connect(connection, destination, then)
         else:
-            self.front.try_next(connection, connection.tunnel, then)
+            self.front.connect(connection, connection.tunnel, then)
 
 
 class WaitingForName(Waiting):
@@ -143,16 +142,16 @@ class WaitingForName(Waiting):
         self._tunnel: Final = tunnel
 
     def overdue(self, connection: Connection) -> None:
-        self._front.try_next(connection, self._tunnel)  # there is none, which the client is told
+        self._front.connect(connection, self._tunnel)  # there is none, which the client is told
 
 
 class ConnectingTunnel(Connecting):
-    """A tunnel's destination has not answered yet; others of its addresses may be tried."""
+    """No address of a tunnel's destination has answered yet."""
 
     __slots__ = ("_front", "_tunnel")
 
     def __init__(self, front: "ExplicitFront", tunnel: Tunnel, then: State) -> None:
-        super().__init__(front.context, then)
+        super().__init__(front.context, then, tunnel.addresses)
         self._front: Final = front
         self._tunnel: Final = tunnel
 
@@ -165,11 +164,11 @@ class ConnectingTunnel(Connecting):
         else:
             self.context.listen(connection, self._front.message)
 
-    def unreachable(self, connection: Connection, kind: ConnectError) -> None:
-        """Try the next address."""
-        self.context.dialler.failed(kind, self.context.loop.now)
-        self.context.relay.drop_server(connection)
-        self._front.try_next(connection, self._tunnel, self.then)
+    def leads_back(self, connection: Connection) -> None:
+        self._front.close_off(connection, self._tunnel, refusal_texts.LEADS_BACK)
+
+    def give_up(self, connection: Connection) -> None:
+        self._front.give_up(connection, self._tunnel, socks5.Reply.HOST_UNREACHABLE, refusal_texts.UNREACHABLE)
 
 
 class ExplicitFront:
@@ -180,13 +179,10 @@ class ExplicitFront:
         self.request: Final = ExplicitRequest(self)
         self.message: Final = TunnelMessage(self)
         self._enforcer: Final = context.enforcer
-        self._resolver: Final = Resolver(failed=partial(self._enforcer.counters.add, DNS_ERROR))
-        context.loop.call_back(self._resolver.descriptor, self._resolver.deliver)
         self._sign_in: Final = ClientAuthentication(context)
 
     def close(self) -> None:
         """End the threads."""
-        self._resolver.close()
         self._sign_in.close()
 
     @property
@@ -337,8 +333,8 @@ class ExplicitFront:
             if connection.state is waiting:
                 self._choose(connection, tunnel, addresses, request)
 
-        if self._is_closed(connection, tunnel.port, tunnel.host):
-            self._close_off(connection, tunnel)
+        if closed_to(context, connection, tunnel.port, tunnel.host):
+            self.close_off(connection, tunnel, refusal_texts.INSIDE)
         elif parse_address(tunnel.host) is not None:
             # An address doesn't say whose it is: it is contacted only once the client's first bytes do.
             tunnel.addresses = (tunnel.host,)
@@ -346,30 +342,25 @@ class ExplicitFront:
         elif parent(context, connection, (tunnel.host, tunnel.port)) is not None:
             # The parent resolves it: what only a network beyond can find need not be known here.
             tunnel.addresses = (tunnel.host,)
-            self.try_next(connection, tunnel)
+            self.connect(connection, tunnel)
         else:
-            self._resolver.ask(connection.peer, tunnel.host, resolved)
+            context.dialler.resolver.ask(connection.peer, tunnel.host, resolved)
 
     def _choose(self, connection: Connection, tunnel: Tunnel, addresses: Addresses, request: bytes) -> None:
         """A name has been resolved: connect to what may be connected to."""
-        identity = self.context.identification.of(connection)
-        is_closed = partial(self._is_closed, connection, tunnel.port)
-        found = decide_targets(self._enforcer, connection.peer, tunnel.host, addresses, identity, is_closed=is_closed)
-        tunnel.addresses = found.open
+        found = targets(self.context, connection, tunnel.host, tunnel.port, addresses)
+        tunnel.addresses = self.context.dialler.in_order(found.open, tunnel.port)
         if found.closed:
-            self._close_off(connection, tunnel)
+            self.close_off(connection, tunnel, refusal_texts.INSIDE)
         elif found.ruling is not None and not found.open:
             self._refuse_address(connection, tunnel, found.banned[0], request)
         else:
-            self.try_next(connection, tunnel)
+            self.connect(connection, tunnel)
 
-    def _is_closed(self, connection: Connection, port: int, address: str) -> bool:
-        return is_closed(connection.peer, Endpoint(address, port), self._enforcer.snapshot.settings, is_here)
-
-    def _close_off(self, connection: Connection, tunnel: Tunnel) -> None:
+    def close_off(self, connection: Connection, tunnel: Tunnel, why: bytes) -> None:
         """Refuse a tunnel to this machine's own services, and count it as a loop."""
         self._enforcer.counters.loops += 1
-        self._give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, refusal_texts.INSIDE)
+        self.give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, why)
 
     def _refuse_address(self, connection: Connection, tunnel: Tunnel, address: str, request: bytes) -> None:
         """All addresses of an allowed name are banned: answer as for a banned name."""
@@ -380,25 +371,12 @@ class ExplicitFront:
             connection.received = rest
             self._build(connection, tunnel, request)
 
-    def try_next(self, connection: Connection, tunnel: Tunnel, then: State | None = None) -> None:
-        """Connect to the next address of a destination, and be in the state `then`; the last failure is told."""
-        context = self.context
-        while tunnel.addresses:
-            address, tunnel.addresses = tunnel.addresses[0], tunnel.addresses[1:]
-            destination = address, tunnel.port
-            try:
-                dial(context, connection, destination, ConnectingTunnel(self, tunnel, then or context.relay))
-            except NoDestinationError:
-                self._enforcer.counters.loops += 1
-                self._give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, refusal_texts.LEADS_BACK)
-            except OSError:
-                continue
-            else:
-                connection.destination = destination
-            return
-        self._give_up(connection, tunnel, socks5.Reply.HOST_UNREACHABLE, refusal_texts.UNREACHABLE)
+    def connect(self, connection: Connection, tunnel: Tunnel, then: State | None = None) -> None:
+        """Connect to the addresses of a destination, and be in the state `then`; a failure is told."""
+        connection.destination = (tunnel.host, tunnel.port)
+        ConnectingTunnel(self, tunnel, then or self.context.relay).try_next(connection)
 
-    def _give_up(self, connection: Connection, tunnel: Tunnel, reply: socks5.Reply, answer: bytes) -> None:
+    def give_up(self, connection: Connection, tunnel: Tunnel, reply: socks5.Reply, answer: bytes) -> None:
         """There will be no tunnel; where the client believes that it has one, it is too late to say so."""
         if tunnel.established:
             self.context.relay.reset(connection, connection.client)
