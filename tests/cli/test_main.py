@@ -73,6 +73,15 @@ def test_each_subcommand_teaches(parser: argparse.ArgumentParser) -> None:
     assert not any(line.startswith("  tokgate") and "   --" in line for line in examples.splitlines())
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize("parser", list(_parsers(build_parser(COMMANDS))), ids=lambda parser: parser.prog)
+def test_help_fits_the_terminal(parser: argparse.ArgumentParser, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is wider than the terminal, but a command that would be no longer one when broken."""
+    monkeypatch.setenv("COLUMNS", columns)
+    wide = [line for line in parser.format_help().splitlines() if len(line) > int(columns)]
+    assert [line for line in wide if len(line.split()) > 1] == []
+
+
 def test_version(tokgate: Command) -> None:
     """The version goes to stdout."""
     outcome = tokgate("--version")

@@ -6,10 +6,13 @@ Only the module of the command is imported, so that `tokgate explain` starts wit
 import argparse
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from itertools import groupby
+from textwrap import wrap
 from typing import Any, Final, NoReturn
 
 from tokgate.cli.commands import COMMANDS, MODULES
@@ -34,12 +37,41 @@ exit codes:
 `tokgate help COMMAND` has examples for each command. TOKGATE_DEBUG=1 or --debug shows full traces."""
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help whose sentences and examples fit the terminal. Indented lines stay lines; other text is wrapped."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        said: list[str] = []
+        for indented, lines in groupby(text.splitlines(), lambda line: not line or line.startswith(" ")):
+            if indented:
+                said += [part for line in lines for part in _fitted(line, width)]
+            else:
+                said += wrap(" ".join(lines), width)
+        return "\n".join(f"{indent}{line}" for line in said)
+
+
+_GAP: Final = re.compile(r"(?<=\S) {2,}(?=\S)")
+"""Between an example and what it does."""
+
+
+def _fitted(line: str, width: int) -> list[str]:
+    """An indented line; one that is too long in several: what an example does stands below it."""
+    if len(line) <= width:
+        return [line]
+    indent, below = " " * min(len(line) - len(line.lstrip()), 6), " " * 6
+    example, *does = _GAP.split(line.strip(), maxsplit=1)
+    first = wrap(example, width - 2, initial_indent=indent, subsequent_indent=below, break_long_words=False)
+    if example.startswith("tokgate "):  # which a shell takes as it stands
+        first = [*(f"{part} \\" for part in first[:-1]), first[-1]]
+    return first + [part for text in does for part in wrap(text, width, initial_indent=below, subsequent_indent=below)]
+
+
 class CommandParser(argparse.ArgumentParser):
     """A parser that keeps the format of examples in help, accepts no abbreviations, and has `--debug`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As argparse's parser, with these defaults in place of its own."""
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", _Help)
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("conflict_handler", "resolve")
         super().__init__(*args, **kwargs)

@@ -308,5 +308,5 @@ def test_a_url_is_enough(policies: Path, tokgate: Command, tmp_path: Path) -> No
     assert said[:3] == [
         "tokgate: line 1: `host` or `url` is missing",
         "tokgate: line 2: `client` is missing",
-        "tokgate: line 3: not JSON",
+        "tokgate: line 3: not JSON, and no line of Squid, dnsmasq, Unbound, Zeek or conntrack",
     ]

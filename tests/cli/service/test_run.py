@@ -102,7 +102,7 @@ def test_no_number_of_openers(said: str, capsys: pytest.CaptureFixture[str]) -> 
         ("--drain", "nan"),
         ("--drain", "soon"),
         ("--name-server", "resolver.example.org"),
-        ("folder", "unexpected"),
+        ("--unexpected",),
     ],
 )
 def test_usage_errors(said: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

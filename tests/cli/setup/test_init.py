@@ -62,12 +62,14 @@ def test_every_answer_is_in_the_policy(tokgate: Command, monkeypatch: pytest.Mon
         "",
         "tomorrow",
         "2027-03-01T08:00",
+        "2027-02-28",
+        "P6M",
         'Board "A": 1',
         "Décision nº 12 # of 2027",
     )
     outcome = tokgate("init", "elsewhere")
     assert (outcome.code, outcome.out) == (0, "elsewhere/policy.yaml\n"), outcome.err
-    for said in ("encrypted-dns", "did you mean `tiktok`", "host bits", "CET+1", "tomorrow"):
+    for said in ("encrypted-dns", "did you mean `tiktok`", "host bits", "CET+1", "tomorrow", "is not after the start"):
         assert said in outcome.err
     policy = written("elsewhere")
     (ban,) = policy.bans.values()
@@ -76,12 +78,32 @@ def test_every_answer_is_in_the_policy(tokgate: Command, monkeypatch: pytest.Mon
     assert (str(ban.starts), policy.networks["here"].timezone) == ("2027-03-01T08:00:00", "Europe/Brussels")
     assert (ban.authority, ban.basis) == ('Board "A": 1', "Décision nº 12 # of 2027")
     checked = tokgate("check", "elsewhere")
-    assert checked.out.endswith("1 files, 0 errors, 0 warnings, 6 tests passed, 0 failed\n")
+    assert checked.out.endswith("1 files, 0 errors, 0 warnings, 8 tests passed, 0 failed\n")
+    # 127.0.0.1 is under no ban: the hint names a client that is.
+    assert "tokgate explain --client 10.0.0.1 --host www.tiktok.com elsewhere" in outcome.err
+    assert "127.0.0.1" not in outcome.err.rpartition("elsewhere/policy.yaml")[2].rpartition("next:")[2]
+
+
+@pytest.mark.parametrize(
+    ("ends", "before", "over"),
+    [
+        ("P6M", "2027-08-31T21:59:59Z", "2027-08-31T22:00:00Z"),
+        ("2027-08-31", "2027-08-31T21:59:59Z", "2027-08-31T22:00:00Z"),
+        ("2027-08-31T12:00", "2027-08-31T09:59:59Z", "2027-08-31T10:00:00Z"),
+    ],
+)
+def test_an_end(tokgate: Command, ends: str, before: str, over: str) -> None:
+    """However it is said, the ban ends then, and its tests say so on both sides."""
+    assert tokgate("init", "--yes", "--starts", "2027-03-01", "--ends", ends).code == 0
+    assert tokgate("check").out.endswith(" 6 tests passed, 0 failed\n")
+    asked = ("explain", "--client", "192.0.2.9", "--host", "www.tiktok.com", "--at")
+    assert tokgate(*asked, over).out.startswith("allow: ")
+    assert tokgate(*asked, before).out.startswith("block: ")
 
 
 def test_options_are_not_asked_for(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script can say everything, and a person is asked for the rest alone."""
-    answer(monkeypatch, "Board", "Decision 1")
+    answer(monkeypatch, "lifted", "Board", "Decision 1")
     said = (
         "--service",
         "encrypted-dns",
@@ -95,7 +117,7 @@ def test_options_are_not_asked_for(tokgate: Command, monkeypatch: pytest.MonkeyP
     )
     outcome = tokgate("init", *said)
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("]: ") == 2
+    assert outcome.err.count("]: ") == 3
     (ban,) = written().bans.values()
     assert (ban.name, ban.services, ban.authority) == ("encrypted-dns-ban", ("encrypted-dns",), "Board")
 
@@ -107,8 +129,10 @@ def test_options_are_not_asked_for(tokgate: Command, monkeypatch: pytest.MonkeyP
         (("--network", "192.0.2.1/24"), "host bits"),
         (("--timezone", "Mars"), "unknown time zone"),
         (("--starts", "soon"), "is no time"),
+        (("--ends", "never"), "is no time"),
+        (("--ends", "PT6X"), "is no ISO 8601 duration"),
     ],
-    ids=["service", "network", "timezone", "starts"],
+    ids=["service", "network", "timezone", "starts", "ends", "duration"],
 )
 def test_a_wrong_option(tokgate: Command, arguments: tuple[str, str], said: str) -> None:
     """It ends the command, and nothing is written."""

@@ -80,7 +80,12 @@ def add_parsers(commands: Subparsers) -> None:
     parser = add_subcommand(commands, "summary", "count who, what, when and why", _EPILOG)
     add_whole_log(parser)
     parser.add_argument(
-        "--by", action="append", type=By, choices=list(By), help="only this table; may be given several times"
+        "--by",
+        action="append",
+        type=By,
+        choices=list(By),
+        metavar="TABLE",
+        help=f"only this table: {', '.join(By)}; may be given several times",
     )
     parser.add_argument(
         "--top", type=whole_number("number of rows"), default=10, metavar="N", help="rows a table (default: 10)"

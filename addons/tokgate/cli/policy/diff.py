@@ -32,6 +32,7 @@ examples:
   tokgate diff HEAD:policies policies               what the edits in the work tree change in the year to come
   tokgate diff main:policies policies --from 2023-01-01 --to 2024-01-01
   tokgate diff old/ new/ --log block.ndjson         for the events in the log
+  tokgate diff old/ new/ --flows access.log         for last week's traffic, as Squid saw it
   tokgate diff old/ new/ --flows flows.ndjson --at 2023-03-10T08:00+01:00
                                                     for all traffic, as if it came at that time
   tokgate diff HEAD:policies policies --exit-code   for scripts: 1 when anything differs
@@ -40,10 +41,11 @@ OLD and NEW are folders or files, or REV:DIR for a folder in a git revision (DIR
 Without --log and --flows the policies are compared by themselves: which service changes its verdict in which network,
 from when until when (a client in several networks gets the strictest of them); who becomes or ceases to be exempt; what
 each definition says more (+) or less (-). With --log and --flows traffic is decided by both policies as well. Flows
-are lines as `tokgate simulate` takes them, with `at` unless --at is given. The block log names no allowed traffic, so
+are lines as `tokgate simulate` takes them: NDJSON with `at` unless --at is given, or the logs of Squid, dnsmasq,
+Unbound and Zeek, or what conntrack prints. The block log names no allowed traffic, so
 it can show what becomes allowed, not what becomes blocked: that takes flows.
 
-The exit code is 0 whether or not anything differs, unless --exit-code is given."""
+The exit code is 0 whether or not anything differs, unless --exit-code is given, and 1 if a line can't be read."""
 
 
 class PolicySource(TypedDict):
@@ -119,7 +121,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--log", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
                         help="decide the events of block logs again, those rotated away included")  # fmt: skip
     parser.add_argument("--flows", nargs="+", action="extend", default=[], metavar="FILE",
-                        help="decide these flows (NDJSON), - for standard input")  # fmt: skip
+                        help="decide these flows (NDJSON, or a log of another program); - for stdin")  # fmt: skip
     parser.add_argument("--at", type=time_argument, metavar="TIME",
                         help="decide all traffic at this time, not at its own")  # fmt: skip
     parser.add_argument(
@@ -146,6 +148,9 @@ def run(options: argparse.Namespace) -> int:
     if replay is not None:
         traffic = found["traffic"] = replay.document(options.top)
         found["differs"] = not alike or traffic["changed"] > 0
+        if options.flows and not traffic["events"]:  # of which no figure would say anything
+            tell_of(replay.junk, traffic["unreadable"])
+            raise CommandError("no line of the flows could be read as one", Exit.FINDINGS)
     if options.json:
         print_json(found)
     else:
@@ -158,6 +163,9 @@ def run(options: argparse.Namespace) -> int:
         tell_of(replay.junk, traffic["unreadable"])
         if others := traffic["other_version"]:
             narrate(f"tokgate: {others} events were recorded under another policy than OLD")
+        if traffic["unreadable"]:
+            narrate(f"tokgate: the figures are without {traffic['unreadable']} lines that could not be read")
+            return Exit.FINDINGS
     return Exit.FINDINGS if options.exit_code and found["differs"] else Exit.DONE
 
 

@@ -226,10 +226,13 @@ def read_flows(files: Iterable[str], reader: QueryReader, progress: Progress) ->
             for lines in batches(source):
                 for line, number in zip(lines, numbers, strict=False):
                     try:
-                        yield reader.read(line)
+                        query = reader.read(line)
                     except InvalidQuery as error:
                         name = "standard input" if file == "-" else file
                         yield Junk(name, number, MAX_LINE if line is None else len(line), str(error))
+                        continue
+                    if query is not None:
+                        yield query
                 progress(sum(len(line) + 1 for line in lines if line is not None))
 
 

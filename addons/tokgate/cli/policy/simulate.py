@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from io import BufferedIOBase
@@ -16,6 +16,7 @@ from tokgate.cli.arguments import moment_or_now, settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, Grounds, identified, judge, member, outcome, zone_of
 from tokgate.cli.exits import Exit
+from tokgate.cli.policy.program_lines import ProgramLines, of_zeek
 from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.policy.decide import decide, decide_on_error
@@ -29,13 +30,17 @@ EPILOG = """\
 examples:
   echo '{"client": "192.0.2.7", "host": "www.example.org"}' | tokgate simulate -
   tokgate simulate --at 2023-03-10T00:00+01:00 queries.ndjson > decisions.ndjson
+  tokgate simulate /var/log/squid/access.log                 what last week's traffic would get
 
 --policies takes a folder or file, or REV:DIR for a folder in a git revision.
 
 Each line is an object with `client`, with `host` or `url` (what a decrypted request showed) or both, and where wanted
 `at` (an RFC 3339 instant, or a wall time in the zone of the client's network) and who the client is besides its
 address: `user`, `groups` (a list), `device` (hardware address, or name in an inventory), `interface`. Other keys are
-ignored. Without `at` a query is decided at --at, or at the instant it is read. Each line gets one line, in order; one
+ignored. It may also be a line of Squid's access.log, of the query log of dnsmasq or Unbound, of Zeek's ssl.log or
+dns.log, or of what conntrack prints; of these, lines that ask for nothing get no answer.
+
+Without `at` a query is decided at --at, or at the instant it is read. Each line gets one line, in order; one
 that is no query gets the verdict null and the reason `invalid-query`, and makes the exit code 1; stderr says of the
 first 20 which they are and what is wrong. Answers are flushed whenever no further line is waiting: another program can
 keep this one running and ask as it goes."""
@@ -56,7 +61,7 @@ class InvalidQuery(ValueError):
 
 
 class QueryReader:
-    """Reads queries from lines of NDJSON."""
+    """Reads queries from lines of NDJSON, and of other programs' logs."""
 
     def __init__(self, snapshot: Snapshot, at: Moment | None, *, live: bool) -> None:
         """`at` is the instant of lines without one. Without it they are asked as they are read, where `live`."""
@@ -65,17 +70,27 @@ class QueryReader:
         self._live: Final = live
         self._loads: Final = json.JSONDecoder(parse_constant=_no_constant).decode
         self._moment: Final = lru_cache(maxsize=4096)(moment_or_now)
+        self._others: Final = ProgramLines(Instant.now())
 
-    def read(self, line: bytes | None) -> DecisionQuery:
-        """The query of a line; None is one that is too long. Raises InvalidQuery."""
+    def read(self, line: bytes | None) -> DecisionQuery | None:
+        """The query of a line; None for a line of another program that asks for nothing. Raises InvalidQuery.
+
+        A line that is None is one that was too long.
+        """
         if line is None:
             raise InvalidQuery(f"longer than {MAX_LINE} bytes")
         try:
             asked = self._loads(line.decode())
         except (ValueError, RecursionError):
-            raise InvalidQuery("not JSON") from None
+            asked = self._of_program(line)
+            if asked is None:
+                return None
         if not isinstance(asked, dict):
             raise InvalidQuery("not an object")
+        if "id.orig_h" in asked:
+            asked = self._told(of_zeek, asked)
+            if asked is None:
+                return None
         client, host, url = asked.get("client"), asked.get("host"), asked.get("url")
         wrong = next((key for key, value in (("host", host), ("url", url)) if not isinstance(value, str | None)), None)
         if wrong is not None or not isinstance(client, str):
@@ -90,6 +105,19 @@ class QueryReader:
         except ValueError as error:
             raise InvalidQuery(str(error), client, host) from None
         return DecisionQuery(client, host, at, url, identity)
+
+    def _of_program(self, line: bytes) -> Mapping[str, Any] | None:
+        try:
+            text = line.decode()
+        except ValueError:
+            raise InvalidQuery("not UTF-8") from None
+        return self._told(self._others.read, text)
+
+    def _told[T](self, read: Callable[[T], Mapping[str, Any] | None], said: T) -> Mapping[str, Any] | None:
+        try:
+            return read(said)
+        except (ValueError, OverflowError) as error:
+            raise InvalidQuery(str(error)) from None
 
     def _instant(self, client: str, identity: Identity | None, at: Any) -> Instant:
         if at is None:
@@ -128,6 +156,8 @@ class Simulation:
         self.asked += 1
         try:
             query = self._reader.read(line)
+            if query is None:
+                return ""
         except InvalidQuery as invalid:
             self.invalid += 1
             if len(self.told) < _TOLD:

@@ -102,7 +102,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--allowed", metavar="NAME", default="www.example.org", help="a name that may pass (default: www.example.org)"
     )
-    parser.add_argument("--family", choices=[*Family], action="append", help="only these; may be given several times")
+    parser.add_argument(
+        "--family", choices=[*Family], action="append", metavar="FAMILY",
+        help=f"only {', '.join(Family)}; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="what is documented counts as passed")
     parser.add_argument("--quiet", action="store_true", help="show only what was not stopped")
     parser.add_argument("--json", action="store_true", help="one JSON object")

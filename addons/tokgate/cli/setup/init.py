@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from pydantic_core import PydanticCustomError
-from whenever import SYSTEM_TZ, Instant
+from whenever import SYSTEM_TZ, Instant, Time
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.cli.arguments import settle
@@ -26,6 +26,7 @@ from tokgate.config.format import networks, times, values
 from tokgate.config.loader import load
 from tokgate.config.yaml.source import SUFFIXES
 from tokgate.config.yaml.suggestions import did_you_mean
+from tokgate.policy.schedule import Edge, add_duration, resolve
 from tokgate.policy.services import PatternKind, Service
 from tokgate.policy.snapshot import compile_policy
 from tokgate.policy.values.prefixes import IPNetwork
@@ -35,6 +36,7 @@ EPILOG: Final = """\
 examples:
   tokgate init                        asks, and writes policies/policy.yaml
   tokgate init --yes                  asks nothing: TikTok, for this machine and its networks, from today until lifted
+  tokgate init --yes --ends P6M       the same for six months
   tokgate init --yes --service tiktok deepseek --network 10.32.0.0/14 2001:db8:32::/48 --timezone Europe/Brussels
 
 Then: tokgate check; tokgate run. Services come from the catalogue inside the package. A folder that holds a policy
@@ -71,13 +73,15 @@ class _Questions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a first policy says. `starts` is as the file has it, `begins` the instant that it means."""
+    """What a first policy says. `starts` and `ends` are as the file has them, `begins` and `over` what they mean."""
 
     services: tuple[Service, ...]
     networks: tuple[IPNetwork, ...]
     timezone: str
     starts: str
     begins: Instant
+    ends: str
+    over: Instant | None
     authority: str
     basis: str
 
@@ -92,6 +96,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--network", nargs="+", metavar="CIDR", help="for whom (default: this host's networks)")
     parser.add_argument("--timezone", metavar="ZONE", help="of times without offset (default: this host's)")
     parser.add_argument("--starts", metavar="TIME", help="from when (default: today, 00:00)")
+    parser.add_argument(
+        "--ends",
+        metavar="WHEN",
+        help="how long (P6M), its last day (2027-06-30), an instant, or `lifted` (the default)",
+    )
     parser.add_argument("--authority", metavar="TEXT", help="who decided it")
     parser.add_argument("--basis", metavar="TEXT", help="on which basis")
     parser.set_defaults(run=run)
@@ -110,10 +119,15 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"{visible(str(path))} can't be written: {error.strerror}") from error
     sys.stdout.write(f"{path}\n")
-    where = "" if folder == default_policies() else f" --policies {folder}"
-    host = example_host(answers.services[0])
-    narrate(f"tokgate: next: tokgate check{where.replace(' --policies', '')}; tokgate run{where}; and elsewhere")
-    narrate(f"tokgate:       curl -i -x http://127.0.0.1:8080 https://{host}/")
+    where = "" if folder == default_policies() else f" {folder}"
+    host, client = example_host(answers.services[0]), _clients(answers.networks)[0]
+    if any(IPv4Address("127.0.0.1") in network for network in answers.networks):
+        narrate(f"tokgate: next: tokgate check{where}; tokgate run{where}; and elsewhere")
+        narrate(f"tokgate:       curl -i -x http://127.0.0.1:8080 https://{host}/")
+    else:  # this machine itself is under no ban
+        narrate(f"tokgate: next: tokgate check{where}; tokgate explain --client {client} --host {host}{where};")
+        narrate(f"tokgate:       tokgate run --listen-host ADDRESS{where}, which clients reach; and on a client of")
+        narrate(f"tokgate:       {answers.networks[0]}: curl -i -x http://ADDRESS:8080 https://{host}/")
     return Exit.DONE
 
 
@@ -140,6 +154,9 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
     today = now.to_tz(zone).date().format_iso()
     default = f"{today}T00:00"
     starts = asks("From when", options.starts and [options.starts], (default,), lambda said: _starts(said, zone))
+    begins = settle(times.moment(starts), zone)
+    question = "Until when: how long (P6M), the last day (2027-06-30), an instant, or `lifted`"
+    ends = asks(question, options.ends and [options.ends], (_LIFTED,), lambda said: _ends(said, begins, zone))
     authority = asks(
         "Who decided it",
         options.authority and [options.authority],
@@ -157,7 +174,9 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
         networks=networks,
         timezone=zone,
         starts=starts,
-        begins=settle(times.moment(starts), zone),
+        begins=begins,
+        ends=ends[0],
+        over=ends[1],
         authority=authority,
         basis=basis,
     )
@@ -182,6 +201,25 @@ def _networks(said: list[str]) -> tuple[IPNetwork, ...]:
 def _starts(said: list[str], zone: str) -> str:
     settle(_one(times.moment, said), zone)
     return " ".join(said)
+
+
+_LIFTED: Final = "lifted"
+
+
+def _ends(said: list[str], begins: Instant, zone: str) -> tuple[str, Instant | None]:
+    """How the file says when it ends, and the instant that this is; until lifted: nothing, and None."""
+    text = " ".join(said)
+    if text == _LIFTED:
+        return "", None
+    if text[:1].upper() == "P":
+        stated, over = "duration", add_duration(begins, _one(times.duration, said), zone)
+    elif len(text) == len("2027-06-30"):
+        stated, over = "last_day", settle(_one(times.date, said).add(days=1).at(Time.MIN), zone)
+    else:
+        stated, over = "expires", resolve(_one(times.expiry, said), zone, Edge.END)
+    if over <= begins:
+        raise ValueError(f"`{text}` is not after the start")
+    return f"{stated}: {text}", over
 
 
 def _one[T](read: Callable[[str], T], said: list[str]) -> T:
@@ -241,7 +279,7 @@ bans:
     services: {_list(names)}    # not defined here: from the catalogue inside the package
     networks: [here]
     starts: {answers.starts}
-    # duration: P6M             # or `last_day: 2027-06-30`; without either it holds until you lift it
+    {answers.ends or "# duration: P6M            "} # or `last_day: 2027-06-30`; without either: until you lift it
     action: block               # or `monitor`, which only records, or `warn`
     response: refuse            # or `page`: shows why over HTTPS too, where devices trust `tokgate authority init`
 
@@ -267,6 +305,9 @@ def _tests(answers: Answers) -> Iterator[str]:
     first, host = _clients(answers.networks)[0], example_host(answers.services[0])
     yield _test(first, host, before, "allow")
     yield _test(first, "www.example.org", begins, "allow")
+    if answers.over is not None:
+        yield _test(first, host, answers.over.subtract(seconds=1), "block")
+        yield _test(first, host, answers.over, "allow")
 
 
 def _test(client: str, host: str, at: Instant, expect: str) -> str:
