@@ -9,7 +9,7 @@ RUN apt-get update -qq && apt-get install -qq --no-install-recommends python3.13
 WORKDIR /src
 COPY . .
 # `--build-arg EXTRAS=all` for `tokgate review`, `log summary`, `query` and `report`, whose DuckDB alone has 69 MB.
-ARG EXTRAS=calendar,ldap,metrics,gateway
+ARG EXTRAS=calendar,metrics,gateway
 # Certificates to trust while packages are fetched, on networks that need it.
 ARG PIP_CERT
 RUN --mount=type=cache,target=/var/cache/pip PIP_CACHE_DIR=/var/cache/pip deploy/deb/build.sh /deb "$EXTRAS"

@@ -151,14 +151,3 @@ def test_a_policy_that_needs_an_extra(policies: Path) -> None:
     done = without(("holidays",), "check")
     assert done.code == 1
     assert f"holidays is missing: pip install -e '{ROOT}[calendar]' [missing-extra]" in done.out
-
-
-def test_a_directory_needs_an_extra(policies: Path) -> None:
-    """So does one whose users sign in by a directory: it would let nobody in."""
-    (policies / "accounts.yaml").write_text(
-        "settings: {proxy_auth: {ldap: {url: ldaps://ldap.example.org, base: 'dc=example,dc=org'}}}\n"
-    )
-    assert "missing-extra" not in without((), "check").out
-    done = without(("ldap3",), "check")
-    assert done.code == 1
-    assert f"directories need an extra; ldap3 is missing: pip install -e '{ROOT}[ldap]' [missing-extra]" in done.out

@@ -17,7 +17,6 @@ class Extra(StrEnum):
     REVIEW = "review"
     REPORT = "report"
     CALENDAR = "calendar"
-    LDAP = "ldap"
     METRICS = "metrics"
     GATEWAY = "gateway"
     PHONES = "phones"
@@ -30,7 +29,6 @@ MODULES: Final[Mapping[Extra, tuple[str, ...]]] = MappingProxyType(
         Extra.REVIEW: ("duckdb", "drawsvg", "starlette", "uvicorn", "anyio"),
         Extra.REPORT: ("duckdb", "drawsvg"),
         Extra.CALENDAR: ("holidays",),
-        Extra.LDAP: ("ldap3",),
         Extra.METRICS: ("prometheus_client", "uvicorn"),
         Extra.GATEWAY: ("pyroute2",),
         Extra.PHONES: ("pyroute2", "segno"),

@@ -95,7 +95,7 @@ def test_values(parse: Callable[[Any], Any], value: str) -> None:
 def test_what_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key whose library isn't installed is an error that says what to install."""
     monkeypatch.setattr(extras, "find_spec", lambda module: None)
-    with pytest.raises(PydanticCustomError, match=r"tokgate\[calendar\]") as raised:
+    with pytest.raises(PydanticCustomError, match=r"\[calendar\]") as raised:
         times.holiday_code("BE")
     assert raised.value.type == Code.MISSING_EXTRA
     assert "are missing" in str(extras.missing_extra(Extra.CALENDAR, "one", "two"))

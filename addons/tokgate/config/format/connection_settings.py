@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from tokgate.config.diagnostics import Code
-from tokgate.config.extras import Extra
 from tokgate.config.format.networks import Cidr, address, cidr
 from tokgate.config.format.services import suffix
 from tokgate.config.format.values import (
@@ -21,7 +20,6 @@ from tokgate.config.format.values import (
     Parsed,
     WholePath,
     as_list,
-    need_extra,
     one_line,
     one_or_list,
     shown,
@@ -109,7 +107,6 @@ def directory_url(value: Any) -> str:
         whole = url.hostname is not None and written == f"{url.scheme}://{url.netloc}" and url.port != 0
     except ValueError:
         url, whole = urlsplit(""), False
-    need_extra(Extra.LDAP, "ldap3", "directories")
     if url.scheme not in ("ldap", "ldaps") or not whole or "@" in url.netloc:
         raise wrong(Code.BAD_VALUE, f"`{written}` is no directory; write it as `ldaps://ldap.example.org`")
     return written
