@@ -7,7 +7,7 @@ from typing import Final
 
 from whenever import Instant, TimeDelta
 
-from tokgate.gateway.canary.definition import client_network, servers
+from tokgate.gateway.canary.definition import Clients, among_clients, client_network, servers
 from tokgate.gateway.nft_sets import ClientSets
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
@@ -117,6 +117,8 @@ class Ruleset:
     """The canary as a network, if there is one: its connections come to the gates as clients' do."""
     canary_servers: tuple[IPv4Address | IPv6Address, ...]
     """The addresses of its server, which comes at any port: see `canary.links`."""
+    canary_clients: Clients
+    """Where it asks besides: in networks under a ban that acts."""
     other_ports: tuple[PortRange, ...]
     """Where the web is besides 80 and 443."""
     addresses: tuple[IPNetwork, ...]
@@ -167,8 +169,8 @@ class Ruleset:
 
     def draining(self) -> "Ruleset":
         """The same without any client: what the gates have stays with them, all else passes."""
-        nobody = replace(self, known=(), clients=(), under_ban=(), canary=(), canary_servers=(), strangers=False)
-        return replace(nobody, addresses=(), address_bans=())
+        nobody = replace(self, known=(), clients=(), under_ban=(), canary=(), canary_servers=(), canary_clients={})
+        return replace(nobody, addresses=(), address_bans=(), strangers=False)
 
 
 def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Ruleset:
@@ -176,15 +178,18 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
     tracks, networks, settings = in_sight(snapshot, now), snapshot.policy.networks, snapshot.settings
     canary = settings.gateway.canary
     tproxy = isinstance(options.forwarded, Tproxy)
+    under_ban = _networks(snapshot, acting(tracks, now))
+    acts, among = {network.name for network in under_ban}, among_clients(snapshot.policy) if canary.enabled else {}
     return Ruleset(
         options=options,
         version=snapshot.version,
         holds=unchanged(snapshot, now),
         known=tuple(networks.values()),
         clients=_networks(snapshot, tracks),
-        under_ban=_networks(snapshot, acting(tracks, now)),
+        under_ban=under_ban,
         canary=(client_network(canary),) if canary.enabled else (),
         canary_servers=servers(canary) if canary.enabled and tproxy else (),
+        canary_clients={name: addresses for name, addresses in among.items() if name in acts},
         other_ports=settings.gateway.ports,
         addresses=banned_addresses(snapshot, tracks),
         address_bans=address_bans(snapshot, tracks),

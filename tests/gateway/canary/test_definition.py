@@ -9,6 +9,7 @@ from labs.builders import at, ban, network, snapshot
 from tokgate.gateway.canary.definition import (
     ALLOWED,
     BANNED,
+    among_clients,
     as_json,
     canary_policy,
     client_link,
@@ -16,7 +17,8 @@ from tokgate.gateway.canary.definition import (
     from_json,
     server_link,
 )
-from tokgate.policy.decide import Sighting, decide, decide_signals
+from tokgate.policy.bans import Action
+from tokgate.policy.decide import Sighting, decide, decide_signals, is_under_block
 from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.settings import CanarySettings, GatewaySettings, UnknownClients
 from tokgate.policy.snapshot import Snapshot
@@ -24,12 +26,13 @@ from tokgate.policy.snapshot import Snapshot
 NOON = at("2023-06-01T12:00:00Z")
 CANARY = CanarySettings()
 CLIENT = str(client_link(CANARY, 4).far)
+AMONG = {"office": ("192.0.2.254", "2001:db8::7")}
 
 
 def stated(unknown: UnknownClients = UnknownClients.ALLOW) -> Snapshot:
     """A ban of clips in an office."""
     return snapshot(
-        ban(), networks=(network("office", "192.0.2.0/24"),), own=canary_policy(CANARY), unknown_clients=unknown
+        ban(), networks=(network("office", "192.0.2.0/24"),), own=canary_policy(CANARY, AMONG), unknown_clients=unknown
     )
 
 
@@ -71,10 +74,42 @@ def test_other_names(name: str, unknown: UnknownClients) -> None:
 def test_a_network_of_the_policy_around_it() -> None:
     """Whoever has its address is under that network's bans as any client there."""
     everyone = network("office", "0.0.0.0/0")
-    policy = snapshot(ban(), networks=(everyone,), own=canary_policy(CANARY), unknown_clients=UnknownClients.BLOCK)
+    policy = snapshot(
+        ban(), networks=(everyone,), own=canary_policy(CANARY, AMONG), unknown_clients=UnknownClients.BLOCK
+    )
     assert decide(policy, CLIENT, "www.clips.example.org", NOON).ban == "ban"
     assert decide(policy, CLIENT, "www.example.org", NOON).network == "office"
     assert decide(policy, CLIENT, BANNED, NOON).verdict is Verdict.BLOCK
+
+
+@pytest.mark.parametrize("host", ["www.clips.example.org", "www.example.org", "203.0.113.7", ""])
+@pytest.mark.parametrize("monitors", [True, False])
+def test_a_client_whose_address_it_takes(host: str, monitors: bool) -> None:
+    """Is decided as others in its network, also where nothing is readable; and the canary's name is refused there."""
+    action = Action.MONITOR if monitors else Action.BLOCK
+    policy = compile_with_canary(
+        snapshot(ban(action=action), networks=(network("office", "192.0.2.0/24", "2001:db8::/64"),)).policy
+    )
+    taken = {"IPv4": "192.0.2.254", "IPv6": "2001:db8::ffff:ffff:ffff:fffe"}
+    for client in taken.values():
+        assert decide(policy, client, host, NOON) == decide(policy, "192.0.2.7", host, NOON)
+        assert is_under_block(policy, client, NOON) is not monitors
+        assert decide(policy, client, BANNED, NOON).network in policy.own_networks
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "taken"),
+    [
+        (("192.0.2.0/24", "198.51.100.0/24"), ("192.0.2.254",)),
+        (("192.0.2.8/31",), ("192.0.2.8",)),
+        (("192.0.2.9", "2001:db8::/64"), ("192.0.2.9", "2001:db8::ffff:ffff:ffff:fffe")),
+        (("127.0.0.0/8",), None),
+    ],
+)
+def test_addresses_among_clients(cidrs: tuple[str, ...], taken: tuple[str, ...] | None) -> None:
+    """A host's in the first prefix of each version; loopback is no client of a gateway."""
+    found = among_clients(snapshot(ban(), networks=(network("office", *cidrs),)).policy)
+    assert found == ({} if taken is None else {"office": taken})
 
 
 def test_it_is_in_no_list() -> None:

@@ -18,12 +18,14 @@ from labs.waiting import until
 from tokgate.gateway.canary import canary as supervisor_side
 from tokgate.gateway.canary import links
 from tokgate.gateway.canary.canary import Canary, Change
+from tokgate.gateway.canary.definition import Clients
 from tokgate.gateway.canary.links import CLIENT_DEVICE, SERVER_DEVICE
 from tokgate.policy.settings import CanarySettings
 from tokgate.runtime.interpreter import module_command, module_environment
 
 pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
 OFTEN = CanarySettings(seconds=1)
+NOBODY: Clients = {}
 PROCESS = module_command("tokgate.gateway.canary.process")
 
 
@@ -43,9 +45,9 @@ class Place:
         """As the supervisor does, again and again."""
         return self.thread.submit(lambda: canary.look(Instant.now())).result()
 
-    def change(self, canary: Canary, settings: CanarySettings = OFTEN) -> Change:
+    def change(self, canary: Canary, settings: CanarySettings = OFTEN, clients: Clients = NOBODY) -> Change:
         """The next time that it fails or recovers, with these settings."""
-        canary.follow(settings)
+        canary.follow(settings, clients)
         return until("the canary fails or recovers", lambda: self.look(canary))
 
 
@@ -70,15 +72,21 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canary]:
 def test_without_any_gate(namespace: Namespace, place: Place, canary: Canary) -> None:
     """Where this machine only forwards, the banned name gets to the server: that is what it is for."""
     namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-    change = place.change(canary)
-    assert change == Change(True, tuple(f"IPv{version}: the banned test name passed" for version in (4, 6)))
+    namespace.run("ip", "addr", "add", "192.0.2.254/32", "dev", "lo")
+    clients = {"office": ("198.51.100.254", "2001:db8:9::254"), "here": ("192.0.2.254",)}
+    change = place.change(canary, clients=clients)
+    passed = "the banned test name passed"
+    among = [f"IPv{4 + 2 * n} from {each} in network office: {passed}" for n, each in enumerate(clients["office"])]
+    assert change == Change(True, (f"IPv4: {passed}", f"IPv6: {passed}", *among))
     state = canary.state()
     assert state is not None
     assert (state["ok"], state["problems"], state["unavailable"]) == (False, list(change.problems), None)
+    assert "198.18.116.6" in namespace.output("ip", "rule")
     assert state["asks_from"] == "namespace"
-    canary.stop()
+    place.thread.submit(canary.stop).result()
     assert canary.state() is None
     until("its links are gone", lambda: not {CLIENT_DEVICE, SERVER_DEVICE} & _devices(namespace))
+    assert "198.18.116" not in namespace.output("ip", "rule")
 
 
 DENIED = """\
@@ -111,7 +119,7 @@ def test_where_no_namespace_can_be_made(namespace: Namespace, place: Place, monk
 def test_where_it_can_not_ask_at_all(place: Place) -> None:
     """Behind redirection nothing brings this machine's own packets to a gate: there is no canary, and it says why."""
     made = Canary([sys.executable, "-c", DENIED], module_environment(), tproxy=False)
-    made.follow(OFTEN)
+    made.follow(OFTEN, {})
 
     def unavailable() -> object:
         place.look(made)
@@ -159,7 +167,7 @@ def test_other_addresses(namespace: Namespace, place: Place, canary: Canary) -> 
 def test_addresses_that_are_taken(namespace: Namespace, place: Place, canary: Canary, taken: str) -> None:
     """It does not take from others what is theirs, and says why there is none."""
     namespace.run("ip", "addr", "add", f"{taken}/24", "dev", "lo")
-    canary.follow(OFTEN)
+    canary.follow(OFTEN, {})
     assert place.look(canary) is None
     state = canary.state()
     assert state is not None
@@ -184,7 +192,7 @@ def test_gates_that_start(namespace: Namespace, place: Place, monkeypatch: pytes
     """While gates begin nothing is red, however often it fails."""
     namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     made = Canary(PROCESS, module_environment())
-    made.follow(OFTEN)
+    made.follow(OFTEN, {})
 
     def failures() -> bool:
         assert place.look(made) is None
@@ -204,6 +212,6 @@ def test_none() -> None:
     """Where the policy wants none there is none."""
     made = Canary(PROCESS, {})
     assert (made.look(Instant.now()), made.state(), made.due()) == (None, None, float("inf"))
-    made.follow(CanarySettings(enabled=False))
+    made.follow(CanarySettings(enabled=False), {})
     assert (made.look(Instant.now()), made.state(), made.due()) == (None, None, float("inf"))
     made.let_go()

@@ -15,6 +15,7 @@ from labs.builders import at, ban, network, snapshot, wall
 from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
 from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Change
+from tokgate.gateway.canary.definition import Clients
 from tokgate.gateway.kernel import Differences, HostProblems
 from tokgate.gateway.libnftables import TableState
 from tokgate.gateway.ruleset import Ruleset, TableOptions
@@ -89,12 +90,13 @@ class FakeCanary:
 
     def __init__(self) -> None:
         self.settings: CanarySettings | None = None
+        self.clients: Clients = {}
         self.change: Change | None = None
         self.problems: tuple[str, ...] = ()
         self.closed = False
 
-    def follow(self, settings: CanarySettings) -> None:
-        self.settings = settings
+    def follow(self, settings: CanarySettings, clients: Clients) -> None:
+        self.settings, self.clients = settings, clients
 
     def look(self, _: Instant) -> Change | None:
         change, self.change = self.change, None
@@ -418,6 +420,7 @@ def test_a_canary_that_fails(begin: Callable[..., Setting]) -> None:
     setting = begin()
     setting.passes(1)
     assert setting.canary.settings == CanarySettings()
+    assert setting.canary.clients == {"office": ("192.0.2.254",)}
     setting.canary.change = Change(True, ("IPv4: the banned test name passed",))
     setting.keeper.noticed()
     state = setting.keeper.state()

@@ -19,7 +19,7 @@ from whenever import Instant
 
 from tokgate.gateway import GatewayError
 from tokgate.gateway.canary import links
-from tokgate.gateway.canary.definition import CanaryLink, as_json, client_link, server_link
+from tokgate.gateway.canary.definition import CanaryLink, Clients, as_json, client_link, server_link
 from tokgate.gateway.canary.process import AGAIN, PATIENCE, SOCKET
 from tokgate.policy.settings import CanarySettings
 
@@ -59,6 +59,7 @@ class Canary:
         self._environment: Final = environment
         self._tproxy: Final = tproxy
         self._settings: CanarySettings | None = None
+        self._clients: Clients = {}
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         near.setblocking(False)
         self.socket: Final = near
@@ -82,11 +83,14 @@ class Canary:
         self._red_from = 0.0
         """Before then two failures are none, in monotonic seconds."""
 
-    def follow(self, settings: CanarySettings) -> None:
-        """Start it with these settings, or stop it; nothing if they are those that it has."""
+    def follow(self, settings: CanarySettings, clients: Clients) -> None:
+        """Start it with these settings, asking as these clients, too, or stop it; nothing if they are as before."""
         if settings != self._settings:
             self.stop()
             self._settings, self._red_from = settings, time.monotonic() + GRACE
+        elif clients != self._clients:
+            self._end()
+        self._clients = clients
 
     def look(self, now: Instant) -> Change | None:
         """Start what is due, and take what was said; whether it failed or recovered."""
@@ -162,13 +166,14 @@ class Canary:
         handed: list[int] = []
         try:
             links.take_out()  # what a program that crashed, or was replaced, has left
-            found = links.conflicts(_links(settings))
+            found = links.held(str(each) for link in _links(settings) for each in (link.near, link.far))
             if found:
-                raise GatewayError("; ".join(found))
+                raise GatewayError("; ".join(f"{address} is in use on this machine" for address in found))
             if origin is CanaryOrigin.MACHINE:
                 listeners = links.make_inside(settings, links.usable())
             handed += (fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, SOCKET + 1) for each in listeners)
             given = {"supervisor": os.getpid(), "settings": as_json(settings), "listeners": handed}
+            given["clients"] = self._elsewhere()
             self._pid = os.posix_spawn(
                 sys.executable,
                 [*self._command, json.dumps(given)],
@@ -217,9 +222,20 @@ class Canary:
         choose = client_link if device == links.CLIENT_DEVICE else server_link
         try:
             links.make(device, self._pid, [choose(settings, version) for version in links.usable()])
+            if device == links.CLIENT_DEVICE and self._clients:
+                links.lead_back(settings, links.usable())
             self.socket.send(b"made")
         except (GatewayError, OSError) as error:
             self._give_up(str(error))
+
+    def _elsewhere(self) -> Clients:
+        """The addresses of clients that are not this machine's, whose packets it would take for forged."""
+        here = links.held(address for addresses in self._clients.values() for address in addresses)
+        versions = links.usable()
+        return {
+            name: tuple(each for each in addresses if each not in here and (6 if ":" in each else 4) in versions)
+            for name, addresses in self._clients.items()
+        }
 
     def _judge(self, found: tuple[str, ...]) -> Change | None:
         before = self._problems
@@ -249,7 +265,6 @@ class Canary:
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
             os.close(self._process)
             self._process = None
-        if self._origin is CanaryOrigin.MACHINE:
             with contextlib.suppress(GatewayError):
                 links.take_out()
         self.hear()  # what it said before its end

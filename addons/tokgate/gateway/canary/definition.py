@@ -3,12 +3,15 @@
 They decide as any others do. They show that enforcement works from the first packet to the answer, whatever is banned.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from itertools import islice
 from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.gateway.nft_sets import ClientSets
 from tokgate.policy.bans import Action, Ban
 from tokgate.policy.networks import Network
 from tokgate.policy.services import NamePattern, PatternKind, Service
@@ -21,6 +24,14 @@ ALLOWED: Final = "allowed.canary.tokgate.invalid"
 PORT: Final = 443
 _NETWORK: Final = "the gateway's canary"
 """Not a name that a policy file may give, like those below."""
+_AMONG_CLIENTS: Final = "the gateway's canary among clients"
+_MOST_NETWORKS: Final = 16
+"""In so many networks of the policy it asks; a probe takes a thread."""
+_HOSTS: Final = 2
+"""Addresses of a prefix that are no host's."""
+
+type Clients = Mapping[str, tuple[str, ...]]
+"""Addresses by the network of the policy in which they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +69,33 @@ def client_network(settings: CanarySettings) -> Network:
     return Network(_NETWORK, (IPv4Network(client_link(settings, 4).far), IPv6Network(client_link(settings, 6).far)))
 
 
+def among_clients(policy: Policy) -> Clients:
+    """An address of each version in the first network of each ban: the last host's of the first prefix, if any."""
+    networks = dict.fromkeys(policy.networks[ban.networks[0]] for ban in policy.bans.values() if ban.networks)
+    found = ((network.name, tuple(_addresses(network))) for network in networks)
+    return dict(islice(((name, addresses) for name, addresses in found if addresses), _MOST_NETWORKS))
+
+
+def _addresses(network: Network) -> Iterable[str]:
+    clients = ClientSets("", "", (network,), loopback=False)
+    for version in (4, 6):
+        first = next(iter(clients.prefixes(version)), None)
+        if first is not None:
+            yield str(first[-_HOSTS] if first.num_addresses > _HOSTS else first[0])
+
+
 def compile_with_canary(policy: Policy) -> Snapshot:
     """Compile a policy together with the canary's own, where the settings want one."""
     settings = policy.settings.gateway.canary
-    return compile_policy(policy, own=canary_policy(settings) if settings.enabled else NOTHING)
+    return compile_policy(policy, own=canary_policy(settings, among_clients(policy)) if settings.enabled else NOTHING)
 
 
-def canary_policy(settings: CanarySettings) -> Policy:
-    """One name is banned; the other, and the canary's server, are under a ban that only monitors, and so known."""
+def canary_policy(settings: CanarySettings, clients: Clients) -> Policy:
+    """One name is banned; the other, and the canary's server, are under a ban that only monitors, and so known.
+
+    The one is banned for addresses among `clients`, too. Whoever has such an address is a client as before.
+    """
+    addresses = [ip_network(address) for each in clients.values() for address in each]
     prefixes = tuple((IPv4Network if each.version == 4 else IPv6Network)(each) for each in servers(settings))  # noqa: PLR2004
     parts = (
         ("the canary's banned name", BANNED, (), Action.BLOCK),
@@ -74,10 +104,11 @@ def canary_policy(settings: CanarySettings) -> Policy:
     return replace(
         NOTHING,
         services={name: _service(name, host, addresses) for name, host, addresses, _ in parts},
-        networks={_NETWORK: client_network(settings)},
+        networks={_NETWORK: client_network(settings), _AMONG_CLIENTS: Network(_AMONG_CLIENTS, tuple(addresses))},
         bans={
-            name: Ban(name=name, title=name, services=(name,), networks=(_NETWORK,), starts=Instant.MIN, action=action)
+            name: Ban(name=name, title=name, services=(name,), networks=where, starts=Instant.MIN, action=action)
             for name, _, _, action in parts
+            for where in [(_NETWORK, _AMONG_CLIENTS) if action is Action.BLOCK else (_NETWORK,)]
         },
     )
 

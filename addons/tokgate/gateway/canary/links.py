@@ -7,10 +7,14 @@ Where no network namespace can be made, all addresses are on this machine, joine
 is delivered here by a policy rule and a routing table of its own. On its way it meets the rules of `prerouting` as a
 client's packets do, and so it gets to a gate. But it comes by no link, is never forwarded, and keeps its route whatever
 mark it is given.
+
+From addresses of the policy's clients it asks as well, by the link alone. What is for those and comes from its server,
+or from the gateway's end of its link, goes there by a policy rule; all else goes to whoever has the address.
 """
 
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from tokgate.gateway import GatewayError
@@ -22,10 +26,14 @@ CLIENT_DEVICE: Final = "tokgate-canary"
 SERVER_DEVICE: Final = "tokgate-answers"
 FAR_DEVICE: Final = "eth0"
 FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_SETTINGS: Final = Path("/proc/sys/net/ipv4/conf")
 _NO_DAD: Final = 2  # IFA_F_NODAD, linux/if_addr.h
 _PRIORITY: Final = 747
 _TABLE: Final = 29810
 """The number of the routing table; any that no one else uses."""
+_BACK_PRIORITY: Final = 748
+_BACK: Final = 29811
+"""The same for what goes back to it."""
 _BITS: Final = {4: 32, 6: 128}
 
 
@@ -43,15 +51,38 @@ def make(device: str, pid: int, links: Iterable[CanaryLink]) -> None:
         raise GatewayError(f"{device}: {error.args[1]}") from error
 
 
-def conflicts(links: Iterable[CanaryLink]) -> list[str]:
-    """The addresses of its links that something else on this machine has already."""
+def held(addresses: Iterable[str]) -> list[str]:
+    """Which of these addresses this machine has, but for the canary's links."""
     from pyroute2 import IPRoute
 
-    wanted = {str(address) for link in links for address in (link.near, link.far)}
+    wanted = set(addresses)
     with IPRoute() as netlink:
         ours = {index for name in (CLIENT_DEVICE, SERVER_DEVICE) for index in netlink.link_lookup(ifname=name)}
-        held = [each.get("address") for each in netlink.get_addr() if each["index"] not in ours]
-    return [f"{address} is in use on this machine" for address in held if address in wanted]
+        return [
+            each.get("address")
+            for each in netlink.get_addr()
+            if each["index"] not in ours and each.get("address") in wanted
+        ]
+
+
+def lead_back(settings: CanarySettings, versions: Iterable[int]) -> None:
+    """Have what is for the canary among clients go to it by its link. Raises GatewayError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as netlink:
+            (index,) = netlink.link_lookup(ifname=CLIENT_DEVICE)
+            for version in versions:
+                family, link = FAMILY[version], client_link(settings, version)
+                netlink.route("add", family=family, dst="default", gateway=str(link.far), oif=index, table=_BACK)
+                for source in (server_link(settings, version).far, link.near):
+                    rule = {"src": str(source), "src_len": _BITS[version], "priority": _BACK_PRIORITY, "table": _BACK}
+                    netlink.rule("add", family=family, **rule)
+        # Their own network is elsewhere: that a packet comes by here is no reason to drop it.
+        (_SETTINGS / CLIENT_DEVICE / "rp_filter").write_text("2")
+    except (NetlinkError, OSError) as error:
+        raise GatewayError(f"the canary's way back: {error.args[1]}") from error
 
 
 def remove(netlink: Any, device: str) -> None:
@@ -60,8 +91,8 @@ def remove(netlink: Any, device: str) -> None:
         netlink.link("del", index=index)
 
 
-def configure_far(links: Iterable[CanaryLink]) -> None:
-    """In the namespace of the far end: addresses, and routes by the gateway."""
+def configure_far(links: Iterable[CanaryLink], more: Iterable[str] = ()) -> None:
+    """In the namespace of the far end: addresses, those of clients (`more`) as well, and routes by the gateway."""
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
@@ -69,6 +100,7 @@ def configure_far(links: Iterable[CanaryLink]) -> None:
         for name in ("lo", FAR_DEVICE):
             netlink.link("set", index=netlink.link_lookup(ifname=name)[0], state="up")
         configure(netlink, FAR_DEVICE, ((str(link.far), link.length) for link in held))
+        configure(netlink, FAR_DEVICE, ((each, _BITS[6 if ":" in each else 4]) for each in more))
         for link in held:
             netlink.route("add", dst="default", gateway=str(link.near), family=FAMILY[link.near.version])
 
@@ -125,9 +157,10 @@ def take_out() -> None:
         with IPRoute() as netlink:
             remove(netlink, CLIENT_DEVICE)  # its addresses and routes go with it
             for family in FAMILY.values():
-                for rule in netlink.get_rules(family=family, table=_TABLE):
-                    if rule.get("priority") == _PRIORITY:
-                        netlink.rule("del", family=family, priority=_PRIORITY, table=_TABLE)
+                for table, priority in ((_TABLE, _PRIORITY), (_BACK, _BACK_PRIORITY)):
+                    for rule in netlink.get_rules(family=family, table=table):
+                        if rule.get("priority") == priority:
+                            netlink.rule("del", family=family, priority=priority, table=table)
     except NetlinkError as error:
         raise GatewayError(f"the canary's routes: {error.args[1]}") from error
 

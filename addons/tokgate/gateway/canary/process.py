@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from tokgate.gateway import capabilities
 from tokgate.gateway.canary import links
-from tokgate.gateway.canary.definition import ALLOWED, BANNED, PORT, client_link, from_json, server_link
+from tokgate.gateway.canary.definition import ALLOWED, BANNED, PORT, Clients, client_link, from_json, server_link
 from tokgate.policy.settings import CanarySettings
 
 SOCKET: Final = 3
@@ -72,13 +72,14 @@ def new_namespace() -> None:
         os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
 
 
-def run_apart(supervisor: Supervisor, settings: CanarySettings) -> None:
-    """Make the namespaces, and ask from there. Raises OSError and EOFError."""
+def run_apart(supervisor: Supervisor, settings: CanarySettings, clients: Clients) -> None:
+    """Make the namespaces, and ask from there, also as `clients`. Raises OSError and EOFError."""
     versions = links.usable()
     new_namespace()
     supervisor.tell(waits_for=links.CLIENT_DEVICE)
     supervisor.waits()
-    links.configure_far(client_link(settings, version) for version in versions)
+    among = (address for addresses in clients.values() for address in addresses)
+    links.configure_far((client_link(settings, version) for version in versions), among)
     client = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     os.unshare(os.CLONE_NEWNET)
     supervisor.tell(waits_for=links.SERVER_DEVICE)
@@ -86,10 +87,10 @@ def run_apart(supervisor: Supervisor, settings: CanarySettings) -> None:
     links.configure_far(server_link(settings, version) for version in versions)
     listeners = listening([str(server_link(settings, version).far) for version in versions])
     os.setns(client, os.CLONE_NEWNET)
-    run(supervisor, settings, listeners)
+    run(supervisor, settings, listeners, clients)
 
 
-def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[socket.socket]) -> None:
+def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[socket.socket], clients: Clients) -> None:
     """Serve, and ask until the supervisor is gone. Raises OSError and EOFError.
 
     It takes no capability. After two probes in a row that failed the supervisor makes another canary.
@@ -98,10 +99,15 @@ def run(supervisor: Supervisor, settings: CanarySettings, listeners: Sequence[so
         capabilities.limit_to(())
     serve(listeners)
     sources = {socket.AF_INET: str(client_link(settings, 4).far), socket.AF_INET6: str(client_link(settings, 6).far)}
-    paths = [(sources[each.family], each.getsockname()[:2]) for each in listeners]
+    servers = {each.family: each.getsockname()[:2] for each in listeners}
+    probes = [Probe(sources[family], server, name) for family, server in servers.items() for name in EXPECTED]
+    for network, addresses in clients.items():
+        for address in addresses:
+            server = servers[socket.AF_INET6 if ":" in address else socket.AF_INET]
+            probes.append(Probe(address, server, BANNED, network))
     failed = False
     while True:
-        found = problems(paths)
+        found = problems(probes)
         supervisor.tell(problems=found)
         pause: float | None = settings.seconds
         if found:
@@ -122,9 +128,9 @@ def main() -> None:
         try:
             settings = from_json(said["settings"])
             if said["listeners"]:
-                run(supervisor, settings, [socket.socket(fileno=each) for each in said["listeners"]])
+                run(supervisor, settings, [socket.socket(fileno=each) for each in said["listeners"]], {})
             else:
-                run_apart(supervisor, settings)
+                run_apart(supervisor, settings, said["clients"])
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:
@@ -192,19 +198,26 @@ def ask(source: str, destination: tuple[str, int], name: str, patience: float = 
     return Answer.REFUSED if refused else Answer.OTHER
 
 
-def problems(paths: Sequence[tuple[str, tuple[str, int]]], patience: float = PATIENCE) -> list[str]:
-    """What is wrong with enforcement, in sentences; `paths`: sources and destinations, one for a version of IP.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A name asked for from an address, of a network of the policy if one is named."""
 
-    All names are tried at once. Blocks for some `patience` seconds at most.
-    """
-    tried = [(source, destination, name) for source, destination in paths for name in EXPECTED]
-    with ThreadPoolExecutor(len(tried)) as threads:
-        answers = list(threads.map(lambda each: ask(each[0], each[1], each[2], patience), tried))
-    return [
-        f"IPv{6 if ':' in source else 4}: the {_KINDS[name]} test name {WORDS[answer]}"
-        for (source, _, name), answer in zip(tried, answers, strict=True)
-        if answer != EXPECTED[name]
-    ]
+    source: str
+    destination: tuple[str, int]
+    name: str
+    network: str = ""
+
+    def told(self, answer: Answer) -> str:
+        """What became of it, in a sentence."""
+        where = f" from {self.source} in network {self.network}" if self.network else ""
+        return f"IPv{6 if ':' in self.source else 4}{where}: the {_KINDS[self.name]} test name {WORDS[answer]}"
+
+
+def problems(probes: Sequence[Probe], patience: float = PATIENCE) -> list[str]:
+    """What is wrong with enforcement, in sentences. All are tried at once, in some `patience` seconds at most."""
+    with ThreadPoolExecutor(len(probes)) as threads:
+        answers = list(threads.map(lambda each: ask(each.source, each.destination, each.name, patience), probes))
+    return [each.told(answer) for each, answer in zip(probes, answers, strict=True) if answer != EXPECTED[each.name]]
 
 
 def listening(addresses: Sequence[str]) -> list[socket.socket]:

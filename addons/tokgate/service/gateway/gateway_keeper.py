@@ -266,7 +266,8 @@ class GatewayKeeper:
 
     def _ask_canary(self) -> None:
         """Keep the canary running as the policy says, and record that it failed or recovered."""
-        self._canary.follow(self._snapshot().settings.gateway.canary)
+        clients = {} if self._rules is None else self._rules.canary_clients
+        self._canary.follow(self._snapshot().settings.gateway.canary, clients)
         change = self._canary.look(self._now())
         if change is None:
             return
