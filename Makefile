@@ -113,6 +113,10 @@ man: $(VENV)/.ready ## Write the manual page again from the commands' options
 	  --project-name tokgate --prog tokgate --manual-title tokgate --format single-commands-section \
 	  --description 'transparent HTTPS egress filter' --include deploy/man/exit-status.txt --output deploy/man/tokgate.1
 
+.PHONY: pictures
+pictures: $(VENV)/.ready ## Take the pictures in docs/pictures of the running product again, with chromium
+	PYTHONPATH=tests $(BIN)/python deploy/pictures.py
+
 SITE := build/site
 SITE_PAGES = README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md bench/*.md certs deploy docs policies schema
 

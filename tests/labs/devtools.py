@@ -147,10 +147,10 @@ class Tab:
         """Let pages run scripts, or not."""
         self.call("Emulation.setScriptExecutionDisabled", value=not allowed)
 
-    def picture(self, path: Path) -> None:
-        """A picture of the whole page."""
+    def picture(self, path: Path, height: int = 4000) -> None:
+        """A picture of the page down to a height."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 4000), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height), "scale": 1}
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         path.write_bytes(base64.b64decode(data))
 
