@@ -17,4 +17,4 @@ def explain(snapshot: Snapshot, client: str, host: str | None, url: str | None) 
 
 tokgate = ScriptedTokgate()
 control = ControlAddon(tokgate, explain=explain)
-addons = [tokgate, control, MetricsAddon(tokgate, control)]
+addons = [tokgate, control, MetricsAddon(tokgate)]

@@ -66,7 +66,11 @@ def measured(
     reloads.note(Reloaded(True, snapshot, (), NOW, snapshot.version))
     reloads.note(Reloaded(False, snapshot, (), NOW, snapshot.version))
     instance: Any = SimpleNamespace(
-        version="1.2.3", started=NOW.subtract(hours=2), counts=counters.shared.read, reloads=reloads
+        version="1.2.3",
+        log=folder / "block.ndjson",
+        started=NOW.subtract(hours=2),
+        counts=counters.shared.read,
+        reloads=reloads,
     )
     state = state_of(holder, workers, NOW, gateway=gateway, faults=faults)
     made = vitals.vitals_of(instance, state, log=LOG, confdir=folder, deaths=deaths)

@@ -40,34 +40,48 @@ def test_ask(tmp_path: Path, request_: ControlRequest) -> None:
     assert ask(tmp_path, request_) is None
 
 
-def test_a_long_request() -> None:
-    """A reload that lifts many bans arrives whole."""
+def connected(folder: Path) -> socket.socket:
+    """A client that has asked for nothing yet."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(folder / NAME))
+    return sock
+
+
+def asked(control: Control) -> list[Call | None]:
+    """What callers have asked for; they are closed."""
+    calls = []
+    for caller in control.callers():
+        calls.append(caller.call)
+        caller.close()
+    return calls
+
+
+def test_a_long_request(tmp_path: Path) -> None:
+    """A reload that lifts many bans arrives whole, however slowly; others are served before it."""
     call = Call(ControlRequest.RELOAD, tuple(f"order-{number:04}" for number in range(2_000)), "alice")
-    client, server = socket.socketpair()
-    with client, server:
-        client.sendall(call.line)
-        assert Caller(server).call == call
+    control = Control(tmp_path)
+    control.open()
+    with connected(tmp_path) as slow, connected(tmp_path) as client:
+        slow.sendall(call.line[:1000])
+        assert asked(control) == []
+        client.sendall(b"status\n")
+        assert asked(control) == [Call(ControlRequest.STATUS)]
+        slow.sendall(call.line[1000:])
+        assert asked(control) == [call]
+    control.close(remove=True)
 
 
-def test_a_request_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sends an octet now and then holds up nobody: a supervisor has other work."""
-    monkeypatch.setattr("tokgate.runtime.control_socket.PATIENCE", 0.1)
-    client, server = socket.socketpair()
-    read = threading.Event()
-
-    def dribble() -> None:
-        for _ in range(1_000):
-            client.sendall(b"s")
-            if read.wait(0.05):
-                return
-
-    with client, server:
-        dribbling = threading.Thread(target=dribble)
-        dribbling.start()
-        assert Caller(server).call is None
-        assert dribbling.is_alive()
-        read.set()
-        dribbling.join()
+@pytest.mark.parametrize("sent", [b"s", b"nonsense\n", b""])
+def test_a_request_without_an_end(tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends an octet now and then holds up nobody, and is given up."""
+    control = Control(tmp_path)
+    control.open()
+    monkeypatch.setattr("tokgate.runtime.control_socket.PATIENCE", 0.0)
+    with connected(tmp_path) as client:
+        client.sendall(sent)
+        assert asked(control) == [None]
+        assert control.sockets == control.sockets[:1]
+    control.close(remove=True)
 
 
 def test_a_folder_with_a_long_path(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ _LONGEST_ADDRESS: Final = 107
 _LONGEST_LINE: Final = 1 << 16
 """Octets of a request, as asyncio takes them by default: a reload may lift many bans."""
 PATIENCE: Final = 1.0
-"""Seconds for a client to send its request, and to receive each line of the response."""
+"""Seconds for a client to send its request, for which nobody waits, and to receive each line of the response."""
 LONGEST: Final = 600.0
 """Seconds that a client waits for a line: a supervisor answers after reading a policy, which may be large."""
 
@@ -35,6 +35,8 @@ class ControlRequest(StrEnum):
     STATUS = "status"
     RELOAD = "reload"
     RESTART = "restart"
+    VITALS = "vitals"
+    """What metrics and health are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,9 @@ def answer_line(answer: dict[str, Any]) -> bytes:
 class Caller:
     """A connection to the control socket. Errors are suppressed: a client may have disconnected."""
 
-    def __init__(self, sock: socket.socket, request: ControlRequest | None = None) -> None:
-        """Read the request from an accepted socket, unless it is known; blocks for at most PATIENCE seconds."""
+    def __init__(self, sock: socket.socket, call: Call | None) -> None:
+        """`call` is what was asked on that socket; None if it is no valid request."""
         self._socket: Final = sock
-        call = Call.read(_line(sock)) if request is None else Call(request)
         sock.settimeout(PATIENCE)
         self.call: Final = call
         self.request: Final = None if call is None else call.request
@@ -102,18 +103,6 @@ class Caller:
         self._socket.close()
 
 
-def _line(sock: socket.socket) -> bytes:
-    """What is sent until the end of a line, or of the time for it."""
-    line, give_up = b"", time.monotonic() + PATIENCE
-    with contextlib.suppress(OSError):
-        while not line.endswith(b"\n") and len(line) < _LONGEST_LINE and (left := give_up - time.monotonic()) > 0:
-            sock.settimeout(left)
-            if not (piece := sock.recv(_LONGEST_LINE)):
-                break
-            line += piece
-    return line
-
-
 class Control:
     """The listening socket, for a loop around `select`."""
 
@@ -123,6 +112,8 @@ class Control:
         self._socket: socket.socket | None = None
         self._file: tuple[int, int] | None = None
         """Device and inode of the socket's name."""
+        self._unread: Final[dict[socket.socket, tuple[bytes, float]]] = {}
+        """Who has connected, with what has come of the request, and when it is given up."""
 
     def open(self) -> socket.socket | None:
         """Listen; the folder is made where there is none. An error is logged and returns None: traffic is filtered all
@@ -137,7 +128,7 @@ class Control:
             os.fchmod(sock.fileno(), 0o600)  # before bind: on Linux the file gets the mode of the socket
             with _address(self._path) as address:
                 sock.bind(address)
-            sock.listen(8)
+            sock.listen(64)
         except OSError as error:
             sock.close()
             logger.warning("no `tokgate status` or `tokgate reload`: %s: %s", self._path, error)
@@ -165,19 +156,43 @@ class Control:
         """The descriptor of the socket; None if it could not be opened."""
         return None if self._socket is None else self._socket.fileno()
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What becomes readable when `callers` has something to do."""
+        return [] if self._socket is None else [self._socket, *self._unread]
+
     def callers(self) -> Iterator[Caller]:
-        """Accept the connections that are pending, without waiting."""
+        """Those whose request has come, without waiting for any."""
         while self._socket is not None:
             try:
                 sock, _ = self._socket.accept()
             except OSError:
-                return
-            yield Caller(sock)
+                break
+            sock.setblocking(False)
+            self._unread[sock] = b"", time.monotonic() + PATIENCE
+        for sock, (line, give_up) in [*self._unread.items()]:
+            try:
+                piece = sock.recv(_LONGEST_LINE)
+            except BlockingIOError:
+                if time.monotonic() < give_up:
+                    continue
+                piece = b""
+            except OSError:
+                piece = b""
+            line += piece
+            if piece and not line.endswith(b"\n") and len(line) < _LONGEST_LINE and time.monotonic() < give_up:
+                self._unread[sock] = line, give_up
+                continue
+            del self._unread[sock]
+            yield Caller(sock, Call.read(line))
 
     def close(self, *, remove: bool) -> None:
         """Close the socket. A forked child does not `remove` its name; another's is left alone."""
         own = not self.is_lost()
         sock, self._socket = self._socket, None
+        for unread in self._unread:
+            unread.close()
+        self._unread.clear()
         if sock is None:
             return
         sock.close()

@@ -60,6 +60,7 @@ class Instance:
         self._write: Final = write
         self.counts: Final = counts
         self.version: Final = version
+        self.log: Final = log.absolute()
         self._log_kept: Final = log_kept
         self.gateway: Callable[[], dict[str, Any] | None] = lambda: None
         """The state of the kernel's part; to be set where tokgate keeps that in step."""

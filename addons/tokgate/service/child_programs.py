@@ -81,8 +81,6 @@ class Channels:
     records_out: socket.socket
     reports_in: socket.socket
     reports_out: socket.socket
-    vitals_in: socket.socket
-    vitals_out: socket.socket
     openers_in: socket.socket
     openers_out: socket.socket
     transfers_in: socket.socket
@@ -97,7 +95,6 @@ class Channels:
         lifeline_out, lifeline_in = os.pipe2(os.O_CLOEXEC)
         return cls(
             *channel.channel(),
-            *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
             *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
             *handoff.channel(),
             *handoff.channel(),
@@ -127,7 +124,6 @@ class ChildPrograms:
         self.channels = channels
         self.records: Final = channels.records_in
         self.reports: Final = channels.reports_out
-        self.vitals_responder: Final = sample.VitalsResponder(channels.vitals_out)
         self.metrics: socket.socket | None = None
         self.listeners: Final[list[Listener]] = []
         self.quic: QuicSockets | None = None
@@ -269,6 +265,6 @@ class ChildPrograms:
 
         if self.metrics is None:
             raise RuntimeError("nobody asked for metrics")
-        requester = sample.VitalsRequester(self.channels.vitals_in)
+        requester = sample.Requester(self._options.confdir, self._options.log)
         report = partial(tell_supervisor, self.channels.reports_in)
         return serve_until(self.metrics, requester.ask, self.channels.lifeline_out, report)

@@ -143,9 +143,13 @@ class ControlAddon:
                 reloaded = await holder.reload()
             if self._tokgate.log is None:  # tokgate has stopped meanwhile
                 return
-            workers = self.workers()
-            answer = instance.state(workers) if reloaded is None else instance.answer(reloaded, workers)
-            answer |= {"not_held": list(not_held)} if reloaded is not None else {}
+            workers, log = self.workers(), sample.log_vitals(self._tokgate.log.health())
+            if call.request is ControlRequest.VITALS:
+                confdir, deaths = Path(ctx.options.confdir).expanduser(), sample.Deaths(("proxy",), {}, {})
+                answer = sample.vitals_of(instance, instance.state(workers), log=log, confdir=confdir, deaths=deaths)
+            else:
+                answer = instance.state(workers) if reloaded is None else instance.answer(reloaded, workers)
+                answer |= {"not_held": list(not_held)} if reloaded is not None else {}
             writer.write(answer_line(answer))
             await writer.drain()
 
@@ -205,13 +209,11 @@ class MetricsAddon:
 
     name = "tokgate-scraping"
 
-    def __init__(self, tokgate: Tokgate, control: ControlAddon, say: Callable[[str], None] = logger.warning) -> None:
+    def __init__(self, tokgate: Tokgate, say: Callable[[str], None] = logger.warning) -> None:
         """`say` gets the URL of the metrics."""
         self._tokgate: Final = tokgate
-        self._control: Final = control
         self._say: Final = say
         self._socket: socket.socket | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def load(self, loader: Loader) -> None:
         loader.add_option(
@@ -237,26 +239,7 @@ class MetricsAddon:
             return
         from tokgate.service.metrics.http_server import serve  # imported only where metrics are served
 
-        self._loop = asyncio.get_running_loop()
+        ask = sample.Requester(Path(ctx.options.confdir).expanduser(), Path(ctx.options.tokgate_log)).ask
         # A daemon: an open request must not delay the exit.
-        threading.Thread(target=serve, args=(self._socket, self._ask), name="tokgate-metrics", daemon=True).start()
+        threading.Thread(target=serve, args=(self._socket, ask), name="tokgate-metrics", daemon=True).start()
         self._say(f"metrics: http://{dialled(*self._socket.getsockname()[:2])}/metrics")
-
-    async def _ask(self) -> sample.Vitals:
-        """Called on the server's loop: compute vitals on mitmproxy's loop, between its events. Raises OSError."""
-        if self._loop is None or self._loop.is_closed():
-            raise ConnectionError("tokgate has ended")
-        made = asyncio.run_coroutine_threadsafe(self._make(), self._loop)
-        return await asyncio.wait_for(asyncio.wrap_future(made), sample.PATIENCE)
-
-    async def _make(self) -> sample.Vitals:
-        instance, log = self._tokgate.instance, self._tokgate.log
-        if instance is None or log is None:
-            raise ConnectionError("tokgate has ended")
-        return sample.vitals_of(
-            instance,
-            instance.state(self._control.workers()),
-            log=sample.log_vitals(log.health()),
-            confdir=Path(ctx.options.confdir).expanduser(),
-            deaths=sample.Deaths(("proxy",), {}, {}),
-        )

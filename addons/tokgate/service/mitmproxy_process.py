@@ -67,7 +67,7 @@ async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     """Run mitmproxy alone, without gates, until SIGTERM or SIGINT. Exit codes: those of `serve`."""
     tokgate = Tokgate()
     control = ControlAddon(tokgate)
-    addons = (MetricsAddon(tokgate, control, say), Announcer(tokgate, say))
+    addons = (MetricsAddon(tokgate, say), Announcer(tokgate, say))
     return await serve(options, tokgate, addons, last=(control,), say=say)
 
 

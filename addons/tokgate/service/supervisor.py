@@ -113,14 +113,11 @@ class Supervisor:
         processes = self._processes
         self._signals.listen()
         bequeathed = None if self._bequest is None else self._bequest.control
-        control = self._control.open() if bequeathed is None else self._control.adopt(bequeathed)
+        self._control.open() if bequeathed is None else self._control.adopt(bequeathed)
         self._answers = {
             processes.reports: processes.take_reports,
-            processes.vitals_responder: lambda: processes.vitals_responder.answer(self._vitals),
             **dict.fromkeys(self._keeper.sockets, self._keeper.noticed),
         }
-        if control is not None:
-            self._answers[control] = self._take_calls
         # Before any gate, which may refuse a client at once: the log of a run begins with its start.
         self._instance.start()
         processes.begin()
@@ -130,7 +127,7 @@ class Supervisor:
             if self._program.tried is not None:
                 self._change_program(self._program.tried)
             pause = min(self._instance.due(), self._keeper.due(), self._reload.due())
-            ready = readable([self._signals, *self._answers], pause)
+            ready = readable([self._signals, *self._answers, *self._control.sockets], pause)
             for number in self._signals.take():
                 self._heed(number)
             self._answer(ready)
@@ -152,10 +149,12 @@ class Supervisor:
         for watched, answer in self._answers.items():
             if (watched if isinstance(watched, int) else watched.fileno()) in ready:
                 answer()
+        if any(each.fileno() in ready for each in self._control.sockets):
+            self._take_calls()
 
     def _meanwhile(self) -> None:
         """Answer requests while the policy is read, for which a thread runs: nothing here may fork."""
-        self._answer(readable(self._answers, 0.0))
+        self._answer(readable([*self._answers, *self._control.sockets], 0.0))
         self._manager.keep_alive(self._state)
 
     def _tell_manager(self) -> None:
@@ -223,10 +222,8 @@ class Supervisor:
     def _watch_control(self) -> None:
         """Open the control socket again, where somebody has deleted it or its folder."""
         if self._control.is_lost():
-            self._answers = {each: answer for each, answer in self._answers.items() if answer != self._take_calls}
             self._control.close(remove=False)
-            if (control := self._control.open()) is not None:
-                self._answers[control] = self._take_calls
+            self._control.open()
 
     def _take_calls(self) -> None:
         for caller in self._control.callers():
@@ -237,6 +234,8 @@ class Supervisor:
                     self._waiting.add(caller, self._holder.lift(lift, by))
                     self._reload.wanted = True
                     self._processes.tell(signal.SIGHUP, Role.OPENER)
+                case Call(ControlRequest.VITALS):
+                    caller.answer(self._vitals())
                 case Call(ControlRequest.RESTART):
                     self._program.ask(caller)
                 case _:
@@ -291,7 +290,7 @@ class Supervisor:
     def _say_replaced(self) -> None:
         """Answer who asked the program before for this one; its gates accept now."""
         if self._bequest is not None and self._bequest.caller is not None:
-            caller = Caller(socket.socket(fileno=self._bequest.caller), ControlRequest.RESTART)
+            caller = Caller(socket.socket(fileno=self._bequest.caller), Call(ControlRequest.RESTART))
             moves = self._bequest.takeover == FORMAT
             version = self._observer.version
             caller.answer({"ok": True, "before": self._bequest.program, "version": version, "moves": moves})

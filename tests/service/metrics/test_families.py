@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from labs import builders
 from labs.vitals import HEALTHY, LOG, NOW, measured
-from labs.waiting import DEADLINE, until
+from labs.waiting import DEADLINE
 from tokgate.cli.log.verify import VERIFY_METRICS
-from tokgate.service.children import readable
+from tokgate.runtime.control_socket import Control, ControlRequest
 from tokgate.service.listeners import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals
 from tokgate.service.metrics.families import FAMILIES, MetricType, families
 from tokgate.service.metrics.http_server import Exposition, certificates, complete, serve
-from tokgate.service.metrics.sample import VitalsRequester, VitalsResponder, channel, problems
+from tokgate.service.metrics.sample import Requester, problems
 
 ROOT = Path(__file__).parents[3]
 
@@ -193,73 +193,31 @@ def test_certificates(tmp_path: Path) -> None:
     assert seconds > 0
 
 
-@pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[VitalsRequester, VitalsResponder]]:
-    """Both ends of the channel; who asks waits as long as a busy machine takes."""
-    monkeypatch.setattr(vitals, "PATIENCE", DEADLINE)
-    requester, responder = channel()
-    yield requester, responder
-    requester._socket.close()
-    responder._socket.close()
-
-
-def test_asking(pair: tuple[VitalsRequester, VitalsResponder], tmp_path: Path) -> None:
-    """Whoever asks at a time gets the whole answer, however long it is; who isn't asked does nothing."""
-    requester, responder = pair
-    responder.answer(lambda: pytest.fail("nobody asked"))
+def test_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks gets the whole answer, however long it is; or an error, which says why there is none."""
+    log = tmp_path / "block.ndjson"
     large = measured(tmp_path, decisions=[[f"network-{n}", "sni", "allow", n] for n in range(20_000)])
-    got: list[vitals.Vitals] = []
-    threads = [threading.Thread(target=lambda: got.append(requester.ask())) for _ in range(3)]
-    for each in threads:
-        each.start()
-
-    def answered() -> bool:
-        responder.answer(lambda: large)
-        return len(got) == len(threads)
-
-    until("the answers have arrived", answered)
-    for each in threads:
-        each.join()
-    assert got == [large] * len(threads)
-
-
-def test_short_of_descriptors(pair: tuple[VitalsRequester, VitalsResponder], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The supervisor goes on, and who asked is told that nobody answers."""
-    requester, responder = pair
-
-    def none_left(_: str) -> int:
-        raise OSError(24, os.strerror(24))
-
-    monkeypatch.setattr(os, "memfd_create", none_left)
-    thread = threading.Thread(target=_answer_once, args=(responder,))
-    thread.start()
-    with pytest.raises(ConnectionError, match="can't answer"):
+    requester, other = Requester(tmp_path, log), Requester(tmp_path, tmp_path / "other.ndjson")
+    with pytest.raises(ConnectionError, match="has ended"):
         requester.ask()
-    thread.join()
-
-
-def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
-    pair: tuple[VitalsRequester, VitalsResponder], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each question has its own answer, and one without any ends."""
-    requester, responder = pair
+    control = Control(tmp_path)
+    assert control.open() is not None
     monkeypatch.setattr(vitals, "PATIENCE", 0.05)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="does not answer"):
         requester.ask()
-    responder.answer(lambda: {"late": True})
+    for caller in control.callers():
+        assert caller.request is ControlRequest.VITALS
+        caller.answer(large)  # which nobody takes for the next one
     monkeypatch.setattr(vitals, "PATIENCE", DEADLINE)
-    thread = threading.Thread(target=_answer_once, args=(responder,))
-    thread.start()
-    assert requester.ask() == {"late": False}
-    thread.join()
-    responder._socket.close()
-    with pytest.raises(OSError, match="Broken pipe"):
-        requester.ask()
-
-
-def _answer_once(responder: VitalsResponder) -> None:
-    readable([responder], DEADLINE)
-    responder.answer(lambda: {"late": False})
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(each.ask) for each in (requester, requester, other)]
+        while not all(map(Future.done, asked)):
+            for caller in control.callers():
+                caller.answer(large)
+        assert [each.result() for each in asked[:2]] == [large] * 2
+        with pytest.raises(ConnectionError, match="another tokgate"):
+            asked[2].result()
+    control.close(remove=True)
 
 
 def test_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
@@ -267,10 +225,7 @@ def test_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
 
-    async def ask() -> vitals.Vitals:
-        return measured(tmp_path)
-
-    threading.Thread(target=serve, args=(sock, ask), daemon=True).start()
+    threading.Thread(target=serve, args=(sock, lambda: measured(tmp_path)), daemon=True).start()
     slow = [socket.create_connection(address) for _ in range(8)]
     for each in slow:
         each.sendall(b"GET /metrics HT")

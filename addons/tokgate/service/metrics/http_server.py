@@ -112,23 +112,13 @@ def certificates(folder: Path, now: Instant) -> dict[str, float]:
     return {str(path): (Instant(ends) - now).total("seconds")}
 
 
-def serve(sock: socket.socket, ask: Callable[[], Awaitable[Vitals]]) -> None:
+def serve(sock: socket.socket, ask: Callable[[], Vitals]) -> None:
     """Serve on a listening socket for ever. In a thread: in the main thread uvicorn would handle the signals."""
-    uvicorn.Server(_configured(ask)).run(sockets=[sock])
+    _server(ask).run(sockets=[sock])
 
 
-def _configured(ask: Callable[[], Awaitable[Vitals]]) -> uvicorn.Config:
-    return configured(Exposition(ask), _CONNECTIONS, lifespan="off", idle=_IDLE, log_level="error")
-
-
-def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, report: Callable[[], None]) -> int:
-    """Serve until `lifeline` reaches end of file, with the supervisor's exit; exit code 1 if serving fails.
-
-    On SIGTERM the requests that have come are answered; those that come then are for whoever else listens on `sock`.
-    `ask` blocks, and runs in threads; while none can be started, in the event loop. `report` is called each second, by
-    the event loop that serves.
-    """
-    loop, ending = asyncio.new_event_loop(), asyncio.Event()
+def _server(ask: Callable[[], Vitals]) -> uvicorn.Server:
+    """A server of what `ask` returns, which blocks: in threads, or in the event loop while none can be started."""
 
     async def answer() -> Vitals:
         try:
@@ -136,7 +126,19 @@ def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, r
         except RuntimeError:  # EAGAIN of pthread_create(3)
             return ask()
 
-    server = uvicorn.Server(_configured(answer))
+    exposition = Exposition(answer)
+    return uvicorn.Server(configured(exposition, _CONNECTIONS, lifespan="off", idle=_IDLE, log_level="error"))
+
+
+def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, report: Callable[[], None]) -> int:
+    """Serve until `lifeline` reaches end of file, with the supervisor's exit; exit code 1 if serving fails.
+
+    On SIGTERM the requests that have come are answered; those that come then are for whoever else listens on `sock`.
+    `report` is called each second, by the event loop that serves.
+    """
+    loop, ending = asyncio.new_event_loop(), asyncio.Event()
+
+    server = _server(ask)
 
     async def beat() -> None:
         while True:

@@ -1,21 +1,17 @@
-"""The vitals: all measurements of a running tokgate as one JSON object, and the channel on which they are requested.
+"""The vitals: all measurements of a running tokgate as one JSON object, which are asked for on the control socket.
 
-The process or thread that serves metrics requests them, so that neither the supervisor nor a process that carries
-traffic waits for an HTTP client.
+The process or thread that serves metrics asks, so that neither the supervisor nor a process that carries traffic waits
+for an HTTP client.
 """
 
-import contextlib
-import json
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tokgate.blocklog.write.writer import WriterHealth
+from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.runtime.instance import Instance
-from tokgate.service.children import readable
 from tokgate.traffic.counters import Key, decisions_in, errors_in
 
 PATIENCE: Final = 5.0
@@ -56,6 +52,7 @@ def vitals_of(
         "kinds": kinds_in(counts),
         **asdict(deaths),
         "log": log,
+        "log_file": str(instance.log),
         "reloads": asdict(instance.reloads),
         "confdir": str(confdir),
     }
@@ -104,67 +101,22 @@ def problems(now: Vitals) -> list[str]:
     return [*now["problems"], *unstated, *found]
 
 
-class VitalsResponder:
-    """The supervisor's end of the channel. Never blocks: the vitals are sent as the descriptor of a memory file."""
+class Requester:
+    """Asks the tokgate of a folder for its vitals, by the control socket. Several threads may."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """`sock` is one end of `channel`."""
-        sock.setblocking(False)  # Python 3.13 does not pass the flags of send_fds and recv_fds on
-        self._socket: Final = sock
-
-    def fileno(self) -> int:
-        """The socket's descriptor, so that `select` accepts this object."""
-        return self._socket.fileno()
-
-    def answer(self, make: Callable[[], Vitals]) -> None:
-        """Answer the pending requests with one sample from `make`; without a request `make` is not called."""
-        with contextlib.ExitStack() as callers:
-            waiting = [callers.enter_context(each) for each in self._callers()]
-            if not waiting:
-                return
-            with contextlib.suppress(OSError):  # short of descriptors or memory, too: who asked tells that
-                memory = os.memfd_create("tokgate-vitals")
-                with os.fdopen(memory, "wb") as file:
-                    file.write(json.dumps(make()).encode())
-                    file.flush()
-                    for each in waiting:
-                        with contextlib.suppress(OSError):  # it waits no more
-                            socket.send_fds(each, [b"!"], [memory])
-
-    def _callers(self) -> Iterator[socket.socket]:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                asked, descriptors, _, _ = socket.recv_fds(self._socket, 16, 1)
-                if not asked:
-                    return
-                yield from (socket.socket(fileno=each) for each in descriptors)
-
-
-class VitalsRequester:
-    """The requesting end. Threads and processes may share it: each request brings a socket of its own."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        """`sock` is the other end."""
-        sock.setblocking(False)
-        self._socket: Final = sock
+    def __init__(self, folder: Path, log: Path) -> None:
+        """`log` is its log, by which it is told from another one with the same folder."""
+        self._folder: Final = folder
+        self._log: Final = str(log.absolute())
 
     def ask(self) -> Vitals:
-        """Request the vitals. Blocks for at most PATIENCE seconds. Raises OSError (TimeoutError) without an answer."""
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with mine:
-            with theirs:
-                socket.send_fds(self._socket, [b"?"], [theirs.fileno()])
-            if not readable([mine], PATIENCE):
-                raise TimeoutError("the supervisor does not answer")
-            _, descriptors, _, _ = socket.recv_fds(mine, 16, 1)
-        if not descriptors:
-            raise ConnectionError("the supervisor can't answer")
-        with os.fdopen(descriptors[0], "rb") as file:  # others may have the same file, and its position
-            said: Vitals = json.loads(os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0))
-        return said
-
-
-def channel() -> tuple[VitalsRequester, VitalsResponder]:
-    """Both ends. A restarted process inherits the same channel."""
-    requester, responder = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return VitalsRequester(requester), VitalsResponder(responder)
+        """Request the vitals. Blocks for at most PATIENCE seconds. Raises OSError without an answer."""
+        try:
+            answer = ask(self._folder, ControlRequest.VITALS, longest=PATIENCE)
+        except (TimeoutError, BlockingIOError):
+            raise TimeoutError("the supervisor does not answer") from None
+        if answer is None:
+            raise ConnectionError("tokgate has ended")
+        if answer["log_file"] != self._log:
+            raise ConnectionError(f"another tokgate answers in {self._folder}: give each its own --confdir")
+        return answer
