@@ -14,12 +14,12 @@ from whenever import Instant
 
 from labs.vitals import DEATHS, HEALTHY, LOG, NOW, measured
 from tokgate.cli.log.verify import metrics_text
-from tokgate.runtime.status import Worker
 from tokgate.service.children import Child, Role
 from tokgate.service.metrics.families import families
 from tokgate.service.metrics.http_server import complete
 from tokgate.service.metrics.sample import Deaths, Vitals
 from tokgate.service.process_health import HANGS, RestartState, faults
+from tokgate.service.status import Worker
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "tokgate.rules.yml"
 ALERTS = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
@@ -126,9 +126,11 @@ STORIES: dict[str, Story] = {
     "TokgateCanaryFails": lambda folder, minute: measured(folder, **HEALTHY, gateway=CANARY),
     "TokgateLogNotWritten": lambda folder, minute: measured(folder),
     "TokgateLogWrittenByOthers": lambda folder, minute: measured(
-        folder, log=LOG | {"foreign": minute, "failing_since": None}
+        folder, writer=LOG | {"foreign": minute, "failing_since": None}
     ),
-    "TokgateRecordsLost": lambda folder, minute: measured(folder, log=LOG | {"dropped": minute, "failing_since": None}),
+    "TokgateRecordsLost": lambda folder, minute: measured(
+        folder, writer=LOG | {"dropped": minute, "failing_since": None}
+    ),
     "TokgatePolicyNotInForce": lambda folder, minute: measured(folder, **HEALTHY, error="no such service"),
     "TokgatePoliciesDiffer": well,  # of two gateways: see `second`
     "TokgateBanEndsSoon": lambda folder, minute: _ban(folder, ends=str(NOW.add(hours=24 * 6))),

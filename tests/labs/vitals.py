@@ -11,8 +11,9 @@ from tokgate.config.loader import Loaded
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
-from tokgate.runtime.status import Reloads, Worker, state_of
+from tokgate.runtime.reloads import Reloads
 from tokgate.service.metrics import sample as vitals
+from tokgate.service.status import Worker, state_of
 from tokgate.traffic.counters import AT_LIMIT, Counters
 
 NOW = builders.at("2023-04-01T12:00:00Z")
@@ -31,7 +32,7 @@ LOG = {
 
 REPORT = {"descriptors": [20, 1000], "accounts": ""}
 DEATHS = vitals.Deaths(("gate", "opener", "collector"), {"gate-0": 2, "gate-1": 1}, {"gate-0": 1})
-HEALTHY: dict[str, Any] = {"log": LOG | {"failing_since": None}}
+HEALTHY: dict[str, Any] = {"writer": LOG | {"failing_since": None}}
 
 
 def measured(
@@ -71,7 +72,11 @@ def measured(
         started=NOW.subtract(hours=2),
         counts=counters.shared.read,
         reloads=reloads,
+        holder=holder,
+        now=lambda: NOW,
+        gateway=lambda: gateway,
+        restart_needed=tuple,
     )
-    state = state_of(holder, workers, NOW, gateway=gateway, faults=faults)
+    state = state_of(instance, workers, faults=faults)
     made = vitals.vitals_of(instance, state, log=LOG, confdir=folder, deaths=deaths)
     return json.loads(json.dumps(made)) | changed  # type: ignore[no-any-return]

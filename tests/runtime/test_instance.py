@@ -22,7 +22,8 @@ from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import LogSettings
 from tokgate.runtime.instance import Instance
-from tokgate.runtime.status import Worker
+from tokgate.service.reload_answer import answer_of
+from tokgate.service.status import Worker, state_of
 from tokgate.traffic.counters import DECISION, Key
 
 POLICY = """\
@@ -180,7 +181,7 @@ async def test_a_reading_is_told_and_counted(running: Callable[[Instant], Runnin
     assert one.told() == ["policy-loaded"]
     worker = Worker(name="proxy", pid=1, seconds=1.0, version=reloaded.snapshot.version, report={})
     behind = Worker(name="gate-0", pid=2, seconds=1.0, version="other", report={})
-    assert one.instance.answer(reloaded, [worker])["ok"]
-    assert one.instance.answer(reloaded, [worker, behind])["missing"] == ["gate-0"]
+    assert answer_of(one.instance, reloaded, [worker])["ok"]
+    assert answer_of(one.instance, reloaded, [worker, behind])["missing"] == ["gate-0"]
     assert one.instance.reloads.succeeded == 1
-    assert one.instance.state([worker])["policy"]["version"] == reloaded.snapshot.version
+    assert state_of(one.instance, [worker])["policy"]["version"] == reloaded.snapshot.version

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from labs.running_lab import until
-from tokgate.runtime.status import SILENT
 from tokgate.service.children import Child, Role
 from tokgate.service.process_health import (
     DYING_SECONDS,
@@ -25,6 +24,7 @@ from tokgate.service.process_health import (
     faults,
     seconds_waited,
 )
+from tokgate.service.status import SILENT
 
 WANTED = [(Role.COLLECTOR, 0), (Role.OPENER, 0), (Role.GATE, 0)]
 

@@ -84,6 +84,11 @@ def dialled(host: str, port: int) -> str:
     return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
 
 
+def written(host: str, port: int) -> str:
+    """`HOST:PORT` of a listener as it listens, on one address or on all."""
+    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+
+
 def _host(proxy: str) -> str:
     """The host of `http://host:port`."""
     return proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -69,7 +69,7 @@ def progress_line(text: str) -> bytes:
     return json.dumps({"progress": text}).encode() + b"\n"
 
 
-def answer_line(answer: dict[str, Any]) -> bytes:
+def answer_line(answer: Mapping[str, Any]) -> bytes:
     """The last line of a response, which ends it."""
     return json.dumps({"answer": answer}).encode() + b"\n"
 
@@ -93,7 +93,7 @@ class Caller:
         with contextlib.suppress(OSError):
             self._socket.sendall(progress_line(text))
 
-    def answer(self, answer: dict[str, Any]) -> None:
+    def answer(self, answer: Mapping[str, Any]) -> None:
         """Send the answer and close the connection."""
         with self._socket, contextlib.suppress(OSError):
             self._socket.sendall(answer_line(answer))

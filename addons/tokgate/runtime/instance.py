@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -26,7 +26,7 @@ from tokgate.policy.analysis.timeline import Transition, next_transition, transi
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory, Write
-from tokgate.runtime.status import Reloads, Worker, announce, answer_of, restart_needed, state_of
+from tokgate.runtime.reloads import Reloads, announce, restart_needed
 from tokgate.traffic.counters import UNREADABLE, DecisionKey, Key, decisions_in
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Instance:
 
         `version` is tokgate's. `log_kept` returns the settings with which the log was opened.
         """
-        self._holder: Final = holder
+        self.holder: Final = holder
         self._write: Final = write
         self.counts: Final = counts
         self.version: Final = version
@@ -64,7 +64,7 @@ class Instance:
         self._log_kept: Final = log_kept
         self.gateway: Callable[[], dict[str, Any] | None] = lambda: None
         """The state of the kernel's part; to be set where tokgate keeps that in step."""
-        self._now: Final = now
+        self.now: Final = now
         self.started: Final = now()
         self._since = self.started
         self._coverage: Final = CoverageReporter(self.started)
@@ -74,30 +74,30 @@ class Instance:
 
     def start(self) -> None:
         """Record the start, and from then on every reload."""
-        policy = self._holder.snapshot.policy
-        self._holder.keep(self.started)
+        policy = self.holder.snapshot.policy
+        self.holder.keep(self.started)
         self._write(lambda stamp: lifecycle.started(stamp, os.getpid(), policy))
-        self._holder.subscribe(self._reloaded)
-        if self._holder.errors:  # it starts with the policy that was in force last
-            diagnostics = self._holder.loaded.diagnostics
-            self._reloaded(Reloaded(False, self._holder.snapshot, diagnostics, self.started, policy.version))
+        self.holder.subscribe(self._reloaded)
+        if self.holder.errors:  # it starts with the policy that was in force last
+            diagnostics = self.holder.loaded.diagnostics
+            self._reloaded(Reloaded(False, self.holder.snapshot, diagnostics, self.started, policy.version))
 
     def stop(self, reason: str) -> None:
         """Record the coverage since the last record of it, and the stop."""
-        self._tell_coverage(self._now())
+        self._tell_coverage(self.now())
         self._write(lambda stamp: lifecycle.stopped(stamp, os.getpid(), reason))
 
     # -- records
 
     def due(self) -> float:
         """Seconds until the next call of `tick`: at a transition, and at least once a second."""
-        return seconds_until_next(self._holder.snapshot, self._since, self._now())
+        return seconds_until_next(self.holder.snapshot, self._since, self.now())
 
     def tick(self) -> bool:
         """Write the records that are due; whether state was changed that `save` should keep. Never raises."""
-        now = self._now()
+        now = self.now()
         self._attempt("phases", partial(self._pass_phases, now))
-        has_told = self._attempt("ledger", partial(self._history.look, self._holder.snapshot, now))
+        has_told = self._attempt("ledger", partial(self._history.look, self.holder.snapshot, now))
         if self._coverage.due(now):
             self._attempt("coverage", partial(self._tell_coverage, now))
         return bool(has_told)
@@ -110,9 +110,9 @@ class Instance:
         """Call `tick` until cancelled; slow work runs in a thread, since the event loop carries traffic."""
         worker = WorkerThread()  # not the holder's: a large policy takes that one long to read
         while True:
-            if not self._history.knows(self._holder.snapshot):  # tens of milliseconds for a thousand bans
+            if not self._history.knows(self.holder.snapshot):  # tens of milliseconds for a thousand bans
                 with suppress(Exception):  # what fails here fails again in `tick`, which reports it
-                    await worker.run(partial(self._history.plan_for, self._holder.snapshot))
+                    await worker.run(partial(self._history.plan_for, self.holder.snapshot))
             if self.tick():
                 await worker.run(self.save)
             await asyncio.sleep(self.due())
@@ -131,12 +131,12 @@ class Instance:
         return result
 
     def _pass_phases(self, now: Instant) -> None:
-        snapshot, since, self._since = self._holder.snapshot, self._since, now
+        snapshot, since, self._since = self.holder.snapshot, self._since, now
         changes = passed_transitions(snapshot, since, now)
         for change in changes:
             self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
         if changes or now < since:  # what was in force by a clock that was ahead is not what is
-            self._holder.keep(now)
+            self.holder.keep(now)
 
     def _tell_coverage(self, now: Instant) -> None:
         decisions: Mapping[DecisionKey, int] = decisions_in(self.counts())
@@ -147,19 +147,9 @@ class Instance:
         self.reloads.note(reloaded)
         announce(reloaded, self.restart_needed(), self._write)
 
-    # -- answers
-
     def restart_needed(self) -> tuple[str, ...]:
         """The settings of the policy in force that take effect at a restart only."""
-        return restart_needed(self._log_kept(), self._holder.snapshot.settings.log)
-
-    def state(self, workers: Collection[Worker], faults: Collection[str] = ()) -> dict[str, Any]:
-        """The answer to `tokgate status`, as JSON. `faults`: what is wrong with processes, in words."""
-        return state_of(self._holder, workers, self._now(), self.restart_needed(), self.gateway(), faults)
-
-    def answer(self, reloaded: Reloaded, workers: Collection[Worker]) -> dict[str, Any]:
-        """The answer to `tokgate reload`, as JSON."""
-        return answer_of(self._holder, reloaded, workers, self.restart_needed(), self.gateway())
+        return restart_needed(self._log_kept(), self.holder.snapshot.settings.log)
 
 
 def passed_transitions(snapshot: Snapshot, since: Instant, now: Instant) -> list[Transition]:

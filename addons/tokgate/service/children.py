@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from tokgate.runtime.status import Worker
+from tokgate.service.status import Worker
 from tokgate.traffic.counters import Counters
 
 _LONGEST_REPORT: Final = 1 << 16

@@ -24,11 +24,12 @@ from tokgate.mitm.addon import Tokgate
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
-from tokgate.runtime.status import Worker
 from tokgate.service.children import counted_in, tell_supervisor
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
 from tokgate.service.metrics import sample
+from tokgate.service.reload_answer import answer_of
 from tokgate.service.service_manager import ServiceManager
+from tokgate.service.status import Worker, state_of
 from tokgate.traffic.counters import RECORDS_DROPPED
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class ControlAddon:
 
     async def _live(self) -> None:
         while (instance := self._tokgate.instance) is not None:
-            self._manager.keep_alive(lambda instance=instance: instance.state(self.workers()))  # type: ignore[misc]
+            self._manager.keep_alive(lambda instance=instance: state_of(instance, self.workers()))  # type: ignore[misc]
             await asyncio.sleep(EVERY)
 
     def done(self) -> None:
@@ -146,11 +147,13 @@ class ControlAddon:
             workers, log = self.workers(), sample.log_vitals(self._tokgate.log.health())
             if call.request is ControlRequest.VITALS:
                 confdir, deaths = Path(ctx.options.confdir).expanduser(), sample.Deaths(("proxy",), {}, {})
-                answer = sample.vitals_of(instance, instance.state(workers), log=log, confdir=confdir, deaths=deaths)
+                state = state_of(instance, workers)
+                answer = answer_line(sample.vitals_of(instance, state, log=log, confdir=confdir, deaths=deaths))
+            elif reloaded is None:
+                answer = answer_line(state_of(instance, workers))
             else:
-                answer = instance.state(workers) if reloaded is None else instance.answer(reloaded, workers)
-                answer |= {"not_held": list(not_held)} if reloaded is not None else {}
-            writer.write(answer_line(answer))
+                answer = answer_line(answer_of(instance, reloaded, workers, not_held))
+            writer.write(answer)
             await writer.drain()
 
 

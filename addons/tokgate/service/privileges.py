@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR
 from tokgate.blocklog import paths
@@ -19,7 +19,9 @@ from tokgate.config.yaml.source import SUFFIXES
 from tokgate.gate.sockets import Entry
 from tokgate.gateway import capabilities
 from tokgate.gateway.capabilities import Capability
-from tokgate.service.listeners import ListenEndpoint
+
+if TYPE_CHECKING:
+    from tokgate.service.listeners import ListenEndpoint
 
 DEFAULT_USER: Final = "tokgate"
 _LOWEST_FREE_PORT: Final = 1024
@@ -63,7 +65,7 @@ class Listening:
     """The listeners: `endpoints` of gates, or mitmproxy's `modes`, on `port` where a mode names none."""
 
     modes: Sequence[str] = ()
-    endpoints: Sequence[ListenEndpoint] = ()
+    endpoints: "Sequence[ListenEndpoint]" = ()
     port: int | None = None
     metrics: tuple[str, int] | None = None
     mark: int | None = None

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tokgate.runtime.status import SILENT
 from tokgate.service.children import Child, Role
+from tokgate.service.status import SILENT
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,6 @@ from tokgate.gate import handoff
 from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.sockets import Entry
 from tokgate.gate.takeover import FORMAT
-from tokgate.runtime.status import SILENT, Worker
 from tokgate.service import listeners, process_health
 from tokgate.service.child_programs import Channels, ChildPrograms, SuperviseOptions
 from tokgate.service.children import Child, Role, fork, readable, told_by_children
@@ -33,6 +32,7 @@ from tokgate.service.listeners import inherited_listener, listen_for_scrapers
 from tokgate.service.metrics.sample import Deaths
 from tokgate.service.process_health import Restarts
 from tokgate.service.program_change import Bequest, QuicBequest, Survivor
+from tokgate.service.status import SILENT, Worker
 from tokgate.traffic.counters import Key, ProcessCounters, SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
@@ -62,12 +62,13 @@ class ChildProcesses(ChildPrograms):
         let_go: Callable[[], None],
         died: Callable[[str], None],
         left: Callable[[bytes], None],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is opened or started yet.
 
         `let_go` is called in a child and closes what only the supervisor needs. `died` gets a description of each
-        process that exited without being told to, `left` each record that a process left unsent. With a `bequest`,
-        `begin` goes on where the program before ended.
+        process that exited without being told to, `left` each record that a process left unsent. `meanwhile` is called
+        often while this waits for processes. With a `bequest`, `begin` goes on where the program before ended.
         """
         channels = Channels.made() if bequest is None else Channels.inherited(bequest.channels)
         super().__init__(options, holder, channels, let_go)
@@ -83,6 +84,7 @@ class ChildProcesses(ChildPrograms):
         self.ending = False
         """Whether processes that exit are not to be started again."""
         self._left: Final = left
+        self._meanwhile: Final = meanwhile
         self._generation_due = False
         """Whether gates serve by the policy before, since none could be started with the new one."""
         self._heartbeat: Final = process_health.Heartbeat(time.monotonic())
@@ -257,6 +259,7 @@ class ChildProcesses(ChildPrograms):
         while not done() and time.monotonic() < give_up:
             readable([self.reports], 0.01)
             self.take_reports()
+            self._meanwhile()
 
     def _newest_gates(self) -> list[Child]:
         return [child for child in self._children.values() if child.role is Role.GATE and not child.retired]
@@ -343,7 +346,7 @@ class ChildProcesses(ChildPrograms):
         self.ending = True
         self.close_listeners()
         give_up, carriers = time.monotonic() + seconds, (Role.GATE, Role.OPENER)
-        for roles in ((Role.GATE, Role.METRICS), (Role.OPENER,)):  # openers last: gates may have clients for them
+        for roles in ((Role.GATE,), (Role.OPENER,)):  # openers last: gates may have clients for them
             for child in self._of(*roles):
                 child.drain()
             self._await(give_up - time.monotonic(), lambda: hurried() or not self._of(roles[0]))  # noqa: B023
@@ -375,6 +378,7 @@ class ChildProcesses(ChildPrograms):
         while not done() and time.monotonic() < give_up:
             time.sleep(0.02)
             self.reap()
+            self._meanwhile()
 
     # -- beginning
 

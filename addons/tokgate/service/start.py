@@ -19,6 +19,7 @@ from tokgate.policy.snapshot import compile_policy
 from tokgate.runtime.held_file import HeldFile
 from tokgate.service import program_change
 from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
+from tokgate.service.last_state import StateFile, Work
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.program_change import Bequest, inherited, is_trial, load_programs
 from tokgate.service.service_manager import ServiceManager, kept_sockets
@@ -38,8 +39,10 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         return 3
     if bequest is None:
         bequest = _left_by_another(others, say)
-    holder = _valid_policy(options, say, waits=bequest is not None)
+    known = StateFile(options.confdir)
+    holder = _valid_policy(options, say, known, waits=bequest is not None)
     if holder is None:
+        known.remove()
         return 1
     if bequest is not None and bequest.caller is None and bequest.options != options.shape:
         say("the options or the user have changed: what the program before serves ends within seconds")
@@ -62,9 +65,12 @@ def _left_by_another(kept: Sequence[socket.socket], say: Callable[[str], None]) 
     return bequest
 
 
-def _valid_policy(options: SuperviseOptions, say: Callable[[str], None], *, waits: bool) -> PolicyHolder | None:
+def _valid_policy(
+    options: SuperviseOptions, say: Callable[[str], None], known: StateFile, *, waits: bool
+) -> PolicyHolder | None:
     """The policy; None if it is invalid. `waits`: until it is valid, since the gates of the program before serve."""
     told, compiled = "", compile_policy if options.gateway is None else compile_with_canary
+    known.write(None, Work("it reads the policy", str(Instant.now())), Instant.now())
     while True:
         try:
             held = HeldFile.of(options.confdir, options.policies)
@@ -73,6 +79,8 @@ def _valid_policy(options: SuperviseOptions, say: Callable[[str], None], *, wait
             if str(error) != told:
                 told = str(error)
                 say(f"there is no valid policy to start with:\n{told}")
+                why = f"there is no valid policy to start with: {told.splitlines()[0]}"
+                known.write(None, Work(why, str(Instant.now()), normal=0.0), Instant.now())
         if not waits:
             return None
         time.sleep(1.0)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -28,22 +29,26 @@ from tokgate.gateway.capabilities import limit_to
 from tokgate.runtime.banner import dialled
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
 from tokgate.runtime.instance import Instance
-from tokgate.runtime.status import Waiting
 from tokgate.service import listeners, program_change
 from tokgate.service.background_reload import BackgroundReload
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
 from tokgate.service.gateway.gateway_keeper import keeper_of
+from tokgate.service.last_state import LONGEST, StateFile, Work
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.program_change import ENDS, Bequest, Exec, ProgramChange, Store, not_started
+from tokgate.service.reload_answer import Waiting
 from tokgate.service.service_manager import ServiceManager, name_of
+from tokgate.service.status import ListenerStatus, Status, state_of
 from tokgate.traffic.counters import Key
 
 logger = logging.getLogger(__name__)
 
 
+STATE_EVERY: Final = 5.0
+"""Seconds between two looks at whether the state has changed."""
 RESTART_DRAIN: Final = 3.0
 """Seconds that open connections have at the most while systemd restarts tokgate, since new clients wait meanwhile."""
 
@@ -82,6 +87,7 @@ class Supervisor:
             let_go=self._let_go,
             died=self._died,
             left=lambda message: self._sender.put_again(message),
+            meanwhile=self._meanwhile,
         )
         self._program: Final = ProgramChange(options.policies, self._processes.others, self._bequeathed)
         self._sender: Final = channel.RecordSender(self._processes.records, self._observer)
@@ -95,20 +101,26 @@ class Supervisor:
             log_kept=lambda: self._processes.log_kept,
         )
         self._instance.gateway = self._keeper.state
-        self._waiting: Final = Waiting(self._instance.answer)
+        self._waiting: Final = Waiting(self._instance)
+        self._file: Final = StateFile(options.confdir)
+        self._work: Work | None = None
+        self._next_state = 0.0
         self._signals: Final = SignalQueue()
         self._ending: str | None = None
         self._ready = False
         self._reload: Final = BackgroundReload(holder, self._meanwhile)
+        self._listening: list[ListenerStatus] = []
         self._answers: dict[Any, Callable[[], None]] = {}
         """Handlers by descriptor, also called while a policy is read."""
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT. Exit codes: 0, or 3 for an environment that does not allow it."""
+        self._begins("it starts")
         try:
             self._open()
         except UnfitEnvironment as error:
             self._say(str(error))
+            self._file.remove()
             return 3
         processes = self._processes
         self._signals.listen()
@@ -143,6 +155,7 @@ class Supervisor:
                 self._instance.save()
             self._sender.flush()
             self._tell_manager()
+            self._keep_state()
         return self._end(self._ending)
 
     def _answer(self, ready: Collection[int]) -> None:
@@ -152,15 +165,27 @@ class Supervisor:
         if any(each.fileno() in ready for each in self._control.sockets):
             self._take_calls()
 
+    def _begins(self, what: str, normal: float = LONGEST, *, hands_over: bool = False) -> None:
+        """Tell that work begins during which this process may not answer for a while."""
+        now = Instant.now()
+        self._work = Work(what, str(now), normal, hands_over)
+        self._file.write(None, self._work, now)
+
+    def _keep_state(self) -> None:
+        """Write the state for those who get no answer later, where it has changed."""
+        if time.monotonic() >= self._next_state:
+            self._next_state = time.monotonic() + STATE_EVERY
+            self._file.write(self._state(), self._work, Instant.now())
+
     def _meanwhile(self) -> None:
-        """Answer requests while the policy is read, for which a thread runs: nothing here may fork."""
+        """Answer requests during longer work: while the policy is read, for which a thread runs, nothing may fork."""
         self._answer(readable([*self._answers, *self._control.sockets], 0.0))
         self._manager.keep_alive(self._state)
 
     def _tell_manager(self) -> None:
         """Tell systemd that this process lives, and once that gates accept; from then on it keeps the listeners."""
         if not self._ready and self._processes.gates_report:
-            self._ready = True
+            self._ready, self._work, self._next_state = True, None, 0.0
             self._manager.tell("READY=1")
             self._manager.forget(program_change.NAME)
             on_crash = self._holder.snapshot.settings.gateway.on_crash
@@ -187,6 +212,8 @@ class Supervisor:
                 sock.close()
         except OSError as error:
             raise UnfitEnvironment(f"can't listen: {error.strerror}") from error
+        named = [(each.entry, each.socket.getsockname()) for each in self._processes.listeners]
+        self._listening = [{"entry": entry, "host": name[0], "port": name[1]} for entry, name in named]
         try:
             self._keeper.up() if self._bequest is None else self._keeper.take_over()
         except (GatewayError, OSError) as error:
@@ -236,8 +263,10 @@ class Supervisor:
                     self._processes.tell(signal.SIGHUP, Role.OPENER)
                 case Call(ControlRequest.VITALS):
                     caller.answer(self._vitals())
-                case Call(ControlRequest.RESTART):
+                case Call(ControlRequest.RESTART) if self._ending is None:
                     self._program.ask(caller)
+                case Call(ControlRequest.RESTART):
+                    caller.answer({"ok": False, "problems": "it ends"})
                 case _:
                     caller.close()
 
@@ -247,10 +276,11 @@ class Supervisor:
         """Go on as the program that is on disk now. It answers the caller."""
         caller.tell("the new program reads the policy; the old gates serve meanwhile")
         self._say("a new program takes over")
+        self._begins("a new program takes over", hands_over=True)
         try:
             self._pass_on(Exec(self._signals.came), "a new program takes over", caller)
         except OSError as error:
-            self._program.tried = None
+            self._program.tried = self._work = None
             not_started(caller, error)
 
     def _leave_to_next(self, reason: str) -> bool:
@@ -259,6 +289,7 @@ class Supervisor:
         if not free:
             return False
         self._say(f"{reason}: the next program takes over, and the gates serve meanwhile")
+        self._begins("the next program takes over", hands_over=True)
         try:
             self._pass_on(Store(self._manager, free), reason)
         except OSError as error:
@@ -295,10 +326,16 @@ class Supervisor:
             version = self._observer.version
             caller.answer({"ok": True, "before": self._bequest.program, "version": version, "moves": moves})
 
-    def _state(self) -> dict[str, Any]:
-        named = [(each.entry.value, each.socket.getsockname()) for each in self._processes.listeners]
-        listening = [{"entry": entry, "host": name[0], "port": name[1]} for entry, name in named]
-        return self._instance.state(self._processes.workers(), self._processes.faults()) | {"listening": listening}
+    def _state(self) -> Status:
+        work = self._work
+        late = None if work is None else work.problem(Instant.now())
+        return state_of(
+            self._instance,
+            self._processes.workers(),
+            faults=(*self._processes.faults(), *([] if late is None else [late])),
+            busy=None if work is None else {"what": work.what, "since": work.since},
+            listening=self._listening,
+        )
 
     def _vitals(self) -> Vitals:
         return vitals_of(
@@ -318,7 +355,10 @@ class Supervisor:
         if not self._reload.wanted:  # else a caller came meanwhile, who waits for the next reload
             self._waiting.read(reloaded)
         if reloaded.snapshot.version != reloaded.before:
+            self._begins("gates with a new policy begin")
             self._processes.next_generation()
+            self._work = None
+        self._next_state = 0.0
 
     def _died(self, what: str) -> None:
         self._write(partial(lifecycle.internal_error, error=RuntimeError(what), where="supervisor"))
@@ -330,11 +370,13 @@ class Supervisor:
 
     def _end(self, reason: str) -> int:
         """Drain all processes, wait, then kill; the collector exits last, when no process sends records any more."""
+        self._begins(f"it ends by {reason}")
         restarts = self._manager.restarts()
         if restarts and self._leave_to_next(reason):
             return 0
         drain = min(self._options.drain, RESTART_DRAIN) if restarts else self._options.drain
         self._say(f"{reason}: draining for at most {drain:g} s")
+        self._begins(f"it ends by {reason}, and open connections have {drain:g} s", LONGEST if restarts else 0.0)
         self._manager.forget(program_change.NAME)  # there until it is ready: the lifeline would not end
         self._manager.tell("STOPPING=1", f"STATUS={reason}: open connections may end")
         self._keeper.drain(restarts=restarts)
@@ -347,6 +389,7 @@ class Supervisor:
         self._waiting.close()
         self._control.close(remove=True)
         self._processes.end()
+        self._file.remove()
         self._keeper.down()
         return 0
 

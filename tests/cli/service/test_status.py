@@ -22,8 +22,15 @@ def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
     return {
         "ok": ok,
         "problems": [],
+        "known": "now",
+        "busy": None,
+        "listening": [],
         "policy": {
+            "files": "/etc/tokgate/policies",
             "version": "0c2bfe1dd0f4",
+            "in_force": "1 ban is in force",
+            "open": [],
+            "exempt": [],
             "loaded_at": "2023-03-10T08:00:00Z",
             "error": None,
             "errors": [],
@@ -60,7 +67,7 @@ def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
 )
 def test_a_ban(tokgate: Command, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], line: str) -> None:
     """Its phase, and beside it only what the phase doesn't say."""
-    monkeypatch.setattr(status, "ask_running", lambda *_: state(told))
+    monkeypatch.setattr(status, "running_status", lambda _: state(told))
     outcome = tokgate("status")
     assert (outcome.code, f"\n  {line}\n" in outcome.out) == (0, True), outcome.out
 
@@ -69,13 +76,14 @@ def test_trouble(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes first, as all that makes the exit code 1, and is told for the worker that has it."""
     told = state(ok=False)
     told["policy"] |= {"held": ["old"], "loaded_at": "2023-03-10T08:00:00.123456789Z"}
-    monkeypatch.setattr(status, "ask_running", lambda *_: told)
+    monkeypatch.setattr(status, "running_status", lambda _: told)
     outcome = tokgate("status")
     assert outcome.code == 1
-    held, troubled, loaded, *_, gate = outcome.out.splitlines()
+    held, troubled, in_force, loaded, *_, gate = outcome.out.splitlines()
     assert held.startswith("needs attention: the ban old is held")
     assert troubled == "needs attention: gate-0: 3 internal errors in quic"
-    assert loaded == "policy 0c2bfe1dd0f4, loaded 2023-03-10T08:00:00Z"
+    assert in_force == "1 ban is in force"
+    assert loaded == "policy 0c2bfe1dd0f4 of /etc/tokgate/policies, loaded 2023-03-10T08:00:00Z"
     assert gate == "gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 client, 3 internal errors in quic"
 
 
@@ -83,11 +91,51 @@ def test_all_is_well(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so in its first line; an age is in units that can be read."""
     told = state()
     told["workers"][0]["seconds"] = 15 * 86_400.0
-    monkeypatch.setattr(status, "ask_running", lambda *_: told)
+    monkeypatch.setattr(status, "running_status", lambda _: told)
     outcome = tokgate("status")
     assert outcome.code == 0
-    assert outcome.out.startswith("all is well\npolicy ")
+    assert outcome.out.startswith("all is well, and 1 ban is in force\npolicy ")
     assert "gate-0 pid 7, up 15 days, " in outcome.out
+
+
+def test_a_network_that_is_open(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is not well in the eyes of who reads that everybody passes; it is nobody's fault either."""
+    told = state()
+    told["listening"] = [{"entry": "explicit", "host": "::", "port": 8080}]
+    told["policy"]["open"] = ["the whole network office is exempt from a by eve until 2023-03-11T00:00:00Z: ministry"]
+    told["policy"]["exempt"] = [
+        {
+            "name": "ministry",
+            "ban": "a",
+            "networks": ["office"],
+            "whom": ["192.0.2.0/24"],
+            "until": "2023-03-11T00:00:00Z",
+            "override": True,
+            "by": "eve",
+            "ticket": None,
+            "reason": "The minister called",
+        }
+    ]
+    monkeypatch.setattr(status, "running_status", lambda _: told)
+    outcome = tokgate("status")
+    assert outcome.code == 0
+    first, second, *_ = outcome.out.splitlines()
+    assert first == told["policy"]["open"][0]
+    assert second == "1 ban is in force"
+    assert "\n  explicit clients on [::]:8080\n" in outcome.out
+    assert "  override ministry by eve: 192.0.2.0/24 from a until 2023-03-11T00:00:00Z\n" in outcome.out
+
+
+def test_nobody_answers(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown is of before, and said to be; so is why."""
+    told = state() | {"known": "2023-03-10T08:00:00Z", "at": "2023-03-10T09:00:00Z"}
+    told["busy"] = {"what": "a new program takes over", "since": "2023-03-10T08:59:59Z"}
+    monkeypatch.setattr(status, "running_status", lambda _: told)
+    outcome = tokgate("status")
+    assert outcome.out.startswith(
+        "busy: a new program takes over, since 2023-03-10T08:59:59Z\n"
+        "the supervisor does not answer now: this is what it knew at 2023-03-10T08:00:00Z\n1 ban is in force\n"
+    )
 
 
 def test_what_needs_attention_comes_first(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +143,7 @@ def test_what_needs_attention_comes_first(tokgate: Command, monkeypatch: pytest.
     told = state(ok=False)
     told["problems"] = ["gate-0 has not reported for 4 s"]
     told["workers"][0]["condition"] = "silent"
-    monkeypatch.setattr(status, "ask_running", lambda *_: told)
+    monkeypatch.setattr(status, "running_status", lambda _: told)
     outcome = tokgate("status")
     assert outcome.out.startswith("needs attention: gate-0 has not reported for 4 s\n")
     assert "up 61 s, policy 0c2bfe1dd0f4, silent, 2 connections" in outcome.out
@@ -120,7 +168,7 @@ def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             "unavailable": None,
         },
     }
-    monkeypatch.setattr(status, "ask_running", lambda *_: state(ok=False) | {"gateway": gateway})
+    monkeypatch.setattr(status, "running_status", lambda _: state(ok=False) | {"gateway": gateway})
     outcome = tokgate("status")
     assert outcome.code == 1
     assert (
@@ -160,7 +208,7 @@ def test_a_probe(
             threading.Thread(target=serve, args=(answer,), daemon=True).start()
         told = state() | {"listening": [{"entry": "tproxy", "host": "::", "port": 1}]}
         told["listening"].append({"entry": "explicit", "host": "0.0.0.0", "port": port})
-        monkeypatch.setattr(status, "ask_running", lambda *_: told)
+        monkeypatch.setattr(status, "running_status", lambda _: told)
         outcome = tokgate("status", "--probe")
     assert outcome.code == code
     lines = [line for line in outcome.out.splitlines() if line.startswith("needs attention: the proxy on ")]

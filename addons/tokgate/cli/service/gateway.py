@@ -18,7 +18,6 @@ from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
-from tokgate.cli.service.status import GatewayDifferences
 from tokgate.cli.terminal import narrate, print_json, print_lines
 from tokgate.config.extras import Extra
 from tokgate.gateway import GatewayError, libnftables, nftables
@@ -38,6 +37,7 @@ from tokgate.gateway.ruleset import (
 from tokgate.policy.settings import PortRange
 from tokgate.service.listeners import MAX_PORT
 from tokgate.service.privileges import DEFAULT_USER, confdir_of_running
+from tokgate.service.status import GatewayDifferences
 
 EPILOG: Final = """\
 examples:

@@ -10,10 +10,9 @@ from tokgate.cli.account import you
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.service.status import GatewayStatus, ask_running
+from tokgate.cli.service.status import ask_running
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
-from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, render
-from tokgate.policy.analysis.definitions import ChangeKind
+from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.policy.values import Origin
 from tokgate.runtime.control_socket import Call, ControlRequest
 
@@ -28,65 +27,6 @@ A running tokgate also reads its policy when a file changes: what is in force al
 brought it. Exit codes: 0 in force; 1 the policy has errors, the last good one stays; 3 no tokgate answers, or a worker
 does not take the policy over. A ban that is held back, or not to be lifted since it isn't, makes 1, too."""
 _MARKS: Final = {"added": "+", "removed": "-", "changed": "~"}
-
-
-class SourceDiagnostic(DiagnosticOutput):
-    """A diagnostic with the line that it is about, and how many characters of it."""
-
-    source: str | None
-    length: int
-
-
-class DefinitionChangeOutput(TypedDict):
-    """A name whose definition changed."""
-
-    section: str
-    name: str
-    how: ChangeKind
-    what: list[str]
-
-
-class BanEffects(TypedDict):
-    """The bans that a reload touched, by what became of them; `held` are all that are held now."""
-
-    begun: list[str]
-    ended: list[str]
-    lifted: list[str]
-    held: list[str]
-
-
-class PolicyRevision(TypedDict):
-    """The last git commit that changed the policy files. `uncommitted`: they were changed since."""
-
-    commit: str
-    author: str
-    uncommitted: bool
-
-
-class ReloadAnswer(TypedDict):
-    """`tokgate reload --json`. `missing` are processes that have not got the policy yet.
-
-    `weaker_settings` are changed settings that let more pass than before, with both values. `not_held` are bans that
-    were to be lifted and are not held.
-    """
-
-    ok: bool
-    read: bool
-    before: str
-    version: str
-    unchanged: bool
-    since: str
-    changes: list[DefinitionChangeOutput]
-    bans: BanEffects
-    revision: PolicyRevision | None
-    more_changes: int
-    weaker_settings: list[str]
-    diagnostics: list[SourceDiagnostic]
-    restart_needed: list[str]
-    workers: list[str]
-    missing: list[str]
-    gateway: GatewayStatus | None
-    not_held: list[str]
 
 
 class Restarted(TypedDict):

@@ -4,22 +4,22 @@ import argparse
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
+
+from whenever import Instant
 
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import print_json, print_lines
-from tokgate.gate.sockets import Entry
 from tokgate.gateway.canary.canary import CanaryOrigin
-from tokgate.policy.decision import Phase
-from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.values.text import readable
+from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import NAME, Call, ControlRequest, ask
-from tokgate.runtime.status import Condition, has_trouble
-from tokgate.service.doctor.probes import unanswered
+from tokgate.service import last_state
 from tokgate.service.privileges import confdir_of_running
+from tokgate.service.status import Condition, ExemptStatus, GatewayStatus, Status, WorkerStatus, has_trouble
 
 _FRACTION: Final = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z)")
 _PATIENCE: Final = 3.0
@@ -39,141 +39,6 @@ Whatever the mode; of `mitmdump -s addons/tokgate_addon.py`, with --confdir ~/.m
 a ban that is held back, internal errors, records lost, a log that can't be written; 3 no tokgate answers."""
 
 
-class TakenServices(TypedDict):
-    """Services from the catalogue inside the package, and its version."""
-
-    version: str
-    services: list[str]
-
-
-class TermStatus(TypedDict):
-    """The term of a ban that another extends, in one time zone; `ends` is null where it has no end."""
-
-    ban: str
-    starts: str
-    ends: str | None
-
-
-class BanStatus(TypedDict):
-    """A ban in the networks of one time zone. `idle` says why it does not apply although its phase would.
-
-    `held`: the files no longer state it, and nobody has lifted it. `extends` has the earlier bans, the first first.
-    """
-
-    ban: str
-    zone: str
-    networks: list[str]
-    phase: Phase | None
-    idle: str | None
-    overdue: bool
-    held: bool
-    extends: list[TermStatus]
-    extended_by: list[str]
-    next: str | None
-    ends: str | None
-
-
-class PolicyStatus(TypedDict):
-    """The policy in force; `error` is why what the files state is not, `errors` are all that say so, at most 20."""
-
-    version: str
-    loaded_at: str
-    error: str | None
-    errors: list[str]
-    error_since: str | None
-    restart_needed: list[str]
-    next_transition: str | None
-    held: list[str]
-    catalogue: TakenServices | None
-    bans: list[BanStatus]
-
-
-class WorkerStatus(TypedDict):
-    """A process. The keys of `report` depend on what it does; docs/admin.md has those to watch."""
-
-    name: str
-    pid: int
-    seconds: float
-    version: str | None
-    retired: bool
-    condition: Condition
-    report: dict[str, object]
-
-
-class GatewayDifferences(TypedDict):
-    """How the kernel differs now from what it should be, in sentences, by part."""
-
-    table: list[str]
-    routes: list[str]
-    settings: list[str]
-    listeners: list[str]
-    conflicts: list[str]
-
-
-class GatewayRestored(TypedDict):
-    """How often the kernel's part was put back, when last, and what differed then."""
-
-    count: int
-    at: str | None
-    what: list[str]
-
-
-class CanaryStatus(TypedDict):
-    """The gateway's canary: `ok` unless two probes in a row failed; `at` of the last probe that says so.
-
-    `asks_from`: a network namespace of its own, or the machine itself where none can be made; null before such a probe.
-    `unavailable` is why there can be none, and then nothing is known.
-    """
-
-    ok: bool
-    at: str | None
-    seconds: int
-    problems: list[str]
-    asks_from: CanaryOrigin | None
-    unavailable: str | None
-
-
-class GatewayStatus(TypedDict):
-    """The kernel's part of a gateway. `ok`: nothing differs, nor did in the last two minutes.
-
-    `refused` are packets that the kernel refused since tokgate's start, and no gate saw.
-    """
-
-    ok: bool
-    table: str
-    policy: str | None
-    loaded_at: str
-    until: str | None
-    problems: list[str]
-    differences: GatewayDifferences
-    restored: GatewayRestored
-    refused: dict[KernelRefusal, int]
-    canary: CanaryStatus | None
-
-
-class ListenerStatus(TypedDict):
-    """Where gates listen; `entry` says how clients come there."""
-
-    entry: Entry
-    host: str
-    port: int
-
-
-class Status(TypedDict):
-    """`tokgate status --json`. `ok`: no operator is needed; `problems`: what can't do its work now, in sentences.
-
-    `listening` has the listeners of gates that are processes of their own.
-    """
-
-    ok: bool
-    problems: list[str]
-    at: str
-    listening: list[ListenerStatus]
-    policy: PolicyStatus
-    gateway: GatewayStatus | None
-    workers: list[WorkerStatus]
-
-
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "status", EPILOG)
     add_confdir_option(parser, "as given to `tokgate run`")
@@ -188,10 +53,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Request the status and print it. Exit code 1 if an operator is needed."""
-    state = ask_running(args.confdir, ControlRequest.STATUS)
-    if args.probe and (silent := list(unanswered(state["listening"], _PATIENCE))):
-        state["problems"] += silent
-        state["ok"] = False
+    state = running_status(args.confdir)
+    if args.probe:
+        from tokgate.service.doctor.probes import unanswered  # takes a tenth of a second, of which there are ten
+
+        state["problems"] += unanswered(state["listening"], _PATIENCE)
+        state["ok"] = state["ok"] and not state["problems"]
     if args.json:
         print_json(state)
     else:
@@ -204,13 +71,12 @@ def _shown(line: str) -> str:
     return _FRACTION.sub("", readable(line))
 
 
-def _lines(state: dict[str, Any]) -> Iterator[str]:
+def _lines(state: Status) -> Iterator[str]:
     policy = state["policy"]
-    attention = [*state["problems"], *_held(policy["held"]), *_troubled(state["workers"])]
-    yield from (f"needs attention: {each}" for each in attention)
-    if state["ok"]:
-        yield "all is well"
-    yield f"policy {policy['version']}, loaded {policy['loaded_at']}"
+    yield from _first(state)
+    yield f"policy {policy['version']} of {policy['files']}, loaded {policy['loaded_at']}"
+    for each in state["listening"]:
+        yield f"  {each['entry']} clients on {written(each['host'], each['port'])}"
     yield from (f"  {error}" for error in policy["errors"][1:])
     if policy["restart_needed"]:
         yield f"  only after a restart: {', '.join(policy['restart_needed'])}"
@@ -228,10 +94,31 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
             yield f"    extends {term['ban']}, from {term['starts']} to {term['ends'] or 'no end'}"
         if ban["extended_by"]:
             yield f"    extended by {', '.join(ban['extended_by'])}"
+    yield from (_exempt(each) for each in policy["exempt"])
     if state["gateway"] is not None:
         yield from _gateway(state["gateway"])
     for worker in state["workers"]:
         yield ", ".join(_words(worker))
+
+
+def _first(state: Status) -> Iterator[str]:
+    """What somebody has to do, whom exemptions open, and whether bans are in force."""
+    policy = state["policy"]
+    attention = [*state["problems"], *_held(policy["held"]), *_troubled(state["workers"])]
+    yield from (f"needs attention: {each}" for each in attention)
+    yield from policy["open"]
+    if state["busy"] is not None:
+        yield f"busy: {state['busy']['what']}, since {state['busy']['since']}"
+    if state["known"] != "now":
+        yield f"the supervisor does not answer now: this is what it knew at {state['known']}"
+    sound = state["ok"] and not policy["open"] and state["known"] == "now"
+    yield f"all is well, and {policy['in_force']}" if sound else policy["in_force"]
+
+
+def _exempt(each: ExemptStatus) -> str:
+    by = "" if each["by"] is None else f" by {each['by']}"
+    kind = "override" if each["override"] else "exemption"
+    return f"  {kind} {each['name']}{by}: {', '.join(each['whom'])} from {each['ban']} until {each['until']}"
 
 
 def _held(names: list[str]) -> Iterator[str]:
@@ -239,14 +126,14 @@ def _held(names: list[str]) -> Iterator[str]:
         yield f"the ban {name} is held, since the files no longer state it: state it, or tokgate reload --lift {name}"
 
 
-def _troubled(workers: list[dict[str, Any]]) -> Iterator[str]:
+def _troubled(workers: list[WorkerStatus]) -> Iterator[str]:
     """The processes that failed inside, lost records or can't write the log, with what they say of it."""
     for worker in workers:
         if has_trouble(worker["report"]):
             yield f"{worker['name']}: {', '.join(_reported(worker['report']))}"
 
 
-def _gateway(gateway: dict[str, Any]) -> Iterator[str]:
+def _gateway(gateway: GatewayStatus) -> Iterator[str]:
     """The kernel's part, where tokgate keeps it."""
     due = "" if gateway["until"] is None else f", another one is due at {gateway['until']}"
     yield f"gateway: table {gateway['table']} of policy {gateway['policy']}, loaded {gateway['loaded_at']}{due}"
@@ -255,14 +142,15 @@ def _gateway(gateway: dict[str, Any]) -> Iterator[str]:
     if canary is not None and canary["unavailable"] is not None:
         yield f"  no canary: {canary['unavailable']}"
     elif canary is not None and canary["at"] is not None:
-        said = "all well" if canary["ok"] else "failed"
-        yield f"  canary: {said} at {canary['at']}, asked from {_ASKED_FROM[canary['asks_from']]}"
+        said, origin = "all well" if canary["ok"] else "failed", canary["asks_from"]
+        where = "" if origin is None else f", asked from {_ASKED_FROM[origin]}"
+        yield f"  canary: {said} at {canary['at']}{where}"
     refused = [f"{kind} {number}" for kind, number in gateway["refused"].items() if number]
     if refused:
         yield f"  packets that the kernel refused, and no gate saw: {', '.join(refused)}"
 
 
-def _words(worker: dict[str, Any]) -> Iterator[str]:
+def _words(worker: WorkerStatus) -> Iterator[str]:
     """A worker's report in words. A gate reports more than an opener, a collector nothing."""
     yield f"{worker['name']} pid {worker['pid']}, up {_age(worker['seconds'])}"
     if worker["version"]:
@@ -307,6 +195,24 @@ _MITMPROXY: Final = Path("~/.mitmproxy")
 """The folder of mitmproxy, and so of the addon in a plain mitmproxy, unless it is told another."""
 
 
+def running_status(confdir: Path | None) -> Status:
+    """The state of the running tokgate, within a second: where it does not answer, what it wrote last."""
+    folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
+    try:
+        state = last_state.status_of(folder, Instant.now())
+    except (OSError, ValueError, last_state.Unanswered) as error:
+        raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
+    if state is None:
+        raise CommandError(_nobody(confdir, folder), Exit.FAILURE)
+    return state
+
+
+def _nobody(confdir: Path | None, folder: Path) -> str:
+    beside = confdir is None and (_MITMPROXY.expanduser() / NAME).exists()
+    hint = f"; the addon in mitmproxy has --confdir {_MITMPROXY}" if beside else ""
+    return f"no tokgate runs with --confdir {folder}{hint}"
+
+
 def ask_running(
     confdir: Path | None, request: ControlRequest | Call, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
@@ -317,7 +223,5 @@ def ask_running(
     except (OSError, ValueError) as error:
         raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
     if answer is None:
-        beside = confdir is None and (_MITMPROXY.expanduser() / NAME).exists()
-        hint = f"; the addon in mitmproxy has --confdir {_MITMPROXY}" if beside else ""
-        raise CommandError(f"no tokgate runs with --confdir {folder}{hint}", Exit.FAILURE)
+        raise CommandError(_nobody(confdir, folder), Exit.FAILURE)
     return answer

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from tokgate.runtime.status import Condition
 from tokgate.service.metrics.sample import Vitals, problems, role
+from tokgate.service.status import Condition
 from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
@@ -100,7 +100,7 @@ def _one(value: Callable[[Vitals], float | None]) -> Callable[[Vitals], Iterable
 
 
 def _log(value: Callable[[Mapping[str, Any]], float | None]) -> Callable[[Vitals], Iterable[Sample]]:
-    return _one(lambda vitals: None if vitals["log"] is None else value(vitals["log"]))
+    return _one(lambda vitals: None if vitals["writer"] is None else value(vitals["writer"]))
 
 
 def _counted(key: str) -> Callable[[Vitals], Iterable[Sample]]:
@@ -160,8 +160,8 @@ _EARLY: Final = {
 
 
 def _last_error(vitals: Vitals) -> Iterator[Sample]:
-    if vitals["log"] is not None and vitals["log"]["last_error"]:
-        yield (vitals["log"]["last_error"],), 1
+    if vitals["writer"] is not None and vitals["writer"]["last_error"]:
+        yield (vitals["writer"]["last_error"],), 1
 
 
 def _reloads(vitals: Vitals) -> Iterator[Sample]:
@@ -266,7 +266,7 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
              lambda v: [((where,), number) for where, number in v["errors"].items()], "where"),
     # the log
     _gauge("log_writable", "1 while records reach the file; 0 also when nobody writes it.",
-           _one(lambda v: v["log"] is not None and v["log"]["failing_since"] is None)),
+           _one(lambda v: v["writer"] is not None and v["writer"]["failing_since"] is None)),
     _gauge("log_failing_seconds", "For how long the log could not be written; 0 while it can.",
            _log(lambda log: log["failing"])),
     _counter("log_records_written", "Records written.", _log(lambda log: log["written"])),

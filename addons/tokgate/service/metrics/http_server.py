@@ -89,14 +89,14 @@ def complete(vitals: Vitals, now: Instant) -> Vitals:
         ban | {"next_seconds": _until(ban["next"], now), "end_seconds": _until(ban["ends"], now)}
         for ban in policy["bans"]
     ]
-    log = vitals["log"]
+    log = vitals["writer"]
     if log is not None:
         since = log["failing_since"]
         log |= {"failing": 0.0 if since is None else max(0.0, now.timestamp(unit="millisecond") / 1000 - since)}
     return {
         **vitals,
         "policy": {**policy, "bans": bans, "age": -(_until(policy["loaded_at"], now) or 0.0)},
-        "log": log,
+        "writer": log,
         "certificates": certificates(Path(vitals["confdir"]), now),
     }
 

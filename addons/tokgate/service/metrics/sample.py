@@ -4,18 +4,25 @@ The process or thread that serves metrics asks, so that neither the supervisor n
 for an HTTP client.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from whenever import Instant
+
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.runtime.instance import Instance
+from tokgate.service import last_state
+from tokgate.service.status import Status
 from tokgate.traffic.counters import Key, decisions_in, errors_in
 
-PATIENCE: Final = 5.0
-"""Seconds for an answer."""
+PATIENCE: Final = 0.6
+"""Seconds for an answer, since health is asked by programs that wait for one or two."""
+TOLERATED: Final = 10.0
+"""Seconds for which a supervisor may be silent without saying why, as on a busy machine."""
 
 type Vitals = dict[str, Any]
 
@@ -31,7 +38,7 @@ class Deaths:
 
 def vitals_of(
     instance: Instance,
-    state: Mapping[str, Any],
+    state: Status,
     *,
     log: Mapping[str, Any] | None,
     confdir: Path,
@@ -39,7 +46,7 @@ def vitals_of(
 ) -> Vitals:
     """The vitals of an instance in this `state`, the answer to `tokgate status`.
 
-    `log` is the result of `log_vitals`, if known. Times are seconds since the epoch.
+    `log`, their `writer`, is the result of `log_vitals`, if known. Times are seconds since the epoch.
     """
     counts = instance.counts()
     return {
@@ -51,8 +58,7 @@ def vitals_of(
         "counts": {key[0]: number for key, number in counts.items() if len(key) == 1},
         "kinds": kinds_in(counts),
         **asdict(deaths),
-        "log": log,
-        "log_file": str(instance.log),
+        "writer": log,
         "reloads": asdict(instance.reloads),
         "confdir": str(confdir),
     }
@@ -91,7 +97,7 @@ def role(worker: str) -> str:
 
 def problems(now: Vitals) -> list[str]:
     """Why `/healthz` returns 503: enforcement continues, but an operator is needed."""
-    log = now["log"]
+    log = now["writer"]
     found = []
     if log is not None and log["failing_since"] is not None:
         found.append(f"the log can't be written: {log['last_error']}")
@@ -102,21 +108,33 @@ def problems(now: Vitals) -> list[str]:
 
 
 class Requester:
-    """Asks the tokgate of a folder for its vitals, by the control socket. Several threads may."""
+    """Asks the tokgate of a folder for its vitals, by the control socket. Several threads may.
+
+    Where its supervisor does not answer, they are those of before, with what is known of it from outside: health says
+    so at once where it was stopped or has died, and after TOLERATED seconds where it is silent and says of no work.
+    """
 
     def __init__(self, folder: Path, log: Path) -> None:
         """`log` is its log, by which it is told from another one with the same folder."""
         self._folder: Final = folder
         self._log: Final = str(log.absolute())
+        self._last: tuple[float, Vitals] | None = None
 
     def ask(self) -> Vitals:
-        """Request the vitals. Blocks for at most PATIENCE seconds. Raises OSError without an answer."""
+        """The vitals. Blocks for at most PATIENCE seconds. Raises OSError where none are known."""
+        why = "tokgate has ended"
         try:
             answer = ask(self._folder, ControlRequest.VITALS, longest=PATIENCE)
-        except (TimeoutError, BlockingIOError):
-            raise TimeoutError("the supervisor does not answer") from None
+        except (TimeoutError, BlockingIOError, ConnectionError):
+            answer, why = None, "the supervisor does not answer"
         if answer is None:
-            raise ConnectionError("tokgate has ended")
-        if answer["log_file"] != self._log:
+            known = last_state.known_in(self._folder)
+            if known is None or self._last is None:
+                raise ConnectionError(why)
+            at, last = self._last
+            problem = last_state.problem_of(known, Instant.now(), at + TOLERATED - time.monotonic())
+            return last | {"problems": [*last["problems"], *([problem] if problem else [])]}
+        if answer["log"] != self._log:
             raise ConnectionError(f"another tokgate answers in {self._folder}: give each its own --confdir")
+        self._last = time.monotonic(), answer
         return answer

@@ -9,7 +9,7 @@ from whenever import Instant
 from labs.samples import stamp
 from tokgate.blocklog.records.record import Record, Stamp
 from tokgate.config.reload.holder import open_policy
-from tokgate.runtime.status import announce
+from tokgate.runtime.reloads import announce
 
 POLICY = "services: {clips: {names: {suffix: [example.org]}}}\n"
 BROKEN = f"{POLICY}nonsense: 1\n"

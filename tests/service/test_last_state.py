@@ -1,0 +1,138 @@
+"""What is known of a tokgate whose supervisor does not answer."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs import builders
+from labs.waiting import until
+from tokgate.runtime.control_socket import Control
+from tokgate.service.last_state import ANSWERS, LONGEST, NAME, StateFile, Unanswered, Work, status_of
+
+NOW = builders.at("2023-04-01T12:00:00Z")
+STATE: Any = {
+    "ok": True,
+    "problems": [],
+    "at": str(NOW),
+    "listening": [],
+    "workers": [{"name": "gate-0"}],
+    "gateway": None,
+}
+
+
+@pytest.fixture
+def other() -> Iterator[int]:
+    """A process, in which nothing happens."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        until("it sleeps", lambda: _stat(process.pid)[0] == "S")
+        yield process.pid
+        process.kill()
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def written_by(folder: Path, pid: int, work: Work | None = None) -> Path:
+    """The file as that process would have left it."""
+    StateFile(folder).write(STATE, work, NOW)
+    path = folder / NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": pid, "began": _stat(pid)[19]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds", "ok", "problem"),
+    [
+        (None, 0, False, "does not answer, and sleeps"),
+        (Work("it starts", str(NOW)), LONGEST - 1, True, None),
+        (Work("it starts", str(NOW)), LONGEST, False, f"it starts, since {NOW}"),
+        (Work("it ends", str(NOW), normal=0.0), 0, False, f"it ends, since {NOW}"),
+    ],
+)
+@pytest.mark.parametrize("listens", [False, True], ids=["no socket", "nobody accepts"])
+def test_one_that_is_there(
+    tmp_path: Path, other: int, work: Work | None, seconds: float, ok: bool, problem: str | None, listens: bool
+) -> None:
+    """What it is busy with is no problem for a while; saying nothing is. Its processes are not told of."""
+    written_by(tmp_path, other, work)
+    control = Control(tmp_path)
+    if listens:
+        control.open()
+    state = status_of(tmp_path, NOW.add(seconds=seconds))
+    control.close(remove=True)
+    assert state is not None
+    assert (state["ok"], state["workers"], state["known"]) == (ok, [], str(NOW))
+    assert [problem in each for each in state["problems"] if problem] == ([True] if problem else [])
+    assert state["busy"] == (None if work is None else {"what": work.what, "since": work.since})
+
+
+def test_one_that_was_stopped(tmp_path: Path, other: int) -> None:
+    """Whatever it was doing."""
+    written_by(tmp_path, other, Work("it starts", str(NOW)))
+    os.kill(other, signal.SIGSTOP)
+    until("it is stopped", lambda: _stat(other)[0] == "T")
+    state = status_of(tmp_path, NOW)
+    assert state is not None
+    assert state["problems"] == [f"the supervisor (pid {other}) was stopped: kill -CONT {other}"]
+
+
+@pytest.mark.parametrize("hands_over", [False, True])
+def test_one_that_has_ended(tmp_path: Path, other: int, hands_over: bool) -> None:
+    """It has died, unless it hands over, for which the next one has its time."""
+    written_by(tmp_path, other, Work("the next program takes over", str(NOW), hands_over=True) if hands_over else None)
+    os.kill(other, signal.SIGKILL)
+    until("it has ended", lambda: _stat(other)[0] == "Z")
+    if not hands_over:
+        with pytest.raises(Unanswered, match="has died"):
+            status_of(tmp_path, NOW)
+        return
+    early, late = (status_of(tmp_path, NOW.add(seconds=seconds)) for seconds in (1, LONGEST))
+    assert early is not None
+    assert late is not None
+    assert (early["ok"], late["ok"]) == (True, False)
+
+
+def test_a_port_at_which_nobody_listens(tmp_path: Path, other: int) -> None:
+    """What it knew may be no longer so: the kernel is asked."""
+    path = written_by(tmp_path, other, Work("it starts", str(NOW)))
+    known = json.loads(path.read_text())
+    known["state"]["listening"] = [{"entry": "explicit", "host": "127.0.0.1", "port": 1}]
+    path.write_text(json.dumps(known))
+    state = status_of(tmp_path, NOW)
+    assert state is not None
+    assert state["problems"] == ["nobody listens on port 1"]
+
+
+def test_who_writes(tmp_path: Path, other: int) -> None:
+    """What was written of before stays while a process starts; none writes where another one goes on."""
+    path = written_by(tmp_path, other)
+    mine = StateFile(tmp_path)
+    mine.write(STATE, None, NOW)
+    mine.remove()
+    assert json.loads(path.read_text())["pid"] == other
+    os.kill(other, signal.SIGKILL)
+    until("it has ended", lambda: _stat(other)[0] == "Z")
+    mine.write(None, Work("it starts", str(NOW)), NOW)
+    found = json.loads(path.read_text())
+    assert (found["pid"], found["state"]["at"]) == (os.getpid(), str(NOW))
+    before = path.stat().st_mtime_ns
+    mine.write(STATE | {"at": "later", "workers": []}, Work("it starts", str(NOW)), NOW)
+    assert path.stat().st_mtime_ns == before, "only counters have changed"
+    mine.remove()
+    assert not path.exists()
+    assert status_of(tmp_path, NOW) is None
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Nothing is known then; nor is anything written without a folder."""
+    (tmp_path / NAME).write_text("{}")
+    assert status_of(tmp_path, NOW) is None
+    StateFile(tmp_path / "none").write(STATE, None, NOW)
+    assert ANSWERS < 1.0
