@@ -30,7 +30,7 @@ import sys
 from tokgate.cli.main import main
 from tokgate.service import process_health
 
-process_health.HANGS = 3600.0
+process_health.HANGS = process_health.STILL = 3600.0
 sys.exit(main(sys.argv[1:]))
 """
 """A supervisor that leaves a stopped collector alone, however long the clients of a busy machine take."""

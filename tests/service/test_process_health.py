@@ -19,10 +19,11 @@ from tokgate.service.process_health import (
     OPENER_HANGS,
     PAUSED,
     STARTING,
+    STILL,
     Heartbeat,
     RestartState,
     faults,
-    seconds_waited,
+    processor_use,
 )
 from tokgate.service.status import SILENT
 
@@ -34,14 +35,14 @@ def child(role: Role, heard: float, **report: object) -> Child:
     return Child(role, 0, 7, 1.0, "x", report=report, heard=heard)
 
 
-def never_waits(pid: int) -> float:
-    """It has a processor whenever it wants one, or wants none."""
-    return 0.0
+def untold(pid: int) -> tuple[float, float]:
+    """A kernel that does not tell what a process does."""
+    return 0.0, 0.0
 
 
-def _hanging(one: Child, *, at: float, waited: Callable[[int], float] = never_waits) -> bool:
+def _hanging(one: Child, *, at: float, use: Callable[[int], tuple[float, float]] = untold) -> bool:
     """Whether it hangs at that time, by somebody who looks often."""
-    heartbeat, now = Heartbeat(1.0, waited=waited), 1.0
+    heartbeat, now = Heartbeat(1.0, use=use), 1.0
     while now < at:
         now = min(at, now + PAUSED / 2)
         found = heartbeat.hanging([one], now)
@@ -71,30 +72,31 @@ def test_who_waits_for_a_processor_is_not_silent(heard: float) -> None:
     """
     patience, looks = OPENER_HANGS if heard else STARTING, itertools.count()
 
-    def waited(pid: int) -> float:
-        return next(looks) // 8 * 8 * 0.9 * PAUSED / 2
+    def use(pid: int) -> tuple[float, float]:
+        return float(next(looks)), next(looks) // 16 * 8 * 0.9 * PAUSED / 2
 
     one = child(Role.OPENER, heard)
     begun = heard or one.started
-    assert not _hanging(one, at=begun + 5 * patience, waited=waited)
+    assert not _hanging(one, at=begun + 5 * patience, use=use)
     looks = itertools.count()
-    assert _hanging(one, at=begun + 11 * patience, waited=waited), "it has had its time, and does something else"
+    assert _hanging(one, at=begun + 11 * patience, use=use), "it has had its time, and does something else"
 
 
 def test_a_wait_of_many_threads_is_no_longer_than_the_time() -> None:
     """Else one that hung after would live for as long again."""
     one, looks = child(Role.OPENER, 5.0), itertools.count()
 
-    def waited(pid: int) -> float:
-        return min(next(looks), 10) * 20.0 * PAUSED / 2
+    def use(pid: int) -> tuple[float, float]:
+        look = next(looks)
+        return float(look), min(look, 10) * 20.0 * PAUSED / 2
 
-    assert _hanging(one, at=5.0 + OPENER_HANGS + 12 * PAUSED, waited=waited)
+    assert _hanging(one, at=5.0 + OPENER_HANGS + 12 * PAUSED, use=use)
 
 
 def test_a_report_ends_a_wait() -> None:
     """What somebody waited before a report doesn't count for the silence after it."""
-    one, waits = child(Role.GATE, 5.0), 0.0
-    heartbeat, now = Heartbeat(5.0, waited=lambda pid: waits), 5.0
+    one, waits, looks = child(Role.GATE, 5.0), 0.0, itertools.count()
+    heartbeat, now = Heartbeat(5.0, use=lambda pid: (float(next(looks)), waits)), 5.0
     for now in (6.5, 7.9, 9.7):
         waits = now - 5.0
         assert heartbeat.hanging([one], now) == []
@@ -105,7 +107,7 @@ def test_a_report_ends_a_wait() -> None:
 
 @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "asleep"])
 def test_a_process_that_does_nothing_hangs(stopped: bool) -> None:
-    """As the kernel tells of it, however busy the machine is: it waits for no processor."""
+    """As the kernel tells of it, however busy the machine is: within seconds, since it waits for no processor."""
     with subprocess.Popen(["sleep", "600"]) as process:
         try:
             if stopped:
@@ -114,9 +116,26 @@ def test_a_process_that_does_nothing_hangs(stopped: bool) -> None:
             else:
                 until("it sleeps", lambda: _stat(process.pid)[0] == "S")
             one = Child(Role.OPENER, 0, process.pid, 1.0, "x", heard=5.0)
-            assert _hanging(one, at=5.0 + OPENER_HANGS, waited=seconds_waited)
+            assert _hanging(one, at=5.0 + SILENT + STILL + PAUSED, use=processor_use)
+            assert not _hanging(one, at=5.0 + SILENT, use=processor_use)
+            starts = Child(Role.OPENER, 0, process.pid, 1.0, "x")
+            assert not _hanging(starts, at=STARTING, use=processor_use), "it may read from a slow disk"
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("what", [0, 1], ids=["runs", "waits"])
+def test_one_that_does_something_has_its_time(what: int) -> None:
+    """A long garbage collection, or a machine that is busy."""
+    looks = itertools.count(1)
+
+    def use(pid: int) -> tuple[float, float]:
+        look = next(looks) * 1e-6
+        return (look, 1.0) if what == 0 else (1.0, look)
+
+    one = child(Role.GATE, 5.0)
+    assert not _hanging(one, at=4.9 + HANGS, use=use)
+    assert _hanging(one, at=5.1 + HANGS, use=use)
 
 
 def _stat(pid: int) -> list[str]:
@@ -131,7 +150,7 @@ def test_processes_that_share_a_processor_wait_for_it() -> None:
 
     def waits(pid: int) -> bool:
         ran = sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
-        return seconds_waited(pid) > max(0.5, 1.5 * ran)
+        return processor_use(pid)[1] > max(0.5, 1.5 * ran)
 
     try:
         until("all wait", lambda: all(waits(each.pid) for each in spinning))
@@ -139,14 +158,14 @@ def test_processes_that_share_a_processor_wait_for_it() -> None:
         for each in spinning:
             each.kill()
             each.wait()
-    assert seconds_waited(spinning[0].pid) == 0.0, "it is gone"
+    assert processor_use(spinning[0].pid) == (0.0, 0.0), "it is gone"
 
 
 @pytest.mark.parametrize("heard", [5.0, 0.0], ids=["serving", "starting"])
 def test_a_pause_of_everybody_is_no_silence(heard: float) -> None:
     """After a suspended machine or a stopped container goes on, no connection is lost for it."""
     one = child(Role.GATE, heard)
-    heartbeat = Heartbeat(6.0, waited=never_waits)
+    heartbeat = Heartbeat(6.0, use=untold)
     assert heartbeat.hanging([one], 3600.0) == []
     assert heartbeat.hanging([one], 3600.0 + PAUSED / 2) == []
 

@@ -151,6 +151,7 @@ def counted_in(counters: Counters) -> dict[str, Any]:
         "timeouts": counters.timeouts,
         "unfinished": counters.unfinished,
         "cuts": counters.cuts,
+        "refused_at_limit": counters.at_limit,
     }
 
 

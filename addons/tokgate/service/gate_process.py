@@ -220,7 +220,6 @@ class GateProcess:
             starved=None if starved is None or loop.now - starved[1] > STARVED else starved[0],
             accounts=gate.explicit.accounts_error,
             clients=len(acceptor.clients),
-            refused_at_limit=counters.at_limit,
             handed_over=self._openers.handed_over,
             not_handed_over=self._openers.failed,
             taken_over=self._transfer.taken_over,

@@ -20,7 +20,7 @@ from tokgate.gate.sockets import STREAM, Entry, Listener, listen
 from tokgate.gateway import udp_rules
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
-from tokgate.runtime.banner import dialled, overview
+from tokgate.runtime.banner import dialled, overview, written
 
 logger = logging.getLogger(__name__)
 
@@ -197,14 +197,13 @@ def announce(
         host, port = listener.socket.getsockname()[:2]
         together.setdefault((listener.entry, host), []).append(port)
     for (entry, host), ports in together.items():
-        where = dialled(host, ports[0])
         more = f" and {counted(len(ports) - 1, 'port')} more" if len(ports) > 1 else ""
-        say(f"gate: {entry.value} clients on {where}{more}")
+        say(f"gate: {entry.value} clients on {written(host, ports[0])}{more}")
         if entry is Entry.EXPLICIT:
-            proxy = proxy or f"http://{where}"
+            proxy = proxy or f"http://{dialled(host, ports[0])}"
     for address in elsewhere(snapshot.settings.egress.addresses):
         say(f"WARNING: settings.egress.addresses: {address} is no address of this machine: connections from it fail")
     for front in () if quic is None else quic.fronts[0]:
-        say(f"gate: QUIC of tproxy clients on {dialled(*front.socket.getsockname()[:2])}")
+        say(f"gate: QUIC of tproxy clients on {written(*front.socket.getsockname()[:2])}")
     for line in overview(snapshot, Instant.now(), proxy):
         say(line)

@@ -22,7 +22,7 @@ from tokgate.config.extras import Extra, missing_extra
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.mitm.addon import Tokgate
 from tokgate.policy.snapshot import Snapshot
-from tokgate.runtime.banner import dialled
+from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
 from tokgate.service.children import counted_in, tell_supervisor
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
@@ -245,4 +245,4 @@ class MetricsAddon:
         ask = sample.Requester(Path(ctx.options.confdir).expanduser(), Path(ctx.options.tokgate_log)).ask
         # A daemon: an open request must not delay the exit.
         threading.Thread(target=serve, args=(self._socket, ask), name="tokgate-metrics", daemon=True).start()
-        self._say(f"metrics: http://{dialled(*self._socket.getsockname()[:2])}/metrics")
+        self._say(f"metrics: http://{written(*self._socket.getsockname()[:2])}/metrics")

@@ -76,6 +76,11 @@ HANGS: Final = 10.0
 
 Those in which it waited for a processor don't count: it is busy, as all of the machine is, and another would be so too.
 """
+STILL: Final = 5.0
+"""Seconds in which a silent process has neither run nor waited for a processor, after which it is killed.
+
+It was stopped, or waits for what does not come: a report would have taken it a moment.
+"""
 OPENER_HANGS: Final = 30.0
 """The same for openers, which stand back where processors are short."""
 _STARTS: Final = {Role.OPENER: 20.0, Role.COLLECTOR: 5.0, Role.METRICS: 5.0}
@@ -98,32 +103,46 @@ _WITHOUT: Final = {
 }
 
 
-def seconds_waited(pid: int) -> float:
-    """Seconds for which threads of a process were ready and had no processor (Linux: scheduler/sched-stats.rst).
+def processor_use(pid: int) -> tuple[float, float]:
+    """Seconds for which threads of a process ran, and waited for a processor (Linux: scheduler/sched-stats.rst).
 
-    0.0 where the kernel doesn't tell, or the process has ended.
+    Zeros where the kernel doesn't tell, or the process has ended.
     """
-    waited = 0
+    ran = waited = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            waited += int((thread / "schedstat").read_text().split()[1])
-    return waited / 1e9
+            times = (thread / "schedstat").read_text().split()
+            ran, waited = ran + int(times[0]), waited + int(times[1])
+    return ran / 1e9, waited / 1e9
+
+
+@dataclass(slots=True)
+class _Silence:
+    """A process that is silent: for how long it was at the first look, and when it last had anything to do."""
+
+    first: float
+    used: tuple[float, float]
+    """As of `processor_use`, at the latest look."""
+    moved: float
+    """How long it was silent when that last grew."""
+    excused: float = 0.0
+    """Seconds of the silence in which it waited for a processor."""
 
 
 class Heartbeat:
     """Finds the processes that hang. A pause of the supervisor itself counts as nobody's silence."""
 
-    def __init__(self, now: float, *, waited: Callable[[int], float] = seconds_waited) -> None:
-        """Times are monotonic seconds. `waited`: as `seconds_waited`."""
+    def __init__(self, now: float, *, use: Callable[[int], tuple[float, float]] = processor_use) -> None:
+        """Times are monotonic seconds. `use`: as `processor_use`."""
         self._looked = now
-        self._waited: Final = waited
-        self._silent: dict[int, tuple[float, float, float]] = {}
-        """By process id: for how long it was silent at the first look, had waited at the last, and in between."""
+        self._use: Final = use
+        self._silent: dict[int, _Silence] = {}
 
     def hanging(self, children: Sequence[Child], now: float) -> list[Child]:
         """The processes to be killed; to be called often, after all reports were taken."""
         paused, self._looked = now - self._looked, now
         if paused >= PAUSED:
+            self._silent.clear()
             for child in children:
                 if child.heard:
                     child.heard = min(now, child.heard + paused)
@@ -131,13 +150,20 @@ class Heartbeat:
                     child.started += paused
         silent = [child for child in children if child.silence(now) >= SILENT]
         self._silent = {child.pid: self._look(child.pid, child.silence(now)) for child in silent}
-        return [child for child in silent if child.silence(now) - self._silent[child.pid][2] >= _patience(child)]
+        return [child for child in silent if self._hangs(child, child.silence(now))]
 
-    def _look(self, pid: int, silence: float) -> tuple[float, float, float]:
+    def _hangs(self, child: Child, silence: float) -> bool:
+        known = self._silent[child.pid]
+        still = bool(child.heard) and any(known.used) and silence - known.moved >= STILL
+        return still or silence - known.excused >= _patience(child)
+
+    def _look(self, pid: int, silence: float) -> _Silence:
         """What is known of a silent process now. The kernel counts a wait at its end, one of each thread."""
-        waited = self._waited(pid)
-        first, before, excused = self._silent.get(pid, (silence, waited, 0.0))
-        return first, waited, min(excused + max(0.0, waited - before), silence - first)
+        used, known = self._use(pid), self._silent.get(pid)
+        if known is None:
+            return _Silence(silence, used, silence)
+        excused = min(known.excused + max(0.0, used[1] - known.used[1]), silence - known.first)
+        return _Silence(known.first, used, known.moved if used == known.used else silence, excused)
 
 
 def _patience(child: Child) -> float:

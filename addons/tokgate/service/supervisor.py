@@ -26,7 +26,7 @@ from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate.takeover import FORMAT
 from tokgate.gateway import GatewayError
 from tokgate.gateway.capabilities import limit_to
-from tokgate.runtime.banner import dialled
+from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import Call, Caller, Control, ControlRequest
 from tokgate.runtime.instance import Instance
 from tokgate.service import listeners, program_change
@@ -232,7 +232,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         if self._processes.metrics is not None:
-            self._say(f"metrics: http://{dialled(*self._processes.metrics.getsockname()[:2])}/metrics")
+            self._say(f"metrics: http://{written(*self._processes.metrics.getsockname()[:2])}/metrics")
         processes = self._processes
         listeners.announce(processes.listeners, self._holder.snapshot, self._say, processes.quic)
 
