@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Final, NotRequired, TypedDict, cast
 
 from tokgate.blocklog.records.record import counted
 from tokgate.cli.account import you
@@ -15,6 +15,7 @@ from tokgate.cli.terminal import narrate, print_json, print_lines, visible, want
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.policy.values import Origin
 from tokgate.runtime.control_socket import Call, ControlRequest
+from tokgate.service.reload_answer import ReloadAnswer, SourceDiagnostic
 
 _RELOAD_EPILOG = """\
 examples:
@@ -56,7 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Request a reload, wait until all workers have it, and print the result."""
     call = Call(ControlRequest.RELOAD, tuple(args.lift), you() if args.lift else "")
-    answer = ask_running(args.confdir, call, lambda text: narrate(f"tokgate: {text}"))
+    answer = cast("ReloadAnswer", ask_running(args.confdir, call, lambda text: narrate(f"tokgate: {text}")))
     if args.json:
         print_json(answer)
     else:
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     return Exit.DONE if answer["ok"] else Exit.FAILURE
 
 
-def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
+def _lines(answer: ReloadAnswer, color: bool) -> Iterator[str]:
     if not answer["read"]:
         yield from (render(_diagnostic(each), color=color) for each in answer["diagnostics"])
         return
@@ -80,9 +81,10 @@ def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
     since = f", in force since {answer['since']}" if answer["unchanged"] else ""
     yield f"policy {new}{since}" if old == new else f"policy {old} -> {new}{since}"
     yield from _changes(answer)
-    for what in ("begun", "ended", "lifted"):
-        if answer["bans"][what]:
-            yield f"bans {what}: {', '.join(map(visible, answer['bans'][what]))}"
+    bans = answer["bans"]
+    for what, names in (("begun", bans["begun"]), ("ended", bans["ended"]), ("lifted", bans["lifted"])):
+        if names:
+            yield f"bans {what}: {', '.join(map(visible, names))}"
     for name in map(visible, answer["bans"]["held"]):
         yield f"held, since the files no longer state it: {name} (say why under `lifted`, or reload --lift {name})"
     if answer["revision"]:
@@ -99,7 +101,7 @@ def _lines(answer: dict[str, Any], color: bool) -> Iterator[str]:
         yield f"only after a restart: {', '.join(answer['restart_needed'])}"
 
 
-def _changes(answer: dict[str, Any]) -> Iterator[str]:
+def _changes(answer: ReloadAnswer) -> Iterator[str]:
     for change in answer["changes"]:
         what = f": {', '.join(map(visible, change['what']))}" if change["what"] else ""
         yield f"  {_MARKS[change['how']]} {change['section']} {visible(change['name'])}{what}"
@@ -111,7 +113,7 @@ def _changes(answer: dict[str, Any]) -> Iterator[str]:
         yield "  only words that decide nothing"
 
 
-def _diagnostic(said: dict[str, Any]) -> Diagnostic:
+def _diagnostic(said: SourceDiagnostic) -> Diagnostic:
     origin = Origin(said["file"], said["line"], said["column"])
     return Diagnostic(Level(said["level"]), origin, said["message"], Code(said["code"]), said["source"], said["length"])
 
