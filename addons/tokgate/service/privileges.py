@@ -109,7 +109,7 @@ def needed_to_listen(listening: Listening) -> frozenset[Capability]:
 
 
 def needed_to_run(
-    mark: int | None, endpoints: Sequence[ListenEndpoint], *, gateway: bool = False
+    mark: int | None, endpoints: "Sequence[ListenEndpoint]", *, gateway: bool = False
 ) -> frozenset[Capability]:
     """The capabilities needed while it runs: by gates and openers CAP_NET_ADMIN for a firewall mark (socket(7)).
 

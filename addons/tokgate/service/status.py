@@ -68,11 +68,11 @@ class TakenServices(TypedDict):
 
 
 class TermStatus(TypedDict):
-    """The term of a ban that another extends, in one time zone; `ends` is null where it has no end."""
+    """The term of a ban that another extends, in one time zone."""
 
     ban: str
     starts: str
-    ends: str | None
+    ends: str
 
 
 class BanStatus(TypedDict):
