@@ -43,7 +43,7 @@ class Steps:
         self.holder = Holder(POLICY)
         enforcer = Enforcer(self.holder, Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
         self.opener, self.counters = Adopter(), enforcer.counters
-        self.gate = Gate(enforcer, self.opener, Limits(parting=3.0, connecting=20.0))
+        self.gate = Gate(enforcer, self.opener, Limits(greeting=10.0, parting=3.0, connecting=20.0))
         self.loop, self.context = self.gate.loop, self.gate.context
         self.loop.now = 1000.0
         self.message = FirstMessage(self.context)

@@ -22,8 +22,8 @@ class Limits:
     connections: int = 50_000
     """Open connections of a gate."""
     per_client: int = 4_096
-    greeting: float = 10.0
-    """For a client to send its first message."""
+    greeting: float = 60.0
+    """For a client to send its first message. Servers wait as long; how many connections wait is limited anyway."""
     connecting: float = 10.0
     """For a destination to answer."""
     idle: float = 3_600.0

@@ -18,6 +18,11 @@ PASSWORD_CHOSEN: Final = bytes((VERSION, _PASSWORD))
 NO_METHOD: Final = bytes((VERSION, _NONE_ACCEPTABLE))
 
 
+SOCKS4: Final = 4
+"""The version of an older protocol, which is refused: its clients resolve names by themselves."""
+SOCKS4_REJECTED: Final = b"\0\x5b\0\0\0\0\0\0"
+
+
 class Reply(IntEnum):
     """Replies to a request (RFC 1928 §6)."""
 

@@ -196,6 +196,8 @@ def test_what_is_banned(client: Client, host: str, opener: bool) -> None:
     [
         (b"CONNECT www.example.org HTTP/1.1\r\n\r\n", refusal_texts.BAD_REQUEST),
         (b"\5\1\2", socks5.NO_METHOD),
+        (b"\4", socks5.SOCKS4_REJECTED),
+        (b"\4\1\1\xbb\0\0\0\1a\0www.example.org\0", socks5.SOCKS4_REJECTED),
         (b"\5\1\0\5\2\0\1\xc6\x33\x64\7\1\xbb", socks5.Reply.COMMAND_NOT_SUPPORTED.octets),
         (b"\5\1\0\5\1\0\3\x11clips.example.org\1\xbb", socks5.Reply.NOT_ALLOWED.octets),
     ],

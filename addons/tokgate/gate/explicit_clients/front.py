@@ -71,6 +71,8 @@ class ExplicitRequest(Reading):
         received += data
         if received[0] == socks5.VERSION:
             self.front.read_socks(connection, self.progress)
+        elif received[0] == socks5.SOCKS4:
+            self.context.refuse(connection, socks5.SOCKS4_REJECTED)
         elif isinstance(self.progress, ConnectReader):
             self.front.read_connect(connection, self.progress, data)
         elif received.startswith(b"CONNECT "):
