@@ -16,7 +16,7 @@ from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate.acceptor import AcceptingGates, limits_of
 from tokgate.gate.live_connections import GateConnections
-from tokgate.policy.settings import LimitSettings
+from tokgate.policy.settings import EgressSettings, LimitSettings, Settings
 from tokgate.traffic.limits import Limits
 from tokgate.wire.tls_alert import Alert
 
@@ -165,7 +165,10 @@ def test_when_all_gates_are_full_clients_are_told(make: Callable[..., PausedGate
 def test_limits_fit_the_descriptors(monkeypatch: pytest.MonkeyPatch, stated: int, descriptors: int, most: int) -> None:
     """A connection takes two, and some are kept for all else; there is always room for one."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, 1 << 20))
-    limits = limits_of(Limits(idle=7.0), LimitSettings(connections=stated, per_client=7))
+    stated_limits = LimitSettings(connections=stated, per_client=7)
+    settings = Settings(limits=stated_limits, egress=EgressSettings(connect_seconds=3))
+    limits = limits_of(Limits(idle=7.0), settings)
+    assert limits.connecting == 3.0
     assert (limits.connections, limits.per_client, limits.idle) == (most, 7, 7.0)
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from tokgate.gate.connection import Connection
 from tokgate.gate.context import Context, Reading
 from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close
-from tokgate.policy.settings import LimitSettings
+from tokgate.policy.settings import Settings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefixes import IPNetwork
 from tokgate.traffic.limits import Limits, client_key
@@ -26,10 +26,12 @@ ACCEPTS: Final = 32
 """Connections taken from a listener at a time."""
 
 
-def limits_of(limits: Limits, stated: LimitSettings) -> Limits:
+def limits_of(limits: Limits, settings: Settings) -> Limits:
     """Limits with those that the policy states, as far as descriptors allow: a connection takes two."""
     most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
-    return replace(limits, connections=max(1, min(stated.connections, most)), per_client=stated.per_client)
+    stated, connecting = settings.limits, float(settings.egress.connect_seconds)
+    connections = max(1, min(stated.connections, most))
+    return replace(limits, connections=connections, per_client=stated.per_client, connecting=connecting)
 
 
 class Acceptor:

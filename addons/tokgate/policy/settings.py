@@ -224,12 +224,13 @@ class EgressSettings:
     """How destinations are connected to. `addresses`: the machine's own from which, in turn; none: the route's.
 
     `client`: from the client's, where TPROXY brought it. `own_ports` of this machine's addresses are open to explicit
-    clients of other machines.
+    clients of other machines. `connect_seconds` has a destination to answer, all of its addresses together.
     """
 
     addresses: tuple[IPAddress, ...] = ()
     client: bool = True
     own_ports: tuple[PortRange, ...] = ()
+    connect_seconds: int = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,7 @@ class GateProcess:
         self._openers: Final = OpenerChannel(given.openers)
         counters = Counters(given.shared)
         self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=counters, warned=given.warned)
-        limits = limits_of(given.limits, given.snapshot.settings.limits)
+        limits = limits_of(given.limits, given.snapshot.settings)
         self._gate: Final = Gate(self._enforcer, self._openers, limits, given.mark)
         self._gate.acceptor.others_accept = partial(given.accepting.others, given.slot)
         self._review: Final = LiveReview(self._enforcer, GateConnections(self._gate.context))

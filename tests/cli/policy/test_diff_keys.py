@@ -139,6 +139,7 @@ NEW: Final[Mapping[str, Any]] = {
     "settings.log.keep_free": 512,
     "settings.egress.addresses": ["192.0.2.1"],
     "settings.egress.own_ports": [443],
+    "settings.egress.connect_seconds": 5,
     "settings.limits.connections": 60_000,
     "settings.limits.per_client": 500,
     "settings.name_files": ["/etc/tokgate/lists"],

@@ -316,6 +316,12 @@ class EgressModel(Model):
         "through the proxy; its services are closed to them otherwise. Default: none.",
         examples=[[80, 443]],
     )
+    connect_seconds: Annotated[int, Number("seconds", 1, 120)] = Field(
+        default=10,
+        description="How long a destination may take to accept a connection, all of its addresses together. "
+        "Default: `10`.",
+        examples=[5],
+    )
 
     def built(self) -> EgressSettings:
         """A word is no address."""

@@ -46,6 +46,21 @@ class ExplicitTargetHooks:
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic: Final = traffic
+        traffic.egress.others = self._others
+
+    async def _others(self, client: Client, host: str, port: int) -> tuple[str, ...]:
+        """The addresses to which a client may be connected for a name that passes, where one can't be reached."""
+        connection, enforcer = self._traffic.connections.of(client), self._traffic.enforcer
+        if not http_request.can_be_dialled(host):
+            return ()
+
+        def closed(address: str) -> bool:
+            return is_closed(connection.client.ip, Endpoint(address, port), enforcer.snapshot.settings, is_here)
+
+        addresses = await _resolved(host)
+        return decide_targets(
+            enforcer, connection.client.ip, host, addresses, connection.identity, is_closed=closed
+        ).open
 
     async def http_connect(self, flow: HTTPFlow) -> None:
         """A client asks for a tunnel: to where?"""

@@ -152,6 +152,7 @@ class HttpHooks(Hooks):
     def _let_pass(self, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
         enforcer, request = self._traffic.enforcer, flow.request
         http_request.stay_in_http1(request)
+        self._traffic.egress.names[flow.client_conn] = request.pretty_host
         self._traffic.egress.address_parent(request)
         if request.raw_content is None:  # nothing is kept of what passes, so nothing has to be held back
             smuggled = partial(self._smuggled, flow, connection)

@@ -10,18 +10,19 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-from mitmproxy.connection import Address, ConnectionState, Server
+from mitmproxy.connection import Address, Client, ConnectionState, Server
 from mitmproxy.http import Request
 from mitmproxy.proxy import commands, events, server, server_hooks
 
 from tokgate.gate.egress.dialler import PolicySources, Sources
 from tokgate.gate.egress.parents import ParentHandshake, ParentRefused, basic, credentials_of, handshake, parent_for
-from tokgate.policy.settings import Upstream, UpstreamKind
+from tokgate.gate.event_loop import SILENCE
+from tokgate.policy.settings import EgressSettings, Upstream, UpstreamKind
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
 
@@ -37,6 +38,10 @@ class Egress:
     def __init__(self, snapshot: Callable[[], Snapshot | None]) -> None:
         """Without a snapshot there are no parents and no addresses."""
         self.sources = PolicySources(None)
+        self.others: Callable[[Client, str, int], Awaitable[tuple[str, ...]]] = _no_others
+        """The addresses of a name to which a client may be connected."""
+        self.names: Final[WeakKeyDictionary[Client, str]] = WeakKeyDictionary()
+        """The host of a client's latest plain request that passes."""
         self._snapshot: Final = snapshot
         self._handlers: Final[WeakSet[server.ConnectionHandler]] = WeakSet()
         """Those whose connections are made here."""
@@ -85,10 +90,11 @@ class Egress:
         request.data.host, request.data.port = upstream.host, upstream.port
 
     async def open_connection(self, handler: server.ConnectionHandler, command: commands.OpenConnection) -> None:
-        """As mitmproxy's own, which it is where there is neither a parent proxy nor an address to connect from."""
+        """As mitmproxy's own, which it is without a gate, a parent proxy and an address to connect from."""
         wanted, address = command.connection, command.connection.address
         client = _transparent(handler)
-        if address is None or self._is_free(wanted, client):
+        by_gate = handler.client.proxy_mode.type_name == "gate" and wanted.transport_protocol == "tcp"
+        if address is None or (self._is_free(wanted, client) and not by_gate):
             await type(handler).open_connection(handler, command)
             return
         hook = server_hooks.ServerConnectionHookData(client=handler.client, server=wanted)
@@ -101,7 +107,9 @@ class Egress:
                 async with handler.max_conns[address]:
                     host, port = address[:2]
                     if upstream is None:
-                        way = self._directly(host, port, client)
+                        name = wanted.sni or self.names.get(handler.client)
+                        others = partial(self.others, handler.client, name, port) if by_gate and name else None
+                        way = self._directly(host, port, client, others)
                     else:
                         way = self._by_parent(upstream, host, port)
                     streams = await way
@@ -145,21 +153,50 @@ class Egress:
         snapshot = self._snapshot()
         return Sources() if snapshot is None else self.sources.of(snapshot.settings.egress)
 
-    async def _directly(self, host: str, port: int, client: tuple[socket.socket, str] | None = None) -> Streams:
-        """A connection to the first of the addresses that accepts one; `client` as of `gate/egress/dialler.py`."""
-        problem, addresses = OSError(f"{host} has no address"), [(host, port)]
+    async def _directly(
+        self,
+        host: str,
+        port: int,
+        client: tuple[socket.socket, str] | None = None,
+        others: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
+    ) -> Streams:
+        """A connection to the first of the addresses that accepts one (RFC 8305); `client` as of `Dialler`.
+
+        `others`: further addresses, which are asked for when they are needed.
+        """
+        addresses = [host]
         if parse_address(host) is None:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses = [(str(entry[4][0]), port) for entry in found]
-        for address in addresses:
-            try:
-                begun = self._sources_in_force().connect(address, client)
-                sock = await _connected(socket.socket(fileno=begun.detach()))
-            except OSError as error:
-                problem = error
-            else:
-                return await asyncio.open_connection(sock=sock)
-        raise problem
+            addresses = [str(entry[4][0]) for entry in found]
+        snapshot = self._snapshot()
+        seconds = EgressSettings().connect_seconds if snapshot is None else snapshot.settings.egress.connect_seconds
+        tried, problem = set[str](), OSError(f"{host} has no address")
+        attempts = set[asyncio.Task[socket.socket]]()
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    if not addresses and others is not None:
+                        addresses, others = [each for each in await others() if each not in tried], None
+                    if addresses:
+                        tried.add(addresses[0])
+                        attempts.add(asyncio.create_task(self._attempt((addresses.pop(0), port), client)))
+                    if not attempts:
+                        raise problem
+                    patience = SILENCE if addresses or others else None
+                    done, attempts = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                    for each in done:
+                        error = each.exception()
+                        if error is None:
+                            return await asyncio.open_connection(sock=each.result())
+                        problem = error if isinstance(error, OSError) else OSError(str(error))
+        finally:
+            for each in attempts:
+                each.cancel()
+
+    async def _attempt(self, address: tuple[str, int], client: tuple[socket.socket, str] | None) -> socket.socket:
+        same_family = client is None or (":" in client[1]) == (":" in address[0])
+        begun = self._sources_in_force().connect(address, client if same_family else None)
+        return await _connected(socket.socket(fileno=begun.detach()))
 
     async def _by_parent(self, upstream: Upstream, host: str, port: int) -> Streams:
         try:
@@ -174,6 +211,10 @@ class Egress:
                 return reader, writer
         except (ParentRefused, TimeoutError, asyncio.IncompleteReadError) as error:
             raise OSError(f"the parent proxy gives no way to {host}: {error or 'no answer'}") from error
+
+
+async def _no_others(*_: object) -> tuple[str, ...]:
+    return ()
 
 
 def _transparent(handler: server.ConnectionHandler) -> tuple[socket.socket, str] | None:
