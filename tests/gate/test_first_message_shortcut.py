@@ -90,7 +90,7 @@ def policies(draw: Callable[..., Any]) -> Snapshot:
             Network("lan", (), "Europe/Brussels", interfaces=("lan0",), users=("ada",)),
         ),
         exemptions=holes,
-        own=canary_policy(CANARY),
+        own=canary_policy(CANARY, {"office": ("192.0.2.254",)}),
         missing_sni=draw(st.sampled_from(MissingSni)),
         ech_outer=draw(st.sampled_from(EchOuter)),
         unknown_clients=draw(st.sampled_from(UnknownClients)),
@@ -271,7 +271,7 @@ def test_the_shortcut_is_taken() -> None:
 @pytest.mark.parametrize("short", [True, False])
 def test_the_canary_is_nobodys_traffic(short: bool) -> None:
     """One name of the gateway's own is refused each time and one passes; neither is counted or recorded."""
-    policy = snapshot(ban(), own=canary_policy(CANARY))
+    policy = snapshot(ban(), own=canary_policy(CANARY, {}))
     refused, passed = (
         Visit(OWN_CLIENT, name, OWN_SERVER, None, ech=False, connect=None, later=0) for name in (BANNED, ALLOWED)
     )

@@ -310,7 +310,7 @@ def test_the_gateways_own_canary_has_no_parent() -> None:
     """It answers itself on this machine: no parent is asked for its server, whatever name is with the address."""
     upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128)
     settings = CanarySettings()
-    stated = snapshot(ban(), own=definition.canary_policy(settings), upstream=(upstream,))
+    stated = snapshot(ban(), own=definition.canary_policy(settings, {}), upstream=(upstream,))
     chosen = parent_for(stated, "198.51.100.7", "www.example.org")
     assert chosen is not None
     assert (chosen.host, chosen.port) == (upstream.host, upstream.port)
