@@ -1,16 +1,22 @@
 """The view `events`: closed to everything but the log, filters that are values only, columns that are documented."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labs.appending import AppenderRuns, append
 from labs.logs import WriteLog, refusal
 from tokgate.analytics import engine
 from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.sql import LogError
+from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import Filter
+from tokgate.blocklog.records.chain import link, stated_head
+from tokgate.blocklog.records.record import encode
+from tokgate.blocklog.write.checkpointer import LogOptions
 
 HOSTILE = "x' OR 1=1; DROP VIEW events; --"
 
@@ -146,3 +152,25 @@ def test_another_error_is_no_ctrl_c() -> None:
     """Other errors of the interpreter stay what they are."""
     with pytest.raises(RuntimeError, match="another"), engine.interruptible():
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_the_log_declares_as_others_is_left_out(tmp_path: Path, rotated: bool) -> None:
+    """Forged records that fit and one of no chain accuse nobody in a report; a copied record counts as it is."""
+    runs = AppenderRuns(tmp_path / "block.ndjson", options=LogOptions())
+    run = runs.begin()
+    append(run, refusal(), refusal("192.0.2.8"))
+    runs.write(run, 0, attest=True)
+    run.leave("closed")
+    lines = runs.path.read_bytes().splitlines(keepends=True)
+    head = stated_head(json.loads(lines[-1]))
+    assert head is not None
+    forged, _ = link(head, refusal("192.0.2.99"))
+    with runs.path.open("ab") as file:
+        file.write(encode(forged) + encode(refusal("192.0.2.98")) + lines[0])
+    if rotated:
+        runs.path.rename(tmp_path / "block.ndjson.1")
+    runs.run()
+    with LogDatabase(with_rotated(runs.path)) as database:
+        clients = [client for (client,) in database.ask("SELECT client FROM events WHERE traffic ORDER BY 1")]
+    assert set(clients) == {"192.0.2.7", "192.0.2.8"}

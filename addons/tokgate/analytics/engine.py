@@ -17,7 +17,7 @@ from tokgate.analytics.columns import COLUMNS, READABLE, expression, ndjson_line
 from tokgate.analytics.sql import MACROS, LogError, Progress, QueryResult, Row, conditions, literal, quoted
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import PACKED
-from tokgate.blocklog.read.reader import Filter, Junk, Line, read
+from tokgate.blocklog.read.reader import Filter, Junk, Line, declared_foreign, read
 
 MEMORY: Final = "1GB"
 """What DuckDB may keep in memory; beyond that it uses a temporary folder."""
@@ -76,6 +76,8 @@ class LogDatabase:
         self._worker: Final = ThreadPoolExecutor(max_workers=1)
         self.damage: list[Junk] = []
         """Files whose rest could not be unpacked, found while querying."""
+        self.foreign: Final = declared_foreign(files)
+        """What no view has: hashes of records that the log declares as another program's; None: also those without."""
         try:
             self._sources = [self._source(path) for path in files]
             self._replace_damaged(lambda source: cut_short(source.path))
@@ -154,7 +156,12 @@ class LogDatabase:
         def prepare(connection: duckdb.DuckDBPyConnection) -> None:
             for name, value in wanted.variables.items():
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            for statement in _views(self._sources, wanted.sql):
+            accepted = wanted.sql
+            if self.foreign:
+                connection.execute("SET VARIABLE foreign_hashes = ?", [[each for each in self.foreign if each]])
+                unhashed = "false" if None in self.foreign else "true"
+                accepted += f" AND coalesce(NOT list_contains(getvariable('foreign_hashes'), \"hash\"), {unhashed})"
+            for statement in _views(self._sources, accepted):
                 connection.execute(statement)
 
         return connect(

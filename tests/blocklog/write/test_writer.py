@@ -27,7 +27,7 @@ from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write import writer as writer_module
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.checkpointer import LogOptions
-from tokgate.blocklog.write.segment import LogLocked, Rotation
+from tokgate.blocklog.write.segment import LogLocked, Rotation, Segment
 from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 
 Lines = Callable[..., list[dict[str, Any]]]
@@ -185,6 +185,27 @@ def test_a_gap_is_admitted_once_writing_works(path: Path, make: Callable[..., Lo
     assert before <= Instant.parse_iso(gap["since"]).add(microseconds=1) <= Instant.now()
     assert writer.health().ok
     assert writer.health().errors > 0
+
+
+def test_an_idle_log_tells_what_happens_to_it(
+    path: Path, make: Callable[..., LogWriter], monkeypatch: pytest.MonkeyPatch, check_lines: Lines
+) -> None:
+    """A disk that fills up and a file that is removed reach health although nothing is put."""
+    writer = make(path, replace(QUICK, look_every=0.01))
+    writer.put(refusal())
+    assert writer.flush(waiting.DEADLINE)
+    with monkeypatch.context() as full:
+        full.setattr(Segment, "room_missing", lambda _, keep: keep)
+        until(lambda: not writer.health().ok)
+        assert "No space left" in str(writer.health().last_error)
+    until(lambda: writer.health().ok)
+    path.unlink()
+    until(lambda: not writer.health().ok)
+    assert writer.health().tampered == "the log's file was removed while it was written"
+    until(path.exists)
+    until(lambda: "log-continued" in actions(lines(path)))
+    assert writer.close(waiting.DEADLINE)
+    assert "file" not in check_lines(path)[0]["tokgate"]["continues"]
 
 
 def test_a_path_that_becomes_writable_heals_by_itself(path: Path, make: Callable[..., LogWriter]) -> None:

@@ -22,6 +22,7 @@ class Appender:
         self.errors, self.left, self.added = list(errors), list[str](), list[Record]()
         self.pending = 1 if errors else 0
         self.written = self.rotations = self.foreign = 0
+        self.is_open = True
         self.unattested, self.never_attested, self.attested = 0, False, list[float]()
 
     def add(self, record: Record) -> None:
@@ -44,8 +45,12 @@ class Appender:
         self.leave("closed")
 
     def look(self) -> None:
-        """Fail."""
-        raise OSError(errno.EIO, "no reason")
+        """Fail, if there is an error left."""
+        if self.errors:
+            raise OSError(self.errors.pop(0), "no reason")
+
+    def require_room(self) -> None:
+        """There is some."""
 
     def attest(self) -> None:
         """Note when."""
@@ -179,11 +184,13 @@ def test_how_long_the_writer_sleeps(
 
 
 def test_a_file_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is counted as an error, and ends nothing: writing tells whether it lasts."""
-    writer, _ = made(tmp_path, monkeypatch)
-    writer._look()
-    health = writer.health()
-    assert (health.ok, health.errors, health.last_error) == (True, 1, "OSError: [Errno 5] no reason")
+    """Health says so as long as it lasts, and nothing ends for it."""
+    writer, appender = made(tmp_path, monkeypatch, errno.EIO)
+    appender.pending = 0
+    for ok in (False, True):
+        writer._look()
+        health = writer.health()
+        assert (health.ok, health.errors, health.last_error) == (ok, 1, "OSError: [Errno 5] no reason")
 
 
 def test_a_gap_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from whenever import Instant
 from tokgate.blocklog.integrity.chain_state import Chain
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, audit_path, checkpoint_of
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.read.reader import LONGEST_LINE, OpenLog, decode_strictly, in_order, open_log
+from tokgate.blocklog.read.reader import LONGEST_LINE, OpenLog, decode_strictly, holds, in_order, open_log
 from tokgate.blocklog.records.chain import Head, proper_hash
 from tokgate.blocklog.records.record import EventAction, Record, text_at, value_at
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rfc3161_client.tsp import TimeStampResponse
 
 FORMAT: Final = "tokgate record proof, version 1"
-_CHUNK: Final = 1 << 20
 
 
 class NoProof(ValueError):
@@ -67,7 +66,7 @@ def prove(
     """
     opener = verifier_of(files).opener
     ordered = in_order(files, opener)
-    holding = [at for at, path in enumerate(ordered) if _holds(path, event.encode(), opener)]
+    holding = [at for at, path in enumerate(ordered) if holds(path, event.encode(), opener)]
     problem = f"no record of these files has the id {event}"
     for first in dict.fromkeys(
         (max(0, holding[-1] - 1), 0) if holding else ()
@@ -126,17 +125,6 @@ def _as_json(found: _Found, checkpoint: Checkpoint, leaves: Sequence[bytes], ind
         "checkpoint": {"chain": checkpoint.head.chain, **checkpoint.as_json()},
         "fingerprint": fingerprint(checkpoint.key),
     }
-
-
-def _holds(path: Path, wanted: bytes, opener: Callable[[Path], Any]) -> bool:
-    """Whether a file holds some octets, read without splitting it into lines."""
-    with opener(path) as stream:
-        tail = b""
-        while chunk := stream.read(_CHUNK):
-            if wanted in tail + chunk:
-                return True
-            tail = chunk[-len(wanted) :]
-    return False
 
 
 TIMEOUT: Final = 30.0

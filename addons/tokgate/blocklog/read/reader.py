@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, Final, cast
 from whenever import Instant
 
 from tokgate.blocklog.atomic_file import zstd
-from tokgate.blocklog.paths import PACKED, with_rotated
+from tokgate.blocklog.paths import PACKED, bare_name, with_rotated
 from tokgate.blocklog.records.chain import Head, stated_head
 from tokgate.blocklog.records.record import Record, decode, instant_of, is_alias, text_at, value_at
 from tokgate.policy.values.hostname import parse_address
@@ -194,6 +194,55 @@ def in_order(files: Iterable[Path], opener: OpenLog = open_log) -> list[Path]:
         begins[head.chain] = min(begins.get(head.chain, at), at)
         places.append((head.chain, head.sequence, path))
     return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
+
+
+_BLOCK: Final = 1 << 20
+
+
+def holds(path: Path, wanted: bytes, opener: OpenLog = open_log) -> bool:
+    """Whether a file holds some octets, read without splitting it into lines. Raises OSError, UNREADABLE."""
+    with opener(path) as stream:
+        tail = b""
+        while chunk := stream.read(_BLOCK):
+            if wanted in tail + chunk:
+                return True
+            tail = chunk[-len(wanted) :]
+    return False
+
+
+def declared_foreign(files: Iterable[Path]) -> set[str | None]:
+    """The hashes of records that `log-foreign` records of these files declare as others'; None: of some without a hash.
+
+    A copy of a record that is in its place elsewhere in the file is left out. What can't be read declares nothing.
+    """
+    by_name, ranges = {bare_name(path.name): path for path in files}, dict[Path, list[range]]()
+    for path in by_name.values():
+        with suppress(*UNREADABLE):
+            lines = read([path]) if holds(path, b'"log-foreign"') else ()
+            continues = None
+            for line in lines:
+                if isinstance(line, Junk):
+                    continue
+                continues = continues or text_at(line.record, "tokgate", "continues", "file")
+                said = value_at(line.record, "tokgate", "foreign")
+                first, count = value_at(said, "line"), value_at(said, "lines")
+                if isinstance(first, int) and isinstance(count, int):
+                    before = continues is not None and text_at(said, "file") == continues
+                    of = by_name.get(bare_name(str(continues))) if before else path
+                    if of is not None:
+                        ranges.setdefault(of, []).append(range(first, first + count))
+    found: set[str | None] = set()
+    for path, foreign in ranges.items():
+        inside, outside = set[str | None](), set[str | None]([None])
+        for line in read([path]):
+            if not isinstance(line, Junk):
+                of_others = any(line.number in each for each in foreign)
+                digest = text_at(line.record, "event", "hash")
+                if digest is None and of_others:
+                    found.add(None)
+                (inside if of_others else outside).add(digest)
+        found |= inside - outside
+    return found
 
 
 _TAIL: Final = 32 << 20

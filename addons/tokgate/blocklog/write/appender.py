@@ -87,6 +87,11 @@ class Appender:
             self._queue.waiting.append(None)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return self._segment is not None
+
+    @property
     def unattested(self) -> int:
         """How many records came after the last checkpoint."""
         return self._checkpointer.unattested if self._checkpointer is not None else 0
@@ -99,10 +104,10 @@ class Appender:
     def ready(self) -> Segment:
         """Open or rotate; returns the file at the path, open and not full. Raises OSError, LogLocked."""
         segment = self._segment
-        if segment is not None and segment.replaced():
+        if segment is None or segment.replaced():
+            if segment is not None and segment.present_name() is None and not self.path.exists():
+                self._trouble(ForeignLines("the log's file was removed while it was written"))
             self.leave("renamed or removed")
-            segment = None
-        if segment is None:
             segment = self._open()
             self._delete_expired()
         elif self._retention.due:
@@ -115,9 +120,12 @@ class Appender:
         return segment if why is None else self._rotate(segment, why)
 
     def look(self) -> None:
-        """Tell if another program wrote to the file since the last look. Raises OSError."""
+        """Tell if another program wrote to the file since the last look, or took it away. Raises OSError."""
         segment = self._segment
         if segment is None:
+            return
+        if segment.replaced():
+            self.ready()
             return
         if not segment.changed_by_others():
             segment.looked()
@@ -142,17 +150,17 @@ class Appender:
     def advance(self) -> None:
         """Write some of what is pending. Raises OSError; lines written before that are counted and not repeated."""
         segment = self.ready()
-        if not self._queue.begun:
-            self._require_room(segment)
+        if not self._queue.begun and self.pending:
+            self.require_room()
         if not self._queue.lines:
             self._encode(segment)
         if data := self._queue.rest():
             self._account(segment, segment.write(data))
 
-    def _require_room(self, segment: Segment) -> None:
+    def require_room(self) -> None:
         """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
-        keep = 0 if self._options is None else self._options.keep_free
-        if not segment.regular or not self.pending or self._retention.about_to_delete:
+        keep, segment = 0 if self._options is None else self._options.keep_free, self._segment
+        if segment is None or not segment.regular or self._retention.about_to_delete:
             return
         least = segment.room_missing(keep)
         if least:

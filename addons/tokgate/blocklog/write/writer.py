@@ -282,11 +282,15 @@ class LogWriter:
         return look if self._attest_at is None else max(0.0, min(look, self._attest_at - time.monotonic()))
 
     def _look(self) -> None:
-        """Look whether others wrote to the file."""
+        """Look whether others wrote to the file, and whether it can be written, also where nothing is to be."""
         try:
             self._appender.look()
-        except OSError as error:  # writing tells whether it lasts
-            self._note(error)
+            self._appender.require_room()
+        except OSError as error:
+            self._failed(error)
+        else:
+            if self._appender.is_open and not self._appender.pending:
+                self._works()
 
     def _pump(self) -> None:
         """Write what is pending; retry after errors until it is written or the deadline of `close` has passed."""
@@ -305,9 +309,7 @@ class LogWriter:
                 self._pause(delay)
                 delay = min(delay * 2, self._limits.retry_longest)
             else:
-                if self._failing_since is not None:
-                    self._failing_since = None
-                    _warn("the log %s is written again", self.path)
+                self._works()
                 if self._unsynced_since is None:
                     self._unsynced_since = time.monotonic()
 
@@ -387,6 +389,11 @@ class LogWriter:
         """Count a record that JSON can't represent, which is a defect of its builder."""
         self._note(error)
         self._drop(1)
+
+    def _works(self) -> None:
+        if self._failing_since is not None:
+            self._failing_since = None
+            _warn("the log %s is written again", self.path)
 
     def _failed(self, error: Exception) -> None:
         self._note(error)

@@ -96,6 +96,10 @@ def open_database(
     from tokgate.analytics.engine import LogDatabase  # brings DuckDB, which `tail` and `verify` need not wait for
 
     with told_as_command_errors(), LogDatabase(files, wanted, also_write=also_write) as database:
+        if database.foreign:
+            narrate(
+                "tokgate: left out are records that tokgate did not write, as the log itself tells: tokgate log verify"
+            )
         yield database
 
 
