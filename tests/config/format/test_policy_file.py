@@ -124,7 +124,7 @@ def test_closed_sets_are_enumerated() -> None:
     assert listed == {
         "action", "response", "on_expiry", "expect", "unknown_clients", "on_error", "missing_sni", "ech_outer",
         "encrypted_dns", "ech_keys", "structured_errors", "overrides", "clients", "format", "on_stop", "on_crash",
-        "sni", "ech", "transport", "reason", "status",
+        "language", "sni", "ech", "transport", "reason", "status",
     }  # fmt: skip
 
 

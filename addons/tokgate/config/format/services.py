@@ -274,7 +274,7 @@ class ServiceModel(Model):
     source: SourceModel | None = Field(
         default=None,
         description="Where the names were imported from.",
-        examples=[{"list": "https://www.example.org/clips.txt", "format": "adblock", "date": "2026-08-19"}],
+        examples=[{"list": "https://www.example.org/clips.txt", "format": "hosts", "date": "2026-08-19"}],
     )
     names: NamesModel = Field(
         default_factory=NamesModel,
