@@ -82,7 +82,7 @@ def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command)
     [
         ("HEAD", 2, "HEAD is a git revision: write HEAD:DIR for a folder in it"),
         ("HEAD:elsewhere", 3, "HEAD:elsewhere: there is no such folder or file in this revision"),
-        ("nowhere", 1, "no such file or folder"),
+        ("nowhere", 1, "there are no policies at nowhere: name them with --policies"),
     ],
 )
 def test_sources_that_are_none(repository: Path, tokgate: Command, source: str, code: int, said: str) -> None:

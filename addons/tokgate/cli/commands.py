@@ -31,7 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "schema": "print a JSON Schema, or what a log store needs to know of the block log",
         "log": "read the block log",
         "review": "the block log in a browser",
-        "authority": "make, show, export and replace the authority of the block page",
+        "authority": "make, show and replace the authority of the block page",
         "completion": "print a script for completion in a shell",
     }
 )

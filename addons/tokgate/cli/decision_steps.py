@@ -101,7 +101,7 @@ def _sighting_steps(
     decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal, query.identity)
     found = tuple(ban_results(snapshot, membership, match, query.at))
     counted = {result.track.ban.name for result in found}
-    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)), tuple(_other_services(snapshot, match)))
+    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)))
     yield Step(
         "3. Bans", tuple(_bans(snapshot, found, membership, match)), tuple(_other_bans(snapshot, counted, match))
     )
@@ -139,12 +139,6 @@ def _name(sighting: Sighting, match: Match) -> Iterator[str]:
     for hit in match.hits:
         front = ", which only shows that the store is asked, not for which app" if hit.front else ""
         yield f"belongs to {hit.service} by {hit.rule}{front}{place(hit.origin)}"
-
-
-def _other_services(snapshot: Snapshot, match: Match) -> Iterator[str]:
-    claimed = {hit.service for hit in match.hits}
-    others = ((s.name, s.origin) for s in snapshot.policy.services.values() if s.name not in claimed)
-    yield from _others(others, "has no rule that matches")
 
 
 def _bans(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership, match: Match) -> Iterator[str]:

@@ -321,11 +321,3 @@ def test_examples_count_clients_alone(tokgate: Command) -> None:
     """What tokgate says about itself has no client, and is no event of anybody."""
     examples = [line for line in tokgate("log", "query", "--help").out.splitlines() if "sum(events)" in line]
     assert len(examples) == sum("WHERE traffic" in line for line in examples) == 2
-
-
-def test_help_has_examples(tokgate: Command) -> None:
-    """Each command teaches with an example."""
-    for arguments in (("log",), ("log", "tail"), ("log", "summary")):
-        outcome = tokgate(*arguments, "--help")
-        assert outcome.code == 0
-        assert "examples:\n  tokgate log" in outcome.out

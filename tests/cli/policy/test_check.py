@@ -158,16 +158,6 @@ def test_json_of_errors(policies: Path, tokgate: Command) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("way", [(), ("--format", "github")])
-def test_quiet_shows_no_warnings(policies: Path, tokgate: Command, way: tuple[str, ...]) -> None:
-    """They are counted in the summary, and still make --strict fail."""
-    outcome = tokgate("check", "--quiet", *THEN, *way)
-    assert outcome.code == 0
-    assert "nested-network" not in outcome.out
-    assert "1 files, 0 errors, 1 warnings, 2 tests passed, 0 failed\n" in outcome.out + outcome.err
-    assert tokgate("check", "--quiet", "--strict", *THEN, *way).code == 1
-
-
 def test_formats_exclude_each_other(policies: Path, tokgate: Command) -> None:
     """--json is a format like the others."""
     assert tokgate("check", "--json", "--format", "github").code == 2

@@ -87,7 +87,6 @@ at 2023-05-02T08:00:00Z
 
 2. Name
    bad..name is no host name: a label is empty
-   - clips has no rule that matches [policies/policy.yaml:3]
 
 3. Bans
    none: bans hold for networks
@@ -332,17 +331,6 @@ def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: 
 def test_why_a_ban_does_not_count(policies: Path, tokgate: Command, at: str, says: str) -> None:
     """Before, between and after."""
     assert says in tokgate("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", at).out
-
-
-def test_the_folder_without_its_option(policies: Path, tokgate: Command) -> None:
-    """As `check` takes it, before or after the options; a folder that isn't there is none."""
-    policies.rename(policies.with_name("other"))
-    asked = ("--client", "192.0.2.7", "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
-    outcomes = [tokgate("explain", "other", *asked), tokgate("explain", *asked, "other")]
-    assert [outcome.out.split(":")[0] for outcome in outcomes] == ["block", "block"]
-    assert tokgate("explain", *asked).code != 0
-    assert tokgate("timeline", "other").code == 0
-    assert tokgate("timeline").code != 0
 
 
 def test_windows_and_held_bans(policies: Path, tokgate: Command) -> None:

@@ -86,8 +86,8 @@ def test_explain(tokgate: Command, client: str, said: tuple[str, ...], first: st
     [
         ("phone-3", ""),
         ("00:53:00:00:00:99", ""),
-        ("laptop-9", "no network has a device called laptop-9\n"),
-        ("00:53:zz", "no network has a device called 00:53:zz\n"),
+        ("laptop-9", "no network or exemption names the device laptop-9; did you mean `laptop-1`?\n"),
+        ("00:53:zz", "no network or exemption names the device 00:53:zz\n"),
     ],
 )
 def test_explain_a_device_that_is_not_there(tokgate: Command, folder: Path, device: str, doubt: str) -> None:

@@ -150,7 +150,7 @@ def test_deciding_that_fails_falls_back(snapshot: Snapshot, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("tokgate.cli.policy.simulate.decide", fail)
+    monkeypatch.setattr("tokgate.cli.policy.simulate.decided", fail)
     simulation = Simulation(snapshot, AT)
     for host, verdict in (("clips.example.org", "block"), ("a.example", "allow")):
         answer = json.loads(simulation.answer(json.dumps({"client": "192.0.2.7", "host": host}).encode()))

@@ -85,6 +85,7 @@ def test_show(tokgate: Command) -> None:
     assert issuing.startswith("issuing: CN=Example Council network filter issuing ")
     assert "believed for clips.example.org static.example.net" in issuing
     made = x509.load_pem_x509_certificate(Path("authority/root.pem").read_bytes())
+    assert x509.load_der_x509_certificate(Path("authority/root.cer").read_bytes()) == made
     assert made.fingerprint(SHA256()).hex(":").upper() in root
     assert "days left" in root
 
@@ -103,16 +104,6 @@ def test_show_warns_of_an_ended_one(tokgate: Command, monkeypatch: pytest.Monkey
     tokgate("authority", "init", *NAMES)
     outcome = tokgate("authority", "show", "authority")
     assert (outcome.code, outcome.out.count("NOT VALID NOW")) == (1, 1)
-
-
-def test_export(tokgate: Command) -> None:
-    """What devices get is the root, without a key."""
-    tokgate("authority", "init", *NAMES)
-    printed = tokgate("authority", "export", "authority").out
-    assert printed == Path("authority/root.pem").read_text()
-    assert "PRIVATE" not in printed
-    der = Path("authority/root.cer").read_bytes()
-    assert x509.load_der_x509_certificate(der) == x509.load_pem_x509_certificate(printed.encode())
 
 
 def test_rotate_needs_nothing_of_devices(tokgate: Command) -> None:
@@ -149,7 +140,7 @@ def test_rotate_the_root(tokgate: Command) -> None:
         (("rotate", "--passphrase", "policies/policy.yaml"), 3, "can't be used"),
         (("init", "--folder", "new", "--name", "not a name"), 2, "is no host name"),
         (("show", "policies/policy.yaml"), 3, "no certificate in it"),
-        (("export", "nowhere"), 3, "`tokgate authority init` makes an authority"),
+        (("show", "nowhere"), 3, "`tokgate authority init` makes an authority"),
     ],
     ids=["again", "outside", "no-root", "passphrase", "name", "no-certificate", "nowhere"],
 )

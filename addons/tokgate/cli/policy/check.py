@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,7 +31,6 @@ from tokgate.cli.terminal import narrate, print_json, print_lines, visible, want
 from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
 from tokgate.config.format.test_model import TestTransport
-from tokgate.config.loader import Loaded
 from tokgate.gateway.ruleset import current
 from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.services import Service
@@ -73,50 +72,6 @@ class CheckFinding:
     diagnostic: Diagnostic
     trace: tuple[str, ...] = ()
 
-    @property
-    def is_error(self) -> bool:
-        """Whether this finding sets exit code 1."""
-        return self.diagnostic.level is Level.ERROR
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of a check. `snapshot` is None if the policy is invalid."""
-
-    loaded: Loaded
-    snapshot: Snapshot | None
-    results: tuple[TestResult, ...]
-    endings: tuple[Ending, ...]
-    findings: tuple[CheckFinding, ...]
-    now: Instant
-    own: tuple[Service, ...] = ()
-    """Services that the files define although the catalogue has them."""
-
-    @property
-    def failed(self) -> int:
-        """The tests whose decision is not the expected one."""
-        return sum(not result.passed for result in self.results)
-
-    @property
-    def warnings(self) -> int:
-        """The findings that are no errors: probable mistakes, and what ends soon."""
-        return sum(not finding.is_error for finding in self.findings)
-
-    @property
-    def without_reason(self) -> list[str]:
-        """The bans that block, are not over, and say nowhere why."""
-        tracks = () if self.snapshot is None else current(self.snapshot, self.now)
-        blocking = (track.ban for track in tracks if track.ban.action is Action.BLOCK)
-        return list(dict.fromkeys(ban.name for ban in blocking if ban.reason is None))
-
-    @property
-    def summary(self) -> str:
-        """The last line of output. Its format is fixed, so that programs may parse it."""
-        return (
-            f"{len(self.loaded.files)} files, {len(self.loaded.errors)} errors, {self.warnings} warnings, "
-            f"{len(self.results) - self.failed} tests passed, {self.failed} failed"
-        )
-
 
 class TestOutput(Outcome):
     """A test of the policy, what was decided, and for a failed one the steps that led to it.
@@ -142,7 +97,7 @@ class TestOutput(Outcome):
 
 
 class CatalogueOutput(TypedDict):
-    """What comes from the catalogue inside the package, and the definitions that go before it."""
+    """What comes from the catalogue inside the package, and the policy's own definitions that go before it."""
 
     version: str | None
     services: list[str]
@@ -189,7 +144,6 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     add_confdir_option(parser, "folder of the running tokgate, which may hold bans that vanished from the files")
     parser.add_argument("--strict", action="store_true", help="exit 1 for warnings, too")
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no warnings; they are still counted")
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--format", type=OutputFormat, choices=list(OutputFormat), default=OutputFormat.TEXT, help="default: text"
@@ -203,55 +157,95 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check a folder or a file, and print the findings."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
-    report = examine(options.policies, now, options.authority, options.confdir)
+    checked, findings, own = _examine(options, now)
     match options.format:
         case OutputFormat.JSON:
-            print_json(document(report), indent=2)
+            print_json(checked, indent=2)
         case OutputFormat.GITHUB:
-            print_lines(annotations(report, warnings=not options.quiet))
+            print_lines((*map(_command, findings), checked["summary"]))
         case _:
-            print_lines(_text(report, options.quiet, wants_color(sys.stdout)))
-    if report.snapshot is None and options.format is not OutputFormat.JSON:
+            print_lines(_text(checked, findings, own))
+    if checked["version"] is None and options.format is not OutputFormat.JSON:
         narrate("tokgate: tests are run once there are no errors")
-    errors = any(finding.is_error for finding in report.findings)
-    return Exit.FINDINGS if errors or (options.strict and report.findings) else Exit.DONE
+    errors = checked["errors"] + checked["failed"]
+    return Exit.FINDINGS if errors or (options.strict and findings) else Exit.DONE
 
 
-def _text(report: CheckResult, quiet: bool, color: bool) -> Iterator[str]:
-    for finding in report.findings:
-        if finding.is_error or not quiet:
-            yield render(finding.diagnostic, color=color)
-            yield from (f"   {line}" for line in finding.trace)
-    catalogue = None if report.loaded.policy is None else report.loaded.policy.catalogue
-    if catalogue is not None:
-        yield f"from the catalogue, version {catalogue.version}: {', '.join(catalogue.services)}"
-    for service in report.own:
+def _text(checked: Checked, findings: Sequence[CheckFinding], own: Sequence[Service]) -> Iterator[str]:
+    for finding in findings:
+        yield render(finding.diagnostic, color=wants_color(sys.stdout))
+        yield from (f"   {line}" for line in finding.trace)
+    catalogue = checked["catalogue"]
+    if catalogue["version"] is not None:
+        yield f"from the catalogue, version {catalogue['version']}: {', '.join(catalogue['services'])}"
+    for service in own:
         yield f"your own definition, in place of the catalogue's: {service.name} ({service.origin})"
-    if report.without_reason:
-        yield f"no `reason` is given by: {', '.join(report.without_reason)}"
-    yield report.summary
+    if checked["without_reason"]:
+        yield f"no `reason` is given by: {', '.join(checked['without_reason'])}"
+    yield checked["summary"]
 
 
-def examine(path: Path, now: Instant, authority: Path | None = None, confdir: Path | None = None) -> CheckResult:
-    """Load and compile a policy, run its tests, and look for warnings; with `authority` also of untrusted names.
+def _examine(options: argparse.Namespace, now: Instant) -> tuple[Checked, list[CheckFinding], Sequence[Service]]:
+    """Load and compile a policy, run its tests, and look for warnings.
 
-    `confdir` is the folder of a running tokgate, which may hold bans back; None is the default one.
+    Besides what is printed as JSON these are the findings, and the services that the files define although the
+    catalogue has them.
     """
-    loaded = load_patiently(path, now)
-    found = [CheckFinding(diagnostic) for diagnostic in loaded.diagnostics]
-    if loaded.policy is None:
-        return CheckResult(loaded, None, (), (), tuple(found), now)
-    snapshot = compile_patiently(loaded.policy)
-    results, ending = run_tests(snapshot, loaded.tests), endings(snapshot, now)
-    found += [_failure(snapshot, result) for result in results if not result.passed]
-    found += [CheckFinding(diagnostic) for diagnostic in outlook(snapshot, ending)]
-    found += [CheckFinding(diagnostic) for diagnostic in free_addresses(snapshot, now)]
-    found += [CheckFinding(diagnostic) for diagnostic in held_bans(loaded.policy, path, now, confdir)]
-    found += [CheckFinding(diagnostic) for diagnostic in without_authority(snapshot, now, confdir)]
-    if authority is not None:
-        found += [CheckFinding(diagnostic) for diagnostic in untrusted(loaded.policy, authority)]
-    told = tuple(each for each in found if not each.diagnostic.silenced_by(loaded.ignored))
-    return CheckResult(loaded, snapshot, results, ending, told, now, own_definitions(loaded.policy))
+    loaded = load_patiently(options.policies, now)
+    found, results = [CheckFinding(diagnostic) for diagnostic in loaded.diagnostics], tuple[TestResult, ...]()
+    ending, own = tuple[Ending, ...](), tuple[Service, ...]()
+    catalogue, snapshot, without_reason = None, None, list[str]()
+    if loaded.policy is not None:
+        catalogue, own = loaded.policy.catalogue, own_definitions(loaded.policy)
+        snapshot = compile_patiently(loaded.policy)
+        results, ending = run_tests(snapshot, loaded.tests), endings(snapshot, now)
+        blocking = (track.ban for track in current(snapshot, now) if track.ban.action is Action.BLOCK)
+        without_reason = list(dict.fromkeys(ban.name for ban in blocking if ban.reason is None))
+        found += [_failure(snapshot, result) for result in results if not result.passed]
+        warnings = (
+            outlook(snapshot, ending),
+            free_addresses(snapshot, now),
+            held_bans(loaded.policy, options.policies, now, options.confdir),
+            without_authority(snapshot, now, options.confdir),
+            untrusted(loaded.policy, options.authority) if options.authority is not None else (),
+        )
+        found += [CheckFinding(diagnostic) for each in warnings for diagnostic in each]
+        found = [each for each in found if not each.diagnostic.silenced_by(loaded.ignored)]
+    traces = {each.diagnostic.origin: each.trace for each in found if each.diagnostic.code is Code.TEST_FAILED}
+    warned = sum(each.diagnostic.level is not Level.ERROR for each in found)
+    failed = sum(not result.passed for result in results)
+    counts = f"{len(loaded.files)} files, {len(loaded.errors)} errors, {warned} warnings"
+    checked: Checked = {
+        "at": utc(now),
+        "version": None if snapshot is None else snapshot.version,
+        "summary": f"{counts}, {len(results) - failed} tests passed, {failed} failed",  # which programs may parse
+        "files": [str(path) for path in loaded.files],
+        "errors": len(loaded.errors),
+        "warnings": warned,
+        "passed": len(results) - failed,
+        "failed": failed,
+        "diagnostics": [as_json(each.diagnostic) for each in found if each.diagnostic.code is not Code.TEST_FAILED],
+        "tests": [_result(result, traces.get(result.test.origin, ())) for result in results],
+        "catalogue": {
+            "version": None if catalogue is None else catalogue.version,
+            "services": [] if catalogue is None else list(catalogue.services),
+            "own": [service.name for service in own],
+        },
+        "ending": [
+            {
+                "ban": each.track.ban.name,
+                "exemption": each.exemption,
+                "networks": list(each.track.networks),
+                "ends": utc(each.at),
+                "local": local(each.at, each.track.zone),
+                "zone": each.track.zone,
+                "on_expiry": each.track.ban.on_expiry,
+            }
+            for each in ending
+        ],
+        "without_reason": without_reason,
+    }
+    return checked, found, own
 
 
 def _failure(snapshot: Snapshot, result: TestResult) -> CheckFinding:
@@ -264,49 +258,9 @@ def _failure(snapshot: Snapshot, result: TestResult) -> CheckFinding:
     line = source_line(test.origin)
     length = 0 if line is None else len(line) - test.origin.column + 1
     diagnostic = Diagnostic(Level.ERROR, test.origin, message, Code.TEST_FAILED, line, length)
-    return CheckFinding(diagnostic, tuple(_trace(snapshot, result)))
-
-
-def _trace(snapshot: Snapshot, result: TestResult) -> Iterator[str]:
-    test = result.test
     query = DecisionQuery(test.client, None if test.url else test.host, test.at, test.url, test.identity)
-    for step in steps(snapshot, query):
-        yield from step_lines(step)
-
-
-def document(report: CheckResult) -> Checked:
-    """The object; failed tests are in `tests`, with the steps of their decision."""
-    traces = {
-        finding.diagnostic.origin: finding.trace
-        for finding in report.findings
-        if finding.diagnostic.code is Code.TEST_FAILED
-    }
-    others = [finding for finding in report.findings if finding.diagnostic.code is not Code.TEST_FAILED]
-    return {
-        "at": utc(report.now),
-        "version": None if report.snapshot is None else report.snapshot.version,
-        "summary": report.summary,
-        "files": [str(path) for path in report.loaded.files],
-        "errors": len(report.loaded.errors),
-        "warnings": report.warnings,
-        "passed": len(report.results) - report.failed,
-        "failed": report.failed,
-        "diagnostics": [as_json(finding.diagnostic) for finding in others],
-        "tests": [_result(result, traces.get(result.test.origin, ())) for result in report.results],
-        "catalogue": _catalogue(report),
-        "ending": [_end(ending) for ending in report.endings],
-        "without_reason": report.without_reason,
-    }
-
-
-def _catalogue(report: CheckResult) -> CatalogueOutput:
-    """What came from the catalogue inside the package, and the policy's own definitions that go before it."""
-    taken = None if report.loaded.policy is None else report.loaded.policy.catalogue
-    return {
-        "version": None if taken is None else taken.version,
-        "services": [] if taken is None else list(taken.services),
-        "own": [service.name for service in report.own],
-    }
+    trace = tuple(line for step in steps(snapshot, query) for line in step_lines(step))
+    return CheckFinding(diagnostic, trace)
 
 
 def _result(result: TestResult, trace: tuple[str, ...]) -> TestOutput:
@@ -330,28 +284,8 @@ def _result(result: TestResult, trace: tuple[str, ...]) -> TestOutput:
     }
 
 
-def _end(ending: Ending) -> EndingOutput:
-    track = ending.track
-    return {
-        "ban": track.ban.name,
-        "exemption": ending.exemption,
-        "networks": list(track.networks),
-        "ends": utc(ending.at),
-        "local": local(ending.at, track.zone),
-        "zone": track.zone,
-        "on_expiry": track.ban.on_expiry,
-    }
-
-
-def annotations(report: CheckResult, *, warnings: bool = True) -> Iterator[str]:
-    """A workflow command for each finding, then the summary."""
-    for finding in report.findings:
-        if finding.is_error or warnings:
-            yield _command(finding)
-    yield report.summary
-
-
 def _command(finding: CheckFinding) -> str:
+    """A finding as a workflow command."""
     diagnostic = finding.diagnostic
     message = "\n".join(map(readable, (diagnostic.message, *finding.trace)))
     properties = ",".join(f"{key}={_property(value)}" for key, value in _place(diagnostic))

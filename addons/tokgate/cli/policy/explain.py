@@ -136,19 +136,13 @@ class Recollection:
     @property
     def agrees(self) -> bool:
         """Whether both decisions agree, in the verdict and in each reason for it."""
-        return not self._differences
-
-    @property
-    def _differences(self) -> list[str]:
-        now: Mapping[str, object] = outcome(self.decision)
-        return [key for key in _COMPARED if self.event.field(key) != now[key]]
+        return not self.differences
 
     @property
     def differences(self) -> list[tuple[str, object, object]]:
         """The fields in which record and decision differ, with both values."""
-        logged = self._logged()
         now: Mapping[str, object] = outcome(self.decision)
-        return [(key, logged[key], now[key]) for key in self._differences]
+        return [(key, logged, now[key]) for key, logged in self._logged().items() if logged != now[key]]
 
     def lines(self, source: str, found: str | None) -> Iterator[str]:
         """The event and its differences as lines of text, then an empty line.
@@ -238,8 +232,6 @@ def run(options: argparse.Namespace) -> int:
     client, (host, url) = client_address(options.client), destination(options.host, options.url)
     snapshot = open_source(options.policies, now)
     identity = identity_of(options)
-    if options.device is not None and not _has_device(snapshot, options.device):
-        narrate(f"no network has a device called {visible(options.device)}")
     for held in held_bans(snapshot.policy, Path(options.policies), now, default_confdir()):
         narrate(render(held, color=wants_color(sys.stderr)))
     for warning in _strangers(snapshot, options):
@@ -264,29 +256,20 @@ def run(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _has_device(snapshot: Snapshot, said: str) -> bool:
-    """Whether the text is a hardware address, or the name of a device in a network."""
-    if hardware_address(said) is not None:
-        return True
-    devices = (device for network in snapshot.policy.networks.values() for device in network.devices)
-    return any(folded(device.name or "") == folded(said) for device in devices)
-
-
 def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]:
     """What was said about the client and stands in no network or exemption, so that it makes no difference."""
     policy = snapshot.policy
     listings: list[Network | Exemption] = [*policy.networks.values(), *policy.exemptions.values()]
-    users = {name for each in listings for name in each.users}
-    groups = {name for each in listings for name in each.groups}
-    interfaces = {name for each in listings for name in each.interfaces}
+    devices = {device.name for network in policy.networks.values() for device in network.devices if device.name}
     for kind, said, known in (
-        ("user", [options.user] if options.user else [], users),
-        ("group", options.group, groups),
-        ("interface", [options.interface] if options.interface else [], interfaces),
+        ("user", (options.user,), {name for each in listings for name in each.users}),
+        ("group", options.group, {name for each in listings for name in each.groups}),
+        ("interface", (options.interface,), {name for each in listings for name in each.interfaces}),
+        ("device", (options.device,) if hardware_address(options.device or "") is None else (), devices),
     ):
+        fold = str if kind == "interface" else folded
         for name in said:
-            fold = str if kind == "interface" else folded
-            if fold(name) not in map(fold, known):
+            if name and fold(name) not in map(fold, known):
                 hint = did_you_mean(name, sorted(known))
                 yield f"no network or exemption names the {kind} {visible(name)}{hint and visible(hint)}"
 

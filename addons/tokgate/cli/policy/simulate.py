@@ -14,17 +14,16 @@ from whenever import Instant
 
 from tokgate.cli.arguments import moment_or_now, settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.decision_query import DecisionQuery, Grounds, identified, judge, member, outcome, zone_of
+from tokgate.cli.decision_query import DecisionQuery, Grounds, answer, decided, member, zone_of
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.program_lines import ProgramLines, of_zeek
 from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.terminal import Patience, narrate, visible
-from tokgate.policy.decide import decide, decide_on_error
+from tokgate.policy.decide import decide_on_error
 from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.membership import Identity
 from tokgate.policy.schedule import Moment
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import utc
 
 EPILOG = """\
 examples:
@@ -138,8 +137,6 @@ class QueryReader:
 class Simulation:
     """Answers lines, and counts invalid queries."""
 
-    _TAILS: Final = 4096
-
     def __init__(self, snapshot: Snapshot, at: Moment | None) -> None:
         """`at` is the instant of lines without one; None means the time of reading."""
         self.asked = self.invalid = self.failed = 0
@@ -148,51 +145,33 @@ class Simulation:
         self._snapshot: Final = snapshot
         self._reader: Final = QueryReader(snapshot, at, live=True)
         self._dumps: Final = json.JSONEncoder(allow_nan=False).encode
-        # Decisions are shared between queries that cannot be told apart, so most are put into words only once.
-        self._tails: dict[int, tuple[Decision, str]] = {}
 
     def answer(self, line: bytes | None) -> str:
-        """The answer to a line, with its newline."""
+        """The answer to a line, with its newline; none to a line of another program that asks for nothing."""
         self.asked += 1
         try:
             query = self._reader.read(line)
-            if query is None:
-                return ""
         except InvalidQuery as invalid:
             self.invalid += 1
             if len(self.told) < _TOLD:
                 self.told.append(f"line {self.asked}: {invalid}")
-            client, host = self._echo(invalid.client), self._echo(invalid.host)
-            return f'{{"client": {client}, "host": {host}, "at": null, {_INVALID}\n'
-        head = f'{{"client": {self._dumps(query.client)}, "host": {self._dumps(query.host)}, "at": "{utc(query.at)}", '
-        if query.identity is not None:
-            head += f"{self._dumps(identified(query.identity))[1:-1]}, "
-        return f"{head}{self._tail(self._decide(query))}\n"
+            echoed = {"client": self._echo(invalid.client), "host": self._echo(invalid.host)}
+            return f"{self._dumps(echoed | _INVALID)}\n"
+        return "" if query is None else f"{self._dumps(answer(query, self._decide(query)))}\n"
 
     def _decide(self, query: DecisionQuery) -> Decision:
         try:
-            if query.url is None and query.host is not None:  # the same as judging one sighting, at a third of the cost
-                return decide(self._snapshot, query.client, query.host, query.at, identity=query.identity)
-            return judge(self._snapshot, query).decision
+            return decided(self._snapshot, query, query.at)
         except Exception:  # as live traffic: what `on_error` says, and counted
             self.failed += 1
             return decide_on_error(self._snapshot, query.host or "")
 
-    def _tail(self, decision: Decision) -> str:
-        found = self._tails.get(id(decision))
-        if found is not None:
-            return found[1]
-        if len(self._tails) >= self._TAILS:
-            self._tails.clear()
-        tail = self._dumps(outcome(decision))[1:]
-        self._tails[id(decision)] = decision, tail  # keeping the decision keeps its id from being used again
-        return tail
-
-    def _echo(self, value: object) -> str:
+    def _echo(self, value: object) -> object:
         try:
-            return self._dumps(value)
+            self._dumps(value)
         except (ValueError, RecursionError):  # 1e999, or nested deeper than can be written
-            return "null"
+            return None
+        return value
 
 
 class Simulated(Grounds):
@@ -286,9 +265,5 @@ def _no_constant(name: str) -> object:
     raise ValueError(name)
 
 
-_INVALID: Final = json.dumps(
-    dict.fromkeys(
-        ("verdict", "phase", "service", "rule", "signal", "network", "ban", "exemption", "response"),
-    )
-    | {"reason": Reason.INVALID_QUERY, "next_change": None}
-)[1:]
+_NOTHING: Final = ("at", "verdict", "phase", "service", "rule", "signal", "network", "ban", "exemption", "response")
+_INVALID: Final = {**dict.fromkeys(_NOTHING), "reason": Reason.INVALID_QUERY, "next_change": None}

@@ -1,4 +1,4 @@
-"""`tokgate authority`: make, show, export and replace the certificate authority of the block page."""
+"""`tokgate authority`: make, show and replace the certificate authority of the block page."""
 
 import argparse
 import os
@@ -46,7 +46,6 @@ examples:
   tokgate authority init --confdir ~/.tokgate      for the names of bans with `response: page`; used by this machine
   tokgate authority init --name tiktok.com tiktokv.com --organisation 'Example Council'
   tokgate authority show                            what ~/.tokgate has: fingerprints, validity, names
-  tokgate authority export --format der > root.cer  what devices must trust
   tokgate authority rotate                          a new issuing key, below the same root: devices notice nothing
   tokgate authority rotate --root                   a new root, when names must grow or it ends
 
@@ -66,10 +65,6 @@ examples:
   tokgate authority show authority/root.pem         what devices get
 
 Exit code 1: an authority that has ended, or is believed for any name."""
-_EXPORT_EPILOG: Final = """\
-examples:
-  tokgate authority export > root.pem
-  tokgate authority export --format der > root.cer  as Windows, iOS and Android like it"""
 _FOLDER: Final = Path("authority")
 ROOT_DAYS: Final = 730
 ISSUING_DAYS: Final = 365
@@ -174,13 +169,9 @@ def add_parser(subparsers: Subparsers) -> None:
     showing = add_subcommand(commands, "show", "show fingerprints, validity and names", _SHOW_EPILOG)
     showing.add_argument("--json", action="store_true", help="one JSON object")
     showing.set_defaults(run=_show)
-    exporting = add_subcommand(commands, "export", "print what devices must trust", _EXPORT_EPILOG)
-    exporting.add_argument("--format", choices=("pem", "der"), default="pem", help="default: pem")
-    exporting.set_defaults(run=_export)
-    for each in (showing, exporting):
-        each.add_argument(
-            "path", metavar="PATH", nargs="?", type=Path, default=DEFAULT_CONFDIR, help="folder or file (~/.tokgate)"
-        )
+    showing.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, default=DEFAULT_CONFDIR, help="folder or file (~/.tokgate)"
+    )
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -309,19 +300,6 @@ def _lines(told: CertificateOutput) -> Iterator[str]:
         "ANY NAME: whoever has its key can forge every site" if told["names"] is None else " ".join(told["names"])
     )
     yield f"  believed for {believed}"
-
-
-def _export(options: argparse.Namespace) -> int:
-    """Print the last certificate of the chain: the root."""
-    root = _read(options.path)[-1]
-    if options.format == "pem":
-        sys.stdout.write(pem([root]).decode())
-    elif sys.stdout.isatty():
-        raise CommandError("DER is binary: redirect it to a file", Exit.USAGE)
-    else:
-        sys.stdout.flush()
-        os.write(sys.stdout.fileno(), root.public_bytes(Encoding.DER))
-    return Exit.DONE
 
 
 OLD: Final = "old"
