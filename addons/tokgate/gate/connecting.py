@@ -67,11 +67,12 @@ def dial(context: Context, connection: Connection, destination: Address, connect
     if upstream is not None:
         asked, place = dialler.parents.begin(upstream, destination)
         state = AskingParent(connecting, asked)
-    transparent = connection.listener.entry is Entry.TPROXY and upstream is None
-    same_family = (":" in connection.peer) == (":" in place[0])
-    client = (connection.client, connection.peer) if transparent and same_family else None
+    client = None
+    if connection.listener.entry is Entry.TPROXY and upstream is None:
+        same_family = (":" in connection.peer) == (":" in place[0])
+        client = (connection.client, connection.peer) if same_family else None
     server = dialler.connect(place, snapshot.settings.egress, loop.now, client)
-    chosen = upstream is not None or connection.tunnel is not None or connecting.untried is not None
+    chosen = connection.tunnel is not None or upstream is not None or connecting.untried is not None
     if chosen and leads_to(server, place, context.listens_at):
         server.close()
         raise NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))

@@ -37,7 +37,7 @@ class State(ABC):
         """The connection's deadline has passed, or nothing has happened for too long."""
 
     def silent(self, connection: "Connection") -> None:  # noqa: B027 - it is over for most
-        """The destination that was dialled has been there for a while, whether or not it answered."""
+        """The connection has been in this state for a while since its destination was dialled."""
 
 
 class _Closed(State):

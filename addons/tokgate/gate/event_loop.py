@@ -12,7 +12,7 @@ from os import sched_yield
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.connection import CLOSED, Attempt, Connection, Direction
+from tokgate.gate.connection import CLOSED, Attempt, Connection, Direction, State
 from tokgate.gate.sockets import Socket
 from tokgate.traffic.limits import Limits
 
@@ -33,6 +33,8 @@ SWEEP_SECONDS: Final = 0.05
 SWEEP_SIZE: Final = 4096
 """Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
 second up to 80,000 entries, later beyond, and never at once."""
+
+_NEVER: Final = float("inf")
 
 type Callback = Callable[[], None]
 
@@ -59,8 +61,9 @@ class EventLoop:
         self._callbacks: Final[dict[int, Callback]] = {}
         self._listeners: Final[dict[int, Callback]] = {}
         self._dead: list[Socket] = []
-        self._dialled: Final[deque[tuple[float, Connection, Socket]]] = deque()
+        self._dialled: Final[deque[tuple[float, Connection, State]]] = deque()
         """Destinations that were dialled in the last SILENCE seconds."""
+        self._silence_at = _NEVER
         self._sweep: Iterator[Connection] = iter(())
         self._next_sweep = 0.0
 
@@ -69,9 +72,8 @@ class EventLoop:
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
         look = len(self.connections) <= LOOKS_AT and self.now - self._carried > BULK_LASTS
-        dialled = self._dialled
-        if dialled:
-            timeout = min(timeout, max(0.0, dialled[0][0] - self.now))
+        if (left := self._silence_at - self.now) < timeout:
+            timeout = left if left > 0 else 0
         ready = self._polling.wait(0 if bulk else timeout, look=look)
         self.now = time.monotonic()
         table = self.connections
@@ -97,7 +99,7 @@ class EventLoop:
             self._carried = self.now
             direction = bulk.popleft()
             direction.serve(direction)
-        if dialled and dialled[0][0] <= self.now:
+        if self.now >= self._silence_at:
             self._tell_silence()
         if self.now >= self._next_sweep:
             self._look_for_overdue()
@@ -110,14 +112,15 @@ class EventLoop:
             self._failed(error)
 
     def _tell_silence(self) -> None:
-        dialled = self._dialled
-        while dialled and dialled[0][0] <= self.now:
-            _, connection, server = dialled.popleft()
-            if connection.server is server:
+        dialled, now = self._dialled, self.now
+        while dialled and (first := dialled[0])[0] <= now:
+            dialled.popleft()
+            if first[1].state is first[2]:
                 try:
-                    connection.state.silent(connection)
+                    first[2].silent(first[1])
                 except Exception as error:
-                    self.broken(connection, error)
+                    self.broken(first[1], error)
+        self._silence_at = dialled[0][0] if dialled else _NEVER
 
     def _look_for_overdue(self) -> None:
         """Look at the next part of the table."""
@@ -190,8 +193,11 @@ class EventLoop:
         self.epoll.modify(connection.server_fd, SERVER)
 
     def notice_silence(self, connection: Connection) -> None:
-        """Tell the connection's state after SILENCE seconds, if it still has the destination that was dialled now."""
-        self._dialled.append((self.now + SILENCE, connection, connection.server))
+        """Tell the connection's state after SILENCE seconds, if it is still in it."""
+        at = self.now + SILENCE
+        if not self._dialled:
+            self._silence_at = at
+        self._dialled.append((at, connection, connection.state))
 
     def choose(self, connection: Connection, server: Attempt, rivals: Iterable[Attempt]) -> None:
         """Take one of the sockets that are dialled for the destination's, beside the others."""
