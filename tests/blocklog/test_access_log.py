@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import gzip
 import hashlib
 import os
 import threading
@@ -24,16 +23,16 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_rotated(path: Path) -> None:
-    """The digest and the number of lines are of what is in the compressed file; a new one is there, with its rights."""
+    """The digest and the number of lines are of what is in the old file; a new one is there, with its rights."""
     append(path, b"one\n")
     append(path, b"two\n")
     path.chmod(0o660)
     rotated = rotate(path, NOW)
     assert rotated == RotatedAccessFile(NAME, 2, hashlib.sha256(b"one\ntwo\n").hexdigest())
-    packed = path.with_name(f"{NAME}.gz")
-    assert gzip.decompress(packed.read_bytes()) == b"one\ntwo\n"
-    assert (path.read_bytes(), path.stat().st_mode & 0o777, packed.stat().st_mode & 0o777) == (b"", 0o660, 0o660)
-    assert sorted(each.name for each in path.parent.iterdir()) == sorted((path.name, packed.name))
+    old = path.with_name(NAME)
+    assert old.read_bytes() == b"one\ntwo\n"
+    assert (path.read_bytes(), path.stat().st_mode & 0o777, old.stat().st_mode & 0o777) == (b"", 0o660, 0o660)
+    assert sorted(each.name for each in path.parent.iterdir()) == sorted((path.name, old.name))
 
 
 def test_nothing_to_rotate(path: Path) -> None:
@@ -63,7 +62,7 @@ def test_none_is_lost(path: Path) -> None:
     rotated.append(rotate(path, NOW))
     found: list[bytes] = []
     for each in filter(None, rotated):
-        content = gzip.decompress(path.with_name(f"{each.file}.gz").read_bytes())
+        content = path.with_name(each.file).read_bytes()
         assert (hashlib.sha256(content).hexdigest(), content.count(b"\n")) == (each.sha256, each.lines)
         found += content.splitlines()
     assert sorted(found) == sorted(f"{who} {number}".encode() for who in range(4) for number in range(200))
@@ -89,18 +88,6 @@ def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
         append(path, b"one\n")
-
-
-def test_no_room_for_the_compressed_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file stays as it is, under its new name."""
-    append(path, b"one\n")
-
-    def full(*_: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(access_log, "_compress", full)
-    assert rotate(path, NOW) is not None
-    assert path.with_name(NAME).read_bytes() == b"one\n"
 
 
 def test_no_room_for_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

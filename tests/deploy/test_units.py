@@ -136,7 +136,7 @@ def test_the_group_writes_who_looked_alone() -> None:
         assert not _as(READER, [], lambda: access_log.append(looks, b"three\n"))
         assert not _as(READER, [GROUP], (folder / "another").touch)
         assert looks.read_bytes() == b"two\n"
-        assert len([*folder.glob("block.access-*.ndjson.gz")]) == 1
+        assert len([*folder.glob("block.access-*.ndjson")]) == 1
 
 
 OWNER, GROUP, READER = 54321, 54322, 54323

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from labs.builders import at
 from labs.samples import OBSERVER
-from tokgate.blocklog.records.lifecycle import canary_recovered
-from tokgate.blocklog.records.record import Stamp, new_stamp
+from tokgate.blocklog.records.lifecycle import gateway_changed
+from tokgate.blocklog.records.record import EventAction, Stamp, new_stamp
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
@@ -46,7 +46,7 @@ class AppenderRuns:
     def write(self, to: Appender, count: int = 1, *, attest: bool = False) -> None:
         """Write records, each with all that it brings about, and a checkpoint if wanted."""
         for number in range(count):
-            append(to, canary_recovered(self.stamp(), [f"number {number}"], "v"))
+            append(to, gateway_changed(self.stamp(), EventAction.CANARY_RECOVERED, [f"number {number}"], "v"))
         if attest:
             to.attest()
             append(to)

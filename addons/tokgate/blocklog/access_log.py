@@ -1,17 +1,15 @@
-"""The file of who looked into the log: several processes append to it, and the log's writer rotates and compresses it.
+"""The file of who looked into the log: several processes append to it, and the log's writer rotates it.
 
 It is evidence as well: a record of the log has each rotated file's digest, and names it when its time is over.
 """
 
 import errno
 import fcntl
-import gzip
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,7 +27,7 @@ _LOOK_EVERY: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class RotatedAccessFile:
-    """A file of looks that was rotated away: its name before it is compressed, and what is in it."""
+    """A file of looks that was rotated away: its name, and what is in it."""
 
     file: str
     lines: int
@@ -50,10 +48,7 @@ def append(path: Path, line: bytes) -> None:
 
 
 def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
-    """Begin a new file with the same rights; None if there is none, or if nobody has looked. Raises OSError.
-
-    The old file is left uncompressed if there is no room.
-    """
+    """Begin a new file with the same rights; None if there is none, or if nobody has looked. Raises OSError."""
     try:
         with _locked(path, 0, 1.0) as descriptor:
             found = os.fstat(descriptor)
@@ -63,15 +58,12 @@ def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
                 lines = sum(1 for _ in stream)
                 stream.seek(0)
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            while os.path.lexists(_packed(target := archive_name(path, at))):
-                at = at.add(microseconds=1)
+            target = archive_name(path, at)
             with replacing(path, FILE_MODE) as draft:
                 _take_owner(draft, found)
                 os.link(path, target)  # the path leads to a file at each instant: some may not make one
     except FileNotFoundError:
         return None
-    with suppress(OSError):
-        _compress(target, found)
     return RotatedAccessFile(target.name, lines, digest)
 
 
@@ -111,15 +103,3 @@ def _take_owner(draft: Path, of: os.stat_result) -> None:
     if draft.stat().st_gid != of.st_gid:
         os.chown(draft, -1, of.st_gid)
         draft.chmod(of.st_mode & 0o777)
-
-
-def _compress(path: Path, of: os.stat_result) -> None:
-    with replacing(_packed(path), FILE_MODE) as draft:
-        with path.open("rb") as plain, gzip.open(draft, "wb") as packed:
-            shutil.copyfileobj(plain, packed)
-        take_rights(draft, of)
-    path.unlink()
-
-
-def _packed(path: Path) -> Path:
-    return path.with_name(f"{path.name}.gz")

@@ -47,8 +47,8 @@ def test_attested(days: Days, check_lines: Callable[..., list[dict[str, Any]]]) 
     said = [r["tokgate"]["access_log"] for r in check_lines(*with_rotated(days.path)) if "access_log" in r["tokgate"]]
     assert len(said) == 3
     for path, told in zip(days.looks(), said, strict=True):
-        content = gzip.decompress(path.read_bytes())
-        assert (told["file"], told["lines"]) == (path.name.removesuffix(".gz"), 2 if told is not said[0] else 4)
+        content = path.read_bytes()
+        assert (told["file"], told["lines"]) == (path.name, 2 if told is not said[0] else 4)
         assert told["sha256"] == hashlib.sha256(content).hexdigest()
     assert days.findings() == []
 
@@ -56,15 +56,19 @@ def test_attested(days: Days, check_lines: Callable[..., list[dict[str, Any]]]) 
 def test_changed_and_gone(days: Days) -> None:
     """A look that was taken out shows, and so does a file, but not where only some of the log is there."""
     first, second, _ = days.looks()
-    first.write_bytes(gzip.compress(gzip.decompress(first.read_bytes()).splitlines(keepends=True)[0]))
+    whole = first.read_bytes()
+    first.write_bytes(whole.splitlines(keepends=True)[0])
     second.unlink()
     assert [(each.code, Path(each.file).name) for each in days.findings()] == [
         (FindingCode.CHANGED, first.name),
         (FindingCode.MISSING, with_rotated(days.path)[2].name),
     ]
     assert [(each.code, each.line) for each in days.findings(whole=False)] == [(FindingCode.CHANGED, 1)]
-    first.write_bytes(b"no gzip")
-    assert [(each.code, each.line) for each in days.findings(whole=False)] == [(FindingCode.UNREADABLE, 1)]
+    first.unlink()
+    packed = first.with_name(f"{first.name}.gz")  # as an admin may
+    for content, found in ((gzip.compress(whole), []), (b"no gzip", [(FindingCode.UNREADABLE, 1)])):
+        packed.write_bytes(content)
+        assert [(each.code, each.line) for each in days.findings(whole=False)] == found
 
 
 def test_deleted_with_the_log(days: Days, check_lines: Callable[..., list[dict[str, Any]]]) -> None:

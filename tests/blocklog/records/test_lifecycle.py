@@ -12,7 +12,7 @@ from labs.samples import NOON, SNAPSHOT, stamp
 from tokgate.blocklog.records import lifecycle, log_state
 from tokgate.blocklog.records.chain import Head
 from tokgate.blocklog.records.log_state import Foreign, Torn
-from tokgate.blocklog.records.record import decode, encode
+from tokgate.blocklog.records.record import EventAction, decode, encode
 from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange
 from tokgate.policy.analysis.held_bans import BanEffects
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
@@ -231,7 +231,7 @@ def test_long_lists_are_cut(more: int) -> None:
     assert said.get("more_changes") == (more or None)
     assert loaded["message"].count(" and 1 more.") == 2 * more
     found = [f"d{number}" for number in range(20 + more)]
-    differs = lifecycle.gateway_differs(stamp(), found, "v1")
+    differs = lifecycle.gateway_changed(stamp(), EventAction.GATEWAY_DIFFERS, found, "v1")
     assert differs["tokgate"]["gateway"]["differences"] == found[:20]
     assert differs["message"] == f"The gateway's kernel differs: d0 (and {19 + more} more)."
 
@@ -301,15 +301,15 @@ def test_a_clock_that_jumps(valid_record: Valid) -> None:
 def test_the_gateways_kernel(valid_record: Valid) -> None:
     """What differed is said, in a record that failed and one that put it right."""
     found = ["chain forward is missing", "net.ipv4.ip_forward is 0"]
-    differs = valid_record(lifecycle.gateway_differs(stamp(), found, "0c2bfe1dd0f4"))
+    differs = valid_record(lifecycle.gateway_changed(stamp(), EventAction.GATEWAY_DIFFERS, found, "0c2bfe1dd0f4"))
     assert differs["message"] == "The gateway's kernel differs: chain forward is missing (and 1 more)."
     assert differs["event"]["outcome"] == "failure"
     assert differs["tokgate"]["gateway"] == {"differences": found}
-    restored = valid_record(lifecycle.gateway_restored(stamp(), found[:1], "0c2bfe1dd0f4"))
+    restored = valid_record(lifecycle.gateway_changed(stamp(), EventAction.GATEWAY_RESTORED, found[:1], "0c2bfe1dd0f4"))
     assert restored["message"] == "The gateway's kernel was restored: chain forward is missing."
     assert restored["event"]["outcome"] == "success"
-    failed = valid_record(lifecycle.canary_failed(stamp(), found, "0c2bfe1dd0f4"))
-    recovered = valid_record(lifecycle.canary_recovered(stamp(), found, "0c2bfe1dd0f4"))
+    failed = valid_record(lifecycle.gateway_changed(stamp(), EventAction.CANARY_FAILED, found, "0c2bfe1dd0f4"))
+    recovered = valid_record(lifecycle.gateway_changed(stamp(), EventAction.CANARY_RECOVERED, found, "0c2bfe1dd0f4"))
     assert [(each["event"]["action"], each["event"]["outcome"]) for each in (failed, recovered)] == [
         ("canary-failed", "failure"),
         ("canary-recovered", "success"),

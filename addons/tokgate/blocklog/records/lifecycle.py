@@ -260,35 +260,25 @@ def internal_error(stamp: Stamp, error: BaseException, where: str) -> Record:
     return record | {"tokgate": {"where": clean(where, 128)}}
 
 
-def gateway_differs(stamp: Stamp, differences: Sequence[str], policy_version: str) -> Record:
-    """The kernel is not what this policy needs: rules, routes or settings were changed by somebody else."""
-    return _gateway(stamp, EventAction.GATEWAY_DIFFERS, "The gateway's kernel differs", differences, policy_version)
+_GATEWAY: Final = {
+    EventAction.GATEWAY_DIFFERS: "The gateway's kernel differs",
+    EventAction.GATEWAY_RESTORED: "The gateway's kernel was restored",
+    EventAction.CANARY_FAILED: "The canary failed",
+    EventAction.CANARY_RECOVERED: "The canary's probes succeed again",
+}
 
 
-def gateway_restored(stamp: Stamp, differences: Sequence[str], policy_version: str) -> Record:
-    """The kernel is again what this policy needs, after these differences."""
-    return _gateway(
-        stamp, EventAction.GATEWAY_RESTORED, "The gateway's kernel was restored", differences, policy_version
-    )
+def gateway_changed(stamp: Stamp, action: EventAction, differences: Sequence[str], policy_version: str) -> Record:
+    """The kernel is not what this policy needs, or is again; the canary was not treated as it should be, or is again.
 
-
-def canary_failed(stamp: Stamp, problems: Sequence[str], policy_version: str) -> Record:
-    """The gateway's canary was not refused where it should be, or not let through where it should be."""
-    return _gateway(stamp, EventAction.CANARY_FAILED, "The canary failed", problems, policy_version)
-
-
-def canary_recovered(stamp: Stamp, problems: Sequence[str], policy_version: str) -> Record:
-    """The canary's probes succeed again, after these problems."""
-    return _gateway(stamp, EventAction.CANARY_RECOVERED, "The canary's probes succeed again", problems, policy_version)
-
-
-def _gateway(stamp: Stamp, action: EventAction, did: str, differences: Sequence[str], policy_version: str) -> Record:
+    `differences` are what was met, in sentences.
+    """
     shown = [clean(each) for each in differences[:MAX_PROBLEMS]]
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
     record = frame(
         stamp,
         action,
-        f"{did}: {shown[0]}{more}.",
+        f"{_GATEWAY[action]}: {shown[0]}{more}.",
         category=("configuration",),
         kinds=("change",),
         succeeded=action in (EventAction.GATEWAY_RESTORED, EventAction.CANARY_RECOVERED),

@@ -8,7 +8,7 @@ notifications, and by looking at all of it now and then; they are put back, reco
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.record import Record, Stamp
+from tokgate.blocklog.records.record import EventAction, Record, Stamp
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Canary
@@ -273,7 +273,7 @@ class GatewayKeeper:
             return
         if change.failed:
             logger.error("the canary failed: %s", "; ".join(change.problems))
-        self._record(lifecycle.canary_failed if change.failed else lifecycle.canary_recovered, change.problems)
+        self._record(EventAction.CANARY_FAILED if change.failed else EventAction.CANARY_RECOVERED, change.problems)
 
     def _count(self) -> None:
         """Add up what the kernel refused; whoever loads another table may begin its counters anew."""
@@ -300,7 +300,7 @@ class GatewayKeeper:
             return
         if self._differences != before:
             logger.error("the gateway's kernel differs: %s", "; ".join(found))
-            self._record(lifecycle.gateway_differs, found)
+            self._record(EventAction.GATEWAY_DIFFERS, found)
         if self._differences.repairable:
             self._restore(rules, self._differences)
 
@@ -315,23 +315,23 @@ class GatewayKeeper:
         restored.until = ended + SHOWN
         self._earliest_look = ended + self._delay
         self._delay = self._longer()
-        self._record(lifecycle.gateway_restored, found)
+        self._record(EventAction.GATEWAY_RESTORED, found)
         logger.warning("the gateway's kernel was restored")
 
     def _fail(self, error: GatewayError | OSError) -> None:
         if self._failure != str(error):
             self._failure = str(error)
             logger.error("the gateway's kernel can't be kept in step: %s", error)
-            self._record(lifecycle.gateway_differs, (str(error),))
+            self._record(EventAction.GATEWAY_DIFFERS, (str(error),))
         self._delay = self._longer()
         self._retry_at = time.monotonic() + self._delay
 
     def _longer(self) -> float:
         return min(LONGEST_DELAY, max(FIRST_DELAY, 2 * self._delay))
 
-    def _record(self, build: Callable[[Stamp, Sequence[str], str], Record], found: tuple[str, ...]) -> None:
+    def _record(self, action: EventAction, found: tuple[str, ...]) -> None:
         version = "" if self._rules is None else self._rules.version
-        self._write(lambda stamp: build(stamp, found, version))
+        self._write(lambda stamp: lifecycle.gateway_changed(stamp, action, found, version))
 
 
 def keeper_of(
