@@ -77,6 +77,8 @@ class Texts:
     event_note: str
     unreadable: Mapping[str, str]
     """The page about what could not be understood: `title`, `lead`, `nothing_sent`."""
+    failure: Mapping[str, Any]
+    """The page about what can't be passed on: by kind of `render.Failure`, and the labels of its facts."""
     without_ban: Mapping[str, str]
     """An explanation by `Reason`, and under `other` that of the other reasons, where no ban explains a refusal."""
     months: Sequence[str]

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
@@ -25,6 +25,7 @@ from tokgate.policy.values.text import readable, readable_lines
 
 TYPE: Final = "https://www.rfc-editor.org/rfc/rfc7725"
 MAX_ASKED: Final = 253
+MAX_DETAIL: Final = 200
 MAX_EARLIER: Final = 5
 """Most earlier terms of a measure that are told."""
 
@@ -45,6 +46,7 @@ _templates: Final = Environment(
     lstrip_blocks=True,
 )
 _page: Final = _templates.get_template("page.html")
+_failure: Final = _templates.get_template("failure.html")
 _style: Final = _templates.get_template("page.css").render()
 _style_hash: Final = base64.b64encode(hashlib.sha256(_style.encode()).digest()).decode("ascii")
 
@@ -121,6 +123,41 @@ def compose(notice: Notice, *, accept: str | None, accept_language: str | None) 
     else:
         body = _json(notice, texts)
     return RenderedResponse(notice.status, headers, body.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request or an answer that can't be passed on, without any ban."""
+
+    kind: str
+    """`client` where the request is at fault; `unreachable`; `answer`."""
+    status: int
+    detail: str
+    """What was wrong, in English and in a line."""
+    reference: str
+
+
+def compose_failure(failure: Failure, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
+    """The response to what can't be passed on, in the language and format that the client likes best."""
+    texts, kind = TEXTS[choose_language(accept_language)], choose_format(accept)
+    said, detail = texts.failure[failure.kind], clean(failure.detail, MAX_DETAIL)
+    failure = replace(failure, detail=detail)
+    if kind is Format.HTML:
+        body = _failure.render(texts=texts, failure=failure, said=said, style=_style)
+    elif kind is Format.TEXT:
+        lines = [said["title"], "", said["lead"], "", f"{texts.failure['detail']}: {detail}"]
+        body = "\n".join([*lines, f"{texts.failure['event']}: {failure.reference}", ""])
+    else:
+        problem = {"type": "about:blank", "title": said["title"], "status": failure.status, "detail": detail}
+        body = json.dumps(problem | {"event": failure.reference}, ensure_ascii=False, indent=2) + "\n"
+    headers = {
+        "Content-Type": f"{kind}; charset=utf-8",
+        "Content-Language": texts.language,
+        "Cache-Control": "no-store",
+        "Tokgate-Event": failure.reference,
+        **SECURITY_HEADERS,
+    }
+    return RenderedResponse(failure.status, headers, body.encode())
 
 
 def choose_format(accept: str | None) -> Format:

@@ -64,16 +64,29 @@ def can_be_dialled(host: str) -> bool:
     return host.isascii() and host_names.can_be_dialled(host.partition("%")[0].encode("ascii"))
 
 
-def is_ambiguous(request: Request) -> bool:
-    """Whether proxy, resolver and origin might each read a request in another way. No conforming client sends it."""
-    if invalid_authority(request) is not None or not can_be_dialled(request.data.host):
-        return True
+def ambiguity(request: Request) -> str | None:
+    """Why proxy, resolver and origin might each read a request in another way, if so. No conforming client sends it."""
+    if (authority := invalid_authority(request)) is not None:
+        return f"the host is no host name as everybody writes it ({authority.problem})"
+    if not can_be_dialled(request.data.host):
+        return "the host is no name, and no address as everybody writes it"
     if not _TOKEN.fullmatch(request.method) or _IN_TARGETS.search(request.path):  # HTTP/2 can carry them
-        return True
+        return "the method or the target has characters that must not be there"
     if not request.path.startswith("/") and not (request.path == "*" and request.method == "OPTIONS"):
-        return True  # RFC 9113 §8.3.1: a URL there becomes the target of HTTP/1
+        return "the target is no path"  # RFC 9113 §8.3.1: a URL there becomes the target of HTTP/1
     # CR, LF and NUL end a field for some (RFC 9110 §5.5); folded lines, which mitmproxy keeps, are obsolete.
-    return any(not _STRAY.isdisjoint(part) for field in request.headers.fields for part in field)
+    if any(not _STRAY.isdisjoint(part) for field in request.headers.fields for part in field):
+        return "a field goes on in the next line, or has a character that ends it for some servers"
+    return None
+
+
+def mend(request: Request) -> bool:
+    """Put equal Host fields into one and folded fields on a line, as proxies may (RFC 9112 §5.2); whether any was."""
+    before, hosts = request.headers.fields, request.headers.get_all("host")
+    if len(hosts) > 1 and len(set(hosts)) == 1:
+        request.headers["host"] = hosts[0]
+    request.headers.fields = tuple((name, value.replace(b"\r\n ", b" ")) for name, value in request.headers.fields)
+    return request.headers.fields != before
 
 
 def invalid_authority(request: Request) -> InvalidAuthority | None:
@@ -107,7 +120,7 @@ def sightings(flow: HTTPFlow, connection: ClientConnection) -> tuple[Sighting, .
 
 def seen(flow: HTTPFlow, connection: ClientConnection) -> seen_traffic.Request:
     """A request as `admission` decides about it. mitmproxy has set an error if its framing is invalid."""
-    ambiguous = flow.error is not None or is_ambiguous(flow.request)
+    ambiguous = flow.error is not None or ambiguity(flow.request) is not None
     return seen_traffic.Request(
         sightings(flow, connection), http_seen(flow.request), opened=connection.opened, ambiguous=ambiguous
     )

@@ -69,7 +69,7 @@ class ExplicitTargetHooks:
     async def requestheaders(self, flow: HTTPFlow) -> None:
         """A client that knows the proxy asks for a URL; in tunnels and for redirected clients it is settled already."""
         connection = self._traffic.connections.of(flow.client_conn)
-        if connection.explicit and connection.connect is None and not http_request.is_ambiguous(flow.request):
+        if connection.explicit and connection.connect is None and http_request.ambiguity(flow.request) is None:
             await self._look(flow, connection)
             if connection.lead is not None:
                 flow.request.data.host = connection.lead

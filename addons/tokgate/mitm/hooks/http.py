@@ -17,6 +17,7 @@ from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection, Passing
 from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.http_request import BAD_REQUEST
+from tokgate.mitm.layers.failures import failure
 from tokgate.mitm.layers.http1 import UnreadableRequest
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
@@ -57,7 +58,7 @@ class HttpHooks(Hooks):
         connection, host = self._traffic.connections.of(flow.client_conn), flow.request.data.host
         connection.spoken()
         if not http_request.can_be_dialled(host):
-            answer(flow, connection, bad_request())
+            answer(flow, connection, bad_request(flow, connection, "the host is no name, and no address"))
             return
         seen = Connect(host, connection.lead, http_request.http_seen(flow.request))
         admission = admit(self._traffic.enforcer, http_request.arrival(flow, connection), seen)
@@ -80,6 +81,9 @@ class HttpHooks(Hooks):
         connection.has_asked()
         seen = http_request.seen(flow, connection)
         admission = admit(enforcer, http_request.arrival(flow, connection), seen)
+        if seen.ambiguous and not admission.ruling.blocks and http_request.mend(flow.request):
+            seen = http_request.seen(flow, connection)
+            admission = admit(enforcer, http_request.arrival(flow, connection), seen)
         unsaid = admission if seen.ambiguous else http_request.unsaid(enforcer, admission)
         if unsaid is None:
             self._carry_out(flow, connection, admission)
@@ -194,14 +198,18 @@ def close_after(flow: HTTPFlow, connection: ClientConnection, response: Response
         response.headers["Connection"] = "close"
 
 
-def bad_request() -> Response:
-    """The answer to what can't be passed on as it is."""
-    return Response.make(BAD_REQUEST, b"", {"Cache-Control": "no-store"})
+def bad_request(flow: HTTPFlow, connection: ClientConnection, problem: str | None) -> Response:
+    """The answer to what can't be passed on as it is, and why."""
+    return failure("client", BAD_REQUEST, problem or "a body begins like a request", connection.id, flow.request)
 
 
 def reject(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
     """Answer 400 to what could be read in two ways, unless mitmproxy does; for clients under a ban that is recorded."""
-    response = _rejection(traffic, flow, connection, admission) if admission.ruling.blocks else bad_request()
+    response = (
+        _rejection(traffic, flow, connection, admission)
+        if admission.ruling.blocks
+        else bad_request(flow, connection, http_request.ambiguity(flow.request))
+    )
     if flow.request.method == "PRI":  # the preface of HTTP/2 where HTTP/1 is spoken: it can't be answered
         flow.kill()
     elif flow.error is None:
@@ -214,7 +222,7 @@ def _rejection(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, a
         return _refusal(traffic, flow, connection, admission)
     _mark(flow, admission.ruling)
     admission.record(traffic.enforcer, BAD_REQUEST)
-    return bad_request()
+    return bad_request(flow, connection, http_request.ambiguity(flow.request))
 
 
 def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:

@@ -27,6 +27,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, told
 from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim, readable
 from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.relay import RefusalLayer
@@ -63,7 +64,14 @@ class HttpStream(http.HttpStream):
         """As mitmproxy's; hooks can tell that nobody waits for their answer."""
         if isinstance(event, RequestProtocolError) and self._paused and hasattr(self, "flow"):
             self.flow.metadata[GONE] = True
-        yield from super().handle_event(event)
+        for command in super().handle_event(event):
+            if isinstance(command, http.SendHttp) and isinstance(command.event, ResponseProtocolError):
+                flow = getattr(self, "flow", None)
+                if flow is not None and flow.server_conn.error == CLIENT_CERTIFICATE:
+                    command.event.message = CLIENT_CERTIFICATE
+                request = None if flow is None else flow.request
+                command.event = told(command.event, request, self.context.client.id)
+            yield command
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """As mitmproxy's, which says 100 itself: not where the body passes as it comes (RFC 9110 §10.1.1).

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import h11
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.http import Headers, Request, Response
 from mitmproxy.net import check
 from mitmproxy.net.http.http1 import expected_http_body_size
+from mitmproxy.net.http.http1.assemble import assemble_response
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http1 as original
@@ -33,6 +34,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
+from tokgate.mitm.layers.failures import FailedExchange, failure
 from tokgate.mitm.layers.tls import EndOfData
 from tokgate.wire.host_names import is_host_name
 
@@ -183,6 +185,10 @@ class Http1Server(_Http1, original.Http1Server):
                 yield from super().send(event)
             self.response = None
             return
+        if isinstance(event, FailedExchange) and self.response is None and self.conn.state & ConnectionState.CAN_WRITE:
+            yield commands.SendData(self.conn, _closing(event.response))
+            yield commands.CloseConnection(self.conn)
+            return
         is_end = isinstance(event, ResponseEndOfMessage)
         if is_end and (self.response_done or event.stream_id != self.stream_id):
             return  # it was early, and the next request may have come
@@ -202,8 +208,13 @@ class Http1Server(_Http1, original.Http1Server):
                 self._heads.edit = None
                 if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestHeaders):
                     self._put_target(command.event.request)
-                if self.request is None and isinstance(command, commands.SendData):
-                    yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
+                if isinstance(command, commands.SendData):  # mitmproxy's 400
+                    if self.request is None:
+                        yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
+                    problem = (
+                        "its head can't be read" if self.request is None else "it can't be told where its body ends"
+                    )
+                    command.data = _closing(failure("client", 400, problem, self.context.client.id, self.request))
                 yield command
             if self.state != self.read_headers or len(self.buf) in (0, unread):
                 return
@@ -285,6 +296,12 @@ class Http1Client(_Http1, original.Http1Client):
 
     def _closes_when_asked(self, event: events.ConnectionEvent) -> bool:
         return isinstance(event, events.ConnectionClosed) and self._has_answered and not self.buf
+
+
+def _closing(response: Response) -> bytes:
+    response.headers["Connection"] = "close"
+    octets: bytes = assemble_response(response)
+    return octets
 
 
 def is_interim(response: Response) -> bool:

@@ -29,6 +29,7 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, Respo
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 
 from tokgate.mitm.client_connection import ClientConnection
+from tokgate.mitm.layers.failures import FailedExchange
 from tokgate.mitm.layers.http1 import PLACE, readable
 
 STREAM_WINDOW: Final = 1 << 20
@@ -209,6 +210,11 @@ class Http2Server(original.Http2Server):
         elif isinstance(event, MayGoOn):
             if opened := self.h2_conn.acknowledge(event.has_room):
                 yield commands.SendData(self.conn, opened)
+        elif isinstance(event, FailedExchange) and self._is_unanswered(event.stream_id):
+            fields = [(name.lower(), value) for name, value in event.response.headers.fields]
+            self.h2_conn.send_headers(event.stream_id, [(b":status", b"%d" % event.response.status_code), *fields])
+            self.h2_conn.send_data(event.stream_id, event.response.raw_content or b"", end_stream=True)
+            yield commands.SendData(self.conn, self.h2_conn.data_to_send())
         elif isinstance(event, events.DataReceived):
             for number, piece in enumerate(self._frames.cut(event.data)):
                 if number:
@@ -221,6 +227,9 @@ class Http2Server(original.Http2Server):
                 yield from self._end_flood()
         else:
             yield from super()._handle_event(event)
+
+    def _is_unanswered(self, stream_id: int) -> bool:
+        return self.is_open_for_us(stream_id) and not self.h2_conn.streams[stream_id].state_machine.headers_sent
 
     def _end_flood(self) -> layer.CommandGenerator[None]:
         """End the connection of a client that does too often what costs it little, in all its connections."""

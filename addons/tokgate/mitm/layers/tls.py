@@ -7,17 +7,19 @@ layers of every end alike.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from logging import WARNING
 
 from cryptography import x509
 from mitmproxy import certs
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import Connection
-from mitmproxy.proxy import commands, layer
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.tls import TLSLayer
 from OpenSSL import SSL
 
+from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 
 
@@ -38,6 +40,25 @@ class _Notifies(TLSLayer):
             else:
                 yield from self.tls_interact()
         yield command
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; what it warns of names client and host."""
+        for command in super().handle_event(event):
+            if isinstance(command, commands.Log) and command.level >= WARNING:
+                command.message = f"{command.message} [client {self._client}, host {self._host}]"
+                if isinstance(self, tls.ServerTLSLayer) and "certificate required" in command.message:
+                    self.conn.error = CLIENT_CERTIFICATE
+            yield command
+
+    @property
+    def _client(self) -> str:
+        peer = self.context.client.peername
+        return peer[0] if peer else "-"
+
+    @property
+    def _host(self) -> str:
+        address = self.context.server.address
+        return self.conn.sni or self.context.client.sni or (address[0] if address else "-")
 
 
 class ClientTLSLayer(_Notifies, tls.ClientTLSLayer):
