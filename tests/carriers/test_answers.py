@@ -130,6 +130,52 @@ def test_heads_that_clients_read_alike(lab: Lab, fields: bytes, body: bytes, pas
 
 
 @OPENING
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["", "empty-line"])
+@pytest.mark.parametrize("line", [b"HTTP/1.1 200 OK", b"http/1.1 200 OK", b"ICY 200 OK", b"HTTP/1.1 200"])
+def test_status_lines_that_clients_take(lab: Lab, before: bytes, line: bytes) -> None:
+    """A lower-case version, SHOUTcast's, none of a reason, and an empty line before it: passed on as HTTP has it."""
+    port = origin(lab, before + line + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+    lab.start()
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(GET)
+        head, _, body = client.to_end().partition(b"\r\n")
+    assert (head.rstrip(), body.endswith(b"\r\n\r\nok")) == (
+        line.replace(b"ICY", b"HTTP/1.0").replace(b"http", b"HTTP"),
+        True,
+    )
+
+
+@OPENING
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 300_000, "ended too early"),
+        (b"220 mail.example.org ESMTP " + b"z" * 300_000 + b"\r\n\r\n", "ended too early"),
+        (b"", "ended too early"),
+    ],
+    ids=["long-head", "another-protocol", "nothing"],
+)
+def test_answers_that_are_none(lab: Lab, answer: bytes, words: str) -> None:
+    """The client is told in our words, with a reference, and nothing of what came is repeated."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(answer)
+
+    port = lab.origin(serve).port
+    lab.start()
+    for accept, kind in (("text/html", "<h1>"), ("application/json", '"status": 502'), ("text/plain", "Reference: ")):
+        with lab.reach(Way.REDIRECTED, port) as client:
+            client.send(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nAccept: {accept}\r\n\r\n".encode())
+            page = client.to_end().decode()
+        assert page.startswith("HTTP/1.1 502 ")
+        assert kind in page
+        assert words in page or accept == "application/json"
+        assert "mitmproxy" not in page
+        assert len(page) < 8000
+
+
+@OPENING
 def test_two_lengths(lab: Lab) -> None:
     """An answer with lengths that differ has no one reading (RFC 9110 §8.6)."""
     port = origin(lab, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!")

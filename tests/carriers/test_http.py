@@ -132,6 +132,29 @@ def test_absolute_form(lab: Lab) -> None:
     assert origin.accepted == 1
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nHost: {ALLOWED}",
+        f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nX: a\r\n b",
+        f"GET / http/1.1\r\nHost: {ALLOWED}",
+        f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nContent-Length: 0\r\ncontent-length: 0",
+    ],
+    ids=["host-twice", "folded", "lower-case", "length-twice"],
+)
+def test_odd_requests_of_clients_under_no_ban(lab: Lab, head: str) -> None:
+    """What has one reading is put right and passes; of two hosts the client is told in words."""
+    origin = lab.web(tls=False)
+    lab.start(policy(networks=("192.0.2.0/24",)))
+    with lab.dial(Way.CONNECT) as client:
+        client.send(head.replace(" /", f" http://{ALLOWED}:{origin.port}/", 1).encode() + b"\r\n\r\n")
+        assert client.reply().status == 200
+    with lab.dial(Way.CONNECT) as client:
+        client.send(f"GET http://{ALLOWED}/ HTTP/1.1\r\nHost: {ALLOWED}\r\nHost: example.com\r\n\r\n".encode())
+        reply = client.reply()
+    assert (reply.status, b"no host name as everybody writes it" in reply.body) == (400, True)
+
+
 @pytest.mark.parametrize(("url", "field"), [(ALLOWED, BANNED), (BANNED, ALLOWED)])
 def test_url_and_host_disagree(lab: Lab, url: str, field: str) -> None:
     """Whichever of URL and Host is banned, the request is refused and the mismatch logged."""

@@ -220,7 +220,9 @@ class Http1Server(_Http1, original.Http1Server):
                 return
 
     def _take_target(self, lines: list[bytearray]) -> None:
-        self._target, lines[0] = _target_of(bytes(lines[0]))
+        line = _VERSION_BEHIND.sub(lambda version: version[0].upper(), bytes(lines[0]))
+        self._target, lines[0] = _target_of(line)
+        _say_length_once(lines)
 
     def _put_target(self, request: Request) -> None:
         target, self._target, data = self._target, None, request.data
@@ -265,7 +267,7 @@ class Http1Client(_Http1, original.Http1Client):
         (RFC 9112 §9.3.1), but not after a 502: then theirs is closed, too.
         """
         while True:
-            self._heads.edit = _make_clear
+            unread, self._heads.edit = len(self.buf), _make_clear
             for command in super().read_headers(event):
                 self._heads.edit = None
                 match command:
@@ -279,7 +281,8 @@ class Http1Client(_Http1, original.Http1Client):
                         error.code = ErrorCode.PASSTHROUGH_CLOSE
                 yield command
             else:
-                return
+                if self.state != self.read_headers or len(self.buf) in (0, unread):
+                    return  # else an empty line came before the head, and more behind it
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a body that lasts until the end is not whole if the server broke off (RFC 9112 §8)."""
@@ -355,8 +358,23 @@ def _target_of(line: bytes) -> tuple[_Target | None, bytearray]:
     return None, bytearray(line)
 
 
+_VERSION_BEHIND: Final = re.compile(rb"(?i:http)/1\.[01]$")
+_STATUS_LINE: Final = re.compile(rb"(?i:(http/1\.[01])|icy)([ \t].*)")
+"""As some servers write it; ICY is SHOUTcast's, which all browsers and curl take for HTTP/1.0."""
+
+
+def _say_length_once(lines: list[bytearray]) -> None:
+    """Leave one of a request's equal Content-Length fields (RFC 9110 §8.6): mitmproxy refuses them."""
+    lengths = [line for line in lines[1:] if line[:15].lower() == b"content-length:"]
+    if len({bytes(length[15:]).strip() for length in lengths}) == 1:
+        for again in lengths[1:]:
+            lines.remove(again)
+
+
 def _make_clear(lines: list[bytearray]) -> None:
     """Make a response's head unambiguous where every client reads it alike; mitmproxy would refuse it."""
+    if status := _STATUS_LINE.fullmatch(lines[0]):
+        lines[0] = bytearray((status[1] or b"HTTP/1.0").upper() + status[2])
     fields = [tuple(map(bytes, line.partition(b":"))) for line in lines[1:]]
     names = [b"" if name[:1] in b" \t" else name.rstrip(b" \t").lower() for name, _, _ in fields]  # RFC 9112 §5.1
 
