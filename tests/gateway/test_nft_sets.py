@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from labs.ruleset_lab import ORIGIN, POLICY, PORT, Lab, own_name, printed
+from labs import netns
+from labs.ruleset_lab import CLIENT, ORIGIN, POLICY, PORT, Lab, own_name, printed
 
 CIDRS = '{cidrs: [192.0.2.0/24, "2001:db8:c::/48"]}'
 BY_LINK = '{interfaces: [client0, guest0], except: [192.0.2.0/25, 192.0.2.200, "2001:db8:c::/64", "2001:db8:2::/64"]}'
@@ -33,3 +34,16 @@ def test_prefixes_are_in_named_sets(tmp_path: Path, network: str) -> None:
     """Linux fills a set that came with its rule a moment after that: those excepted would be clients until then."""
     (tmp_path / "policy.yaml").write_text(POLICY.replace(CIDRS, network))
     assert re.findall(r"saddr (?:!= )?\{.*", printed(tmp_path)) == []
+
+
+def test_who_is_known_by_an_interface_is_reached(lab: Lab, tmp_path: Path) -> None:
+    """Where clients of no network are refused: what comes in for one is no egress of a stranger's."""
+    lab.load_policy(tmp_path, POLICY.replace(CIDRS, "{interfaces: [client0]}") + "settings: {unknown_clients: block}\n")
+    for version in (4, 6):
+        with lab.client.listen(version, 22) as served, lab.origin.connect(CLIENT[version], 22):
+            served.accept()[0].close()
+        with pytest.raises(ConnectionRefusedError), lab.origin.connect(netns.Lab.GUEST[version], 22):
+            pass
+        with lab.client.receiver(version, 5000) as near, lab.origin.datagrams(CLIENT[version], 5000) as far:
+            far.send(b"hello")
+            assert near.recv(16) == b"hello"

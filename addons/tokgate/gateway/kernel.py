@@ -97,11 +97,22 @@ class Kernel:
         return changed
 
     def repair(self, rules: Ruleset) -> None:
-        """Put back what differs, on a host on which it was loaded before: also where that closes more than it did."""
+        """Put back what differs, on a host on which it was loaded before: also where that closes more than it did.
+
+        The table's name was tokgate's: another's that took it since is replaced.
+        """
         Sysctls(self.state).apply(self.settings)
         if self.routes is not None:
             self.routes.add()
-        self.load(rules)
+        loaded = self.loaded()
+        if loaded is not None and not loaded.ours:
+            libnftables.run(replacing(self.options.table) + table(rules))
+        else:
+            self.load(rules)
+
+    def dropping(self) -> list[str]:
+        """The chains of others that let nothing in for the gates, with what helps."""
+        return checks.dropping(self.options)
 
     def load(self, rules: Ruleset) -> None:
         """Make the table what it should be, at once. Sets to which traffic adds keep their elements."""

@@ -100,6 +100,11 @@ class ClientSets:
         for name, part in self._mixed():
             yield from part.matches(name, local=local)
 
+    @property
+    def by_interface(self) -> bool:
+        """Whether there is a set of interfaces."""
+        return any(suffix == "interfaces" for _, suffix, _ in self._links())
+
     def prefixes(self, version: int) -> Sequence[IPNetwork]:
         """The prefixes of the networks in one version of IP, disjoint and in order, as nftables wants sets."""
         held = [prefix for part in self._parts() if part.simple for prefix in _of(version, part.prefixes)]
@@ -130,6 +135,8 @@ def known_return(known: ClientSets, *, local: bool = False) -> Iterator[str]:
     if not local:
         yield "\t# What comes in for a client is no egress."
         yield from (f"\t{family} daddr @{known.name}{version} return" for family, version, _ in FAMILIES)
+        if known.by_interface:
+            yield f"\tfib daddr oifname @{known.name}_interfaces return"
 
 
 def counting(kind: KernelRefusal) -> str:

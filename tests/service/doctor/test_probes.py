@@ -1,11 +1,14 @@
 """What is tried: parent proxies that lead somewhere, and such that don't."""
 
+import socket
+import threading
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from labs.builders import at, ban, snapshot
 from labs.gate_fixtures import start_origin
 from labs.gate_lab import Origin, echo
 from labs.parent_proxy import FORBIDDEN, ParentProxy
@@ -13,6 +16,8 @@ from tokgate.policy.settings import Upstream, UpstreamKind
 from tokgate.service.doctor import probes
 
 __all__ = ["start_origin"]
+
+HERE = "127.0.0.1"
 
 
 @pytest.fixture
@@ -63,3 +68,21 @@ def test_parents_that_do_not(parent: Callable[..., tuple[ParentProxy, Upstream]]
     (found,) = probes.parents([away], "www.example.net")
     assert "Connection refused" in found.said
     assert found.remedy is not None
+
+
+def test_users_who_sign_in() -> None:
+    """Nobody's password is at hand: that the proxy asks for one is no fault of it."""
+    with socket.create_server((HERE, 0)) as listener:
+
+        def ask() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        place = {"entry": "explicit", "host": HERE, "port": listener.getsockname()[1]}
+        (found,) = probes.proxy([place], snapshot(ban()), "www.example.net", at("2023-06-01T12:00:00Z"))
+        asking.join()
+    assert (found.subject, found.remedy) == ("probes", None)

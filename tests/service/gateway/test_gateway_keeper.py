@@ -22,7 +22,7 @@ from tokgate.gateway.ruleset import Ruleset, TableOptions
 from tokgate.policy.settings import CanarySettings, GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.gateway import gateway_keeper
-from tokgate.service.gateway.gateway_keeper import LONGEST_DELAY, LOOK, SHOWN, GatewayKeeper
+from tokgate.service.gateway.gateway_keeper import AT_ONCE, LONGEST_DELAY, LOOK, SHARE, SHOWN, GatewayKeeper
 from tokgate.service.gateway.no_gateway import NoGateway
 
 NOON = at("2023-06-01T12:00:00Z")
@@ -41,6 +41,9 @@ class FakeKernel:
         self.counted = {"quic": 5}
         self.settings = {"net.ipv4.ip_forward": "1"}
         self.limits = ("early demultiplexing stays",)
+        self.drops: list[str] = []
+        self.takes: Callable[[], None] = lambda: None
+        """What happens while it is compared."""
 
     def refused(self) -> dict[str, int]:
         if self.error is not None:
@@ -80,7 +83,11 @@ class FakeKernel:
         return TableState(ours=True)
 
     def differences(self, wanted: TableState) -> Differences:
+        self.takes()
         return self.differs
+
+    def dropping(self) -> list[str]:
+        return self.drops
 
 
 class FakeCanary:
@@ -430,6 +437,38 @@ def test_a_canary_that_fails(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.state()["ok"]
     assert setting.actions == ["canary-failed", "canary-recovered"]
     assert [record["event"]["outcome"] for record in setting.records] == ["failure", "success"]
+
+
+def test_a_firewall_that_drops_is_told_with_the_canary(begin: Callable[..., Setting]) -> None:
+    """What stops the canary's packets is known, and what helps; where the canary is well it stops nobody's."""
+    setting, told = begin(), "chain input of table inet filter drops what is delivered to the gates: add …"
+    setting.kernel.drops = [told]
+    setting.passes(LOOK)
+    assert setting.keeper.state()["ok"]
+    setting.canary.change = Change(True, ("IPv4: the banned test name had no answer",))
+    setting.passes(1)
+    expected = [f"canary: {told}", "canary: IPv4: the banned test name had no answer"]
+    assert setting.keeper.state()["problems"] == expected
+    assert told in str(setting.records[-1])
+    setting.canary.change = Change(False, ("IPv4: the banned test name had no answer",))
+    setting.passes(1)
+    assert setting.keeper.state()["ok"]
+
+
+def test_what_is_changed_soon_after_a_look(begin: Callable[..., Setting]) -> None:
+    """A table that is put to sleep is awake again within a second, though looks are long; changes without end wait."""
+    setting, looks = begin(), list[float]()
+
+    def takes() -> None:
+        looks.append(setting.monotonic)
+        setting.monotonic += 0.2
+
+    setting.kernel.takes = takes
+    for _ in range(1000):
+        setting.keeper.noticed()
+        setting.passes(0.05)
+    assert looks[1] - looks[0] < 1
+    assert len(looks) * 0.2 * SHARE < looks[-1] - looks[0] + AT_ONCE + 0.2 * SHARE
 
 
 def test_the_canary_ends_with_its_gateway(begin: Callable[..., Setting]) -> None:

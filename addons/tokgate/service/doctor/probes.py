@@ -123,6 +123,9 @@ def proxy(listening: Sequence[Mapping[str, Any]], snapshot: Snapshot, allowed: s
     place = places[0]
     address = _address(dialled(place["host"], place["port"]))
     status = _asked(address, allowed)
+    if status is not None and " 407 " in status:
+        yield Result("probes", "not tried: users of the explicit proxy sign in (settings.proxy_auth)")
+        return
     if status is None or " 200" not in status:
         yield Result("allowed probe", f"{allowed}: {status or 'no answer'}", "tokgate explain, tokgate status, DNS")
     else:

@@ -37,7 +37,9 @@ LOOK: Final = 10.0
 SETTLED: Final = 0.05
 """Seconds from a notification to the look: changes often come several at a time."""
 SHARE: Final = 20.0
-"""How many times the duration of a look is waited before the next one: it costs at most a twentieth of a processor."""
+"""How many times its duration a look has to wait, in the long run: it costs at most a twentieth of a processor."""
+AT_ONCE: Final = 10.0
+"""Seconds of that which are spared for looks that follow each other at once."""
 SHOWN: Final = 120.0
 """Seconds for which a difference is shown after it was put back, for monitors that ask once a minute."""
 FIRST_DELAY: Final = 1.0
@@ -95,6 +97,8 @@ class GatewayKeeper:
         self._restored: Final = Restored()
         self._refused = RefusalTotals({})
         self._canary: Final = canary
+        self._causes: tuple[str, ...] = ()
+        """What others' firewalls do, while the canary fails."""
         self._lock: Final = lock
         self._ending = False
         self._restarts = False
@@ -180,7 +184,7 @@ class GatewayKeeper:
         shown = restored.what if time.monotonic() < restored.until else ()
         problems = [each for each in (self._failure, self._unkept) if each is not None] + list(self._differences)
         problems += [f"wrong until {restored.at}, put back since: {each}" for each in shown]
-        problems += [f"canary: {each}" for each in self._canary.problems]
+        problems += [f"canary: {each}" for each in (*self._causes, *self._canary.problems)]
         return {
             "ok": not problems,
             "table": self._kernel.options.table,
@@ -271,9 +275,16 @@ class GatewayKeeper:
         change = self._canary.look(self._now())
         if change is None:
             return
+        self._look_for_causes()
+        problems = (*self._causes, *change.problems)
         if change.failed:
-            logger.error("the canary failed: %s", "; ".join(change.problems))
-        self._record(EventAction.CANARY_FAILED if change.failed else EventAction.CANARY_RECOVERED, change.problems)
+            logger.error("the canary failed: %s", "; ".join(problems))
+        self._record(EventAction.CANARY_FAILED if change.failed else EventAction.CANARY_RECOVERED, problems)
+
+    def _look_for_causes(self) -> None:
+        """A firewall that drops what comes to the gates is told while the canary fails: else it stops nobody."""
+        with contextlib.suppress(GatewayError):
+            self._causes = tuple(self._kernel.dropping()) if self._canary.problems else ()
 
     def _count(self) -> None:
         """Add up what the kernel refused; whoever loads another table may begin its counters anew."""
@@ -283,6 +294,7 @@ class GatewayKeeper:
     def _compare(self, rules: Ruleset) -> None:
         self._count()
         started = time.monotonic()
+        self._look_for_causes()
         self._keep(rules)
         if self._wanted is None:
             self._wanted = self._kernel.wanted(rules)
@@ -290,7 +302,7 @@ class GatewayKeeper:
             self._notifications.drain()
         before, self._differences = self._differences, self._kernel.differences(self._wanted)
         ended = time.monotonic()
-        self._earliest_look = ended + SHARE * (ended - started)
+        self._earliest_look = max(self._earliest_look, ended - AT_ONCE) + SHARE * (ended - started)
         self._look_at = max(ended + LOOK, self._earliest_look)
         found = tuple(self._differences)
         if not found:
