@@ -87,7 +87,7 @@ def test_explain(tokgate: Command, client: str, said: tuple[str, ...], first: st
         ("phone-3", ""),
         ("00:53:00:00:00:99", ""),
         ("laptop-9", "no network or exemption names the device laptop-9; did you mean `laptop-1`?\n"),
-        ("00:53:zz", "no network or exemption names the device 00:53:zz\n"),
+        ("00:53:zz", "no network or exemption names the device 00:53:zz; allowed: `laptop-1`, `phone-3`\n"),
     ],
 )
 def test_explain_a_device_that_is_not_there(tokgate: Command, folder: Path, device: str, doubt: str) -> None:

@@ -1,6 +1,9 @@
 """Records who looked into the log with a command, when, at what and why, in a file beside the log."""
 
 import argparse
+import os
+import pwd
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +11,6 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import access_path_for, every_file
 from tokgate.blocklog.records.record import this_observer
-from tokgate.cli.account import you
 from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate
@@ -50,13 +52,22 @@ def record_look(args: argparse.Namespace, command: str, *, needed: bool = False)
     said = {key: _text(value) for key in _SAID if (value := getattr(args, key, None)) is not None}
     try:
         AuditLog(this_observer(), Instant.now, lambda _: None, path, purpose_of(args)).record(
-            you(), "local", command, said
+            user_name(), "local", command, said
         )
     except (NotRecorded, OSError) as error:
         why = f"this look can't be recorded in {path}: {error.__cause__ or error}"
         if needed:
             raise CommandError(why) from error
         narrate(f"tokgate: {why}")
+
+
+def user_name() -> str:
+    """The user who runs the command, and whom sudo says that this is for."""
+    name = str(os.getuid())
+    with suppress(KeyError):
+        name = pwd.getpwuid(os.getuid()).pw_name
+    by = os.environ.get("SUDO_USER")
+    return f"{by} as {name}" if by else name
 
 
 def _text(value: object) -> str:

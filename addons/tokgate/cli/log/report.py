@@ -17,10 +17,10 @@ from whenever import Instant
 from tokgate.analytics.sql import LogError
 from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
 from tokgate.blocklog.records.record import installed_version, instant_of, text_at
-from tokgate.cli.account import you
 from tokgate.cli.arguments import common_zone, time_argument
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log.access import user_name
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.log.verify import add_trust, trust_of
 from tokgate.cli.output_file import becoming
@@ -137,7 +137,7 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         policy_version="" if snapshot is None else snapshot.version,
         chain=chain,
         command=shlex.join(["tokgate", *sys.argv[1:]]),
-        author=args.author or you(),
+        author=args.author or user_name(),
         purpose=args.why or "",
         ticket=args.ticket or "",
         language=Language(args.language),
