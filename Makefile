@@ -98,7 +98,7 @@ types: $(VENV)/.ready ## Check types
 
 .PHONY: policies
 policies: $(VENV)/.ready ## Check the shipped policies and run the tests in them
-	$(BIN)/tokgate check policies --quiet
+	$(BIN)/tokgate check policies
 
 .PHONY: schema
 schema: $(VENV)/.ready ## Write schema/*.json and deploy/siem again from the models

@@ -362,7 +362,7 @@ class ProgramChange:
         caller.tell("trying the program on disk")
         arguments = sys.orig_argv[1:]
         program = arguments[: len(arguments) - len(sys.argv[1:])]  # a script, or `-m` and a module
-        commands = [[*program, "check", "--quiet", str(self._policies)], arguments]
+        commands = [[*program, "check", str(self._policies)], arguments]
         try:
             said = os.memfd_create("tokgate-trial")
         except OSError as error:
