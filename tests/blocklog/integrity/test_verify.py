@@ -181,6 +181,20 @@ def false_recovery(lines: list[bytes]) -> None:
     lines[4] = b'{"@timest\n'
 
 
+def forged_beside(lines: list[bytes]) -> None:
+    """Of two records with one number the one is blamed that the next checkpoint doesn't lead back to."""
+    head = stated_head(json.loads(lines[4]))
+    assert head is not None
+    lines.insert(6, json.dumps(link(head, stopped(stamp(), 1, "forged"))[0]).encode() + b"\n")
+
+
+def old_checkpoint(lines: list[bytes]) -> None:
+    """A checkpoint, copied behind a gap and renumbered, signs nothing there."""
+    record = json.loads(lines[7])
+    record["event"]["sequence"] = 20
+    lines.append(json.dumps(record).encode() + b"\n")
+
+
 TAMPERED: list[tuple[Callable[[list[bytes]], object], list[tuple[int, str]]]] = [
     (change_text, [(5, "changed")]),
     (change_and_rehash, [(5, "changed"), (8, "signature")]),
@@ -198,6 +212,8 @@ TAMPERED: list[tuple[Callable[[list[bytes]], object], list[tuple[int, str]]]] = 
     (lambda lines: lines.insert(6, lines[4]), [(7, "order")]),
     (lambda lines: lines.append(lines[4]), [(13, "order")]),
     (lambda lines: lines.append(b"\n"), [(13, "torn")]),
+    (forged_beside, [(7, "foreign")]),
+    (old_checkpoint, [(13, "missing"), (13, "signature")]),
 ]
 
 
@@ -208,6 +224,58 @@ def test_every_change_is_found(
     """Edits, deletions, insertions, copies and moves are found where they are, and nowhere else."""
     log.edit(tamper)
     assert codes(log.findings()) == expected
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (change_text, "the content of record 5 does not give its hash"),
+        (lambda lines: lines.pop(4), "record 5 is missing before record 6"),
+        (lambda lines: lines.__delitem__(slice(4, 6)), "records 5 to 6 are missing before record 7"),
+    ],
+    ids=["changed", "one", "two"],
+)
+def test_what_is_said(log: Log, tamper: Callable[[list[bytes]], object], said: str) -> None:
+    """Which record it is, where a checkpoint signs its hash, and which numbers are missing."""
+    log.edit(tamper)
+    (found,) = log.findings()
+    assert (found.line, found.message) == (5, said)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        ({"signature": base64.b64encode(bytes(64)).decode()}, "signature", "signature is not genuine"),
+        (
+            {"at": "2023-03-10T10:59:57.000000Z"},
+            "clock",
+            "time runs backwards: this checkpoint is of 2023-03-10T10:59:57",
+        ),
+        ({"tree": Tree(9, "ab" * 32)}, "signature", "this checkpoint's tree is of other records"),
+        ({"sequence": 10}, "signature", "this checkpoint signs another record"),
+        ({"hash": "ab" * 32}, "signature", "this checkpoint signs another record"),
+    ],
+    ids=["forged", "earlier", "another tree", "another number", "another hash"],
+)
+def test_a_checkpoint_that_is_wrong(log: Log, wrong: dict[str, Any], code: str, said: str) -> None:
+    """Whatever its key signed: over records that aren't those before it, or with a time before the last one's."""
+    private, _ = read_key(key_path_for(log.path))
+
+    def sign_anew(lines: list[bytes]) -> None:
+        head = stated_head(json.loads(lines[10]))
+        assert head is not None
+        other = replace(head, **{key: value for key, value in wrong.items() if key in ("sequence", "hash")})
+        made = sign(private, other, wrong.get("at", "2023-03-10T11:00:00.000000Z"), 0, tree=wrong.get("tree"))
+        made = replace(made, signature=wrong.get("signature", made.signature))
+        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), made.as_json()))[0]).encode() + b"\n"
+
+    log.edit(sign_anew)
+    verifier = Verifier()
+    (found,) = verifier.run(log.files)
+    assert (found.line, found.code) == (12, code)
+    assert said in found.message
+    if code == "signature":  # it covers nothing
+        assert [chain.signed for chain in verifier.chains.values()] == [7]
 
 
 def test_other_white_space_is_the_same_content(log: Log) -> None:
@@ -266,22 +334,6 @@ def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
     (gone,) = [finding for finding in found if finding.code is FindingCode.CUT]
     assert (gone.file, gone.line) == ("kept.txt", 3)
     assert "attested up to record 11 by this checkpoint, is gone" in gone.message
-
-
-def test_a_forged_signature(log: Log) -> None:
-    """A checkpoint whose signature was changed, in a record whose hash was made to fit."""
-
-    def forge(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[10]))
-        assert head is not None
-        record = json.loads(lines[11])
-        record["tokgate"]["checkpoint"]["signature"] = base64.b64encode(bytes(64)).decode()
-        lines[11] = json.dumps(link(head, record)[0]).encode() + b"\n"
-
-    log.edit(forge)
-    verifier = Verifier()
-    assert codes(list(verifier.run(log.files))) == [(12, "signature")]
-    assert [chain.signed for chain in verifier.chains.values()] == [7]  # it covers nothing
 
 
 def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
@@ -830,36 +882,6 @@ def test_a_broken_list_of_deleted_files(tmp_path: Path) -> None:
     assert log.findings(whole=True) == []
 
 
-def test_time_that_runs_backwards(log: Log) -> None:
-    """A checkpoint that is earlier than the one before it, though no record tells of a clock that was set back."""
-    private, _ = read_key(key_path_for(log.path))
-
-    def earlier(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[10]))
-        assert head is not None
-        said = log_checkpoint(stamp(), sign(private, head, "2023-03-10T10:59:57.000000Z", 0).as_json())
-        lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
-
-    log.edit(earlier)
-    (found,) = log.findings()
-    assert (found.line, found.code) == (12, FindingCode.CLOCK)
-    assert found.message.startswith("time runs backwards: this checkpoint is of 2023-03-10T10:59:57")
-
-
-def test_a_tree_of_other_records(log: Log) -> None:
-    """A checkpoint's tree, by which single records are proved, has to be of the records before it."""
-    private, _ = read_key(key_path_for(log.path))
-
-    def other(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[10]))
-        assert head is not None
-        signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(9, "ab" * 32))
-        lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed.as_json()))[0]).encode() + b"\n"
-
-    log.edit(other)
-    assert codes(log.findings()) == [(12, "signature")]
-
-
 @pytest.mark.parametrize("message", ["Two lines were put in.", None])
 def test_what_a_record_says_of_others(log: Log, message: str | None) -> None:
     """The finding has the record's own words, where it has any."""
@@ -868,22 +890,6 @@ def test_what_a_record_says_of_others(log: Log, message: str | None) -> None:
     (found,) = log.findings()
     assert (found.line, found.code) == (13, FindingCode.FOREIGN)
     assert found.message == (message or "the log was written by others")
-
-
-@pytest.mark.parametrize(("number", "digest"), [(10, None), (11, "ab" * 32)])
-def test_a_checkpoint_of_another_record(log: Log, number: int, digest: str | None) -> None:
-    """Signed by the key, without a tree, over a record that isn't the one before it: by its number, or its hash."""
-    private, _ = read_key(key_path_for(log.path))
-
-    def sign_another(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[10]))
-        assert head is not None
-        other = replace(head, sequence=number, hash=digest or head.hash)
-        said = log_checkpoint(stamp(), sign(private, other, "2023-03-10T11:00:00.000000Z", 0).as_json())
-        lines[11] = json.dumps(link(head, said)[0]).encode() + b"\n"
-
-    log.edit(sign_another)
-    assert codes(log.findings()) == [(12, "signature")]
 
 
 def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
@@ -901,19 +907,6 @@ def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
     (found,) = log.findings()
     assert (found.line, found.code) == (10, FindingCode.CHANGED)
     assert found.message.endswith("or the record before it was written anew")
-
-
-def test_a_forged_record_beside_the_true_one(log: Log) -> None:
-    """Of two records with one number the one is blamed that the next checkpoint doesn't lead back to."""
-
-    def put_in(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[4]))
-        assert head is not None
-        lines.insert(6, json.dumps(link(head, stopped(stamp(), 1, "forged"))[0]).encode() + b"\n")
-
-    log.edit(put_in)
-    (found,) = log.findings()
-    assert (found.line, found.code) == (7, FindingCode.FOREIGN)
 
 
 def test_retention_goes_on_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -970,30 +963,11 @@ def test_where_a_log_was_written_anew(log: Log) -> None:
     assert "records 1 to 7 were written anew" in second.message
 
 
-def test_what_was_changed_is_said(log: Log) -> None:
-    """Where a checkpoint signs the record's hash there is no doubt which record it is."""
-    log.edit(change_text)
-    (found,) = log.findings()
-    assert found.message == "the content of record 5 does not give its hash"
-
-
 def test_a_change_behind_the_last_checkpoint(log: Log) -> None:
     """Of a run that was killed: what nothing signs yet still has to fit."""
     log.run(3, attest=False)
     log.edit(lambda lines: lines.__setitem__(13, lines[13].replace(b"number 1", b"number 7")))
     assert codes(log.findings()) == [(14, "changed")]
-
-
-def test_a_checkpoint_in_another_place(log: Log) -> None:
-    """An old checkpoint, copied behind a gap and renumbered, signs nothing there."""
-
-    def copy(lines: list[bytes]) -> None:
-        record = json.loads(lines[7])
-        record["event"]["sequence"] = 20
-        lines.append(json.dumps(record).encode() + b"\n")
-
-    log.edit(copy)
-    assert codes(log.findings()) == [(13, "missing"), (13, "signature")]
 
 
 @pytest.mark.parametrize("other", [{"bytes": 10}, {"sha256": "ab" * 32}, {"lines": 3}, {}])
@@ -1021,17 +995,6 @@ def test_numbers_of_records(event: dict[str, object], belongs: bool) -> None:
     assert (stated_head(record) is not None) is belongs
     for other in ({"tokgate": {"chain": 7}}, {"tokgate": "chain"}, {"event": "1"}):
         assert stated_head(record | other) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [(1, "record 5 is missing before record 6"), (2, "records 5 to 6 are missing before record 7")],
-)
-def test_which_records_are_missing(log: Log, count: int, said: str) -> None:
-    """Their numbers are told, of one as of several."""
-    log.edit(lambda lines: lines.__delitem__(slice(4, 4 + count)))
-    (found,) = log.findings()
-    assert (found.line, found.message) == (5, said)
 
 
 def test_progress_is_told(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """When the writer syncs its file: what a flush or an interval promises is on the disk, and the disk isn't kept busy."""
 
 import errno
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labs.samples import OBSERVER
-from tokgate.blocklog.write.writer import LogWriter, WriterLimits, _Flush
+from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 
 NOW, INTERVAL = 1000.0, 60.0
 
@@ -75,32 +76,32 @@ def test_the_interval_begins_with_what_is_written(
 @pytest.mark.parametrize("since", [None, NOW])
 def test_a_flush_is_told_once_all_is_on_the_disk(writer: LogWriter, appender: Appender, since: float | None) -> None:
     """Whoever waits for a flush goes on at once, and not before records that are still to be written."""
-    flush = _Flush()
+    flush = threading.Event()
     writer._flushes.append(flush)
     writer._unsynced_since, appender.pending = since, 1
     writer._sync_if_due()
-    assert (appender.syncs, flush.done.is_set()) == (0, False)
+    assert (appender.syncs, flush.is_set()) == (0, False)
     appender.pending = 0
     writer._sync_if_due()
-    assert (appender.syncs, flush.done.is_set(), writer._flushes) == (1, True, [])
+    assert (appender.syncs, flush.is_set(), writer._flushes) == (1, True, [])
 
 
 def test_the_interval_does_not_answer_a_flush(writer: LogWriter, appender: Appender) -> None:
     """A sync that is due while records wait says nothing about those."""
-    flush = _Flush()
+    flush = threading.Event()
     writer._flushes.append(flush)
     writer._unsynced_since, appender.pending = NOW - INTERVAL, 1
     writer._sync_if_due()
-    assert (appender.syncs, flush.done.is_set(), writer._flushes) == (1, False, [flush])
+    assert (appender.syncs, flush.is_set(), writer._flushes) == (1, False, [flush])
 
 
 def test_a_sync_that_fails_is_tried_again(writer: LogWriter, appender: Appender) -> None:
     """A failing disk shows in `tokgate status`, and nobody is told that records are safe."""
-    flush = _Flush()
+    flush = threading.Event()
     writer._flushes.append(flush)
     writer._unsynced_since, appender.fails = NOW - INTERVAL, True
     writer._sync_if_due()
-    assert (writer._errors, flush.done.is_set()) == (1, False)
+    assert (writer._errors, flush.is_set()) == (1, False)
     appender.fails = False
     writer._sync_if_due()
-    assert (appender.syncs, flush.done.is_set()) == (2, True)
+    assert (appender.syncs, flush.is_set()) == (2, True)

@@ -1,6 +1,7 @@
 """How the writer's thread goes on: how much it takes at once, how long it waits, and when it gives up."""
 
 import errno
+import threading
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from labs.samples import OBSERVER
 from labs.waiting import until
 from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.write.writer import LogWriter, WriterLimits, _Flush
+from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 
 NOW = 1000.0
 LIMITS = WriterLimits(queued=4, batch=3, linger=0.0, retry_first=0.1, retry_longest=0.5)
@@ -126,7 +127,7 @@ def test_a_batch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert writer.health().queued == 4
     assert pauses == []
     appender.advance()
-    writer._queue.put(_Flush())
+    writer._queue.put(threading.Event())
     writer.put({"n": 4})
     writer._collect()
     assert [record["n"] for record in appender.added] == [0, 1, 2, 3]
@@ -179,7 +180,7 @@ def test_how_long_the_writer_sleeps(
     monkeypatch.setattr(time, "monotonic", lambda: NOW)
     writer._unsynced_since = None if unsynced is None else NOW + unsynced
     writer._attest_at = None if attest is None else NOW + attest
-    writer._flushes.extend([_Flush()] if flush else [])
+    writer._flushes.extend([threading.Event()] if flush else [])
     assert writer._idle_time() == seconds
 
 

@@ -78,21 +78,6 @@ _TAMPERED: Final = 3600.0
 """Seconds for which health tells that others wrote to the log."""
 
 
-class _Flush:
-    """A queue entry: `done` is set when all that was put before it is on the disk."""
-
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-
-
-class _Wake:
-    """A queue entry that ends a wait."""
-
-    __slots__ = ()
-
-
 class LogWriter:
     """Writes records to one file from its own thread. Start it after forking: a lock belongs to one process.
 
@@ -121,7 +106,8 @@ class LogWriter:
         self._thread: Final = threading.Thread(target=self._run, name="tokgate-log", daemon=True)
 
         # SimpleQueue is reentrant: a signal handler may interrupt a thread that is inside.
-        self._queue: Final[queue.SimpleQueue[Record | _Flush | _Wake]] = queue.SimpleQueue()
+        self._queue: Final[queue.SimpleQueue[Record | threading.Event | None]] = queue.SimpleQueue()
+        """Events are set when all that was put before them is on the disk; None ends a wait."""
         self._nudges: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
         self._drop_lock: Final = threading.RLock()  # reentrant, for a signal handler
         self._dropped = 0
@@ -142,7 +128,7 @@ class LogWriter:
             uptime=uptime,
         )
         self._alias: Final = client_alias(path, self._options, clock, self._note)
-        self._flushes: Final[list[_Flush]] = []
+        self._flushes: Final[list[threading.Event]] = []
         self._unsynced_since: float | None = None
         self._attest_at: float | None = None
         self._errors = 0
@@ -201,9 +187,9 @@ class LogWriter:
 
     def mark(self) -> threading.Event:
         """An event that is set once all that was put before is on the disk, or was dropped and counted."""
-        flush = _Flush()
-        self._queue.put(flush)
-        return flush.done
+        on_disk = threading.Event()
+        self._queue.put(on_disk)
+        return on_disk
 
     def close(self, deadline: float) -> bool:
         """Write what is queued, sync and close the file within `deadline` seconds; False if records were lost."""
@@ -222,7 +208,7 @@ class LogWriter:
 
     def _wake(self) -> None:
         self._nudges.put(None)
-        self._queue.put(_Wake())
+        self._queue.put(None)
 
     def _drop(self, count: int) -> None:
         now = self._clock()
@@ -268,7 +254,7 @@ class LogWriter:
             while True:
                 if isinstance(item, dict):
                     self._appender.add(self._alias(item))
-                elif isinstance(item, _Flush):
+                elif item is not None:
                     self._flushes.append(item)
                 if self._flushes or self._appender.pending >= self._limits.batch:
                     return
@@ -347,7 +333,7 @@ class LogWriter:
         self._unsynced_since = None
         if flushing:
             for flush in self._flushes:
-                flush.done.set()
+                flush.set()
             self._flushes.clear()
 
     def _finish(self) -> None:
