@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import MAX_LINE, Follower, Junk, Line
 from tokgate.blocklog.records.record import encode
 
@@ -65,17 +64,17 @@ def test_a_half_line_waits_for_its_rest(path: Path) -> None:
 
 def test_a_line_written_just_before_a_rotation_is_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between reading to the end and seeing that there is a new file, the old one may have grown."""
-    follower, following = Follower(path), Follower._following
+    follower, is_replaced = Follower(path), Follower._is_replaced
     put(path, 0)
 
-    def rotated_meanwhile(self: Follower) -> Path | None:
+    def rotated_meanwhile(self: Follower) -> bool:
         if not path.with_name("block-20230310T000000.000000Z.ndjson").exists():
             put(path, 1)
             path.rename(path.with_name("block-20230310T000000.000000Z.ndjson"))
             put(path, 2)
-        return following(self)
+        return is_replaced(self)
 
-    monkeypatch.setattr(Follower, "_following", rotated_meanwhile)
+    monkeypatch.setattr(Follower, "_is_replaced", rotated_meanwhile)
     assert poll(follower) == [0, 1, 2]
     follower.close()
 
@@ -92,63 +91,6 @@ def test_a_rotation_is_followed(path: Path) -> None:
     assert poll(follower) == [2, 3]
     put(path, 4)
     assert poll(follower) == [4]
-    follower.close()
-
-
-def test_a_new_file_that_is_gone_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removed between two looks at the folder: the follower waits for the next one."""
-    follower, rotated = Follower(path), path.with_name("block-20230310T000000.000000Z.ndjson")
-    put(path, 0)
-    assert poll(follower) == [0]
-    path.rename(rotated)
-    put(path, 1)
-    monkeypatch.setattr("tokgate.blocklog.read.reader.with_rotated", lambda path: path.unlink() or [rotated])
-    assert poll(follower) == []
-    put(path, 2)
-    assert poll(follower) == [2]
-    follower.close()
-
-
-def test_several_rotations_between_two_polls(path: Path) -> None:
-    """Files that came and went in the meantime are read in their order."""
-    follower = Follower(path)
-    put(path, 0)
-    assert poll(follower) == [0]
-    for number in range(1, 5):
-        path.rename(path.with_name(f"block-20230310T00000{number}.000000Z.ndjson"))
-        put(path, number)
-    assert poll(follower) == [1, 2, 3, 4]
-    follower.close()
-
-
-@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
-def test_rotated_files_that_go_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch, packed: str) -> None:
-    """One that was deleted in the folder's listing is passed over; one that was packed is, for the current file."""
-    follower = Follower(path)
-    put(path, 0)
-    assert poll(follower) == [0]
-    gone, first, second = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(3))
-    path.rename(first)
-    put(path, 1)
-    path.rename(second.with_name(second.name + packed))
-    put(path, 2)
-    listed = [gone, *with_rotated(path)]
-    monkeypatch.setattr("tokgate.blocklog.read.reader.with_rotated", lambda _: listed)
-    assert poll(follower) == ([2] if packed else [1, 2])
-    follower.close()
-
-
-def test_the_next_file_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deleted after the folder was listed: the follower goes on with the current file at its next look."""
-    follower = Follower(path)
-    put(path, 0)
-    assert poll(follower) == [0]
-    rotated, gone = (path.with_name(f"block-2023031{day}T000000.000000Z.ndjson") for day in range(2))
-    path.rename(rotated)
-    put(path, 1)
-    monkeypatch.setattr("tokgate.blocklog.read.reader.with_rotated", lambda _: [rotated, gone, path])
-    assert poll(follower) == []
-    assert poll(follower) == [1]
     follower.close()
 
 

@@ -312,7 +312,10 @@ _CHUNK: Final = 1 << 16
 
 
 class Follower:
-    """Reads a file from its beginning, then what is appended. The file need not exist yet."""
+    """Reads a file from its beginning, then what is appended. The file need not exist yet.
+
+    Of several rotations between two polls only the last file is read: polls are less than a second apart.
+    """
 
     def __init__(self, path: Path) -> None:
         """Nothing is opened before the first poll."""
@@ -330,13 +333,12 @@ class Follower:
         if self._stream is None and not self._open(self._path):
             return
         yield from self._read()
-        while (following := self._following()) is not None:
+        if self._is_replaced():
             yield from self._read()  # what was written before the file was replaced
             yield from self._end()
             self.close()
-            if not self._open(following):
-                return
-            yield from self._read()
+            if self._open(self._path):
+                yield from self._read()
 
     def reads(self, path: Path) -> bool:
         """Whether this is the file that is open, under whatever name."""
@@ -364,24 +366,13 @@ class Follower:
         self._skipped = 0
         return True
 
-    def _following(self) -> Path | None:
-        """The file after the one that is open; None while that is still the one being written."""
+    def _is_replaced(self) -> bool:
+        """Whether the path leads to another file than the one that is open."""
         try:
             there = self._path.stat()
         except FileNotFoundError:
-            return None  # the writer hasn't made the new file yet, and may still finish a line in the old one
-        if (there.st_dev, there.st_ino) == self._identity:
-            return None
-        files = with_rotated(self._path)  # several rotations may have passed since the last poll
-        for index, path in enumerate(files):
-            try:
-                found = path.stat()
-            except FileNotFoundError:
-                continue
-            if (found.st_dev, found.st_ino) == self._identity and index + 1 < len(files):
-                following = files[index + 1]
-                return following if following.suffix not in (".gz", ".zst") else self._path
-        return self._path
+            return False  # the writer hasn't made the new file yet, and may still finish a line in the old one
+        return (there.st_dev, there.st_ino) != self._identity
 
     def _read(self) -> Iterator[Line | Junk]:
         stream = self._stream
