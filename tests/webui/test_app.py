@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
@@ -125,3 +126,30 @@ def test_half_a_second_request_does_not_hold_a_connection(
         start()
         heard = read_all(sock)
         assert (heard.count(b"200 OK"), b"ended" in heard) == (1, True)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("size", [b"zz", b"-1", b"0x5"])
+def test_a_body_without_sense(
+    listener: socket.socket, caplog: pytest.LogCaptureFixture, size: bytes, begun: bool
+) -> None:
+    """A chunk size that is none ends its connection, also once the answer has begun, and raises nothing."""
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            if not begun:
+                await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await receive()
+            await send({"type": "http.response.body", "body": b"ok"})
+
+    running = web.server(app, lambda: None)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    with ask(listener, b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n") as sock:
+        came = sock.recv(9) if begun else b""
+        sock.sendall(size + b"\r\n")
+        assert (came + read_all(sock))[:13] == (b"HTTP/1.1 200 " if begun else b"HTTP/1.1 400 ")
+    running.should_exit = True
+    thread.join(DEADLINE)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -48,6 +49,16 @@ class DeadlineConnection(H11Protocol):
         mine = [each for each in waiting if each.source == self.source]
         if len(mine) > PER_ADDRESS:
             min(mine, key=lambda each: each.began).transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, which raises where an answer has begun before a body turned out to make no sense."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # what the application still sends goes nowhere
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     @property
     def is_waiting(self) -> bool:
