@@ -2,7 +2,9 @@
 # mypy: disallow-untyped-calls=False
 
 import ipaddress
+import ssl
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import mitmproxy_rs
@@ -36,6 +38,19 @@ FORBIDDEN: Final = ("emudhra", "emudhra_old")
 """They sign with a key that is public: anyone could forge what our clients would trust."""
 
 
+def authorities() -> Mapping[str, str]:
+    """The authorities that origins are verified against: the system's, private ones among them.
+
+    OpenSSL's variables SSL_CERT_FILE and SSL_CERT_DIR name others. Empty where there are none: mitmproxy has a list.
+    """
+    store = ssl.get_default_verify_paths()
+    if store.cafile is not None:
+        return {"ssl_verify_upstream_trusted_ca": store.cafile}
+    if store.capath is not None and any(Path(store.capath).glob("*.0")):
+        return {"ssl_verify_upstream_trusted_confdir": store.capath}
+    return {}
+
+
 def refuse_forbidden(options: Options) -> None:
     """Raises OptionsError if an option is set that no filter may run with."""
     for name in FORBIDDEN:
@@ -47,7 +62,7 @@ def require(options: Options) -> list[str]:
     """Set what is required; the names of options that had been given another value than their default."""
     known = {name: value for name, value in REQUIRED.items() if name in options and getattr(options, name) != value}
     overruled = [name for name in known if options.has_changed(name)]
-    defaults = {n: v for n, v in DEFAULTS.items() if n in options and not options.has_changed(n)}
+    defaults = {n: v for n, v in {**DEFAULTS, **authorities()}.items() if n in options and not options.has_changed(n)}
     wanted = known | {name: value for name, value in defaults.items() if getattr(options, name) != value}
     if wanted:
         options.update(**wanted)
