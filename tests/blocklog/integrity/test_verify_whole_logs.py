@@ -15,8 +15,9 @@ from tokgate.blocklog.integrity.checkpoint import read_public_key
 from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.records.chain import Head, link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.record import Stamp
+from tokgate.blocklog.records.record import Stamp, encode
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
 
@@ -133,6 +134,27 @@ def _moved_line(folder: Path) -> None:
     edit(2, lambda lines: lines.append(line))(folder)
 
 
+def _rehashed(folder: Path) -> None:
+    """Everything after a line of the current file says something else, with hashes that fit."""
+    path = files(folder)[CURRENT]
+    lines = lines_of(path)
+    head = stated_head(json.loads(lines[2]))
+    for number in range(3, len(lines)):
+        record, head = link(head or Head("none"), json.loads(lines[number]) | {"message": "nothing"})
+        lines[number] = encode(record)
+    put(path, lines)
+
+
+def _flood(folder: Path) -> None:
+    path = files(folder)[CURRENT]
+    lines = lines_of(path)
+    head = stated_head(json.loads(lines[-1]))
+    for _ in range(1600):
+        record, head = link(head or Head("none"), json.loads(lines[0]))
+        lines.append(encode(record))
+    put(path, lines)
+
+
 def _older_copy(folder: Path) -> None:
     *_, before, current = files(folder)
     current.unlink()
@@ -205,6 +227,8 @@ MANIPULATIONS: dict[str, Edit] = {
     "zst flipped": octets(ZST, _flip(0.5)),
     "zst and more": octets(ZST, lambda data: data + b"more"),
     "zst of nothing": octets(ZST, lambda _: b""),
+    "rehashed from a line on": _rehashed,
+    "sixteen hundred forged records": _flood,
     "text appended": octets(CURRENT, lambda data: data + b"hello\n"),
     "text appended without an end": octets(CURRENT, lambda data: data + b"hello"),
     "a record of no chain appended": octets(CURRENT, lambda data: data + b'{"@timestamp":"2023-03-10T13:00:00Z"}\n'),
@@ -226,6 +250,34 @@ HARMLESS: dict[str, Edit] = {
 }
 
 
+def _forged_tail(folder: Path) -> None:
+    path = files(folder)[CURRENT]
+    head = stated_head(json.loads(lines_of(path)[-1]))
+    for number in range(5):
+        record, head = link(head or Head("none"), json.loads(lines_of(path)[0]) | {"message": f"forged {number}"})
+        path.write_bytes(path.read_bytes() + encode(record))
+
+
+def _cut_with_what_was_kept(folder: Path) -> None:
+    lines, kept = lines_of(files(folder)[CURRENT]), (folder / "kept.txt").read_text().splitlines()
+    signed = [number for number, line in enumerate(lines) if b'"log-checkpoint"' in line]
+    put(files(folder)[CURRENT], lines[: signed[-2] + 1])
+    (folder / "kept.txt").write_text("\n".join(kept[:-1]))
+
+
+DOCUMENTED: dict[str, tuple[Edit, str]] = {
+    "five forged records behind the last": (
+        _forged_tail,
+        "records that somebody appends to the log of a run that was killed look like its last ones",
+    ),
+    "a tail that no checkpoint elsewhere attests": (
+        _cut_with_what_was_kept,
+        "records since the last checkpoint that was sent elsewhere, up to a minute of them, can be cut",
+    ),
+}
+DOCS = Path(__file__).parents[3] / "docs" / "log.md"
+
+
 def _found(written: Path, tmp_path: Path, change: Edit) -> list[Finding]:
     folder = tmp_path / "logs" / "own"
     shutil.copytree(written / "own", folder)
@@ -243,6 +295,13 @@ def test_it_is_found(written: Path, tmp_path: Path, change: Edit) -> None:
     found = _found(written, tmp_path, change)
     assert found
     assert all(finding.line >= 1 and Path(finding.file).name.startswith(("block", "kept")) for finding in found)
+
+
+@pytest.mark.parametrize(("change", "said"), DOCUMENTED.values(), ids=DOCUMENTED)
+def test_it_is_documented(written: Path, tmp_path: Path, change: Edit, said: str) -> None:
+    """What no verification can find is said to whoever relies on one."""
+    assert _found(written, tmp_path, change) == []
+    assert said in " ".join(DOCS.read_text().split())
 
 
 @pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
