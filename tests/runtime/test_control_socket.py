@@ -76,7 +76,7 @@ def test_a_request_without_an_end(tmp_path: Path, sent: bytes, monkeypatch: pyte
     """Who sends an octet now and then holds up nobody, and is given up."""
     control = Control(tmp_path)
     control.open()
-    monkeypatch.setattr("tokgate.runtime.control_socket.PATIENCE", 0.0)
+    monkeypatch.setattr("tokgate.runtime.control_socket.REQUEST", 0.0)
     with connected(tmp_path) as client:
         client.sendall(sent)
         assert asked(control) == [None]

@@ -20,7 +20,7 @@ from labs.running_lab import Scraped, children, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.program_change import ENDS, VARIABLE, Bequest, Exec, Store, inherited, stored
 
-RESTARTS = 3
+RESTARTS = int(os.environ.get("TOKGATE_TEST_RESTARTS", "1"))
 
 
 @pytest.fixture(params=How)

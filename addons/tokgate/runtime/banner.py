@@ -3,16 +3,17 @@
 import io
 import socket
 import sys
-from collections.abc import Buffer, Iterator
+from collections.abc import Buffer, Iterable, Iterator
 
 from whenever import Instant
 
 from tokgate.accounts import AccountsError
 from tokgate.accounts.auth_cache import accounts_of
 from tokgate.blocklog.records.record import counted
+from tokgate.policy.analysis.now import BanNow, now_of
 from tokgate.policy.decision import Phase
 from tokgate.policy.services import PatternKind
-from tokgate.policy.snapshot import Policy, Snapshot, Track
+from tokgate.policy.snapshot import Policy, Snapshot
 from tokgate.policy.values.text import readable_lines
 
 MAX_BANS = 20
@@ -22,22 +23,20 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
     """The lines. `proxy` is the URL of an explicit proxy. Without `names` no command is suggested."""
     policy = snapshot.policy
     yield f"policy {snapshot.version}: {counted(len(policy.bans), 'ban')}, {counted(len(policy.networks), 'network')}"
-    active = [track for track in snapshot.tracks if in_force(track, at)]
-    for track in active[:MAX_BANS]:
-        phase, networks = track.schedule.state_at(at).phase, ", ".join(track.networks)
-        held = ", held: the files no longer state it" if track.ban.name in policy.held else ""
-        yield f"  {phase}: {track.ban.title} [{track.ban.name}] for {networks}{held}"
-    if len(active) > MAX_BANS:
-        yield f"  and {len(active) - MAX_BANS} more: tokgate timeline"
-    if not active:
-        yield "  no ban is in force now: tokgate timeline shows the next"
+    now = now_of(snapshot, at)
+    for each in now.in_force[:MAX_BANS]:
+        held = ", held: the files no longer state it" if each.held else ""
+        yield f"  {each.phase}: {each.ban.title} [{each.ban.name}] for {', '.join(each.networks)}{held}"
+    if len(now.in_force) > MAX_BANS:
+        yield f"  and {len(now.in_force) - MAX_BANS} more: tokgate timeline"
+    if not now.in_force:
+        yield f"  {now.summary}: tokgate timeline shows the next"
+    yield from (f"  {each.sentence}" for each in now.opened)
     yield from _signing_in(policy)
     yield from _no_such_interface(policy)
-    here = None if proxy is None else snapshot.membership(_host(proxy)).networks
-    tracks = [track for track in active if here is None or not here.keys().isdisjoint(track.networks)]
-    name = min((found for track in tracks for found in _names(snapshot, track)), default=None)
+    name = _best_known(snapshot, now.in_force, None if proxy is None else _host(proxy))
     if name is not None and names:
-        yield f"try it: curl -v {f'-x {proxy} ' if proxy is not None else ''}https://{name[-1]}/"
+        yield f"try it: curl -v {f'-x {proxy} ' if proxy is not None else ''}https://{name}/"
 
 
 def _signing_in(policy: Policy) -> Iterator[str]:
@@ -64,18 +63,16 @@ def _no_such_interface(policy: Policy) -> Iterator[str]:
                 yield f"no interface is called {name} here: network {network.name} holds nobody by it"
 
 
-def in_force(track: Track, at: Instant) -> bool:
-    """Whether a ban has an effect at `at`: it is neither idle nor expired."""
-    state = track.schedule.state_at(at)
-    return state.idle is None and state.phase is not Phase.EXPIRED
-
-
 def best_known_name(snapshot: Snapshot, at: Instant, client: str, phase: Phase) -> str | None:
     """The name by which a client notices most readily that a ban in that phase holds for it; None without one."""
-    networks = snapshot.membership(client).networks.keys()
-    tracks = [track for track in snapshot.tracks if in_force(track, at) and not networks.isdisjoint(track.networks)]
-    tracks = [track for track in tracks if track.schedule.state_at(at).phase is phase]
-    return min((found for track in tracks for found in _names(snapshot, track)), default=("", "", "", None))[-1]
+    return _best_known(snapshot, [each for each in now_of(snapshot, at).in_force if each.phase is phase], client)
+
+
+def _best_known(snapshot: Snapshot, bans: Iterable[BanNow], client: str | None) -> str | None:
+    """The best-known name of bans, for one client or for anybody."""
+    own = None if client is None else snapshot.membership(client).networks.keys()
+    found = [each for each in bans if own is None or not own.isdisjoint(each.networks)]
+    return min((name for each in found for name in _names(snapshot, each)), default=("", "", "", None))[-1]
 
 
 def dialled(host: str, port: int) -> str:
@@ -94,9 +91,9 @@ def _host(proxy: str) -> str:
     return proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")
 
 
-def _names(snapshot: Snapshot, track: Track) -> Iterator[tuple[bool, int, int, str]]:
+def _names(snapshot: Snapshot, ban: BanNow) -> Iterator[tuple[bool, int, int, str]]:
     """Hostnames that a ban covers, the best known as the least: named like the service, short, listed first."""
-    for service in track.ban.services:
+    for service in ban.ban.services:
         for number, pattern in enumerate(snapshot.policy.services[service].patterns):
             if pattern.kind in (PatternKind.SUFFIX, PatternKind.EXACT):
                 labels = pattern.value.split(".")

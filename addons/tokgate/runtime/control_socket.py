@@ -24,7 +24,9 @@ _LONGEST_ADDRESS: Final = 107
 _LONGEST_LINE: Final = 1 << 16
 """Octets of a request, as asyncio takes them by default: a reload may lift many bans."""
 PATIENCE: Final = 1.0
-"""Seconds for a client to send its request, for which nobody waits, and to receive each line of the response."""
+"""Seconds for a client to receive each line of the response, for which tokgate waits."""
+REQUEST: Final = 10.0
+"""Seconds for it to send its request, for which nobody waits: on a busy machine it may come late."""
 LONGEST: Final = 600.0
 """Seconds that a client waits for a line: a supervisor answers after reading a policy, which may be large."""
 
@@ -169,7 +171,7 @@ class Control:
             except OSError:
                 break
             sock.setblocking(False)
-            self._unread[sock] = b"", time.monotonic() + PATIENCE
+            self._unread[sock] = b"", time.monotonic() + REQUEST
         for sock, (line, give_up) in [*self._unread.items()]:
             try:
                 piece = sock.recv(_LONGEST_LINE)

@@ -20,8 +20,9 @@ from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.coverage import coverage_counted
-from tokgate.blocklog.records.record import Record, Stamp
+from tokgate.blocklog.records.record import Record
 from tokgate.config.reload.holder import PolicyHolder, Reloaded, WorkerThread
+from tokgate.policy.analysis.now import now_of
 from tokgate.policy.analysis.timeline import Transition, next_transition, transitions
 from tokgate.policy.settings import LogSettings
 from tokgate.policy.snapshot import Snapshot
@@ -141,7 +142,8 @@ class Instance:
     def _tell_coverage(self, now: Instant) -> None:
         decisions: Mapping[DecisionKey, int] = decisions_in(self.counts())
         gateway = self.gateway()
-        self._write(self._coverage.tell(decisions, now, {} if gateway is None else gateway["refused"]))
+        refused = {} if gateway is None else gateway["refused"]
+        self._write(partial(self._coverage.tell(decisions, now, refused), now=now_of(self.holder.snapshot, now)))
 
     def _reloaded(self, reloaded: Reloaded) -> None:
         self.reloads.note(reloaded)
@@ -183,7 +185,7 @@ class CoverageReporter:
 
     def tell(
         self, decisions: Mapping[DecisionKey, int], now: Instant, refused: Mapping[str, int] = MappingProxyType({})
-    ) -> Callable[[Stamp], Record]:
+    ) -> Callable[..., Record]:
         """A record of the difference between what was counted, which only grows, and what was at the last call.
 
         `refused`: packets that the kernel refused, by kind.

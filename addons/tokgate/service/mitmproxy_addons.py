@@ -23,7 +23,7 @@ from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.mitm.addon import Tokgate
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import written
-from tokgate.runtime.control_socket import PATIENCE, Call, Control, ControlRequest, answer_line, progress_line
+from tokgate.runtime.control_socket import REQUEST, Call, Control, ControlRequest, answer_line, progress_line
 from tokgate.service.children import counted_in, tell_supervisor
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
 from tokgate.service.metrics import sample
@@ -129,7 +129,7 @@ class ControlAddon:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, ValueError):
-            call = Call.read(await asyncio.wait_for(reader.readline(), PATIENCE))
+            call = Call.read(await asyncio.wait_for(reader.readline(), REQUEST))
             holder, instance = self._tokgate.holder, self._tokgate.instance
             if call is None or holder is None or instance is None:
                 return

@@ -1,13 +1,16 @@
 """Coverage in words: which share showed a name, and what was not seen."""
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from labs import builders
 from labs.builders import at
 from tokgate.blocklog.records.coverage import NOT_COUNTED, Share, coverage_counted, share_of
 from tokgate.blocklog.records.record import Observer, new_stamp
+from tokgate.policy.analysis.now import now_of
 from tokgate.policy.observation import KernelRefusal
 
 SEEN = {
@@ -72,3 +75,22 @@ def test_what_the_kernel_refused(valid_record: Callable[[dict[str, Any]], dict[s
     assert counted["judged"] == {"total": 1000, "named": 979, "percent": 97}
     assert record["tokgate"]["judged"] == {"total": 0, "named": 0}
     assert "gateway" not in coverage_counted(stamp, {}, at("2023-03-10T09:00:00Z"))["tokgate"]
+
+
+def test_what_is_in_force(valid_record: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """A court reads in the record of the hour that the ban stood, and that a network was open."""
+    stamp = new_stamp(at("2023-03-15T10:00:00Z"), Observer(hostname="gateway.example.org", version="0"))
+    closed = builders.snapshot(builders.ban())
+    opening = builders.exemption(clients=(ip_network("192.0.2.0/24"), ip_network("2001:db8:1::/48")), by="eve")
+    opened = builders.snapshot(builders.ban(), exemptions=(opening,))
+    one, other, before = (
+        valid_record(coverage_counted(stamp, {}, stamp.at, now=now_of(snapshot, moment)))
+        for snapshot, moment in ((closed, stamp.at), (opened, stamp.at), (closed, at("2023-03-01T00:00:00Z")))
+    )
+    assert one["tokgate"]["in_force"] == other["tokgate"]["in_force"] == ["block: ban for office"]
+    assert one["message"].endswith("Then 1 ban is in force.")
+    assert "open" not in one["tokgate"]
+    (sentence,) = other["tokgate"]["open"]
+    assert sentence == "the whole network office is exempt from ban by eve until 2023-03-31T16:00:00Z: press"
+    assert "in_force" not in before["tokgate"]
+    assert "no ban is in force until 2023-03-09T23:00:00Z" in before["message"]

@@ -9,6 +9,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.blocklog.records.record import EventAction, Record, Stamp, frame, timestamp
+from tokgate.policy.analysis.now import Now
 from tokgate.policy.observation import KernelRefusal, Visibility
 
 type Coverage = Mapping[str, Mapping[str, int]]
@@ -29,6 +30,8 @@ _REFUSED: Final = {
     KernelRefusal.UNKNOWN_CLIENTS: "of clients in no network",
     KernelRefusal.DIALLED_DIRECTLY: "to the gates' own ports",
 }
+MAX_BANS: Final = 100
+"""Bans in force that a record names; the rest is counted."""
 NOT_COUNTED: Final = "What does not pass through tokgate is not counted."
 
 
@@ -91,8 +94,9 @@ def coverage_counted(
     since: Instant,
     refused: Mapping[str, int] = MappingProxyType({}),
     unreadable: int = 0,
+    now: Now | None = None,
 ) -> Record:
-    """The record of coverage from `since` to the record's own instant.
+    """The record of coverage from `since` to the record's own instant, and of what holds `now`.
 
     `refused`: packets, by the kernel, by kind. `unreadable`: refused because it can't be read or hides its destination.
     """
@@ -104,6 +108,8 @@ def coverage_counted(
     if refused:
         kinds = "; ".join(f"{number:,} {_REFUSED[KernelRefusal(kind)]}" for kind, number in refused.items())
         sentences.append(f"Packets that the kernel refused, and no gate saw: {kinds}.")
+    if now is not None:
+        sentences += [f"Then {now.summary}.", *(f"{each.sentence}." for each in now.opened)]
     record = frame(stamp, EventAction.COVERAGE_COUNTED, " ".join(sentences), category=("network",), kinds=("info",))
     counts = {network: dict(visible) for network, visible in sorted(coverage.items())}
     judged = {"total": share.total, "named": share.named}
@@ -111,4 +117,13 @@ def coverage_counted(
         judged["percent"] = share.named * 100 // share.total
     kernel = {"gateway": {"refused": dict(refused)}} if refused else {}
     own = {"coverage": counts, "judged": judged, "since": timestamp(since)} | kernel
-    return record | {"tokgate": own | ({"unreadable": unreadable} if unreadable else {})}
+    own |= {"unreadable": unreadable} if unreadable else {}
+    return record | {"tokgate": own | ({} if now is None else _in_force(now))}
+
+
+def _in_force(now: Now) -> dict[str, list[str]]:
+    """The bans in force, and the networks that exemptions open as a whole, in words."""
+    bans = [f"{each.phase}: {each.ban.name} for {', '.join(each.networks)}" for each in now.in_force]
+    more = [f"and {len(bans) - MAX_BANS} more"] if len(bans) > MAX_BANS else []
+    found = {"in_force": [*bans[:MAX_BANS], *more], "open": [each.sentence for each in now.opened]}
+    return {key: told for key, told in found.items() if told}

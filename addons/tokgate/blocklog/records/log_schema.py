@@ -298,6 +298,8 @@ _TOKGATE: Final = closed(
         ),
         "since": TIME,
         "unreadable": POSITIVE,
+        "in_force": TEXTS,
+        "open": TEXTS,
         "gateway": closed({"differences": TEXTS, "refused": closed({kind.value: POSITIVE for kind in KernelRefusal})}),
         "gap": closed({"dropped": {"type": "integer", "minimum": 1}, "since": TIME, "until": TIME}, "dropped", "since"),
         "continues": closed(

@@ -44,6 +44,7 @@ from tokgate.cli.terminal import narrate, print_json, print_lines, visible, want
 from tokgate.config.diagnostics import render
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.yaml.suggestions import did_you_mean
+from tokgate.policy.analysis.now import now_of
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Reason, Verdict
 from tokgate.policy.membership import folded
@@ -234,13 +235,15 @@ def run(options: argparse.Namespace) -> int:
     identity = identity_of(options)
     for held in held_bans(snapshot.policy, Path(options.policies), now, default_confdir()):
         narrate(render(held, color=wants_color(sys.stderr)))
-    for warning in _strangers(snapshot, options):
-        narrate(warning)
-    zone = zone_of(snapshot, member(snapshot, client, identity))
+    membership = member(snapshot, client, identity)
+    zone = zone_of(snapshot, membership)
     moment = now if options.at is None else options.at
     at = settle(moment, zone)
     if not isinstance(moment, Instant):
         narrate(f"--at {moment.format_iso()} is read in {zone}: {both(at, zone)}")
+    opened = (each.sentence for each in now_of(snapshot, at).opened if each.network in membership.networks)
+    for warning in (*_strangers(snapshot, options), *opened):
+        narrate(warning)
     query = DecisionQuery(client, host, at, url, identity)
     judged, named = judge(snapshot, query).decision, host or urlsplit(url or "").hostname or ""
     asked = PolicyTest(client, named, url, at, judged.verdict, Origin("", 1, 1), identity=identity)
