@@ -104,7 +104,7 @@ def test_one_address_does_not_take_all_places(
     monkeypatch.setattr(http_server, "PATIENCE", DEADLINE)
     release.set()
     start()
-    waiting = [ask(listener, b"GET / HTTP/1.1\r\n") for _ in range(300)]
+    waiting = [ask(listener, b"GET / HTTP/1.1\r\n") for _ in range(700)]
     try:
         for source in ("127.0.0.2", "127.0.0.1"):
             with socket.create_connection(listener.getsockname(), DEADLINE, source_address=(source, 0)) as other:
@@ -115,6 +115,20 @@ def test_one_address_does_not_take_all_places(
     finally:
         for sock in waiting:
             sock.close()
+
+
+def test_many_come_by_one_address_at_once(
+    listener: socket.socket, start: Callable[[], None], release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty people behind one address, each with two connections, are all answered."""
+    monkeypatch.setattr(http_server, "PATIENCE", DEADLINE)
+    release.set()
+    start()
+    waiting = [ask(listener, b"GET / HTTP/1.1\r\n") for _ in range(100)]
+    for sock in waiting:
+        with sock:
+            sock.sendall(GET.removeprefix(b"GET / HTTP/1.1\r\n"))
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_half_a_second_request_does_not_hold_a_connection(

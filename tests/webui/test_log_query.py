@@ -18,6 +18,7 @@ from tokgate.webui.log_query import (
     MAX_PAGE,
     PERIODS,
     REFRESHES,
+    SEVERAL,
     SORTS,
     USUAL,
     About,
@@ -61,9 +62,10 @@ def queries(draw: st.DrawFn) -> LogQuery:
     if draw(st.booleans()):
         (name, (_, length)) = draw(st.sampled_from(list(PERIODS.items())))
         query = replace(query, since=NOW.round("minute", mode="ceil") - length, until=None, period=name)
-    for facet in draw(st.sets(st.sampled_from([facet for facet in FACETS if facet not in ("name", "client")]))):
-        query = query.with_filter(facet, draw(values))
-    for facet in draw(st.lists(st.sampled_from([facet for facet in FACETS if facet not in ("name", "client")]))):
+    free = [facet for facet in FACETS if facet not in SEVERAL]
+    for facet in draw(st.sets(st.sampled_from(free))):
+        query = query.with_filter(facet, *draw(st.lists(values, min_size=1, max_size=3)))
+    for facet in draw(st.lists(st.sampled_from(free))):
         query = query.without(facet, draw(values))
     return query.on_page(draw(st.integers(1, MAX_PAGE)), draw(st.integers(1, 10**12)))
 
@@ -79,11 +81,34 @@ def test_nothing_that_was_typed_stands_in_the_sql(said: dict[str, str]) -> None:
     """It is the same for any values of the same kind; they are parameters."""
     typed, _ = read(said.items())
     kinds = [*(facet for facet, _ in typed.filters), *(f"not-{facet}" for facet, _ in typed.excluded)]
-    plain, _ = read((key, "x") for key in said if key in kinds)
+    plain, _ = read(
+        [(facet, f"x{number}") for number, (facet, _) in enumerate(typed.filters)]
+        + [(key, "x") for key in said if key in kinds and key not in FACETS]
+    )
     clients = [value for facet, value in (*typed.filters, *typed.excluded) if facet == "client"]
     if not any("/" in value or ":" in value or "." in value for value in clients):
         assert typed.chosen().where == plain.chosen().where
-    assert all(re.fullmatch(r"(is_[a-z]+|not_[0-9]+)(_client(_first|_last)?)?", key) for key in typed.chosen().said)
+    assert all(re.fullmatch(r"(is|not)_[0-9]+(_client(_first|_last)?)?", key) for key in typed.chosen().said)
+
+
+def test_several_values_of_a_filter() -> None:
+    """A line has to have one of them; of addresses and names several may be typed into one field."""
+    query, problems = read([("client", "192.0.2.7, 192.0.2.9"), ("client", "carol"), ("ban", "b"), ("ban", "a, c")])
+    assert problems == {}
+    assert query.values("client") == ["192.0.2.7", "192.0.2.9", "carol"]
+    assert query.values("ban") == ["a, c", "b"]
+    assert " OR " in query.chosen().where
+    assert query.less("client", "carol").values("client") == ["192.0.2.7", "192.0.2.9"]
+    assert query.with_filter("ban", "x").values("ban") == ["x"]
+    assert query.with_filter("ban").values("ban") == []
+    assert query.parameters["client"] == "192.0.2.7, 192.0.2.9, carol"
+
+
+def test_what_is_no_parameter_is_told() -> None:
+    """A filter that is misspelt would look like a log in which everybody did it."""
+    query, problems = read([("clinet", "192.0.2.7"), ("x" * 500, "y"), ("period", "1y")])
+    assert query == LogQuery()
+    assert list(problems) == ["clinet", "x" * 64, "period"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tokgate.blocklog.records.record import EventAction, encode
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.policy.observation import Stage
 from tokgate.webui import queries
 from tokgate.webui.context import CODES
 from tokgate.webui.log_query import PAGE_ROWS
@@ -93,6 +94,54 @@ def test_the_overview_counts_everything_once(page: Page) -> None:
         assert sum(int(row["events"]) for row in table) == 11
     over = list(csv.DictReader(io.StringIO(page.get("/counts.csv?by=time").text)))
     assert sum(int(row["block"]) + int(row["warn"]) for row in over) == 11
+
+
+@pytest.mark.parametrize("down", queries.CROSSED)
+@pytest.mark.parametrize("across", ["hour", "client", "ban"])
+def test_tables_count_everything_once(page: Page, down: str, across: str) -> None:
+    """By any two fields the cells come to the sum of the overview."""
+    text = page.get(f"/table?down={down}&across={across}&zone=Europe/Brussels").text
+    cells = re.findall(r'<td class="n s([0-5])">(?:<a [^>]+>|<span class="none">)?([0-9]+)', text)
+    assert sum(int(number) for _, number in cells) == 11
+    assert all((shade == "0") == (number == "0") for shade, number in cells)
+
+
+def test_hours_and_days_are_those_of_the_zone(page: Page) -> None:
+    """Without fields a table is of hours by day of the week: 10 March 2023 was a Friday."""
+    row = page.get("/table?zone=Europe/Brussels").text.partition('<th scope="row">Fri</th>')[2].partition("</tr>")[0]
+    counts = [int(number) for number in re.findall(r'<td class="n s[0-5]">(?:<span class="none">)?([0-9]+)', row)]
+    assert {hour: count for hour, count in enumerate(counts) if count} == {12: 1, 13: 1, 14: 1, 15: 5}
+    wrong = page.get("/table?down=secret")
+    assert (wrong.status_code, "There is no such field" in wrong.text) == (400, True)
+
+
+def test_a_misspelt_parameter_is_told(page: Page) -> None:
+    """It would otherwise show everything, as if nobody had been asked for."""
+    answer = page.get("/lines?clinet=192.0.2.9")
+    assert answer.status_code == 400
+    assert "clinet: There is no such parameter." in answer.text
+
+
+def test_lines_of_one_client_or_another(page: Page) -> None:
+    """Several values of a filter mean any of them; what is not meant is left out of all."""
+    both = page.get("/lines?client=192.0.2.9&client=2001:db8:1::7").text
+    assert rows(both) == 2
+    assert rows(page.get("/lines?client=192.0.2.9,2001:db8:1::7").text) == 2
+    assert "or Client" in both
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("url_path=/watch", 1), ("url_path=/wat", 0), ("url_path=/", 1), ("user_agent=CURL", 1), ("user_agent=wget", 0),
+        ("destination_ip=203.0.113.5", 2), ("ja4=t13d1516h2_8daaf6152771_02713d6af862", 1),
+    ],
+)  # fmt: skip
+def test_filters_on_what_a_request_showed(open_page: OpenPage, said: str, found: int) -> None:
+    """A path with what is under it, a part of a user agent, a destination, a fingerprint."""
+    with open_page([numbered(1), refusal(stage=Stage.HTTP)]) as opened:
+        opened.sign_in()
+        assert rows(opened.get(f"/lines?{said}").text) == found
 
 
 def test_every_link_leads_to_what_it_counts(page: Page) -> None:

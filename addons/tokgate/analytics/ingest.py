@@ -14,6 +14,7 @@ KEPT: Final = (
     "time", "action", "traffic", "events", "first_time", "last_time", "verdict", "reason", "phase", "client", "user",
     "name", "destination_ip", "target", "transport", "protocol", "network", "ban", "service", "rule", "signal",
     "response", "exemption", "visibility", "event_id", "gateway", "policy", "dropped", "coverage", "message",
+    "url_path", "user_agent", "ja4",
 )  # fmt: skip
 """The columns of `events` that the index keeps; `event_id` as a UUID, `message` only of records about tokgate itself.
 

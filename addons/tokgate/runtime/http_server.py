@@ -16,7 +16,9 @@ PATIENCE: Final = 10.0
 _GRACE_SECONDS: Final = 5
 
 PER_ADDRESS: Final = 16
-"""Most connections of one address without a whole request, in IPv6 of one /64; one more closes the oldest of them."""
+"""Connections without a whole request that one address keeps, in IPv6 one /64, once most places are taken."""
+_TAKEN: Final = 0.75
+"""The share of places from which on room is made: a whole floor may come by one address, and at once."""
 
 type Message = MutableMapping[str, Any]
 type Application = Callable[
@@ -43,7 +45,9 @@ class DeadlineConnection(H11Protocol):
         self.loop.call_later(PATIENCE, self._look)
 
     def _make_room(self) -> None:
-        """Close the oldest unfinished connection of an address that has too many, so that others find a place."""
+        """Once places get few, close the oldest unfinished connection of an address that has too many of them."""
+        if len(self.server_state.connections) <= _TAKEN * (self.limit_concurrency or 0):
+            return
         open_ones = (each for each in self.server_state.connections if isinstance(each, DeadlineConnection))
         waiting = (each for each in open_ones if each.is_waiting and not each.transport.is_closing())
         mine = [each for each in waiting if each.source == self.source]

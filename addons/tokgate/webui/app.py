@@ -61,6 +61,7 @@ def build(
         routes=[
             Route("/", pages.overview),
             Route("/lines", pages.lines),
+            Route("/table", pages.table),
             Route("/lines.csv", pages.lines_csv),
             Route("/counts.csv", pages.counts_csv),
             Route("/event/{event:uuid}", event.show),
@@ -129,7 +130,8 @@ def _not_found(site: Site) -> Callable[[Request, Exception], Response]:
     return handler
 
 
-CONNECTIONS: Final = 128
+CONNECTIONS: Final = 512
+"""Fifty people's browsers, of which each opens up to six, and those who follow the log live."""
 
 
 class _Server(uvicorn.Server):

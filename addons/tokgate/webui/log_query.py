@@ -43,6 +43,10 @@ FACETS: Final = {
     "exemption": "Exemption",
     "gateway": "Gateway",
     "policy": "Policy version",
+    "destination_ip": "Destination",
+    "url_path": "Path",
+    "user_agent": "User agent",
+    "ja4": "JA4",
 }
 """The facets to filter by: parameter names, which are the log's columns, and labels."""
 
@@ -138,15 +142,19 @@ class LogQuery:
     upto: int | None = None
     view: View = field(default_factory=View)
 
-    def value(self, facet: str) -> str:
-        """The value that a facet must have; empty if any."""
-        return dict(self.filters).get(facet, "")
+    def values(self, facet: str) -> list[str]:
+        """The values of which a line must have one; empty if any."""
+        return [value for name, value in self.filters if name == facet]
 
-    def with_filter(self, facet: str, value: str) -> Self:
-        """The same with another value of a facet, or without that filter if `value` is empty; on page 1."""
-        rest = [(name, said) for name, said in self.filters if name != facet]
-        chosen = [*rest, (facet, value)] if value else rest
+    def with_filter(self, facet: str, *values: str) -> Self:
+        """The lines with one of these values of a facet, instead of others, or with any; from page 1."""
+        rest = {(name, said) for name, said in self.filters if name != facet}
+        chosen = rest | {(facet, value) for value in values}
         return replace(self, filters=tuple(sorted(chosen, key=_order)), page=1, upto=None)
+
+    def less(self, facet: str, value: str) -> Self:
+        """The same without one value of a filter, from page 1."""
+        return self.with_filter(facet, *(said for said in self.values(facet) if said != value))
 
     def without(self, facet: str, value: str) -> Self:
         """The query without the lines that have this value, from page 1."""
@@ -199,11 +207,11 @@ class LogQuery:
             "since": self.since and not self.period and as_typed(self.since, self.view.zone),
             "until": self.until and as_typed(self.until, self.view.zone),
             "about": None if self.about is About.TRAFFIC else self.about.value,
-            **dict(self.filters),
         }
         pages = {"page": None if self.page == 1 else str(self.page), "upto": self.upto}
         return [
             *((key, str(value)) for key, value in said.items() if value),
+            *self.filters,
             *((NOT + facet, value) for facet, value in self.excluded),
             *self.view.pairs,
             *((key, str(value)) for key, value in pages.items() if value is not None),
@@ -228,10 +236,12 @@ class LogQuery:
         period = conditions(Filter(since=self.since, until=self.until), lambda name: f"${name}")
         terms.append(period.sql)
         parameters: dict[str, Any] = dict(period.variables)
-        for facet, value in self.filters:
-            sql, said = _condition(facet, value, f"is_{facet}")
-            terms.append(sql)
+        met: dict[str, list[str]] = {}
+        for number, (facet, value) in enumerate(self.filters):
+            sql, said = _condition(facet, value, f"is_{number}")
+            met.setdefault(facet, []).append(f"({sql})")
             parameters |= said
+        terms += [f"({' OR '.join(each)})" for each in met.values()]
         for number, (facet, value) in enumerate(self.excluded):
             sql, said = _condition(facet, value, f"not_{number}")
             terms.append(f"NOT coalesce({sql}, false)")
@@ -262,6 +272,10 @@ def _condition(facet: str, value: str, prefix: str) -> tuple[str, dict[str, Valu
     if facet == "name":
         name = f"${prefix}"
         return f'("name" = {name} OR ends_with("name", \'.\' || {name}) OR "target" = {name})', {prefix: value}
+    if facet == "url_path":
+        return f'"url_path" = ${prefix} OR starts_with("url_path", ${prefix} || \'/\')', {prefix: value.rstrip("/")}
+    if facet == "user_agent":
+        return f'strpos(lower("user_agent"), lower(${prefix})) > 0', {prefix: value}
     return f'"{facet}" = ${prefix}', {prefix: value}
 
 
@@ -276,11 +290,21 @@ def _order(pair: tuple[str, str]) -> tuple[int, str]:
     return list(FACETS).index(pair[0]), pair[1]
 
 
+MAX_KEY: Final = 64
+"""Most characters of an unknown parameter's name that are repeated."""
 MAX_VALUE: Final = 1024
 """Longest text of a filter; the log keeps none that is longer."""
 MAX_DIGITS: Final = 15
 _ALMOST_ADDRESS: Final = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*(/.*)?|.*/[0-9]*", re.IGNORECASE)
 """What was meant as an address or a prefix; a pseudonym is neither."""
+
+SEVERAL: Final = ("client", "name", "destination_ip")
+"""Facets whose text may be several values, with commas between them."""
+KNOWN: Final = frozenset({
+    "since", "until", "period", "about", "zone", "sort", "column", "dense", "refresh", "page", "upto", "by", "after",
+    "down", "across", *FACETS, *(NOT + facet for facet in FACETS),
+})  # fmt: skip
+"""The parameters of a URL's query."""
 
 type Problems = dict[str, str]
 """What is wrong, by parameter."""
@@ -290,12 +314,13 @@ def read(said: Iterable[tuple[str, str]], now: Instant) -> tuple[LogQuery, Probl
     """What the pairs of a query ask for, and what is wrong; invalid parameters are left out."""
     pairs = [(key, value.strip()) for key, value in said]
     texts = dict(pairs)
-    problems: Problems = {}
+    problems: Problems = {key[:MAX_KEY]: "There is no such parameter." for key, _ in pairs if key not in KNOWN}
     view = _view(pairs, texts, problems)
     query = replace(_over_time(texts, view.zone, now, problems), view=view)
     for facet in FACETS:
-        if value := _value(facet, texts.get(facet, ""), problems):
-            query = query.with_filter(facet, value)
+        typed = [text for key, text in pairs if key == facet]
+        parts = [part.strip() for text in typed for part in (text.split(",") if facet in SEVERAL else (text,))]
+        query = query.with_filter(facet, *filter(None, (_value(facet, part, problems) for part in parts)))
     for key, text in pairs:
         facet = key.removeprefix(NOT)
         if key != facet and facet in FACETS and (value := _value(facet, text, problems)):
@@ -334,6 +359,8 @@ def _over_time(texts: Mapping[str, str], zone: str, now: Instant, problems: Prob
         problems["until"] = "This has to be after the beginning."
         until = None
     period = texts.get("period", "")
+    if period and period not in PERIODS:
+        problems["period"] = f"This is none of {', '.join(PERIODS)}."
     if since is None and until is None and period in PERIODS:
         return LogQuery(since=now.round("minute", mode="ceil") - PERIODS[period][1], period=period)
     return LogQuery(since=since, until=until)

@@ -3,8 +3,8 @@
 Queries run in threads, a few at a time, and their results are cached until the log changes.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -77,8 +77,72 @@ def overview(index: Source, query: LogQuery) -> Overview:
 def coverage(index: Source, query: LogQuery) -> dict[str, Share]:
     """Visibility by network in the chosen period; of the filters only `network` applies."""
     found = counts.coverage(index, LogQuery(since=query.since, until=query.until, about=About.TOKGATE).chosen())
-    network = query.value("network")
-    return {name: share for name, share in found.items() if network in ("", name)}
+    networks = query.values("network")
+    return {name: share for name, share in found.items() if not networks or name in networks}
+
+
+CROSSED: Final = {"weekday": "Day of the week", "hour": "Hour", **FACETS}
+"""By what a table can count, down and across."""
+_TIMES: Final = {"weekday": ("isodow", range(1, 8)), "hour": ("hour", range(24))}
+"""SQL's function, and all its values."""
+_MOST: Final = {"down": 25, "across": 24}
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Events by two fields: the values down and across, most events first, and the counts that are not 0."""
+
+    down: tuple[str, ...]
+    across: tuple[str, ...]
+    counts: dict[tuple[str, str], int]
+    other: int
+    """Events of values that are not in the table."""
+
+
+def cross(index: Source, query: LogQuery, down: str, across: str) -> Cross:
+    """Count by two keys of CROSSED. Raises KeyError for others."""
+    chosen, local = query.chosen(), ""
+    if {down, across} & _TIMES.keys():
+        chosen, local = _local(query, chosen)
+    sql = {name: f"CAST({_crossed(by, local)} AS VARCHAR)" for name, by in (("down", down), ("across", across))}
+    most = " AND ".join(
+        f"{name} IN (SELECT {name} FROM counted GROUP BY 1 ORDER BY sum(events) DESC, 1 LIMIT {limit})"
+        for name, limit in _MOST.items()
+    )
+    rows = index.ask(
+        f"WITH counted AS (SELECT coalesce({sql['down']}, '–') AS down, coalesce({sql['across']}, '–') AS across, "
+        f"sum(events) AS events FROM lines WHERE {chosen.where} GROUP BY 1, 2) "
+        f"SELECT down, across, events, (SELECT sum(events) FROM counted) FROM counted WHERE {most}",
+        chosen.said,
+    )
+    counts_of = {(one, other): int(events) for one, other, events, _ in rows}
+    left = int(rows[0][3]) - sum(counts_of.values()) if rows else 0
+    return Cross(_values_of(down, 0, counts_of), _values_of(across, 1, counts_of), counts_of, left)
+
+
+def _crossed(by: str, local: str) -> str:
+    if by in _TIMES:
+        return f"{_TIMES[by][0]}({local})"
+    if by not in FACETS:
+        raise KeyError(by)
+    return f'"{_COLUMN.get(by, by)}"'
+
+
+def _values_of(by: str, place: int, counted: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
+    if by in _TIMES:
+        return tuple(map(str, _TIMES[by][1]))
+    sums = Counter[str]()
+    for key, events in counted.items():
+        sums[key[place]] += events
+    return tuple(value for value, _ in sums.most_common())
+
+
+def _local(query: LogQuery, chosen: Chosen) -> tuple[Chosen, str]:
+    """The same lines, and SQL for their time in the view's zone."""
+    zone = query.view.zone
+    if zone == UTC:
+        return chosen, "time"
+    return replace(chosen, said={**chosen.said, "zone": zone}), "timezone($zone, timezone('UTC', time))"
 
 
 def _over_time(index: Source, query: LogQuery, chosen: Chosen) -> tuple[Buckets | None, dict[str, list[int]]]:
@@ -87,9 +151,7 @@ def _over_time(index: Source, query: LogQuery, chosen: Chosen) -> tuple[Buckets 
     The intervals are those of the view's zone, in its local time: where clocks are set back, one is longer.
     """
     zone = query.view.zone
-    local = "time" if zone == UTC else "timezone($zone, timezone('UTC', time))"
-    if zone != UTC:
-        chosen = replace(chosen, said={**chosen.said, "zone": zone})
+    chosen, local = _local(query, chosen)
     ((first, last),) = index.ask(f"SELECT min({local}), max({local}) FROM lines WHERE {chosen.where}", chosen.said)
     if first is None:
         return None, {}

@@ -24,6 +24,7 @@ from tokgate.webui.context import Site, query_of, word
 from tokgate.webui.log_query import FACETS, MAX_PAGE, PAGE_ROWS, PERIODS, UTC, LogQuery, as_typed
 
 MAX_LANES: Final = 6
+_WEEKDAYS: Final = dict(zip("1234567", ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), strict=True))
 CHOSEN: Final = ("verdict", "action", "network", "ban", "service", "signal", "reason", "exemption", "gateway")
 """Facets with a list of values; the others are text fields, which suggest some."""
 
@@ -86,6 +87,21 @@ class Pages:
             request, "lines.html", 400 if problems else 200, here="/lines", query=query, problems=problems, found=found,
             pages=pages, first=PAGE_ROWS * (query.page - 1) + 1, beyond=found.total > MAX_PAGE * PAGE_ROWS,
             most=queries.MAX_ROWS, **await self._form(query, [row["client"] for row in found.rows]),
+        )  # fmt: skip
+
+    async def table(self, request: Request) -> Response:
+        """`GET /table?down=…&across=…`: events by any two fields; without these by day of the week and hour."""
+        query, problems = query_of(request)
+        said = {name: request.query_params.get(name, by) for name, by in (("down", "weekday"), ("across", "hour"))}
+        problems |= {name: "There is no such field." for name, by in said.items() if by not in queries.CROSSED}
+        down, across = (by if by in queries.CROSSED else "hour" for by in said.values())
+        self._site.record(request, "table", query.parameters | {"down": down, "across": across})
+        found = await self._site.cache.ask(queries.cross, query, down, across)
+        return self._site.page(
+            request, "table.html", 400 if problems else 200, here="/table", query=query, problems=problems, found=found,
+            down=down, across=across, crossed=queries.CROSSED, days=_WEEKDAYS,
+            highest=max(found.counts.values(), default=0),
+            **await self._form(query, [*found.down, *found.across]),
         )  # fmt: skip
 
     async def lines_csv(self, request: Request) -> Response:
@@ -156,15 +172,16 @@ async def form(
         "periods": {label: query.during_last(name) for name, (label, _) in PERIODS.items()},
         "zones": dict.fromkeys((UTC, query.view.zone, *about.zones)),
         "devices": about.names,
-        "unknown": {facet: _unknown(facet, query.value(facet), offered[facet]) for facet in CHOSEN},
+        "unknown": {facet: _unknown(facet, query.values(facet), offered[facet]) for facet in CHOSEN},
     }
 
 
-def _unknown(facet: str, value: str, offered: Sequence[str]) -> str:
+def _unknown(facet: str, values: Sequence[str], offered: Sequence[str]) -> str:
     """What to say of a filter that no line of the log meets; empty if there is nothing to say."""
-    if not value or value in offered or len(offered) >= queries.SUGGESTED:
+    strange = [value for value in values if value not in offered]
+    if not strange or len(offered) >= queries.SUGGESTED:
         return ""
-    near = get_close_matches(value, offered, 1)
+    near = get_close_matches(strange[0], offered, 1)
     return f"The log has no such {FACETS[facet].lower()}" + (f": {word(facet, near[0])}?" if near else ".")
 
 

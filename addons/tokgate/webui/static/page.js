@@ -34,7 +34,7 @@ const views = document.getElementById("views");
 function saved() {
   try {
     const kept = JSON.parse(localStorage.getItem(STORE) || "[]");
-    return kept.filter((view) => typeof view.name === "string" && /^\/(lines|live)?(\?|$)/.test(view.url));
+    return kept.filter((view) => typeof view.name === "string" && /^\/(lines|live|table)?(\?|$)/.test(view.url));
   } catch {
     return [];
   }
