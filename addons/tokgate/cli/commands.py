@@ -36,33 +36,18 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-MODULES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "init": "setup.init",
-        "run": "service.run",
-        "status": "service.status",
-        "reload": "service.reload",
-        "restart": "service.reload:add_restart",
-        "doctor": "service.doctor",
-        "check": "policy.check",
-        "explain": "policy.explain",
-        "simulate": "policy.simulate",
-        "diff": "policy.diff",
-        "timeline": "policy.timeline",
-        "service": "policy.service",
-        "override": "policy.override",
-        "gateway": "service.gateway",
-        "ruleset": "service.gateway:add_ruleset",
-        "phone": "service.phone",
-        "export": "policy.export",
-        "evasion": "service.evasion",
-        "schema": "schema",
-        "log": "log.log",
-        "review": "service.review",
-        "authority": "setup.authority",
-        "completion": "setup.completion",
-    }
-)
+_PACKAGES: Final = {
+    "setup": ("init", "authority", "completion"),
+    "service": ("run", "status", "reload", "doctor", "gateway", "phone", "evasion", "review"),
+    "policy": ("check", "explain", "simulate", "diff", "timeline", "service", "override", "export"),
+    "log": ("log",),
+}
+MODULES: Final[Mapping[str, str]] = {
+    **{name: f"{package}.{name}" for package, names in _PACKAGES.items() for name in names},
+    "restart": "service.reload:add_restart",
+    "ruleset": "service.gateway:add_ruleset",
+    "schema": "schema",
+}
 """The module of each command, below this package; its `add_parser(subparsers)`, or the function named, sets `run`."""
 
 

@@ -63,25 +63,6 @@ examples:
 Exit code 0: all belong to the service; 1: one doesn't."""
 
 
-class ServiceListed(TypedDict):
-    """A service: how many names, addresses and listings it has, the bans that name it, and where it is defined."""
-
-    name: str
-    title: str
-    names: int
-    addresses: int
-    store: int
-    bans: list[str]
-    catalogue: bool
-    origin: str
-
-
-class ServiceList(TypedDict):
-    """`tokgate service list --json`."""
-
-    services: list[ServiceListed]
-
-
 class ServicePatterns(TypedDict):
     """Name patterns by kind."""
 
@@ -109,6 +90,12 @@ class ServiceShown(TypedDict):
     origin: str
     source: SourceOutput | None
     content: ServiceContent
+
+
+class ServiceList(TypedDict):
+    """`tokgate service list --json`: each as `show` has it."""
+
+    services: list[ServiceShown]
 
 
 class NameTested(TypedDict):
@@ -195,7 +182,7 @@ _COLUMNS: Final = ("service", "title", "names", "addresses", "apps", "bans", "fr
 
 def _list(options: argparse.Namespace) -> int:
     """List the policy's services and the catalogue's."""
-    known = [_listed(each) for each in all_services(policy_if_any(options.policies))]
+    known = [_shown(each) for each in all_services(policy_if_any(options.policies))]
     if options.json:
         print_json(ServiceList(services=known), ascii_only=False)
         return Exit.DONE
@@ -203,9 +190,9 @@ def _list(options: argparse.Namespace) -> int:
         (
             each["name"],
             visible(each["title"]),
-            str(each["names"]),
-            str(each["addresses"] or ""),
-            str(each["store"] or ""),
+            str(sum(len(each["content"]["names"][kind.value]) for kind in PatternKind)),
+            str(len(each["content"]["addresses"]) or ""),
+            str(sum(map(len, each["content"]["store"].values())) or ""),
             ", ".join(each["bans"]),
             "catalogue" if each["catalogue"] else each["origin"],
         )
@@ -214,20 +201,6 @@ def _list(options: argparse.Namespace) -> int:
     whole, right = (True, False, True, True, True, False, True), (False, False, True, True, True, False, False)
     show_rows(_COLUMNS, rows, whole, right=right)
     return Exit.DONE
-
-
-def _listed(known: KnownService) -> ServiceListed:
-    service = known.service
-    return {
-        "name": service.name,
-        "title": service.title,
-        "names": len(service.patterns),
-        "addresses": len(service.addresses),
-        "store": len(service.stores),
-        "bans": list(known.bans),
-        "catalogue": known.from_catalogue,
-        "origin": known.where,
-    }
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -43,11 +43,8 @@ from tokgate.policy.values.hostname import DomainName, normalise
 
 EPILOG: Final = """\
 examples:
-  tokgate authority init --confdir ~/.tokgate      for the names of bans with `response: page`; used by this machine
-  tokgate authority init --name tiktok.com tiktokv.com --organisation 'Example Council'
-  tokgate authority show                            what ~/.tokgate has: fingerprints, validity, names
+  tokgate authority init --confdir ~/.tokgate       for the names of bans with `response: page`; used by this machine
   tokgate authority rotate                          a new issuing key, below the same root: devices notice nothing
-  tokgate authority rotate --root                   a new root, when names must grow or it ends
 
 A refusal by `response: refuse`, the default, needs no authority. certs/README.md has the rest: where the files go, how
 devices get the root, what to do when a key leaks."""
