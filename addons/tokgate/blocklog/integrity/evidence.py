@@ -8,7 +8,8 @@ owner of the key, too, from dating a log back. A checkpoint is a file of one lin
 import base64
 import hashlib
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -49,12 +50,8 @@ def fingerprint(key: str) -> str:
     return hashlib.sha256(base64.b64decode(key)).hexdigest()
 
 
-class _Proved(Exception):
-    """Carries the proof, once there is one: the rest of the log need not be read."""
-
-    def __init__(self, proof: dict[str, Any]) -> None:
-        super().__init__()
-        self.proof: Final = proof
+class _Enough(Exception):
+    """All is proved: the rest of the log need not be read."""
 
 
 def prove(
@@ -67,52 +64,68 @@ def prove(
     opener = verifier_of(files).opener
     ordered = in_order(files, opener)
     holding = [at for at, path in enumerate(ordered) if holds(path, event.encode(), opener)]
-    problem = f"no record of these files has the id {event}"
-    for first in dict.fromkeys(
-        (max(0, holding[-1] - 1), 0) if holding else ()
-    ):  # the tree may begin in an earlier file
-        try:
-            problem = _prove(event, ordered[first:], verifier_of(ordered[first:]))
-        except _Proved as found:
-            return found.proof
-    raise NoProof(problem)
+    problems = {event: f"no record of these files has the id {event}"}
+    starts = (max(0, holding[-1] - 1), 0) if holding else ()  # a tree may begin in the file before
+    for first in dict.fromkeys(starts):
+        proofs = prove_all({event}, ordered[first:], verifier_of(ordered[first:]), problems)
+        if event in proofs:
+            return proofs[event]
+    raise NoProof(problems[event])
 
 
-def _prove(event: str, files: Sequence[Path], verifier: Verifier) -> str:
-    """Why there is no proof. Raises _Proved if there is one."""
-    found: list[_Found] = []
-    problem = f"no record of these files has the id {event}"
+def prove_all(
+    events: Set[str], files: Sequence[Path], verifier: Verifier, problems: dict[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The proofs of the records with these ids, by id, read in one pass; `problems` gets why one has none.
+
+    Raises OSError, UNREADABLE.
+    """
+    why, proofs = {} if problems is None else problems, dict[str, dict[str, Any]]()
+    waiting: dict[str, dict[str, _Found]] = {}
 
     def met(record: Record, head: Head, before: str | None) -> None:
-        nonlocal problem
-        if text_at(record, "event", "id") != event:
+        event = text_at(record, "event", "id")
+        if event is None or event not in events:
             return
-        found.clear()
-        problem = f"the record {event} does not fit those before it: see tokgate log verify"
+        of_chain = waiting.setdefault(head.chain, {})
+        of_chain.pop(event, None)
+        why[event] = f"the record {event} does not fit those before it: see tokgate log verify"
         if before is not None and proper_hash(before, record) == head.hash:
-            found.append(_Found(record, head, before))
-            problem = f"no checkpoint covers the record {event} yet: one follows within a minute"
+            of_chain[event] = _Found(record, head, before)
+            why[event] = f"no checkpoint covers the record {event} yet: one follows within a minute"
 
     def signed(chain: Chain, checkpoint: Checkpoint, wrong: str | None) -> None:
-        nonlocal problem
-        if not found or chain.head.chain != found[0].head.chain:
-            return
-        record, tree = found[0], checkpoint.tree
-        if tree is None or record.head.sequence < tree.first:
-            problem = f"the checkpoint after the record {event} has no tree that covers it"
-        elif (leaves := chain.recent.hashes(tree.first)) is None:
-            problem = f"no checkpoint with a tree covers the record {event}: its chain isn't whole here"
-        elif wrong is not None or leaves[index := record.head.sequence - tree.first].hex() != record.head.hash:
-            problem = f"the checkpoint after the record {event} signs other records: see tokgate log verify"
-            problem = problem if wrong is None else f"{problem} ({wrong})"
-        else:
-            raise _Proved(_as_json(record, checkpoint, leaves, index))
-        found.clear()
+        covered = waiting.pop(chain.head.chain, {})
+        leaves = None if not covered or checkpoint.tree is None else chain.recent.hashes(checkpoint.tree.first)
+        for event, record in covered.items():
+            proof = _proof(event, record, checkpoint, leaves, wrong)
+            if isinstance(proof, str):
+                why[event] = proof
+            else:
+                proofs[event] = proof
+        if len(proofs) == len(events):
+            raise _Enough
 
     verifier.met, verifier.signed = met, signed
-    for _ in verifier.run(files):
-        pass
-    return problem
+    with suppress(_Enough):
+        for _ in verifier.run(files):
+            pass
+    return proofs
+
+
+def _proof(
+    event: str, found: _Found, checkpoint: Checkpoint, leaves: list[bytes] | None, wrong: str | None
+) -> dict[str, Any] | str:
+    """The proof by a checkpoint, over the hashes that its tree is made of; else why there is none."""
+    if checkpoint.tree is None or found.head.sequence < checkpoint.tree.first:
+        return f"the checkpoint after the record {event} has no tree that covers it"
+    if leaves is None:
+        return f"no checkpoint with a tree covers the record {event}: its chain isn't whole here"
+    index = found.head.sequence - checkpoint.tree.first
+    if wrong is not None or leaves[index].hex() != found.head.hash:
+        problem = f"the checkpoint after the record {event} signs other records: see tokgate log verify"
+        return problem if wrong is None else f"{problem} ({wrong})"
+    return _as_json(found, checkpoint, leaves, index)
 
 
 def _as_json(found: _Found, checkpoint: Checkpoint, leaves: Sequence[bytes], index: int) -> dict[str, Any]:

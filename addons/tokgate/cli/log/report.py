@@ -58,6 +58,12 @@ def add_parsers(commands: Subparsers) -> None:
         add_whole_log(parser)
         _add_presentation(parser)
     about.add_argument("--event", metavar="EVENT-ID", help="the event that it is about, by the block page's reference")
+    about.add_argument(
+        "--sign", type=Path, metavar="KEY", help="private key for a .zip's manifest (default: the log's)"
+    )
+    about.add_argument(
+        "--anchor", type=Path, action="append", metavar="FILE", help="put this anchor, and its .tsr, into a .zip"
+    )
 
 
 def _add_presentation(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +72,9 @@ def _add_presentation(parser: argparse.ArgumentParser) -> None:
         "--from", dest="since", type=time_argument, metavar="TIME", help="the first instant (default: the log's)"
     )
     parser.add_argument("--to", dest="until", type=time_argument, metavar="TIME", help="the instant after the last")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .html or .pdf")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .html, .pdf or (case) .zip"
+    )
     add_policies_option(parser, argument=False)  # whose bans are named, and their phases drawn in
     parser.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
@@ -82,12 +90,18 @@ def _add_presentation(parser: argparse.ArgumentParser) -> None:
 def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit:
     """Write a report or a case file about the period of the filter, or of the one that the options state."""
     output: Path = args.output
-    if output.suffix not in (".html", ".pdf"):
-        raise CommandError(f"{output}: a report is .html or .pdf", Exit.USAGE)
+    if output.suffix not in (".html", ".pdf", *([".zip"] if args.case else [])):
+        raise CommandError(f"{output}: a report is .html or .pdf, a case also .zip", Exit.USAGE)
+    if output.suffix == ".zip" and args.clickhouse is not None:
+        raise CommandError("ClickHouse holds no lines to prove: a .zip is made of files", Exit.USAGE)
     browser = _browser() if output.suffix == ".pdf" else None
     files = source_files(args)
     page, sound = _page(args, files, wanted or wanted_of(args))
-    if browser is None:
+    if output.suffix == ".zip":
+        from tokgate.cli.log.bundle import write_bundle
+
+        write_bundle(args, files, wanted or wanted_of(args), _pages(page))
+    elif browser is None:
         _settle(output, page.encode())
     else:
         _print_pdf(browser, page, output)
@@ -223,6 +237,18 @@ def _print_pdf(browser: str, page: str, output: Path) -> None:
         _settle(output, target.read_bytes())
 
 
+def _pages(page: str) -> dict[str, bytes]:
+    """The page as HTML and as PDF; without the latter where it can't be printed, which stderr says."""
+    pages = {"case.html": page.encode()}
+    with tempfile.TemporaryDirectory(prefix="tokgate-report-") as folder:
+        try:
+            _print_pdf(_browser(), page, printed := Path(folder) / "case.pdf")
+            pages["case.pdf"] = printed.read_bytes()
+        except CommandError as error:
+            narrate(f"tokgate: without a PDF: {error}")
+    return pages
+
+
 def _settle(output: Path, content: bytes) -> None:
     with becoming(output) as target:
         target.write_bytes(content)
@@ -234,6 +260,7 @@ _CASE_EPILOG: Final = """\
 examples:
   tokgate log case --client 10.32.1.7 --from 2023-03-10 --to 2023-03-17 -o case.pdf --why "complaint" --ticket HR-17
   tokgate log case --event 01862000-0000-7000-8000-000000000001 -o case.html
+  tokgate log case --client 10.32.1.7 --key block.pub -o case.zip    with records, proofs and a verifier
 
 The bans, every record of the client in the period, the integrity of the log, and who wrote the file and why. With the
 reference of an event it is about that event's client, an hour before and after. Each record can be proved: tokgate log

@@ -1,0 +1,104 @@
+"""A case as an archive: checked by what is in it, without tokgate, and nothing that was changed passes."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from labs.appending import AppenderRuns, append
+from labs.command_line import Command
+from labs.logs import refusal
+from labs.samples import OBSERVER
+from tokgate.blocklog.records.record import new_stamp
+from tokgate.blocklog.write.checkpointer import LogOptions
+
+KEY = ("--key", "block.pub")
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a case of three records of one client, among those of others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokgate.cli.log.report.BROWSERS", ())
+    runs = AppenderRuns(tmp_path / "block.ndjson", options=LogOptions())
+    run = runs.begin()
+    for number in range(6):
+        record = refusal(f"192.0.2.{7 + number % 2}")
+        record["event"]["id"] = new_stamp(runs.now.add(seconds=number), OBSERVER).id
+        append(run, record)
+    runs.write(run, 0, attest=True)
+    run.leave("closed")
+    assert tokgate("log", "anchor", "-o", "anchor.txt").code == 0
+    made = tokgate("log", "case", "--client", "192.0.2.7", *KEY, "--anchor", "anchor.txt", "-o", "case.zip")
+    assert made.code == 0, made.err
+    assert "without a PDF: PDF needs Chromium" in made.err
+    with zipfile.ZipFile("case.zip") as archive:
+        archive.extractall(tmp_path / "there")
+    return tmp_path / "there" / "case"
+
+
+def check(folder: Path, fingerprint: str) -> subprocess.CompletedProcess[str]:
+    """What the verifier in the archive says; tokgate can't be imported."""
+    program = "import runpy, sys; sys.modules['tokgate'] = None; sys.argv = sys.argv[1:]; "
+    program += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-I", "-c", program, str(folder / "verify.py"), fingerprint]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_it_is_checked_without_tokgate(unpacked: Path, tokgate: Command) -> None:
+    """All parts are there, each record is proved and printed, and those of others are not in it."""
+    fingerprint = tokgate("log", "key", "--fingerprint").out.strip()
+    said = check(unpacked, fingerprint)
+    assert (said.returncode, said.stderr) == (0, "all records are proved, and nothing was changed\n")
+    assert said.stdout.count("192.0.2.7 (office) was refused") == 3
+    assert {path.name for path in unpacked.iterdir()} == {
+        *("case.html", "records.ndjson", "places.csv", "bans.ndjson", "proofs", "checkpoint.txt", "anchors"),
+        *("verify.py", "manifest.json", "manifest.sig"),
+    }
+    assert "192.0.2.8" not in (unpacked / "records.ndjson").read_text()
+    _, first, *_ = (unpacked / "places.csv").read_text().splitlines()
+    assert first.startswith("1,2023-03-10T11:00:00.000000Z,block.ndjson,1,")
+    assert check(unpacked, "ab" * 32).returncode == 1
+
+
+def _forge(folder: Path) -> None:
+    for path in (folder / "records.ndjson", next((folder / "proofs").iterdir())):
+        path.write_text(path.read_text().replace("192.0.2.7", "192.0.2.9"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "case.html").write_text("other"), "case.html is gone, or another"),
+        (lambda folder: next((folder / "proofs").iterdir()).unlink(), "has no proof"),
+        (_forge, "the record was changed"),
+        (lambda folder: (folder / "manifest.sig").write_text("AAAA"), "the manifest is not signed"),
+        (
+            lambda folder: (folder / "manifest.json").write_text((folder / "manifest.json").read_text() + " "),
+            "not signed",
+        ),
+    ],
+    ids=["page", "proof", "record", "signature", "manifest"],
+)
+def test_what_was_changed_is_said(
+    unpacked: Path, tokgate: Command, change: Callable[[Path], object], said: str
+) -> None:
+    """Whichever part it is."""
+    change(unpacked)
+    found = check(unpacked, tokgate("log", "key", "--fingerprint").out.strip())
+    assert found.returncode == 1
+    assert said in found.stderr
+
+
+def test_without_the_key(unpacked: Path, tokgate: Command) -> None:
+    """Who may not read it makes a case all the same, and is told that its manifest is not signed."""
+    Path("block.key").unlink()
+    made = tokgate("log", "case", "--client", "192.0.2.7", *KEY, "-o", "again.zip")
+    assert (made.code, "the manifest is not signed" in made.err) == (0, True)
+    with zipfile.ZipFile("again.zip") as archive:
+        assert json.loads(archive.read("again/manifest.json"))["key"] is None
+    assert tokgate("log", "report", "-o", "report.zip").code == 2
