@@ -34,7 +34,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder for all that tests start: nothing in ~/.tokgate or the configuration of who runs them counts."""
     folder = tmp_path_factory.mktemp("home")
-    os.environ |= {"HOME": str(folder), "TOKGATE_CONF": str(folder / "tokgate.conf")}
+    os.environ |= {"HOME": str(folder), "TOKGATE_CONF": os.devnull}
     for name in ("TOKGATE_POLICIES", "TOKGATE_LOG", "TOKGATE_CONFDIR"):
         os.environ.pop(name, None)
     return folder

@@ -28,8 +28,8 @@ from tokgate.policy.observation import KernelRefusal
 STATE_FILE: Final = "gateway.json"
 """In tokgate's folder: what settings were before."""
 _NAME: Final = "\0tokgate-gateway"
-_ASKING: Final = 64
-"""Who asks between two calls of `answer`; who comes beyond learns that the lock is held, and not by whom."""
+_ASKING: Final = 4096
+"""Who asks while it is held; who comes beyond learns that it is, and not by whom."""
 _NETFILTER: Final = 12  # NETLINK_NETFILTER, linux/netlink.h
 _NFTABLES: Final = 1 << 7 - 1  # NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h
 _ROUTING: Final = 1 << 7 - 1 | 1 << 8 - 1 | 1 << 11 - 1 | 1 << 19 - 1
@@ -289,16 +289,6 @@ class GatewayLock:
                 raise
             raise GatewayError(f"{holder() or 'another process'} keeps the gateway here: stop that first") from error
         self._socket = made
-
-    def answer(self) -> None:
-        """Make room for who asks next who has it. To be called now and then."""
-        if self._socket is None:
-            return
-        try:
-            while True:
-                self._socket.accept()[0].close()
-        except BlockingIOError:
-            pass
 
     def close(self) -> None:
         """Give it up. In a child this leaves it to the parent."""

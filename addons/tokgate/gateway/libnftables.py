@@ -72,15 +72,6 @@ def tables() -> list[str]:
     return [each["table"]["name"] for each in ask("list tables inet")]
 
 
-def missing() -> str | None:
-    """What is missing, and how to install it; None where all is there."""
-    try:
-        _library()
-    except GatewayError as error:
-        return str(error)
-    return None
-
-
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
     try:

@@ -11,7 +11,6 @@ from tokgate.gateway import tcp_rules, udp_rules
 from tokgate.gateway.nft_sets import FAMILIES, counters_declared, counting, interval_set, known_return
 from tokgate.gateway.policy_routes import commands
 from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
-from tokgate.policy.networks import Network
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.settings import Passage
 from tokgate.policy.values.prefixes import IPNetwork
@@ -81,27 +80,13 @@ def _file(rules: Ruleset) -> Iterator[str]:
     yield "#"
     yield "# Networks with a ban that is not over and begins within a day; all others pass:"
     for network in rules.clients:
-        yield f"#   {network.name}: {_in_words(network)}"
+        yield f"#   {network.name}"
     if rules.strangers:
         yield "#   whoever is in no network of the policy (unknown_clients: block): refused"
     yield ""
     yield "# Declared, so that deleting cannot fail, then deleted: one transaction, though sets are empty for a moment."
     yield replacing(rules.options.table)
     yield from _table(rules)
-
-
-def _in_words(network: Network) -> str:
-    words = list(map(str, network.cidrs))
-    words += [f"interface {name}" for name in network.interfaces]
-    if network.devices:
-        words.append(f"{len(network.devices)} devices of an inventory")
-    if network.users or network.groups:
-        words.append("users, whom only an explicit proxy knows")
-    words += [f"network {name}" for name in network.networks]
-    excepted = (*map(str, network.except_cidrs), *(f"network {name}" for name in network.except_networks))
-    if excepted:
-        words[-1] += f" without {', '.join(excepted)}"
-    return ", ".join(words)
 
 
 def _table(rules: Ruleset) -> Iterator[str]:

@@ -138,9 +138,6 @@ class FakeLock:
         if self.held_by is not None:
             raise GatewayError(f"{self.held_by} keeps the gateway here")
 
-    def answer(self) -> None:
-        pass
-
     def close(self) -> None:
         self.closed = True
 

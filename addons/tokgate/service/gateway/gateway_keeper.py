@@ -163,7 +163,6 @@ class GatewayKeeper:
             return
         try:
             self._lock.take()  # after a takeover another process may have been faster
-            self._lock.answer()
             if self._now() not in self._rules.holds or self._snapshot().version != self._rules.version:
                 rules = self._due_rules()
                 self._count()
