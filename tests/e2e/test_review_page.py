@@ -173,6 +173,8 @@ def test_from_a_bar_to_the_reason(page: Tab, served: Served) -> None:
         "/lines",
         "/lines?since=2023-04-10&until=2023-04-16",
         "/live",
+        "/table",
+        "/table?down=client&across=ban",
         "/event/01862000-0000-7000-8000-000000000001",
         "/sign-in",
     ],
@@ -212,7 +214,7 @@ def test_by_keyboard(page: Tab, served: Served) -> None:
     for _ in range(12):
         page.press("Tab", 9)
         reached.append(page.run("document.activeElement.textContent.trim() || document.activeElement.id"))
-    assert reached[:5] == ["Overview", "Lines", "Live", "Saved views", "Sign out"]
+    assert reached[:5] == ["Overview", "Lines", "Table", "Live", "Saved views", "Sign out"]
     assert "client" in reached
     assert page.run("[...document.querySelectorAll('[aria-hidden=true] a')].every(link => link.tabIndex === -1)")
 

@@ -212,7 +212,10 @@ def _in_zone(lane: BanPhases, zone: str) -> BanPhases:
     def local(at: datetime) -> datetime:
         return queries.wall_time(_instant(at, UTC), zone)
 
-    return replace(lane, spans=tuple(PhaseSpan(span.phase, local(span.start), local(span.end)) for span in lane.spans))
+    def there(spans: Sequence[PhaseSpan]) -> tuple[PhaseSpan, ...]:
+        return tuple(PhaseSpan(span.phase, local(span.start), local(span.end)) for span in spans)
+
+    return replace(lane, spans=there(lane.spans), exempt=there(lane.exempt))
 
 
 def _edges(query: LogQuery, found: queries.Overview) -> str:

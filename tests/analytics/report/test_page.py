@@ -19,7 +19,14 @@ from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
 from tokgate.analytics.counts import MAX_BARS, buckets
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.report.charts import attempts_over_time
-from tokgate.analytics.report.report_data import BanPhases, PhaseSpan, collect, phases_of_log, phases_of_policy
+from tokgate.analytics.report.report_data import (
+    BanPhases,
+    PhaseSpan,
+    collect,
+    facts_of_policy,
+    phases_of_log,
+    phases_of_policy,
+)
 from tokgate.analytics.report.texts import Language, Wording
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import phase_changed, started
@@ -29,6 +36,7 @@ from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.config.loader import load
 from tokgate.policy.analysis.timeline import transitions
+from tokgate.policy.snapshot import compile_policy
 
 MARCH = (at("2023-03-01T00:00:00Z"), at("2023-04-01T00:00:00Z"))
 
@@ -110,6 +118,49 @@ def test_the_page_is_complete_and_needs_nothing(log: Path, tokgate: Command) -> 
     ):  # fmt: skip
         assert said in page
     assert Path("r.html").stat().st_mode & 0o007 == 0
+
+
+def test_one_client_has_no_chart_of_clients(log: Path, tokgate: Command) -> None:
+    """It would show a row of ones."""
+    for extra, charts in ((), 2), (("--client", "192.0.2.50"), 1):
+        options = ("--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html", *extra)
+        assert tokgate("log", "report", "--log", str(log), *options).code == 0
+        assert Path("r.html").read_text(encoding="utf-8").count("<svg ") == charts
+
+
+_TWO_ZONES = """\
+version: 1
+services: {clips: {names: {suffix: [clips.example.org]}}}
+networks:
+  brussels: {cidrs: [192.0.2.0/28], timezone: Europe/Brussels}
+  lisbon: {cidrs: [192.0.2.16/28], timezone: Europe/Lisbon}
+bans:
+  ban: {title: A ban, services: [clips], networks: [brussels], starts: 2023-01-05T00:00, duration: P6M}
+  both: {title: Another, services: [clips], networks: [brussels, lisbon], starts: 2023-01-05T00:00, duration: P6M}
+exemptions:
+  press: {ban: ban, clients: [192.0.2.7], starts: 2023-03-05T00:00, until: 2023-03-20T00:00, reason: Press}
+"""
+
+
+def test_each_ban_has_the_time_of_its_own_zone(tmp_path: Path) -> None:
+    """Where networks live in several zones; a ban in two of them has its phases in both."""
+    (tmp_path / "policy.yaml").write_text(_TWO_ZONES)
+    policy = load(tmp_path, NOON).policy
+    assert policy is not None
+    snapshot = compile_policy(policy)
+    say = Wording(Language.EN)
+    begins = {
+        facts.name: [str(say.moment(phase.start, phase.zone)) for phase in facts.phases if phase.phase == "block"]
+        for facts in facts_of_policy(snapshot, ("ban", "both"))
+    }
+    brussels = '2023-01-04 23:00 <span class="local">(2023-01-05 00:00 CET)</span>'
+    assert begins == {"ban": [brussels], "both": [brussels, '2023-01-05 00:00 <span class="local">(00:00 WET)</span>']}
+    lanes = phases_of_policy(snapshot, datetime(2023, 3, 1), datetime(2023, 4, 1))
+    assert [(lane.ban, lane.exempt) for lane in lanes] == [
+        ("ban", (PhaseSpan("press", datetime(2023, 3, 4, 23), datetime(2023, 3, 19, 23)),)), ("both", ()),
+    ]  # fmt: skip
+    drawn = attempts_over_time(buckets(datetime(2023, 3, 1), datetime(2023, 4, 1)), {}, lanes, "", say)
+    assert "ban: Exemption press" in drawn
 
 
 def test_clients_cannot_write_into_the_page(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ PHASE_COLORS: Final = {
 }  # fmt: skip
 _OTHER: Final = "#666666"
 _CLIENTS: Final = "#4b5560"
+_EXEMPT: Final = 4
+"""Height of an exemption's line below the phases of its ban, in pixels."""
 _FONT: Final = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', Helvetica, Arial, sans-serif"
 _WIDTH: Final = 980
 _HEIGHT: Final = 300
@@ -193,6 +195,12 @@ def _lane(plot: _Plot, lane: BanPhases, y: int, say: Wording) -> Any:
         fitting = next((text for text in (words, phase) if width > len(text) * _SMALL_LETTER + 8), None)
         if fitting is not None:
             group.append(drawsvg.Text(fitting, 11, left + 5, y + 12, class_="said", fill="#222222"))
+    for span in lane.exempt:
+        left, right = (plot.x(plot.pieces.fraction(at)) for at in (span.start, span.end))
+        width, top = round(max(1.0, right - left), 1), y + _LANE - 3 - _EXEMPT
+        line = drawsvg.Rectangle(left, top, width, _EXEMPT, class_="exempt", fill=COLORS["allow"])
+        line.append_title(f"{ban}: {escaped(say.plain('Exemption'))} {escaped(span.phase)}")
+        group.append(line)
     return group
 
 

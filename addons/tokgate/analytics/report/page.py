@@ -121,7 +121,7 @@ def render_report(
         scope=say.scope,
         colors=COLORS,
         attempts=attempts_over_time(data.buckets, data.over_time, shown, events, say),
-        clients=clients_over_time(data.buckets, told, different, say),
+        clients=clients_over_time(data.buckets, told, different, say) if data.totals.clients > 1 else "",
         busiest=_busiest(data),
         _=say,
     )

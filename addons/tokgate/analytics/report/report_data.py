@@ -4,7 +4,7 @@ Bans are told from the policy files, or without these from the log's records. Th
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, Final
@@ -36,11 +36,12 @@ class PhaseSpan:
 
 @dataclass(frozen=True, slots=True)
 class BanPhases:
-    """The phases of one ban within the period, in order of time."""
+    """The phases of one ban within the period, in order of time; `exempt`: its exemptions by their names."""
 
     ban: str
     title: str
     spans: tuple[PhaseSpan, ...]
+    exempt: tuple[PhaseSpan, ...] = ()
 
 
 type _PhaseStart = tuple[datetime, str]
@@ -54,7 +55,12 @@ def phases_of_policy(snapshot: Snapshot, start: datetime, end: datetime) -> list
         changes = [
             (_utc(change.at), HELD if change.overdue else change.phase.value) for change in track.schedule.changes
         ]
-        lane = BanPhases(track.ban.name, track.ban.title, _spans(changes, start, end))
+        holes = [
+            PhaseSpan(name, first, last)
+            for name, span in track.exemptions.items()
+            if (first := max(_utc(span.start), start)) < (last := min(_utc(span.end), end))
+        ]
+        lane = BanPhases(track.ban.name, track.ban.title, _spans(changes, start, end), tuple(holes))
         if lane.spans:
             lanes.setdefault(lane.ban, lane)
     return list(lanes.values())
@@ -93,11 +99,12 @@ _MOST_PREFIXES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class BanPeriod:
-    """A phase of a ban, in UTC without `tzinfo`; `end` None: until lifted."""
+    """A phase of a ban, in UTC without `tzinfo`; `end` None: until lifted. `zone` is that of the ban's networks."""
 
     phase: str
     start: datetime
     end: datetime | None
+    zone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +138,12 @@ def facts_of_policy(snapshot: Snapshot, wanted: Iterable[str]) -> list[BanFacts]
     """The bans with these names, as the policy states them, in its order. Raises nothing for others."""
     names, found = set(wanted), dict[str, BanFacts]()
     for track in snapshot.tracks:
-        if track.ban.name in names and track.ban.name not in found:
-            found[track.ban.name] = _of_track(track, snapshot.policy)
+        if track.ban.name not in names:
+            continue
+        facts, known = _of_track(track, snapshot.policy), found.get(track.ban.name)
+        if known is not None:  # the same ban in another zone
+            facts = replace(known, phases=(*known.phases, *facts.phases))
+        found[track.ban.name] = facts
     return list(found.values())
 
 
@@ -156,7 +167,7 @@ def _of_track(track: Track, policy: Policy) -> BanFacts:
     changes = track.schedule.changes
     ends = [_utc(change.at) for change in changes[1:]]
     phases = [
-        BanPeriod(HELD if change.overdue else change.phase.value, _utc(change.at), end)
+        BanPeriod(HELD if change.overdue else change.phase.value, _utc(change.at), end, track.zone)
         for change, end in zip_longest(changes, ends)
         if change.phase is not Phase.EXPIRED and change.at > Instant.MIN
     ]

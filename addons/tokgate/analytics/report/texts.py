@@ -86,14 +86,15 @@ class Wording:
         """The word for a code of the log, such as a verdict; the code itself where there is none."""
         return self.codes[kind].get(code, code)
 
-    def moment(self, at: datetime | None) -> Markup:
-        """An instant, which is UTC without `tzinfo`, and the local time of the zone beside it."""
+    def moment(self, at: datetime | None, zone: str | None = None) -> Markup:
+        """An instant, which is UTC without `tzinfo`, and beside it the local time of `zone`, else of the report's."""
         if at is None:
             return Markup("–")
         said = escape(at.strftime(_FORMAT))
-        if self._zone is None:
+        there = self._zone if zone is None else ZoneInfo(zone)
+        if there is None:
             return said
-        local = at.replace(tzinfo=UTC).astimezone(self._zone)
+        local = at.replace(tzinfo=UTC).astimezone(there)
         shown = local.strftime("%H:%M %Z") if local.date() == at.date() else local.strftime(_FORMAT + " %Z")
         return said + Markup(' <span class="local">({})</span>').format(shown)
 
