@@ -4,12 +4,22 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import pytest
-from whenever import Instant
+from whenever import Instant, Time, Weekday
 
 from labs.builders import at, ban, exemption, network, service, snapshot, wall
-from tokgate.gateway.ruleset import acting, address_bans, banned_addresses, behind_nat64, in_sight, unchanged
+from tokgate.gateway.nftables import text
+from tokgate.gateway.ruleset import (
+    TableOptions,
+    acting,
+    address_bans,
+    banned_addresses,
+    behind_nat64,
+    in_sight,
+    ruleset_of,
+    unchanged,
+)
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.schedule import Span
+from tokgate.policy.schedule import Span, Window
 from tokgate.policy.snapshot import Snapshot
 
 NOW = at("2023-06-01T00:00:00Z")
@@ -173,3 +183,50 @@ def test_unchanged(instant: str, since: str | None, until: str | None) -> None:
     """A table that isn't replaced outside of this span, either way, says what is no longer so."""
     found = unchanged(one_ban(**WITH_END), at(instant))
     assert found == Span(Instant.MIN if since is None else at(since), Instant.MAX if until is None else at(until))
+
+
+MONDAY = Window(frozenset({Weekday.MONDAY}), Time(8), Time(17))
+ROOM: dict[str, Any] = {"services": (), "on_all": True, "windows": (MONDAY,)}
+
+
+def test_a_ban_on_all_follows_its_windows() -> None:
+    """All TCP comes to the gates from a day before; all else is refused while a window is open, but of those exempt."""
+    policy = snapshot(
+        ban(**ROOM),
+        networks=(network("office", "192.0.2.0/24"),),
+        exemptions=(exemption("hole", until=wall("2023-12-01T00:00")),),
+    )
+    opens, closes = at("2023-06-05T06:00:00Z"), at("2023-06-05T15:00:00Z")
+    for moment, refused in (
+        (opens.subtract(nanoseconds=1), 0),
+        (opens, 1),
+        (closes.subtract(nanoseconds=1), 1),
+        (closes, 0),
+    ):
+        rules = ruleset_of(policy, moment, TableOptions())
+        assert [each.name for each in rules.all_clients] == ["office"]
+        assert len(rules.all_bans) == refused
+        assert moment in rules.holds
+        assert rules.holds.end == (closes if refused else opens if moment < opens else closes.add(hours=7 * 24 - 9))
+    (all_ban,) = ruleset_of(policy, opens, TableOptions()).all_bans
+    assert all_ban.blocks == Span(opens, closes)
+    assert [str(prefix) for prefix, _ in all_ban.exempt] == ["192.0.2.9/32"]
+    written = text(ruleset_of(policy, opens, TableOptions()))
+    assert "ip saddr @all_ports4 meta l4proto tcp jump to_gate" in written
+    assert f"meta time >= {closes.timestamp()} return" in written
+    assert "jump all1_refused" not in text(ruleset_of(policy, closes, TableOptions()))
+
+
+@pytest.mark.parametrize(
+    ("stated", "instant"),
+    [
+        ({"action": Action.MONITOR}, "2023-06-05T07:00Z"),
+        ({"action": Action.WARN}, "2023-06-05T07:00Z"),
+        ({}, "2023-03-06T07:30Z"),
+    ],
+    ids=["monitors", "warns", "before"],
+)
+def test_a_ban_on_all_that_refuses_nothing(stated: dict[str, Any], instant: str) -> None:
+    """The kernel refuses only while the ban blocks."""
+    policy = snapshot(ban(**ROOM | stated), networks=(network("office", "192.0.2.0/24"),))
+    assert ruleset_of(policy, at(instant), TableOptions()).all_bans == ()

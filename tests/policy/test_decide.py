@@ -72,6 +72,8 @@ NIGHTS = (Window(frozenset(Weekday), Time(22), Time(6)),)
         ({"action": Action.WARN}, CLIENT, CLIPS, APRIL, "warn", "ban-warn"),
         ({"action": Action.MONITOR}, CLIENT, CLIPS, APRIL, "monitor", "ban-monitor"),
         ({"services": ()}, CLIENT, CLIPS, APRIL, "allow", "no-ban"),
+        ({"services": (), "on_all": True}, CLIENT, "example.net", APRIL, "block", "ban-block"),
+        ({"services": (), "on_all": True, "excepted": ("clips",)}, CLIENT, CLIPS, APRIL, "allow", "excepted"),
     ],
 )
 def test_verdict_and_reason(

@@ -21,7 +21,7 @@ from whenever import Instant, hours
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.integrity.checkpoint import KEY_MODE, PUBLIC_MODE
-from tokgate.policy.bans import Ban
+from tokgate.policy.bans import ALL, Ban
 from tokgate.policy.services import PatternKind
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.stores import STORES
@@ -245,6 +245,8 @@ def _uncovered(policy: Policy, limits: Sequence[Sequence[str]]) -> Iterator[Unco
 
     listable = (PatternKind.SUFFIX, PatternKind.EXACT)
     for ban in policy.bans.values():
+        if ban.on_all and ban.response.shows_page:
+            yield Uncovered(ban, ALL, ALL, ban.origin)
         for service in (policy.services[name] for name in ban.services):
             for pattern in service.patterns if ban.response.shows_page else ():
                 if pattern.kind not in listable or not covers(pattern.value):

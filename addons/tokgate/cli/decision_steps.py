@@ -144,7 +144,7 @@ def _name(sighting: Sighting, match: Match) -> Iterator[str]:
 def _bans(snapshot: Snapshot, found: Sequence[BanResult], membership: Membership, match: Match) -> Iterator[str]:
     if not membership.networks:
         yield "none: bans hold for networks"
-    elif not match.hits:
+    elif not match.hits and not found:
         yield "none: bans hold for services"
     elif not found:
         yield "none covers this service in these networks"
@@ -164,8 +164,8 @@ def _other_bans(snapshot: Snapshot, counted: Collection[str], match: Match) -> I
     """The other bans, grouped by why they have no effect."""
     asked = {hit.service for hit in match.hits}
     rest = [ban for ban in snapshot.bans.values() if ban.name not in counted]
-    elsewhere = [(ban.name, ban.origin) for ban in rest if asked & set(ban.services)]
-    others = [(ban.name, ban.origin) for ban in rest if not asked & set(ban.services)]
+    elsewhere = [(ban.name, ban.origin) for ban in rest if ban.on_all or asked & set(ban.services)]
+    others = [(ban.name, ban.origin) for ban in rest if not (ban.on_all or asked & set(ban.services))]
     yield from _others(elsewhere, "is not for this client's networks")
     yield from _others(others, "is not for this service")
 
@@ -188,6 +188,8 @@ def _says(result: BanResult, zone: str) -> str:
             return f"does not count, it ended {both(over, zone)}{by}"
         case Reason.EXEMPT:
             return f"does not count, exemption {result.exemption} takes it out{until}"
+        case Reason.EXCEPTED:
+            return f"does not count, {result.hit.service} is in its `except`{until}"
         case Reason.STORE_FRONT:
             return f"refuses nothing here, but opens the store to read which app is asked for{until}"
         case Reason.BAN_OVERDUE:

@@ -20,7 +20,7 @@ from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.test_model import EXPECTED, PolicyTest, TestModel
 from tokgate.config.format.values import built
 from tokgate.config.yaml.nodes import plain
-from tokgate.policy.bans import TRANSLATED, Ban, Exemption, Lifted, Translation
+from tokgate.policy.bans import ALL, TRANSLATED, Ban, Exemption, Lifted, Translation
 from tokgate.policy.membership import Clients, Identity
 from tokgate.policy.networks import Device, Network, linked
 from tokgate.policy.schedule import Duration, Edge, Window, resolve
@@ -151,7 +151,8 @@ def ban(entry: PolicyEntry[BanModel], model: BanModel) -> Ban:
     given = {key: values[key] for key in TRANSLATED if isinstance(values[key], dict)}
     values |= {key: next(iter(texts.values())) for key, texts in given.items()}
     translations = tuple(Translation(key, *each) for key, texts in given.items() for each in texts.items())
-    return Ban(name=entry.name, origin=_origin(entry), translations=translations, **values)
+    on_all = not values["services"]
+    return Ban(name=entry.name, origin=_origin(entry), translations=translations, on_all=on_all, **values)
 
 
 def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[PolicyTest, ...]:
@@ -274,6 +275,9 @@ def _written_ban(ban: Ban) -> dict[str, Any]:
         stated[each.key] = {} if isinstance(stated[each.key], str) else stated[each.key]
         stated[each.key][each.language.value] = each.text
     stated.pop("translations", None)
+    del stated["on_all"]
+    if ban.on_all:
+        stated |= {"services": ALL} | ({"except": stated.pop("excepted")} if ban.excepted else {})
     return stated
 
 

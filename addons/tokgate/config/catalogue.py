@@ -39,7 +39,8 @@ def catalogue_version() -> str:
 
 def complete(sections: Sections, report: Report) -> Catalogue | None:
     """Add the services that bans name and no file defines; None if the catalogue has none of them."""
-    named = {word for ban in sections.bans.values() for word, _ in ban.items("services")} - sections.services.keys()
+    named = {word for ban in sections.bans.values() for key in ("services", "except") for word, _ in ban.items(key)}
+    named -= sections.services.keys()
     shipped = catalogue_files() if named else {}
     taken = tuple(sorted(named & shipped.keys()))
     for name in taken:

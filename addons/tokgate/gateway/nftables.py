@@ -118,6 +118,8 @@ def _sets(rules: Ruleset) -> Iterator[Iterable[str]]:
         yield rules.known_sets.declared()
     yield rules.client_sets.declared()
     yield rules.ban_sets.declared()
+    for each in (*((rules.all_sets,) if rules.all_clients else ()), *rules.all_ban_sets):
+        yield each.declared()
     if isinstance(rules.options.forwarded, Tproxy):
         yield from udp_rules.flow_sets()
     yield interval_set("ports", "inet_service", "80, 443 and settings.gateway.ports.", rules.ports)
@@ -146,6 +148,8 @@ def _forward(rules: Ruleset) -> Iterator[str]:
         yield f"\t{tcp_rules.GATED} {tcp_rules.PAST_GATES}"
         yield ""
     yield from (f"\tmeta l4proto udp {client} jump clients_udp" for client in rules.client_sets.matches())
+    for number, clients in enumerate(rules.all_ban_sets, 1):
+        yield from (f"\t{client} jump all{number}_refused" for client in clients.matches())
     if rules.on_crash is Passage.CLOSED or isinstance(rules.options.forwarded, Redirect):
         yield ""
         yield "\t# conntrack may begin with these rules. It takes whom it hears first for who began: a server, too."

@@ -99,6 +99,18 @@ class AddressBan:
     networks: tuple[Network, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AllBan:
+    """A ban on all that blocks now: what gates don't take of clients of these networks is refused, but of those exempt.
+
+    Unlike with addresses, windows count: outside of them another table is due.
+    """
+
+    blocks: Span
+    exempt: tuple[tuple[IPNetwork, Span], ...]
+    networks: tuple[Network, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruleset:
     """`strangers`: clients of no network are refused."""
@@ -124,6 +136,9 @@ class Ruleset:
     addresses: tuple[IPNetwork, ...]
     """Of the services of the bans in sight, disjoint."""
     address_bans: tuple[AddressBan, ...]
+    all_clients: tuple[Network, ...]
+    """Those with a ban on all in sight: all their TCP goes to the gates."""
+    all_bans: tuple[AllBan, ...]
     strangers: bool
     on_crash: Passage
 
@@ -159,6 +174,19 @@ class Ruleset:
         )
 
     @property
+    def all_sets(self) -> ClientSets:
+        """The networks with a ban on all in sight."""
+        return ClientSets("all_ports", "Clients under a ban on all: all their TCP.", self.all_clients, self._local)
+
+    @property
+    def all_ban_sets(self) -> tuple[ClientSets, ...]:
+        """Whom each of `all_bans` keeps from all."""
+        return tuple(
+            ClientSets(f"all{number}_clients", "Whom a ban on all keeps from all else.", ban.networks, self._local)
+            for number, ban in enumerate(self.all_bans, 1)
+        )
+
+    @property
     def ports(self) -> tuple[PortRange, ...]:
         """The ports of the web, disjoint and in order."""
         return merged((PortRange(80, 80), PortRange(443, 443), *self.other_ports))
@@ -170,7 +198,8 @@ class Ruleset:
     def draining(self) -> "Ruleset":
         """The same without any client: what the gates have stays with them, all else passes."""
         nobody = replace(self, known=(), clients=(), under_ban=(), canary=(), canary_servers=(), canary_clients={})
-        return replace(nobody, addresses=(), address_bans=(), strangers=False)
+        nobody = replace(nobody, addresses=(), address_bans=(), strangers=False)
+        return replace(nobody, all_clients=(), all_bans=())
 
 
 def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Ruleset:
@@ -193,6 +222,8 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
         other_ports=settings.gateway.ports,
         addresses=banned_addresses(snapshot, tracks),
         address_bans=address_bans(snapshot, tracks),
+        all_clients=_networks(snapshot, (track for track in tracks if track.ban.on_all)),
+        all_bans=tuple(_all_bans(snapshot, tracks, now)),
         strangers=settings.unknown_clients is UnknownClients.BLOCK,
         on_crash=settings.gateway.on_crash,
     )
@@ -237,7 +268,11 @@ def unchanged(snapshot: Snapshot, now: Instant) -> Span:
     """The span around `now` in which the same table is due, as long as the policy stays."""
     changes = [at for track in snapshot.tracks for at in _changes(track)]
     start = max((at for at in changes if at <= now), default=Instant.MIN)
-    return Span(start, min((at for at in changes if at > now), default=Instant.MAX))
+    span = Span(start, min((at for at in changes if at > now), default=Instant.MAX))
+    for track in snapshot.tracks:
+        if track.ban.on_all:
+            span &= track.schedule.state_at(now).span
+    return span
 
 
 def _over(track: Track, now: Instant) -> bool:
@@ -278,6 +313,14 @@ def address_bans(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[AddressBa
             networks = found.setdefault((addresses, blocks, _exempt(snapshot, track)), {})
             networks.update((name, snapshot.policy.networks[name]) for name in track.networks)
     return tuple(AddressBan(*said, tuple(networks.values())) for said, networks in found.items())
+
+
+def _all_bans(snapshot: Snapshot, tracks: Iterable[Track], now: Instant) -> Iterator[AllBan]:
+    for track in tracks:
+        state = track.schedule.state_at(now)
+        if track.ban.on_all and state.phase is Phase.BLOCK and state.idle is None:
+            networks = tuple(snapshot.policy.networks[name] for name in track.networks)
+            yield AllBan(state.span, _exempt(snapshot, track), networks)
 
 
 def _blocks(schedule: Schedule) -> Span | None:

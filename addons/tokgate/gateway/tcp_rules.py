@@ -104,6 +104,7 @@ def _prerouting(rules: Ruleset) -> Iterator[str]:
     yield "\t# What this gateway itself serves is not egress; taking it could lock the admin out."
     yield "\tfib daddr type local accept"
     yield ""
+    yield from _all_to_gates(rules, "to_gate")
     yield from (f"\t{client} jump clients" for client in rules.client_sets.matches())
     if rules.strangers:
         yield ""
@@ -137,6 +138,11 @@ def _to_gates(rules: Ruleset) -> Iterator[str]:
         yield from (f"{family} daddr @addresses{version} meta l4proto tcp" for family, version, _ in FAMILIES)
     for each in rules.canary_servers:
         yield f"{'ip' if isinstance(each, IPv4Address) else 'ip6'} daddr {each} meta l4proto tcp"
+
+
+def _all_to_gates(rules: Ruleset, target: str, *, local: bool = False) -> Iterator[str]:
+    matches = rules.all_sets.matches(local=local) if rules.all_clients else ()
+    yield from (f"\t{client} meta l4proto tcp jump {target}" for client in matches)
 
 
 def _clients(name: str, target: str, rules: Ruleset) -> Iterator[str]:
@@ -208,6 +214,7 @@ def _output(rules: Ruleset, local: Redirect) -> Iterator[str]:
         yield ""
     yield "\t# The web traffic of this machine's own programs, where its address is one of the clients'."
     yield "\tfib daddr type local accept"
+    yield from _all_to_gates(rules, "to_gate" if local == rules.options.forwarded else "to_gate_local", local=True)
     chain = "clients" if local == rules.options.forwarded else "clients_local"
     yield from (f"\t{client} jump {chain}" for client in rules.client_sets.matches(local=True))
     if rules.strangers:

@@ -16,9 +16,10 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
-from tokgate.gateway.ruleset import AddressBan, Ruleset, Tproxy
+from tokgate.gateway.ruleset import AddressBan, AllBan, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.schedule import ALWAYS, Span
+from tokgate.policy.settings import Passage
 from tokgate.wire.quic import DRAFTS, VERSIONS
 
 CARRIES: Final = 0x746C
@@ -67,6 +68,8 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
     yield _clients(rules)
     for number, ban in enumerate(rules.address_bans, 1):
         yield _banned(number, ban)
+    for number, each in enumerate(rules.all_bans, 1):
+        yield _all(number, each, rules)
     if rules.options.local is not None:
         yield _output(rules)
         if rules.strangers:
@@ -140,6 +143,34 @@ def _clients(rules: Ruleset) -> Iterator[str]:
 
 def _banned(number: int, ban: AddressBan) -> Iterator[str]:
     yield f"chain banned{number}_udp {{"
+    yield from _while_blocking(ban)
+    refused = refuse(KernelRefusal.UDP_TO_ADDRESSES)
+    yield from (f"\t{family} daddr @banned{number}_addresses{version} {refused}" for family, version, _ in FAMILIES)
+    yield "}"
+
+
+def _all(number: int, ban: AllBan, rules: Ruleset) -> Iterator[str]:
+    yield "# What is forwarded of these clients, and no gate has taken, whatever its protocol and port."
+    yield f"chain all{number}_refused {{"
+    yield from _while_blocking(ban)
+    yield "\t# Services behind an address of this gateway's, and what is said of a connection that a gate has."
+    yield "\tct status dnat return"
+    yield "\tct state related return"
+    if isinstance(rules.options.forwarded, Tproxy):
+        yield "\t# QUIC that a gate let through: `clients_udp` has refused all other."
+        yield "\tudp dport 443 return"
+    yield "\t# What no gate has: `under_ban_tcp` has the reasons, for the ports of the web."
+    if rules.on_crash is Passage.OPEN and isinstance(rules.options.forwarded, Tproxy):
+        yield "\tmeta l4proto tcp return"
+    else:
+        yield "\tmeta l4proto tcp ct state invalid counter drop"
+        yield f"\tmeta l4proto tcp {counting(KernelRefusal.NOT_EXCEPTED)} reject with tcp reset"
+    yield f"\tmeta l4proto udp {refuse(KernelRefusal.NOT_EXCEPTED)}"
+    yield f"\t{counting(KernelRefusal.NOT_EXCEPTED)} reject with icmpx admin-prohibited"
+    yield "}"
+
+
+def _while_blocking(ban: AddressBan | AllBan) -> Iterator[str]:
     yield "\tct direction reply return"
     if ban.blocks.start > ALWAYS.start:
         yield f"\t# The ban blocks from {ban.blocks.start}."
@@ -152,9 +183,6 @@ def _banned(number: int, ban: AddressBan) -> Iterator[str]:
         holds = "" if span.start == ALWAYS.start else f" meta time >= {_seconds(span.start)}"
         family = "ip" if isinstance(prefix, IPv4Network) else "ip6"
         yield f"\t{family} saddr {prefix}{holds} meta time < {_seconds(span.end)} return"
-    refused = refuse(KernelRefusal.UDP_TO_ADDRESSES)
-    yield from (f"\t{family} daddr @banned{number}_addresses{version} {refused}" for family, version, _ in FAMILIES)
-    yield "}"
 
 
 def _in_words(span: Span) -> str:

@@ -34,6 +34,8 @@ class Overrides(Word):
     FORBIDDEN = "forbidden", "No exceptions: `tokgate override` refuses."
 
 
+ALL: Final = "all"
+"""What a ban on all has in place of services, and what its decisions have for a service where none is known."""
 TRANSLATED: Final = ("title", "description", "reason", "contact")
 """The texts of a ban that may be given in several languages."""
 
@@ -63,6 +65,9 @@ class Ban:
     services: tuple[str, ...]
     networks: tuple[str, ...]
     starts: Moment
+    on_all: bool = False
+    """It bans all that the gateway sees, but the services that it excepts; it names none."""
+    excepted: tuple[str, ...] = ()
     extends: str | None = None
     """The ban that ends where this one starts, whatever end it states."""
     expires: Moment | None = None
@@ -87,6 +92,13 @@ class Ban:
     translations: tuple[Translation, ...] = ()
     """Texts that are given by language; the ban's own field is the first of them."""
     origin: Origin | None = None
+
+    @property
+    def what(self) -> str:
+        """The services, in words of YAML: `tiktok, tiktok-ads`, `all except library`."""
+        if not self.on_all:
+            return ", ".join(self.services)
+        return f"{ALL} except {', '.join(self.excepted)}" if self.excepted else ALL
 
     def said(self, key: str, *languages: str | None) -> str | None:
         """A text of TRANSLATED in the first of these languages that it is given in, or else as stated first."""

@@ -14,7 +14,7 @@ from whenever import Instant
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.schedule import ALWAYS, Inactive, Span
-from tokgate.policy.services import NO_MATCH, Hit, Match
+from tokgate.policy.services import ANYTHING, NO_MATCH, Hit, Match
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import DecisionCache, Snapshot, Track
 from tokgate.policy.values.hostname import AddressLiteral, normalise
@@ -43,6 +43,7 @@ _INFORMATIVENESS: Final = {
             Reason.ANNOUNCED,
             Reason.OUTSIDE_WINDOW,
             Reason.EXEMPT,
+            Reason.EXCEPTED,
             Reason.STORE_FRONT,
         )
     )
@@ -104,7 +105,12 @@ def decide_signals(
     """
     if not sightings:
         raise ValueError("a judgement needs at least one sighting")
-    decisions = [(decide(snapshot, client, s.value, at, s.signal, identity), s) for s in sightings]
+    named = any(s.signal is not Signal.ADDRESS and s.value for s in sightings)
+    decisions: list[tuple[Decision, Sighting]] = []
+    for each in sightings:
+        if named and each.signal is Signal.ADDRESS and snapshot.services.match(each.value) is NO_MATCH:
+            continue  # by itself it would be under a ban on all; beside a name, the name says what is asked for
+        decisions.append((decide(snapshot, client, each.value, at, each.signal, identity), each))
     decision, sighting = max(decisions, key=lambda pair: pair[0].verdict.severity)
     services = {d.service for d, s in decisions if s.signal is not Signal.ADDRESS or d.service is not None}
     return Judgement(decision, sighting, mismatch=len(services) > 1)
@@ -126,7 +132,7 @@ def decide(
     membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
     # 2. The observed name says which services match, and by which rule.
     match = snapshot.services.match(host) if signal is Signal.SNI else matched(snapshot, host, signal)
-    if match is NO_MATCH or not membership.networks:
+    if not membership.networks or (match is NO_MATCH and not snapshot.is_under_ban_on_all(membership)):
         return membership.without_match
     # 3.-5. Bans, exemptions, strictness: computed once for each kind of query and span of time, then cached.
     cache = snapshot.decision_cache(membership, match, signal)
@@ -162,11 +168,14 @@ def _extend(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> Decision:
 def _judge(snapshot: Snapshot, cache: DecisionCache, at: Instant) -> tuple[Decision, Span]:
     """The decision at `at` without `next_change`, and a span around `at` over which it is constant."""
     membership, match = cache.membership, cache.match
-    if match.problem is not None:
-        return replace(membership.without_match, reason=Reason.INVALID_HOST), ALWAYS
     signal = Signal.ADDRESS if match.hits and match.hits[0].rule.startswith("address:") else cache.signal
     # 3. and 4. What each ban says.
     found = list(ban_results(snapshot, membership, match, at))
+    if match.problem is not None and all(result.verdict is Verdict.ALLOW for result in found):
+        span = ALWAYS
+        for result in found:
+            span &= result.span
+        return replace(membership.without_match, reason=Reason.INVALID_HOST), span
     if not found:
         named = next((hit for hit in match.hits if not hit.front), None)
         if named is None:  # a store's host, and no ban that inspects stores
@@ -198,8 +207,14 @@ def ban_results(snapshot: Snapshot, membership: Membership, match: Match, at: In
     for hit in match.hits:
         for network, prefix_length in membership.networks.items():
             for track in snapshot.tracks_for(hit.service, network):
-                if not hit.front or track.ban.inspect_stores:
+                if not track.ban.on_all and (not hit.front or track.ban.inspect_stores):
                     yield evaluate_ban(track, hit, network, prefix_length, membership, at)
+    if snapshot.is_under_ban_on_all(membership):
+        named = tuple(hit for hit in match.hits if not hit.front) or (ANYTHING,)
+        for network, prefix_length in membership.networks.items():
+            for track in snapshot.on_all.get(network, ()):
+                excepted = next((hit for hit in named if hit.service in track.ban.excepted), None)
+                yield evaluate_ban(track, excepted or named[0], network, prefix_length, membership, at)
 
 
 def evaluate_ban(
@@ -224,6 +239,8 @@ def evaluate_ban(
         span &= _around(exempt, at)
         if at in exempt:
             return result(Verdict.ALLOW, Reason.EXEMPT, exemption=name)
+    if hit.service in ban.excepted:
+        return result(Verdict.ALLOW, Reason.EXCEPTED)
     # A store's own host names no banned app yet: it is opened to read the URL, and nothing is refused.
     if hit.front:
         return result(Verdict.ALLOW, Reason.STORE_FRONT, Response.INSPECT)
@@ -270,26 +287,31 @@ def decide_unreadable(
 def decide_on_error(snapshot: Snapshot, host: str) -> Decision:
     """What `on_error` decides after `decide` raised: names of banned services by the setting, all others pass.
 
-    It doesn't depend on networks, times or bans, since one of these may be what failed.
+    It doesn't depend on networks or times, since one of these may be what failed. A ban on all bans what it doesn't
+    except.
     """
     error = Reason.INTERNAL_ERROR
-    hit = next((hit for hit in snapshot.services.match(host).hits if hit.service in snapshot.banned_services), None)
-    if hit is None or hit.front:
-        return Decision(Verdict.ALLOW, error)
+    hits = [hit for hit in snapshot.services.match(host).hits if not hit.front]
+    hit = next((hit for hit in hits if hit.service in snapshot.banned_services), None)
+    if hit is None:
+        on_all = (ban for ban in snapshot.bans.values() if ban.on_all)
+        if all(any(each.service in ban.excepted for each in hits) for ban in on_all):
+            return Decision(Verdict.ALLOW, error)
+        hit = hits[0] if hits else ANYTHING
     signal = Signal.ADDRESS if isinstance(normalise(host), AddressLiteral) else Signal.SNI
     verdict = Verdict.BLOCK if snapshot.settings.on_error is OnError.BLOCK else Verdict.ALLOW
     response = Response.REFUSE if verdict is Verdict.BLOCK else None
     return Decision(verdict, error, None, hit.service, hit.rule, signal, response=response)
 
 
-_ANYTHING: Final = Match(())
+_ALL_SERVICES: Final = Match(())
 """Stands for all services at once; no name matches it."""
 
 
 def _block_of(snapshot: Snapshot, client: str, at: Instant, identity: Identity | None) -> Decision:
     """The decision of the first ban that blocks anything for a client, else `allow`. Cached."""
     membership = snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
-    cache = snapshot.decision_cache(membership, _ANYTHING, Signal.ADDRESS)
+    cache = snapshot.decision_cache(membership, _ALL_SERVICES, Signal.ADDRESS)
     known = cache.remembered(at)
     if known is None:
         known, span = _block(snapshot, membership, at)

@@ -105,6 +105,7 @@ class Reason(Word):
     OUTSIDE_WINDOW = "outside-window", "A ban is outside its windows."
     EXPIRED = "expired", "A ban has ended."
     EXEMPT = "exempt", "An exemption takes the client out of the ban."
+    EXCEPTED = "excepted", "A ban on all leaves this service reachable."
     STORE_FRONT = "store-front", "A store's own host is opened to read the listing."
     BAN_MONITOR = "ban-monitor", "A ban only logs."
     BAN_WARN = "ban-warn", "A ban warns."

@@ -71,6 +71,8 @@ class KernelRefusal(StrEnum):
     """To addresses of services under a ban that blocks."""
     TCP_PAST_GATES = "tcp_past_gates"
     """Of connections that no gate has: none listens, or they are older than the rules."""
+    NOT_EXCEPTED = "not_excepted"
+    """Of clients under a ban on all: what no gate takes, of any protocol and port."""
     UNKNOWN_CLIENTS = "unknown_clients"
     """Of clients in no network, where the policy refuses those."""
     DIALLED_DIRECTLY = "dialled_directly"

@@ -101,6 +101,8 @@ class Match:
 
 
 NO_MATCH: Final = Match(())
+ANYTHING: Final = Hit("all", "all")
+"""What a ban on all has of a name of no service."""
 
 
 def registrable_label(name: str) -> str | None:

@@ -176,6 +176,12 @@ class Snapshot:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
+        on_all = [track for track in self.tracks if track.ban.on_all]
+        self.on_all: Final[Mapping[str, tuple[Track, ...]]] = {
+            name: tuple(track for track in on_all if name in track.networks)
+            for name in dict.fromkeys(name for track in on_all for name in track.networks)
+        }
+        """The tracks of bans on all, by network."""
         self.own_networks: Final = frozenset(own.networks)
         direct = tuple(address for service in own.services.values() for address in service.addresses)
         parents = policy.settings.upstream
@@ -190,7 +196,14 @@ class Snapshot:
 
     def tracks_for(self, service: str, network: str) -> tuple[Track, ...]:
         """The tracks of all bans on this service in this network, whatever their times."""
-        return self._by_pair.get((service, network), ())
+        on_all = (track for track in self.on_all.get(network, ()) if service not in track.ban.excepted)
+        return (*self._by_pair.get((service, network), ()), *on_all)
+
+    def is_under_ban_on_all(self, membership: Membership) -> bool:
+        """Whether there is a ban on all for a client, whatever its times: it may ask for a name of no service."""
+        if not self.on_all or self.on_all.keys().isdisjoint(membership.networks):
+            return False
+        return self.own_networks.isdisjoint(membership.networks)
 
     def decision_cache(self, membership: Membership, match: Match, signal: Signal) -> DecisionCache:
         """The cache for a kind of query; made if it doesn't exist."""

@@ -8,6 +8,7 @@ from whenever import Instant
 from tokgate.policy.decide import Sighting, decide, is_under_block
 from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.observation import DnsSeen
+from tokgate.policy.services import NO_MATCH
 from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
 from tokgate.traffic.actions import Terms
 from tokgate.traffic.enforcer import Enforcer, Ruling
@@ -63,6 +64,8 @@ def judge_answer(enforcer: Enforcer, asked: DnsArrival, members: tuple[Sighting,
     follows names what was asked for, and would not be recognised.
     """
     ruling = judge(enforcer, asked)
+    match = ruling.snapshot.services.match
+    members = tuple(each for each in members if match(each.value) is not NO_MATCH)  # those of no service ban nothing
     if not members:
         return ruling
     whole = enforcer.judge(asked.client.ip, (*asked.names, *members), asked.identity)

@@ -180,7 +180,7 @@ def _of_track(track: Track, policy: Policy) -> BanFacts:
         reference=ban.reference,
         phases=tuple(phases),
         scope=tuple(_scope(policy.networks[name]) for name in ban.networks),
-        services=tuple(policy.services[name].title or name for name in ban.services),
+        services=tuple(policy.services[name].title or name for name in ban.services) or (ban.what,),
     )
 
 

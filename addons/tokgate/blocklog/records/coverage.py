@@ -27,6 +27,7 @@ _REFUSED: Final = {
     KernelRefusal.QUIC_OTHER_PORTS: "of QUIC to other ports",
     KernelRefusal.UDP_TO_ADDRESSES: "of UDP to banned addresses",
     KernelRefusal.TCP_PAST_GATES: "of TCP connections that no gate had",
+    KernelRefusal.NOT_EXCEPTED: "under a ban on all, of what no gate takes",
     KernelRefusal.UNKNOWN_CLIENTS: "of clients in no network",
     KernelRefusal.DIALLED_DIRECTLY: "to the gates' own ports",
 }

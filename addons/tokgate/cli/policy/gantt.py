@@ -143,7 +143,7 @@ def _row(
     label = drawsvg.Group()
     label.append_title(readable(f"{ban.name}: {ban.title}"))
     _text(label, _cut(ban.title), 12, _MARGIN, top + 17, weight="600")
-    _text(label, _cut(f"{', '.join(ban.services)} in {', '.join(track.networks)}"), 10, _MARGIN, top + 32, fill=_FAINT)
+    _text(label, _cut(f"{ban.what} in {', '.join(track.networks)}"), 10, _MARGIN, top + 32, fill=_FAINT)
     drawing.append(label)
     for bar in bars:
         _bar(drawing, track, bar, scale, top + 8, hatch)

@@ -18,6 +18,7 @@ from tokgate.cli.tables import aligned, show_rows
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible
 from tokgate.config.extras import Extra
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
+from tokgate.policy.bans import ALL
 from tokgate.policy.decision import Phase
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
@@ -152,7 +153,7 @@ def _row(transition: Transition) -> tuple[str, ...]:
         utc(transition.at),
         transition.ban.name,
         effect(transition),
-        f"{', '.join(transition.ban.services)} in {', '.join(transition.networks)}",
+        f"{transition.ban.what} in {', '.join(transition.networks)}",
     )
 
 
@@ -170,7 +171,7 @@ def _document(within: Span, found: Sequence[Transition], more: bool) -> Timeline
                 "ban": transition.ban.name,
                 "title": transition.ban.title,
                 "ban_reason": transition.ban.reason,
-                "services": list(transition.ban.services),
+                "services": list(transition.ban.services) or [ALL],
                 "networks": list(transition.networks),
                 "before": transition.before,
                 "after": transition.after,

@@ -38,6 +38,9 @@ def check(sections: Sections, report: Report) -> None:
         if service.model is not None:
             _service(service, service.model, sections, report)
     for ban in sections.bans.values():
+        if ban.model is not None and ban.model.services and ban.model.excepted:
+            message = "`except` belongs to `services: all`: a ban that names its services excepts no others"
+            report.error(ban.source, ban.at("except"), Code.BAD_VALUE, message)
         models = [sections.services[name].model for name, _ in ban.items("services") if name in sections.services]
         if models and all(model is not None and _is_empty(model) for model in models) and sections.whole:
             message = f"the ban `{ban.name}` can never apply: nothing belongs to any of its services"
@@ -86,6 +89,7 @@ def _references(sections: Sections, report: Report) -> None:
     for ban in sections.bans.values():
         for key, known, kind, code in (
             ("services", sections.services, "service", Code.UNKNOWN_SERVICE),
+            ("except", sections.services, "service", Code.UNKNOWN_SERVICE),
             ("networks", sections.networks, "network", Code.UNKNOWN_NETWORK),
         ):
             seen: set[str] = set()

@@ -1,11 +1,12 @@
 """Bans and exemptions in policy files."""
 
 from itertools import combinations
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from whenever import Time, Weekday
 
+from tokgate.config.diagnostics import Code
 from tokgate.config.format.networks import Cidr, InterfaceName
 from tokgate.config.format.times import (
     Closing,
@@ -19,8 +20,20 @@ from tokgate.config.format.times import (
     Until,
     When,
 )
-from tokgate.config.format.values import Flag, Identifier, Line, Link, Model, Names, OneOf, WordedLine, WordedText
-from tokgate.policy.bans import CONTINUE_FOR, Action, OnExpiry, Overrides
+from tokgate.config.format.values import (
+    IDENTIFIER_SCHEMA,
+    Flag,
+    Identifier,
+    Line,
+    Link,
+    Model,
+    Names,
+    OneOf,
+    WordedLine,
+    WordedText,
+    wrong,
+)
+from tokgate.policy.bans import ALL, CONTINUE_FOR, Action, OnExpiry, Overrides
 from tokgate.policy.decision import Response
 from tokgate.policy.schedule import Window
 
@@ -54,6 +67,19 @@ class WindowModel(Model):
         return Window(**self.values() | {"days": frozenset().union(*self.days)})
 
 
+def _all_or_some(value: Any) -> Any:
+    """`all` is read as an empty list, which nobody can state."""
+    if value == []:
+        raise wrong(Code.BAD_VALUE, "must not be empty")
+    return [] if value == ALL else value
+
+
+_ALL_OR_SOME: Final = {
+    "anyOf": [
+        {"const": ALL},
+        {"type": "array", "minItems": 1, "items": IDENTIFIER_SCHEMA},
+    ]
+}
 _ENDS: Final = ("expires", "duration", "last_day")
 
 
@@ -93,8 +119,15 @@ class BanModel(Model):
         examples=["https://www.example.org/decisions/12"],
     )
     contact: WordedLine | None = Field(default=None, description="Whom to ask.", examples=["servicedesk@example.org"])
-    services: list[Identifier] = Field(
-        min_length=1, description="What is banned: names of services.", examples=[["tiktok"]]
+    services: Annotated[list[Identifier], BeforeValidator(_all_or_some), WithJsonSchema(_ALL_OR_SOME)] = Field(
+        description="What is banned: names of services. `all`: everything that the gateway sees, but `except`.",
+        examples=[["tiktok"], "all"],
+    )
+    excepted: Annotated[list[Identifier], Field(min_length=1)] = Field(
+        default=[],
+        alias="except",
+        description="With `services: all`: the services that stay reachable.",
+        examples=[["library", "payroll"]],
     )
     networks: list[Identifier] = Field(min_length=1, description="For whom: names of networks.", examples=[["offices"]])
     announced: When | None = Field(

@@ -218,8 +218,8 @@ Link = Annotated[str, Parsed(link, "A web address: `https://…`", "^https?://",
 Flag = Annotated[bool, Parsed(flag, type="boolean")]
 WordedText = Annotated[str | dict[Language, str], worded(Parsed(text))]
 WordedLine = Annotated[str | dict[Language, str], worded(Parsed(one_line, "One line of text.", r"^[^\n]*$"))]
-Identifier = Annotated[
-    str, Parsed(text, "Letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first.", IDENTIFIER)
-]
+_NAME: Final = Parsed(text, "Letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first.", IDENTIFIER)
+Identifier = Annotated[str, _NAME]
+IDENTIFIER_SCHEMA: Final = _NAME.schema
 WholePath = Annotated[str, Parsed(whole_path, "A whole path: `/…`", "^/")]
 Names = Annotated[list[Line], Field(min_length=1), BeforeValidator(as_list), one_or_list(minLength=1)]

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from whenever import Instant
 
-from tokgate.policy.bans import Ban
+from tokgate.policy.bans import ALL, Ban
 from tokgate.policy.decide import decide_kind
 from tokgate.policy.decision import Decision
 from tokgate.policy.membership import Membership
@@ -50,7 +50,9 @@ def differs(before: Decision, after: Decision) -> bool:
 def verdict_changes(old: Snapshot, new: Snapshot, within: Span) -> Iterator[VerdictChange]:
     """Where decisions differ, by network and service in the order of the policies; adjoining spans are joined."""
     networks = dict.fromkeys((*old.policy.networks, *new.policy.networks))
-    services = dict.fromkeys((*old.policy.services, *new.policy.services))
+    services = dict.fromkeys(
+        (*old.policy.services, *new.policy.services, *((ALL,) if old.on_all or new.on_all else ()))
+    )
     walked: dict[tuple[_Tracks, _Tracks], list[VerdictChange]] = {}
     for network in networks:
         for service in services:

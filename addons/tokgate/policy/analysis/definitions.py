@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from whenever import Instant, PlainDateTime
 
+from tokgate.policy.bans import ALL, Ban
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
 from tokgate.policy.services import Service
@@ -113,7 +114,7 @@ def _restated(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 def _defaults(entry: Any) -> Mapping[str, frozenset[str]]:
     """What the keys of a ban or an exemption state that it doesn't say."""
     keys = (each for each in fields(entry) if each.name not in _UNSAID)
-    return {key.name: _NONE if key.default is MISSING else frozenset(_values(key.default)) for key in keys}
+    return {_key(key.name): _NONE if key.default is MISSING else frozenset(_values(key.default)) for key in keys}
 
 
 def _redefined[T](
@@ -128,13 +129,19 @@ def _redefined[T](
 
 
 _NONE: Final[frozenset[str]] = frozenset()
-_UNSAID: Final = ("name", "origin")
+_UNSAID: Final = ("name", "origin", "on_all")
 
 
 def _entry(entry: Any) -> Mapping[str, frozenset[str]]:
     """What a ban or an exemption states, by its keys."""
     keys = (each.name for each in fields(entry) if each.name not in _UNSAID)
-    return {key: frozenset(_values(getattr(entry, key))) for key in keys}
+    said = {_key(key): frozenset(_values(getattr(entry, key))) for key in keys}
+    return said | {"services": frozenset({ALL})} if isinstance(entry, Ban) and entry.on_all else said
+
+
+def _key(name: str) -> str:
+    """As it stands in YAML: `except` is no name in Python."""
+    return "except" if name == "excepted" else name
 
 
 def _values(value: Any) -> Iterable[str]:

@@ -77,7 +77,7 @@ def with_held(new: Policy, old: Policy, names: tuple[str, ...]) -> Policy:
 def restricted(policy: Policy, names: tuple[str, ...]) -> Policy:
     """The part of a policy that these bans need."""
     bans = {name: policy.bans[name] for name in names}
-    services = {name for ban in bans.values() for name in ban.services}
+    services = {name for ban in bans.values() for name in (*ban.services, *ban.excepted)}
     networks = with_parts((name for ban in bans.values() for name in ban.networks), policy.networks)
     return replace(
         policy,

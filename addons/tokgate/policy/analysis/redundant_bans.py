@@ -10,7 +10,7 @@ from typing import Final
 
 from whenever import Instant, Time
 
-from tokgate.policy.bans import Ban, Exemption
+from tokgate.policy.bans import ALL, Ban, Exemption
 from tokgate.policy.decision import Phase, Verdict
 from tokgate.policy.schedule import Schedule, Span, Window
 from tokgate.policy.snapshot import Snapshot, Track
@@ -35,7 +35,7 @@ def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
         by_zone.setdefault(track.ban.name, {})[track.zone] = track
     for name, tracks in by_zone.items():
         ban = snapshot.bans[name]
-        candidates = snapshot.tracks_for(ban.services[0], ban.networks[0])
+        candidates = snapshot.tracks_for((*ban.services, ALL)[0], ban.networks[0])
         tried = {name}
         for other in (track.ban for track in candidates):
             if other.name not in tried and _covers(other, ban):
@@ -49,7 +49,11 @@ def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
 
 def _covers(other: Ban, ban: Ban) -> bool:
     """Whether the other ban has at least the same services, networks and windows, and `inspect_stores` if this has."""
-    same = set(ban.services) <= set(other.services) and set(ban.networks) <= set(other.networks)
+    if other.on_all:
+        services = set(other.excepted) <= set(ban.excepted) if ban.on_all else not {*ban.services} & {*other.excepted}
+    else:
+        services = not ban.on_all and set(ban.services) <= set(other.services)
+    same = services and set(ban.networks) <= set(other.networks)
     return same and (other.inspect_stores or not ban.inspect_stores) and _windows_within(ban.windows, other.windows)
 
 
