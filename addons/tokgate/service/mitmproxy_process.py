@@ -26,6 +26,7 @@ from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import counted
 from tokgate.gate.egress.dialler import PolicySources
 from tokgate.mitm.addon import PolicyRefused, Tokgate, announcement
+from tokgate.mitm.folded_warnings import FoldedWarnings
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.layers.tls import NarrowCertificates
 from tokgate.runtime.banner import say
@@ -86,6 +87,9 @@ async def serve(
     drains as after SIGTERM, and RETIRE has it drain without a deadline.
     """
     confdir = options.confdir.expanduser()
+    folded = FoldedWarnings()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(folded)
     secure_folder(confdir)
     establish_authority(confdir, Instant.now())
     master, servers = Master(Options()), proxyserver.Proxyserver()

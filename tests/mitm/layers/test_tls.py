@@ -1,6 +1,10 @@
 """The certificate with which a connection is opened: for the name that was asked for, and for nothing else."""
 # mypy: disallow-untyped-calls=False
 
+import asyncio
+import contextlib
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +19,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.test import tflow
 
 from labs.addon_context import addon_context
+from labs.proxy_lab import ALLOWED, Lab, client
 from tokgate.mitm.layers.tls import NarrowCertificates
 
 
@@ -65,3 +70,29 @@ def test_a_certificate_that_was_given_is_shown(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "given.pem").write_bytes(key[: key.index(b"-----BEGIN CERTIFICATE")] + given.cert.to_pem())
     with shown_for("www.clips.example.org", tmp_path, certs=[f"*={tmp_path / 'given.pem'}"]) as show:
         assert show() == given.cert
+
+
+async def test_a_certificate_of_the_client_s_own(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """A website that asks for one gets none through an opened connection: the page says so, and a warning whose."""
+    context = lab.authority.server(ALLOWED)
+    context.load_verify_locations(lab.authority.trust)
+    context.verify_mode = ssl.CERT_REQUIRED
+    proxy = await lab.proxy()
+
+    def serve(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True, do_handshake_on_connect=False) as sock:
+            with pytest.raises(ssl.SSLError):
+                sock.do_handshake()
+            with contextlib.suppress(OSError), socket.socket(fileno=sock.detach()) as plain:
+                while plain.recv(1 << 16):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = asyncio.create_task(asyncio.to_thread(serve, listener))
+        host = f"{ALLOWED}:{listener.getsockname()[1]}"
+        async with client(proxy.port) as guest:
+            await guest.send(f"GET https://{host}/ HTTP/1.1\r\nHost: {host}\r\nAccept: text/plain\r\n\r\n".encode())
+            reply = await guest.response()
+        await asked
+    assert (reply.status, b"asks for a certificate of the client" in reply.body) == (502, True)
+    assert f"[host {ALLOWED}]" in caplog.text

@@ -3,7 +3,9 @@
 
 import re
 from typing import Final
+from weakref import WeakSet
 
+from mitmproxy.connection import Connection
 from mitmproxy.http import Headers, Request, Response
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
 
@@ -19,6 +21,8 @@ _SERVER_ERROR: Final = 500
 CLIENT_CERTIFICATE: Final = (
     "the website asks for a certificate of the client, which can't be shown through a connection that is opened"
 )
+WANT_CERTIFICATES: Final[WeakSet[Connection]] = WeakSet()
+"""Connections to servers that have refused them for that."""
 
 
 class FailedExchange(ResponseProtocolError):

@@ -27,7 +27,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, told
+from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, WANT_CERTIFICATES, told
 from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim, readable
 from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.relay import RefusalLayer
@@ -67,7 +67,7 @@ class HttpStream(http.HttpStream):
         for command in super().handle_event(event):
             if isinstance(command, http.SendHttp) and isinstance(command.event, ResponseProtocolError):
                 flow = getattr(self, "flow", None)
-                if flow is not None and flow.server_conn.error == CLIENT_CERTIFICATE:
+                if flow is not None and flow.server_conn in WANT_CERTIFICATES:
                     command.event.message = CLIENT_CERTIFICATE
                 request = None if flow is None else flow.request
                 command.event = told(command.event, request, self.context.client.id)

@@ -8,19 +8,23 @@ layers of every end alike.
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from logging import WARNING
+from typing import Final
 
 from cryptography import x509
 from mitmproxy import certs
 from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.tls import TLSLayer
 from OpenSSL import SSL
 
-from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE
+from tokgate.mitm.layers.failures import WANT_CERTIFICATES
 from tokgate.mitm.layers.raw_sockets import ClientSockets
+
+MOST_TOLD: Final = 250
+"""Characters of a warning: some have a hello in hex."""
 
 
 class EndOfData(commands.CloseTcpConnection):
@@ -42,23 +46,13 @@ class _Notifies(TLSLayer):
         yield command
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """As mitmproxy's; what it warns of names client and host."""
+        """As mitmproxy's; what it warns of names the host. Whoever logs it names the client."""
         for command in super().handle_event(event):
             if isinstance(command, commands.Log) and command.level >= WARNING:
-                command.message = f"{command.message} [client {self._client}, host {self._host}]"
-                if isinstance(self, tls.ServerTLSLayer) and "certificate required" in command.message:
-                    self.conn.error = CLIENT_CERTIFICATE
+                address = self.context.server.address
+                host = self.conn.sni or self.context.client.sni or (address[0] if address else "-")
+                command.message = f"{command.message[:MOST_TOLD]} [host {host}]"
             yield command
-
-    @property
-    def _client(self) -> str:
-        peer = self.context.client.peername
-        return peer[0] if peer else "-"
-
-    @property
-    def _host(self) -> str:
-        address = self.context.server.address
-        return self.conn.sni or self.context.client.sni or (address[0] if address else "-")
 
 
 class ClientTLSLayer(_Notifies, tls.ClientTLSLayer):
@@ -66,7 +60,20 @@ class ClientTLSLayer(_Notifies, tls.ClientTLSLayer):
 
 
 class ServerTLSLayer(_Notifies, tls.ServerTLSLayer):
-    """mitmproxy's, with close_notify."""
+    """mitmproxy's, with close_notify; a fatal alert ends what is inside, which mitmproxy would have wait for ever."""
+
+    def receive_data(self, data: bytes) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, and the end of the connection where the server has refused it."""
+        alert = False
+        for command in super().receive_data(data):
+            if isinstance(command, commands.Log) and command.message.startswith("TLS Error"):
+                alert = True
+                if "certificate required" in command.message:
+                    WANT_CERTIFICATES.add(self.conn)
+            yield command
+        if alert and self.conn.state & ConnectionState.CAN_READ:
+            self.conn.state &= ~ConnectionState.CAN_READ
+            yield from self.event_to_child(events.ConnectionClosed(self.conn))
 
 
 def is_orderly(end: Connection, layers: Iterable[layer.Layer], sockets: ClientSockets) -> bool:
