@@ -53,29 +53,6 @@ def rotated(path: Path) -> Path:
     return found
 
 
-def test_a_restart_continues_the_file(path: Path) -> None:
-    """A log is one chain however often tokgate starts: a record between two runs can't be taken out unnoticed."""
-    assert run(path, 1) + run(path, 2) == []
-    found = records(path.read_bytes())
-    assert len(chains(found)) == 1
-    assert sequences(found) == list(range(1, len(found) + 1))
-
-
-def test_a_restart_continues_the_rotated_file(path: Path) -> None:
-    """The same where the last run ended just as its file was rotated, by itself or by logrotate."""
-    run(path, 1)
-    path.rename(path.with_name("block.ndjson.1"))
-    assert run(path, 2) == []
-    before, after = records(rotated(path).read_bytes()), records(path.read_bytes())
-    assert after[0]["event"]["action"] == "log-continued"
-    continues, whole = after[0]["tokgate"]["continues"], rotated(path).read_bytes()
-    assert (continues["file"], continues["records"], continues["bytes"]) == (
-        rotated(path).name, whole.count(b"\n"), len(whole),
-    )  # fmt: skip
-    assert len(chains([*before, *after])) == 1
-    assert sequences(after)[0] == sequences(before)[-1] + 1
-
-
 def test_a_damaged_rotated_file(path: Path) -> None:
     """What can't be read is told, and the chain goes on behind the last record that the writer knows of."""
     run(path, *range(1000))
