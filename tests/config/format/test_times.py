@@ -68,7 +68,17 @@ def test_durations(written: str, value: ItemizedDelta) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "minutes"), [("30m", 30), ("2h", 120), ("1h30m", 90), ("1d", 1440), ("1d2h3m", 1563), ("PT2H", 120)]
+    ("written", "minutes"),
+    [
+        ("30m", 30),
+        ("2h", 120),
+        ("1h30m", 90),
+        ("1d", 1440),
+        ("1d2h3m", 1563),
+        ("0d1h", 60),
+        ("PT2H", 120),
+        ("pt90m", 90),
+    ],
 )
 def test_durations_as_typed(written: str, minutes: int) -> None:
     """Short forms are exact time, whatever the clock does; ISO 8601 is taken, too."""
