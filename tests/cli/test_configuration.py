@@ -16,8 +16,8 @@ from tokgate.cli.main import build_parser
 from tokgate.cli.setup.completion import _parsers
 
 PACKAGED = Path(__file__).parents[2] / "deploy" / "deb" / "tokgate.conf"
-SAYS_OTHERWISE = {"tokgate authority init", "tokgate authority rotate"}
-"""Whose --confdir is where something is put besides."""
+SAYS_OTHERWISE = {"tokgate authority init", "tokgate authority rotate", "tokgate log verify"}
+"""Whose --confdir is where something is put besides, or whose --policies is a question of its own."""
 
 
 @pytest.fixture

@@ -47,6 +47,8 @@ _VARIES = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?( \+0[12]:00)?", "TIME"),
     (r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID"),
     (r"\b[0-9a-f]{12}\b", "VERSION"),
+    (r"(?<= of )/\S+/policies", "FOLDER"),
+    (r"127\.0\.0\.1:\d+", "LISTENER"),
     (r"[A-Za-z0-9+/]{43}=", "KEY"),
     (r"\([0-9a-f]{7}\)", "COMMIT"),
     (r"pid \d+, up \d+ (s|min)|\b\d+K?(?= (connection|client|records?|later|lines)|\t)|(?<=to )\d+", "N"),

@@ -317,7 +317,8 @@ def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_examples_count_clients_alone(tokgate: Command) -> None:
+def test_examples_count_clients_alone(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """What tokgate says about itself has no client, and is no event of anybody."""
+    monkeypatch.setenv("COLUMNS", "200")
     examples = [line for line in tokgate("log", "query", "--help").out.splitlines() if "sum(events)" in line]
     assert len(examples) == sum("WHERE traffic" in line for line in examples) == 2
