@@ -346,6 +346,32 @@ def test_examples_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
     assert [f"{r.test.origin}: {r.decision}" for r in results if not r.passed] == []
 
 
+ROW = re.compile(
+    r"^\| (?P<sentence>[^|]+) \| `(?P<ban>[\w-]+)` \| `(?P<key>\w+)` \| "
+    r"(?P<client>\S+) (?P<at>\S+) (?P<store>store )?(?P<verdict>\w+) \|",
+    re.MULTILINE,
+)
+ROWS = list(ROW.finditer((POLICIES / "README.md").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["sentence"][:50])
+def test_a_sentence_of_the_documents(row: re.Match[str], snapshot: Snapshot) -> None:
+    """The ban that carries it out states the key, and decides at its date as the sentence says."""
+    listing = "https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"
+    asked, signal = (listing, Signal.URL) if row["store"] else (APP, Signal.SNI)
+    decision = decide(snapshot, row["client"], asked, Instant(row["at"]), signal)
+    assert (decision.verdict, decision.ban) == (row["verdict"], row["ban"])
+    origin = snapshot.bans[row["ban"]].origin
+    assert origin is not None
+    stated = yaml.load(Path(origin.file).read_text(encoding="utf-8"), _EditorLoader)["bans"][row["ban"]]
+    assert row["key"] in stated
+
+
+def test_every_ban_has_a_sentence(policy: Policy) -> None:
+    """No shipped ban is without a document, and the table leaves none out."""
+    assert {row["ban"] for row in ROWS} == policy.bans.keys() - {"default-tiktok"}
+
+
 def test_readme_names_every_file_and_every_reference(policy: Policy) -> None:
     """The table of sources leaves out no ban file and no public document that a ban refers to."""
     readme = (POLICIES / "README.md").read_text(encoding="utf-8")

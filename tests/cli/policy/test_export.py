@@ -22,6 +22,17 @@ def test_csv(policies: Path, tokgate: Command) -> None:
     ]
 
 
+def test_one_network(policies: Path, tokgate: Command) -> None:
+    """The apps of the bans for one network: for whom nothing is banned there are none; another is no network."""
+    policy = policies / "policy.yaml"
+    policy.write_text(policy.read_text().replace("duration: P6M", "duration: P90Y"))
+    words = ("export", "mdm", "--policies", str(policies), "--network")
+    assert "org.example.clips" in tokgate(*words, "office").out
+    other = tokgate(*words, "lab")
+    assert (other.code, "org.example.clips" in other.out) == (1, False)
+    assert tokgate(*words, "ofice").code == 2
+
+
 def test_formats(policies: Path, tokgate: Command) -> None:
     """TikTok's apps as Android's and Apple's management take them."""
     words = ("export", "mdm", "--policies", str(policies), "--service", "tiktok", "--service", "clips", "--format")

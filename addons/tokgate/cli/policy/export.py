@@ -14,11 +14,12 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import Exit
+from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy.known_services import find
 from tokgate.cli.policy_source import add_policies_option, open_policy
-from tokgate.cli.terminal import narrate
+from tokgate.cli.terminal import narrate, visible
+from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.gateway.ruleset import current
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Policy, compile_policy
@@ -27,6 +28,7 @@ _MDM_EPILOG: Final = """\
 examples:
   tokgate export mdm                                apps of all services under a ban that is not over, as CSV
   tokgate export mdm --service tiktok --service capcut
+  tokgate export mdm --network belgium-federal      those banned for this network: for the devices of one body
   tokgate export mdm --format android               `applications` of a policy of the Android Management API
   tokgate export mdm --format apple -o apps.mobileconfig
                                                     a profile of restrictions for supervised devices
@@ -48,6 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
     mdm = commands.add_parser("mdm", help=does, description=f"Print the {does}.", epilog=_MDM_EPILOG)
     add_policies_option(mdm)
     mdm.add_argument("--service", metavar="NAME", action="append", help="this service instead; repeatable")
+    mdm.add_argument("--network", metavar="NAME", action="append", help="of bans for this network only; repeatable")
     mdm.add_argument("--format", choices=FORMATS, default="csv", help="csv (default), android, apple")
     mdm.add_argument("-o", "--output", metavar="FILE", type=Path, help="write there instead of to stdout")
     mdm.set_defaults(run=run)
@@ -56,7 +59,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the apps. Exit code 1 if there are none."""
     policy = open_policy(options.policies, Instant.now())
-    services = [find(policy, name).service for name in options.service or _banned(policy)]
+    services = [find(policy, name).service for name in options.service or _banned(policy, options.network)]
     content = _FORMATTED[options.format](services)
     if options.output is None:
         sys.stdout.write(content)
@@ -69,9 +72,15 @@ def run(options: argparse.Namespace) -> int:
     return Exit.FINDINGS if len(missing) == len(services) else Exit.DONE
 
 
-def _banned(policy: Policy) -> list[str]:
-    """The services of all bans that are not over, in the order of the bans."""
+def _banned(policy: Policy, networks: list[str] | None) -> list[str]:
+    """The services of all bans that are not over, in the order of the bans; only of those for some networks."""
+    unknown = next((name for name in networks or () if name not in policy.networks), None)
+    if unknown is not None:
+        raise CommandError(
+            f"there is no network {visible(unknown)}{did_you_mean(unknown, policy.networks)}", Exit.USAGE
+        )
     tracks = current(compile_policy(policy), Instant.now())
+    tracks = tuple(track for track in tracks if networks is None or set(networks) & set(track.networks))
     return list(dict.fromkeys(name for track in tracks for name in track.ban.services))
 
 
