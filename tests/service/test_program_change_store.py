@@ -240,7 +240,7 @@ def test_what_is_not_whole(said: bytes, why: str) -> None:
         kept = _queue(said, memory.fileno())
         before = _open() - {kept.fileno()}
         with pytest.raises(ValueError, match=why):
-            program_change.stored([kept])
+            program_change.taken([kept])
         assert _open() == before
 
 
@@ -270,4 +270,4 @@ def test_systemd_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_left() -> None:
-    assert program_change.stored([]) is None
+    assert program_change.taken([]) is None

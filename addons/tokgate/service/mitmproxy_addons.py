@@ -1,5 +1,5 @@
 """Addons that report the state of a process with mitmproxy: on the control socket, in metrics, or to a supervisor."""
-# mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False
+# mypy: disallow-untyped-calls=False
 
 import asyncio
 import contextlib
@@ -8,20 +8,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from mitmproxy import command, ctx, exceptions
+from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
-from mitmproxy.exceptions import CommandError
-from mitmproxy.flow import Flow
-from mitmproxy.http import HTTPFlow
 
 from tokgate.config.extras import Extra, missing_extra
-from tokgate.config.reload.holder import PolicyHolder, Reloaded
+from tokgate.config.reload.holder import Reloaded
 from tokgate.mitm.addon import Tokgate
-from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import REQUEST, Call, Control, ControlRequest, answer_line, progress_line
 from tokgate.service.children import counted_in, tell_supervisor
@@ -33,9 +29,6 @@ from tokgate.service.status import Worker, state_of
 from tokgate.traffic.counters import RECORDS_DROPPED
 
 logger = logging.getLogger(__name__)
-
-Explain = Callable[[Snapshot, str, str | None, str | None], str]
-"""The steps of a decision, in words, for a client, a host and a URL."""
 
 EVERY: Final = 1.0
 """Seconds between two reports."""
@@ -49,11 +42,8 @@ class ControlAddon:
 
     name = "tokgate-desk"
 
-    def __init__(self, tokgate: Tokgate, explain: Explain | None = None) -> None:
-        """`explain` is a command's."""
+    def __init__(self, tokgate: Tokgate) -> None:
         self._tokgate: Final = tokgate
-        self._explain: Final = explain
-        self._reloads: Final[set[asyncio.Task[object]]] = set()
         self._started: Final = time.monotonic()
         self._control: Control | None = None
         self._server: asyncio.Server | None = None
@@ -84,41 +74,6 @@ class ControlAddon:
             self._server.close()
         if self._control is not None:
             self._control.close(remove=True)
-
-    @command.command("tokgate.reload")
-    def reload(self) -> str:
-        """Read the policy again; what comes of it is in the log of events."""
-        holder = self._holder()
-        task = asyncio.get_running_loop().create_task(holder.reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-        return f"reading {holder.path}"
-
-    @command.command("tokgate.explain")
-    def explain(self, flows: Sequence[Flow]) -> str:
-        """Explain what is decided about flows now: `tokgate.explain @focus`."""
-        return "\n\n".join(
-            self._explained(str((flow.client_conn.peername or ("",))[0]), flow.request.pretty_host, flow.request.url)
-            for flow in flows
-            if isinstance(flow, HTTPFlow)
-        )
-
-    @command.command("tokgate.explain.host")
-    def explain_host(self, client: str, host: str) -> str:
-        """Explain what is decided about a client and a host now."""
-        return self._explained(client, host, None)
-
-    def _explained(self, client: str, host: str, url: str | None) -> str:
-        if self._explain is None:
-            raise CommandError("not here: use `tokgate explain`")
-        text = self._explain(self._holder().snapshot, client, host, url)
-        logger.info("%s", text)
-        return text
-
-    def _holder(self) -> PolicyHolder:
-        if self._tokgate.holder is None:
-            raise CommandError("tokgate has no policy")
-        return self._tokgate.holder
 
     def workers(self) -> list[Worker]:
         """This process, as the only worker of a run without a supervisor."""

@@ -5,7 +5,9 @@ have taken their connections, as after a reload. It reaches the new program in o
 
 - `Exec` (`tokgate restart`): the program that is on disk now takes the place of this one in its process, after a trial.
 - `Store` (`systemctl restart`): the next program is another process, to which systemd's file-descriptor store brings
-  all that is named (sd_notify(3), FDSTORE=1). It takes `KillMode=process`, so that systemd leaves the children alone.
+  it (sd_notify(3), FDSTORE=1). It takes `KillMode=process`, so that systemd leaves the children alone.
+
+Either brings queues, in which all lies that is named; `taken` takes it out of them.
 """
 
 import array
@@ -32,7 +34,7 @@ from tokgate.service.children import Child, readable
 from tokgate.service.service_manager import ServiceManager, control_group
 
 VARIABLE: Final = "TOKGATE_REPLACES"
-"""The environment variable with the number of the memory file that holds a `Bequest`."""
+"""The environment variable with the numbers of queues, with commas between them."""
 TRIAL_VARIABLE: Final = "TOKGATE_TRIES"
 """The environment variable that makes a run a trial; its standard input is a memory file that holds a `Bequest`."""
 NAME: Final = "tokgate-bequest"
@@ -155,7 +157,32 @@ def read(descriptor: int) -> Bequest:
             raise ValueError(f"the program before left what this one can't read: {error}") from error
 
 
-# -- in the same process
+def _queued(bequest: Bequest, room: int | None = None) -> list[socket.socket]:
+    """Queues with all that a bequest names, as many as there is `room` for. Raises OSError.
+
+    Each is the one end of a pair of sockets: of a descriptor that systemd has already, such as a listener's, it would
+    keep no second one.
+    """
+    memory, queues = written(bequest), list[socket.socket]()
+    numbers = [memory, *bequest.descriptors()]
+    pieces = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
+    try:
+        if room is not None and len(pieces) > room:  # systemd would drop the rest, and tell only its journal
+            why = f"FileDescriptorStoreMax leaves space for {room} sockets of {len(pieces)}"
+            raise OSError(errno.ENOSPC, why)
+        for some in pieces:
+            write, queue = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            queues.append(queue)
+            with write:
+                said = {"memory": memory, "numbers": some, "of": len(numbers)}
+                socket.send_fds(write, [json.dumps(said).encode()], some)
+    except OSError:
+        for queue in queues:
+            queue.close()
+        raise
+    finally:
+        os.close(memory)
+    return queues
 
 
 class Exec:
@@ -164,47 +191,35 @@ class Exec:
     def __init__(self, came: Collection[int] = ()) -> None:
         """`came`: signals that were not followed any more. Those of ENDS wait for the next program's handlers."""
         self._came: Final = came
-        self._descriptors: list[int] = []
+        self._queues: list[socket.socket] = []
 
     def leave(self, bequest: Bequest) -> None:
         """Make ready for `go`. Raises OSError."""
-        self._descriptors = [written(bequest), *bequest.descriptors()]
+        self._queues = _queued(bequest)
 
     def go(self) -> None:
         """Go on as that program; this does not return. Raises OSError."""
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
         for number in ENDS.intersection(self._came):
             os.kill(os.getpid(), number)
-        for descriptor in self._descriptors:
-            os.set_inheritable(descriptor, True)
+        for queue in self._queues:
+            os.set_inheritable(queue.fileno(), True)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited through exec, until there is a handler
         if os.geteuid() != 0:
             capabilities.pass_on()
         sys.stderr.flush()
-        environment = os.environ | {VARIABLE: str(self._descriptors[0])}
+        environment = os.environ | {VARIABLE: ",".join(str(queue.fileno()) for queue in self._queues)}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def inherited(environment: MutableMapping[str, str]) -> Bequest | None:
-    """What the program before has left by `Exec`; None if it left nothing.
-
-    Raises:
-        ValueError: it was another version, whose bequest this one does not understand.
-    """
-    number = environment.pop(VARIABLE, None)
-    if number is None:
-        return None
-    try:
-        bequest = read(int(number))
-        for descriptor in bequest.descriptors():
-            os.set_inheritable(descriptor, False)
-    except OSError as error:
-        raise ValueError(f"the program before left what this one can't open: {error}") from error
-    return bequest
-
-
-# -- over a restart by systemd
+def inherited(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    """The queues that the program before has left by `Exec`; the variable is taken out of the environment."""
+    numbers = environment.pop(VARIABLE, "")
+    queues = [socket.socket(fileno=int(number)) for number in numbers.split(",") if number]
+    for queue in queues:
+        queue.set_inheritable(False)
+    return queues
 
 
 class Store:
@@ -216,39 +231,22 @@ class Store:
         self._free: Final = free
 
     def leave(self, bequest: Bequest) -> None:
-        """Have systemd keep all that a bequest names. Raises OSError: it keeps nothing of it.
-
-        Descriptors are put into the queues of socket pairs, and systemd keeps these: of a descriptor that it has
-        already, such as a listener's, it would keep no second one.
-        """
-        manager, memory = self._manager, written(bequest)
-        numbers = [memory, *bequest.descriptors()]
+        """Have systemd keep all that a bequest names. Raises OSError: it keeps nothing of it."""
+        manager = self._manager
         manager.forget(NAME)
-        pieces = [numbers[first : first + _AT_ONCE] for first in range(0, len(numbers), _AT_ONCE)]
-        try:
-            if len(pieces) > self._free:  # it would drop the rest, and tell only its journal
-                why = f"FileDescriptorStoreMax leaves space for {self._free} sockets of {len(pieces)}"
-                raise OSError(errno.ENOSPC, why)
-            for some in pieces:
-                queue, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with queue, kept:
-                    said = {"memory": memory, "numbers": some, "of": len(numbers)}
-                    socket.send_fds(queue, [json.dumps(said).encode()], some)
-                    manager.keep(NAME, kept)
-            if not manager.has_read():
-                raise OSError(errno.ETIMEDOUT, "systemd does not read what it is told")
-        except OSError:
+        for queue in _queued(bequest, self._free):
+            with queue:
+                manager.keep(NAME, queue)
+        if not manager.has_read():
             manager.forget(NAME)
-            raise
-        finally:
-            os.close(memory)
+            raise OSError(errno.ETIMEDOUT, "systemd does not read what it is told")
 
     def go(self) -> None:
         """Nothing: the next program begins after the end of this one."""
 
 
-def stored(queues: Sequence[socket.socket]) -> Bequest | None:
-    """What the program before has left in a `Store`; None if nothing. The queues are closed; systemd has its copies.
+def taken(queues: Sequence[socket.socket]) -> Bequest | None:
+    """What the program before has left; None if nothing. The queues are closed; systemd has its copies.
 
     Raises:
         OSError: it can't be taken.

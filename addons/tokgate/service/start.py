@@ -32,13 +32,7 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         return _try(options, say)
     _raise_limit()  # first: what was left may be more than the soft limit
     listeners, others = kept_sockets(os.environ)
-    try:
-        bequest = inherited(os.environ)
-    except ValueError as error:
-        say(str(error))
-        return 3
-    if bequest is None:
-        bequest = _left_by_another(others, say)
+    bequest = _left_by_another(inherited(os.environ), others, say)
     known = StateFile(options.confdir)
     holder = _valid_policy(options, say, known, waits=bequest is not None)
     if holder is None:
@@ -53,15 +47,21 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     return Supervisor(options, holder, say, bequest, listeners).run()
 
 
-def _left_by_another(kept: Sequence[socket.socket], say: Callable[[str], None]) -> Bequest | None:
-    """What a supervisor that systemd restarts has left. Processes that it did not leave to this one are ended."""
+def _left_by_another(
+    inherited: Sequence[socket.socket], kept: Sequence[socket.socket], say: Callable[[str], None]
+) -> Bequest | None:
+    """What the program before has left in this process, or systemd has kept.
+
+    If it was another process, those of this unit that it did not leave to this one are ended.
+    """
     bequest = None
     try:
-        bequest = program_change.stored(kept)
+        bequest = program_change.taken(inherited or kept)
     except (OSError, ValueError) as error:
         say(f"nothing is taken over: {error}")
         _forget()
-    program_change.end_strays(() if bequest is None else [each.child.pid for each in bequest.children])
+    if not inherited:
+        program_change.end_strays(() if bequest is None else [each.child.pid for each in bequest.children])
     return bequest
 
 
