@@ -117,7 +117,7 @@ def runs(pid: int) -> bool:
     """Whether a process does; one that nobody waits for, its parent having gone, has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
