@@ -10,6 +10,7 @@ from tokgate.analytics.report import page
 from tokgate.analytics.report.charts import PHASE_COLORS
 from tokgate.analytics.report.report_data import Scope
 from tokgate.analytics.report.texts import Language, Wording, catalogue_of
+from tokgate.blocklog.records.record import TRAFFIC
 from tokgate.cli.log import report_integrity
 from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.observation import Visibility
@@ -38,6 +39,7 @@ def test_english_has_all_that_is_asked_for() -> None:
     assert set(english.texts) == asked()
     assert {kind: set(words) for kind, words in english.codes.items()} == {
         "verdict": set(Verdict), "signal": set(Signal), "visibility": set(Visibility), "phase": set(PHASE_COLORS),
+        "action": {action.value for action in TRAFFIC},
     }  # fmt: skip
 
 
@@ -53,6 +55,19 @@ def test_languages_have_the_same_keys(language: Language) -> None:
         assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", translated)), text
     for text, said in english.texts.items():
         assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", said)), text
+
+
+def test_records_are_told_in_the_language() -> None:
+    """Each action of traffic, with its name in it, who and why; what a client wrote stays text."""
+    row = {"client": "192.0.2.7", "network": "bureaux", "what": "<b>", "rule_title": "TikTok"}
+    for action in TRAFFIC:
+        said = [str(Wording(language).sentence(row | {"action": action.value})) for language in Language]
+        assert len(set(said)) == len(Language)
+        assert all(each.startswith("192.0.2.7 (bureaux) ") and "&lt;b&gt;" in each for each in said)
+    refused = row | {"action": "tls-handshake-refused", "what": "tiktok.com"}
+    assert str(Wording(Language.FR).sentence(refused)) == (
+        "192.0.2.7 (bureaux) s&#39;est vu refuser tiktok.com\u00a0: TikTok."
+    )
 
 
 def test_values_are_escaped() -> None:

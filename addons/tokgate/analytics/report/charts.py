@@ -23,7 +23,7 @@ PHASE_COLORS: Final = {
 }  # fmt: skip
 _OTHER: Final = "#666666"
 _CLIENTS: Final = "#4b5560"
-_EXEMPT: Final = 4
+_EXEMPT: Final = 3
 """Height of an exemption's line below the phases of its ban, in pixels."""
 _FONT: Final = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', Helvetica, Arial, sans-serif"
 _WIDTH: Final = 980
@@ -194,7 +194,7 @@ def _lane(plot: _Plot, lane: BanPhases, y: int, say: Wording) -> Any:
             group.append(drawsvg.Line(left, y, left, plot.base, **edge))
         fitting = next((text for text in (words, phase) if width > len(text) * _SMALL_LETTER + 8), None)
         if fitting is not None:
-            group.append(drawsvg.Text(fitting, 11, left + 5, y + 12, class_="said", fill="#222222"))
+            group.append(drawsvg.Text(fitting, 11, left + 5, y + 11, class_="said", fill="#222222"))
     for span in lane.exempt:
         left, right = (plot.x(plot.pieces.fraction(at)) for at in (span.start, span.end))
         width, top = round(max(1.0, right - left), 1), y + _LANE - 3 - _EXEMPT

@@ -324,7 +324,8 @@ _BAN_FACTS: Final = """SELECT ban, any_value(authority) AS authority, any_value(
         list(DISTINCT network) FILTER (network IS NOT NULL) AS networks,
         list(DISTINCT service) FILTER (service IS NOT NULL) AS services
     FROM events WHERE ban IS NOT NULL AND "time" >= ? AND "time" < ? GROUP BY 1 ORDER BY 1"""
-_CASE: Final = """SELECT "time", client, message, event_id, events FROM events
+_CASE: Final = """SELECT "time", client, message, event_id, events, network, action, rule_title,
+        coalesce(name, destination_ip, '–') AS what FROM events
     WHERE traffic AND "time" >= ? AND "time" < ? ORDER BY "time", CAST(event_id AS VARCHAR) LIMIT ?"""
 _DISGUISED: Final = """SELECT count(*) FROM lines
     WHERE in_period AND regexp_full_match(client, 'p[0-9]+-[a-z2-7]{16}|withheld')"""

@@ -98,6 +98,13 @@ class Wording:
         shown = local.strftime("%H:%M %Z") if local.date() == at.date() else local.strftime(_FORMAT + " %Z")
         return said + Markup(' <span class="local">({})</span>').format(shown)
 
+    def sentence(self, record: Mapping[str, Any]) -> Markup:
+        """What a record says, made of its columns; its own message is in English."""
+        did = self(self.codes["action"].get(record["action"], "{what}"), what=record["what"])
+        where = f" ({record['network']})" if record["network"] else ""
+        why = self.plain(": ") + record["rule_title"] if record["rule_title"] else ""
+        return escape(f"{record['client'] or '–'}{where} ") + did + f"{why}."
+
     def scope(self, network: Scope) -> Markup:
         """A network, and in parentheses who belongs to it."""
         counted = {
