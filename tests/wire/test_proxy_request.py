@@ -28,13 +28,14 @@ from tokgate.wire.proxy_request import (
 HEAD = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org:443\r\nProxy-Authorization: Basic YTpi\r\n\r\n"
 
 
-def test_a_head_whole_and_in_pieces() -> None:
-    """Where it goes, who asks, and what came behind it, however the head is cut."""
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"Host: www.example.org:443\r\n", b"")], ids=["", "no-host"])
+def test_a_head_whole_and_in_pieces(head: bytes) -> None:
+    """Where it goes, who asks, and what came behind it, however the head is cut; old programs name no Host."""
     expected = ConnectRequest("www.example.org", 443, b"Basic YTpi", b"\x16\3")
-    assert ConnectReader().feed(HEAD + b"\x16\3") == expected
+    assert ConnectReader().feed(head + b"\x16\3") == expected
     reader = ConnectReader()
-    assert not any(reader.feed(HEAD[i : i + 1]) for i in range(len(HEAD) - 1))
-    assert reader.feed(HEAD[-1:] + b"\x16\3") == expected
+    assert not any(reader.feed(head[i : i + 1]) for i in range(len(head) - 1))
+    assert reader.feed(head[-1:] + b"\x16\3") == expected
 
 
 @pytest.mark.parametrize(

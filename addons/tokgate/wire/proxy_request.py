@@ -1,6 +1,7 @@
 """What a client asks a proxy for: CONNECT requests, as they come in pieces; authorities; names and passwords."""
 
 import binascii
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -11,6 +12,10 @@ from tokgate.wire.host_names import can_be_dialled, is_ipv6_address
 
 MAX_HEAD: Final = 65536
 """Octets within which the head has to end."""
+
+
+_FIRST_LINE: Final = re.compile(rb"[^\n]*\n")
+_HOST_MISSING: Final = "Missing mandatory Host"
 
 
 class ConnectRequestError(ValueError):
@@ -34,9 +39,10 @@ class ConnectRequest:
 class ConnectReader:
     """A head that comes in pieces. Each octet is looked at once, however many pieces there are."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader", "_said")
 
     def __init__(self) -> None:
+        self._said: Final = bytearray()
         self._reader: Final = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     def feed(self, data: bytes | bytearray) -> ConnectRequest | None:
@@ -46,11 +52,15 @@ class ConnectReader:
             ConnectRequestError: it is none, or longer than `MAX_HEAD`.
 
         """
+        self._said += data
         try:
             self._reader.receive_data(bytes(data))
             request = self._reader.next_event()
         except h11.RemoteProtocolError as error:
-            raise ConnectRequestError(str(error)) from None
+            if _HOST_MISSING not in str(error):
+                raise ConnectRequestError(str(error)) from None
+            said = _FIRST_LINE.sub(rb"\g<0>Host: \r\n", bytes(self._said), count=1)
+            return ConnectReader().feed(said)  # old programs leave it out; the target says it all
         if not isinstance(request, h11.Request):
             return None
         target = read_connect_target(request.target.decode("latin-1"))
