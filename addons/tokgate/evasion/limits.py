@@ -89,7 +89,9 @@ LIMITS: Final = {
         "Only what the firewall redirects reaches tokgate: for networks under a ban 80, 443, the web's other usual "
         "ports, and every port of the addresses that banned services list. A server that answers elsewhere is reached "
         "past it. On UDP ports other than 443 QUIC is known by its version: 1, 2 and drafts. What asks for another one "
-        "passes; a server that doesn't speak it answers with its own versions, and the next packet is refused.",
+        "passes; a server that doesn't speak it answers with its own versions, and the next packet is refused. Where a "
+        "server outside may send the first datagram to a client, the client's QUIC on that flow counts as an answer, "
+        "and passes.",
         "List the service's address ranges; add the ports to settings.gateway.ports. Refuse outgoing ports that nobody "
         "needs.",
         "Doesn't show: count refused and forwarded packets in the firewall.",
