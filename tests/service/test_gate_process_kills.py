@@ -84,12 +84,15 @@ class Clients:
             thread.join()
 
 
-def _workers(running: Running, capsys: pytest.CaptureFixture[str], role: str) -> dict[str, list[int]] | None:
-    """The processes of each role; None while there is none of `role`."""
+def _workers(
+    running: Running, capsys: pytest.CaptureFixture[str], role: str, dead: list[int]
+) -> dict[str, list[int]] | None:
+    """The processes of each role, but for those that were killed; None while there is none of `role`."""
     assert main(["status", "--json", "--confdir", str(running.confdir)]) in (0, 1)
     found: dict[str, list[int]] = {"supervisor": [running.process.pid]}
     for worker in json.loads(capsys.readouterr().out)["workers"]:
-        found.setdefault(worker["name"].partition("-")[0], []).append(worker["pid"])
+        if worker["pid"] not in dead:
+            found.setdefault(worker["name"].partition("-")[0], []).append(worker["pid"])
     return found if role in found else None
 
 
@@ -108,17 +111,19 @@ def test_no_refusal_that_a_client_saw_is_lost(
         running = Running(folder, workers=GATES, python=python_for(folder, LENIENT))
         family = children(running.process.pid)
         clients = Clients(running.port, connect=role == "opener")
+        dead: list[int] = []
         between = BETWEEN if role == "gate" else BETWEEN // 5
         try:
             for killed in range(AT_ONCE[role]):
                 until("clients are refused", partial(clients.more, len(clients.refused) + between))
-                workers = until("one is there", partial(_workers, running, capsys, role))
+                workers = until("one is there", partial(_workers, running, capsys, role, dead))
                 victim = workers[role][killed % len(workers[role])]
                 stopped = workers["collector"] if role in ("gate", "opener") and killed % 2 else []
                 for collector in stopped:
                     os.kill(collector, signal.SIGSTOP)
                     until("clients are refused", partial(clients.more, len(clients.refused) + 3 * between))
                 os.kill(victim, signal.SIGKILL)
+                dead.append(victim)
                 for collector in stopped:
                     os.kill(collector, signal.SIGCONT)
         finally:
