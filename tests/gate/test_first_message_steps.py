@@ -15,7 +15,6 @@ from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, State, Tunnel
 from tokgate.gate.first_message import FirstExchange, FirstMessage
-from tokgate.gate.sockets import NoDestinationError
 from tokgate.gate.takeover import describe, read, write
 from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, UnreadLineReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
@@ -115,23 +114,6 @@ def test_what_connections_share(steps: Steps, monkeypatch: pytest.MonkeyPatch) -
     assert steps.connection.shown is sys.intern("www.example.net")
     assert steps.connection.destination is not None
     assert steps.connection.destination[0] is sys.intern("198.51.100.7")
-
-
-def test_a_client_that_wanted_to_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who dialled the gate itself is reset; about a destination that there is not, nothing is decided."""
-
-    def fail(*_: object) -> None:
-        raise NoDestinationError
-
-    monkeypatch.setattr("tokgate.gate.context.original_destination", fail)
-    for said in (HELLO, b"SSH-2.0-x\r\n", b""):
-        other = Steps()
-        other.connection.destination = None
-        other.hears(said)
-        counters = other.counters
-        assert (other.open_connections, counters.loops) == (0, 1)
-        assert (sum(counters.decisions.values()), sum(counters.errors.values()), other.opener.adopted) == (0, 0, [])
-        other.close()
 
 
 @pytest.mark.parametrize(

@@ -183,13 +183,6 @@ def test_socks_refusals(start_gate: StartGate, request_: bytes, reply: int) -> N
     assert [r["event"]["action"] for r in gate.sink.records] == (["connect-refused"] if reply == 2 else [])
 
 
-def test_socks_without_a_method(start_gate: StartGate) -> None:
-    """A client that insists on authentication is told that there is none."""
-    gate = start_gate()
-    with dial(gate.explicit, b"\x05\x01\x02") as client:
-        assert read_all(client) == b"\x05\xff"
-
-
 @pytest.mark.parametrize(
     ("destination", "place", "leads"),
     [
