@@ -111,6 +111,12 @@ _INTRODUCTION: Final = (
     "knows against real servers, and fails if one passes that isn't named here. `tokgate evasion` makes them against "
     "your own gateway: see [admin.md](admin.md#try-to-get-round-it)."
 )
+_OPENED: Final = (
+    "Plain HTTP of clients under a ban, requests with a URL to an explicit proxy, and what is opened for a page go "
+    "through mitmproxy, and some of what a wire would carry doesn't: requests and answers of HTTP/0.9, heads of "
+    "requests over 64 KiB and of answers over 256 KiB, lists of lengths in requests, and a certificate that the client "
+    "would show. The client gets a page that says what was wrong. All other connections pass unopened, octet by octet."
+)
 _WIDTH: Final = 120
 
 
@@ -123,6 +129,8 @@ def markdown() -> Iterator[str]:
         yield from _paragraph(explanation.what)
         yield from _paragraph(f"**What to do.** {explanation.remedy}")
         yield from _paragraph(f"**How it shows.** {explanation.shows}")
+    yield from ("", "## What requests that are read don't carry")
+    yield from _paragraph(_OPENED)
 
 
 def _paragraph(text: str) -> Iterator[str]:

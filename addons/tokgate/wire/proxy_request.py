@@ -52,7 +52,7 @@ class ConnectReader:
             ConnectRequestError: it is none, or longer than `MAX_HEAD`.
 
         """
-        self._said += data
+        self._said.extend(data)
         try:
             self._reader.receive_data(bytes(data))
             request = self._reader.next_event()
