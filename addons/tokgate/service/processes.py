@@ -241,10 +241,10 @@ class ChildProcesses(ChildPrograms):
         self._generation_due = bool(old) and not any(started)
         if self._generation_due:
             return
-        for child in old:
+        new = [child for child in self._newest_gates() if child not in old]
+        self._wait(READY, lambda: all(child.report for child in new))
+        for child in old:  # not before: until then they serve, and who asks is told so
             child.retired = True
-        self._wait(READY, lambda: self.gates_report)
-        for child in old:
             child.signal(RETIRE)
         self._wait(STOPPED, lambda: all(child.report.get("ending") for child in old if child.lives))
         for child in self._newest_gates():
