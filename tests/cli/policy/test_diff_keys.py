@@ -80,13 +80,16 @@ NEW: Final[Mapping[str, Any]] = {
     "networks.networks": ["lab"],
     "networks.except": ["192.0.2.128/25"],
     "networks.timezone": "Europe/Vilnius",
+    "networks.language": "nl",
     "bans.title": "Another",
     "bans.description": "Please remove the app.",
+    "bans.reason": {"en": "Another", "nl": "Een andere"},
     "bans.authority": "The city council",
     "bans.basis": "Decision 12",
     "bans.reference": "https://www.example.org/12",
     "bans.contact": "desk@example.org",
     "bans.services": ["clips", "more"],
+    "bans.except": ["more"],
     "bans.networks": ["office", "lab"],
     "bans.announced": "2023-03-01",
     "bans.monitor_from": "2023-03-02",
@@ -172,6 +175,7 @@ NEW: Final[Mapping[str, Any]] = {
 _SOURCE: Final = {"list": "https://www.example.org/list", "format": "domain-list-community"}
 
 _BESIDE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bans.except": {"services": "all"},
     **{key: _SOURCE for key in NEW if key.startswith("services.source.")},
     "bans.expires": {"duration": None},
     "bans.last_day": {"duration": None},
