@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
@@ -15,6 +16,7 @@ from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 from tokgate.config import build
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
+from tokgate.policy.analysis.definitions import redefinitions
 from tokgate.policy.bans import Action, OnExpiry, Overrides
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason, Response
@@ -269,6 +271,15 @@ def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
     assert sum(len(service.patterns) for service in policy.services.values()) == 100_000
     assert seen == [(1, 2), (2, 2)]
     assert gc.isenabled()
+
+
+def test_what_is_written_is_read_again(every_key: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that is kept for the next start states the same bans: on all, by language, with whole days."""
+    monkeypatch.chdir(EVERY_KEY.parent)
+    written = tmp_path / "written.yaml"
+    written.write_text(yaml.safe_dump(build.written(every_key, {}), allow_unicode=True))
+    again = valid(load(written, Instant.from_utc(2023, 5, 1)))
+    assert [each for each in redefinitions(every_key, again) if each.kind == "bans"] == []
 
 
 def test_texts_by_language(say: Say, minimal: str) -> None:

@@ -251,7 +251,7 @@ def _plain(value: Any) -> Any:
             return {
                 "days": [day.name[:3].lower() for day in Weekday if day in value.days],
                 "from": value.start.format_iso()[:5],
-                "to": value.end.format_iso()[:5],
+                "to": "24:00" if value.end == Time.MIN else value.end.format_iso()[:5],
             } | ({"except_holidays": list(value.except_holidays)} if value.except_holidays else {})
         case _:
             return str(value)
