@@ -59,7 +59,7 @@ bans:
     basis: Circular 12 of 2 March 2026
     reference: https://council.example.org/circulars/12
     contact: servicedesk@example.org
-    description: The council found that the app collects more than its purpose needs.
+    reason: The council found that the app collects more than its purpose needs.
     services: [tiktok]
     networks: [offices]
     announced: 2026-03-02
@@ -83,7 +83,7 @@ bans:
     basis: Circular 12 of 2 March 2026
     reference: https://council.example.org/circulars/12
     contact: servicedesk@example.org
-    description: The council found that the app collects more than its purpose needs.
+    reason: The council found that the app collects more than its purpose needs.
     services: [tiktok]
     networks: [this-machine]
     starts: 2026-03-16T00:00

@@ -8,7 +8,8 @@ import pytest
 
 from labs.command_line import Command
 
-DOCS = (Path(__file__).parents[2] / "docs" / "admin.md").read_text()
+PAGES = Path(__file__).parents[2] / "docs"
+DOCS = (PAGES / "admin.md").read_text()
 SHOWN = re.findall(r"```console\n\$ tokgate (.*)\n((?:.*\n)*?)```", DOCS)
 
 
@@ -59,10 +60,10 @@ def test_options_are_named(tokgate: Command, command: str) -> None:
 
 
 def test_settings_load(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each way of signing in that the page shows is one that a policy can have."""
+    """Each way of signing in that docs/clients.md shows is one that a policy can have."""
     monkeypatch.chdir(tmp_path)
     policy = "networks: {press: {groups: [press]}}\n"
-    shown = re.findall(r"```yaml settings\n((?:.*\n)*?)```", DOCS)
+    shown = re.findall(r"```yaml settings\n((?:.*\n)*?)```", (PAGES / "clients.md").read_text())
     assert len(shown) == 2
     for settings in shown:
         Path("policy.yaml").write_text(policy + settings)

@@ -60,7 +60,7 @@ def test_restarts_take_over() -> None:
 
 
 def test_what_dies_is_started_again() -> None:
-    """What docs/admin.md says of kills, hangs and a lack of memory; the supervisor is nobody's first choice to kill."""
+    """What docs/operation.md says of kills, hangs and a lack of memory; the supervisor is nobody's first to kill."""
     unit = _unit("tokgate.service")
     service = unit["Service"]
     assert (service["Restart"], service["OOMPolicy"], unit["Unit"]["StartLimitIntervalSec"]) == (

@@ -109,7 +109,7 @@ LIMITS: Final = {
 _INTRODUCTION: Final = (
     "Everything on this page passes, or passes with the settings' defaults. `tests/evasion` makes each attempt that it "
     "knows against real servers, and fails if one passes that isn't named here. `tokgate evasion` makes them against "
-    "your own gateway: see [admin.md](admin.md#try-to-get-round-it)."
+    "your own gateway: see [operation.md](operation.md#try-to-get-round-it)."
 )
 _OPENED: Final = (
     "Plain HTTP of clients under a ban, requests with a URL to an explicit proxy, and what is opened for a page go "

@@ -145,7 +145,7 @@ class PolicyStatus(TypedDict):
 
 
 class WorkerStatus(TypedDict):
-    """A process. The keys of `report` depend on what it does; docs/admin.md has those to watch."""
+    """A process. The keys of `report` depend on what it does; docs/operation.md has those to watch."""
 
     name: str
     pid: int

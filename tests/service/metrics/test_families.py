@@ -261,11 +261,11 @@ def test_nowhere(text: str) -> None:
         scrapers_endpoint(text)
 
 
-DOCUMENTED = (ROOT / "docs" / "admin.md").read_text()
+DOCUMENTED = (ROOT / "docs" / "operation.md").read_text()
 
 
 def test_every_metric_is_documented() -> None:
-    """docs/admin.md has a row for each, with its labels, and for no other."""
+    """docs/operation.md has a row for each, with its labels, and for no other."""
     rows = re.findall(r"^\| `(tokgate_\w+)(?:\{([\w, ]*)\})?` \|", DOCUMENTED, re.MULTILINE)
     said = {name: tuple(filter(None, labels.split(", "))) for name, labels in rows}
     assert said == {family.name: family.labels for family in FAMILIES}

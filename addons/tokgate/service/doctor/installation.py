@@ -37,7 +37,7 @@ def running(state: Mapping[str, Any] | None, snapshot: Snapshot | None) -> Itera
         yield Result("tokgate", "none runs here", f"{other}{remedy}")
         return
     for problem in state["problems"]:
-        yield Result("tokgate", problem, "journalctl -u tokgate; docs/admin.md, “Watch it”, says what each means")
+        yield Result("tokgate", problem, "journalctl -u tokgate; docs/operation.md, “Watch it”, says what each means")
     if not state["problems"]:
         yield Result("tokgate", f"runs, policy {state['policy']['version']}")
     canary = (state.get("gateway") or {}).get("canary")
