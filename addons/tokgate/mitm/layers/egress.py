@@ -219,6 +219,8 @@ async def _no_others(*_: object) -> tuple[str, ...]:
 
 def _transparent(handler: server.ConnectionHandler) -> tuple[socket.socket, str] | None:
     """The client of a handler and its address, if TPROXY brought it: its socket has that from the gate's listener."""
+    if handler.client.transport_protocol != "tcp":  # what carries mitmproxy's datagrams has no socket to ask
+        return None
     io, peer = handler.transports.get(handler.client), handler.client.peername
     writer: Any = None if io is None else io.writer
     sock = None if writer is None else writer.get_extra_info("socket")
