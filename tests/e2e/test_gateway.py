@@ -411,6 +411,7 @@ def test_a_second_one(lab: Lab, origin: Origin, make: Make, unchanged: None, tmp
     """Another tokgate in the same network namespace changes nothing, nor does `gateway down`, and both say why."""
     with make(office_policy()) as gateway:
         assert gateway.process is not None
+        wait_until("the canary has asked", lambda: gateway.status()["gateway"]["canary"]["at"] is not None)
         before = kernel(lab)
         more = ("run", "--gateway", "--user", "root", "--mode", "gate:tproxy@8090", "--policies", gateway.policies)
         for words in ((*more, "--log", tmp_path / "second.ndjson"), ("gateway", "down")):

@@ -210,6 +210,7 @@ UNREAD = [
             ((b"x" * 64 + b".clips.example.org",), "ban-block"),
             ((b"www.example.net", b"clips.example.org"), "ban-block"),
             ((b"*.example",), "invalid-host"),
+            ((b"www%2eclips.example.org",), "invalid-host"),
             ((b"0x7f.1",), "invalid-host"),
             ((b"\xff\xfe",), "invalid-host"),
         )

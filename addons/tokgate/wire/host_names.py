@@ -129,7 +129,8 @@ def listed_names(body: bytes) -> Iterator[bytes]:
 def matches_by_its_end(name: bytes) -> bool:
     """Whether some server serves a name that is no host name: without its port, or by a wildcard, from the end.
 
-    nginx does both (ngx_http_validate_host), and takes any octets but spaces, slashes and brackets before the end.
+    nginx does both (ngx_http_validate_host), and takes any octets but spaces, slashes and brackets before the end. What
+    is percent-encoded has another end for who decodes it.
     """
     host, colon, port = name.rpartition(b":")
     try:
@@ -138,7 +139,7 @@ def matches_by_its_end(name: bytes) -> bool:
         return False
     labels = text.removesuffix(".").split(".")
     ends = all(label.replace("-", "").replace("_", "").isalnum() for label in labels[-2:])
-    return text.isprintable() and not set(text) & set(" /\\[]") and len(labels) > 1 and ends and not is_address(text)
+    return text.isprintable() and not set(text) & set(" %/\\[]") and len(labels) > 1 and ends and not is_address(text)
 
 
 def legible_names(names: Iterable[bytes]) -> tuple[str, ...]:

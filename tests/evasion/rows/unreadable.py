@@ -8,7 +8,7 @@ _ALWAYS: Final = """
     garbage-inside heartbeat-before hello-request-before hello-request-joined hello-requests-before hex-for-name
     ipv6-zone-for-name key-update-before long-alert long-session-id message-too-short no-compressions
     no-name-first-in-its-record nul-for-name number-for-name octal-for-name octets-behind-extensions odd-ciphers
-    odd-name-first other-name-begins-in-its-record other-name-behind-data other-name-behind-request
+    other-name-begins-in-its-record other-name-behind-data other-name-behind-request
     other-name-in-its-record other-name-joined-at-100 other-name-joined-at-2 other-name-joined-at-3
     other-name-joined-at-38 other-name-joined-at-4 other-name-joined-at-5 other-name-joined-at-60
     padded-in-odd-records proxy-1-before proxy-1-unknown-before proxy-2-before proxy-2-tcp-before
