@@ -100,7 +100,10 @@ def test_filters_as_nobody(
 def test_keeps_the_kernel_as_nobody(
     lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path
 ) -> None:
-    """With --gateway the supervisor alone may change the firewall, as nobody too; what reads clients' bytes may not."""
+    """With --gateway the supervisor alone may change the firewall, as nobody too; what reads clients' bytes may not.
+
+    Gates and the opener may connect from clients' addresses. The supervisor, which starts them, has to have that, too.
+    """
     options = ("--user", NOBODY, "--confdir", folder / "keys")
     with lab.without_forwarding():
         with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
@@ -109,11 +112,14 @@ def test_keeps_the_kernel_as_nobody(
             assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
             assert gateway.process is not None
             pid = gateway.process.pid
-            until("all run", lambda: len(children(pid)) == len(os.sched_getaffinity(0)) + 3)  # and the canary
-            assert_nobody(pid, NET_ADMIN)
+            gates = len(os.sched_getaffinity(0))
+            until("all run", lambda: len(children(pid)) == gates + 3)  # and the canary
+            assert_nobody(pid, NET_ADMIN | NET_RAW)
             until("the canary asks", lambda: gateway.status()["gateway"]["canary"]["at"])
-            for child in children(pid):
-                assert_nobody(child, 0)
+            held = [int(status_of(child)["CapPrm"], 16) for child in children(pid)]
+            assert sorted(held) == [0, 0] + [NET_RAW] * (gates + 1)  # the collector and the canary need none
+            for child, capabilities in zip(children(pid), held, strict=True):
+                assert_nobody(child, capabilities)
             lab.gateway.run("nft", "flush", "ruleset")
             until("it is restored", lambda: "was restored" in gateway.narrated())
             assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
