@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +42,6 @@ class Squid:
     """Squid on loopback. As usual it takes CONNECT for no port of plain HTTP, and only from who signs in."""
 
     def __init__(self, folder: Path, web: int) -> None:
-        folder.chmod(0o777)
-        for above in folder.parents[:3]:
-            above.chmod(above.stat().st_mode | 0o055)
         users, self._log, self._stderr = folder / "users", folder / "access.log", folder / "stderr"
         secret = bcrypt.hashpw(b"sesame", bcrypt.gensalt(4, prefix=b"2a")).decode()
         users.write_text(f"alice:{secret}\n")
@@ -57,6 +55,7 @@ class Squid:
             command: list[str | Path] = [
                 shutil.which("squid") or "squid",
                 "--foreground",
+                "-d1",  # what goes to cache_log also goes to stderr
                 "-n",
                 f"tokgate{os.getpid()}",
                 "-f",
@@ -99,17 +98,21 @@ def web() -> Iterator[int]:
 
 
 @pytest.fixture
-def squid(tmp_path: Path, web: int) -> Iterator[Squid]:
-    """A Squid; where there is none the test skips, but for CI."""
+def squid(web: int) -> Iterator[Squid]:
+    """A Squid; where there is none the test skips, but for CI.
+
+    As root's it becomes the user `proxy`, who can't reach the folders that pytest makes for root.
+    """
     if shutil.which("squid") is None or not SIGN_IN.exists():
         if os.environ.get(REQUIRE) == "1":
             pytest.fail(f"{REQUIRE}=1 and missing here: squid", pytrace=False)
         pytest.skip("missing here: squid")
-    folder = tmp_path / "squid"
-    folder.mkdir()
-    running = Squid(folder, web)
-    yield running
-    running.stop()
+    with tempfile.TemporaryDirectory(prefix="tokgate-squid-") as made:
+        folder = Path(made)
+        folder.chmod(0o777)
+        running = Squid(folder, web)
+        yield running
+        running.stop()
 
 
 def test_behind_squid(squid: Squid, web: int, tmp_path: Path) -> None:
