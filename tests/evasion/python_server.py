@@ -19,6 +19,7 @@ class Pages(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 5
+    wbufsize = -1  # head and page at once: who reads until nothing more comes has both
 
     def do_GET(self) -> None:
         """Answer, and leave a body unread: it is the next request then."""
