@@ -242,8 +242,8 @@ def test_status(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [(b["ban"], b["phase"], b["networks"]) for b in state["policy"]["bans"]] == [("ban", "block", ["here"])]
     running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
     until("the error is told", lambda: "has errors" in running.narrated())
-    assert main(ask) == 1
-    assert "not in force" in capsys.readouterr().out
+    _state(ask, capsys)
+    until("status says it", lambda: main(ask) == 1 and "not in force" in capsys.readouterr().out)
     assert (tmp_path / "keys/control.sock").stat().st_mode & 0o077 == 0
 
 

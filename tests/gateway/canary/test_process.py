@@ -86,7 +86,7 @@ def test_without_any_gate(namespace: Namespace, place: Place, canary: Canary) ->
     place.thread.submit(canary.stop).result()
     assert canary.state() is None
     until("its links are gone", lambda: not {CLIENT_DEVICE, SERVER_DEVICE} & _devices(namespace))
-    assert "198.18.116" not in namespace.output("ip", "rule")
+    until("its rules are gone", lambda: "198.18.116" not in namespace.output("ip", "rule"))
 
 
 DENIED = """\
