@@ -3,7 +3,8 @@
 No clock: the instant is passed in.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from whenever import Instant
@@ -121,16 +122,23 @@ def now_of(snapshot: Snapshot, at: Instant) -> Now:
         if ban.in_force and found:
             everywhere = [(name, _opens(snapshot.policy.networks[name], found)) for name in track.networks]
             opened += [Opened(name, track.ban.name, by) for name, by in everywhere if by]
+    in_force = _by_network((each, each.networks) for each in bans if each.in_force)
+    excused = _by_network((each, each.networks) for each in exempt)
+    open_to_all = _by_network((each, (each.network,)) for each in opened)
     networks = tuple(
-        NetworkNow(
-            name,
-            tuple(each for each in bans if each.in_force and name in each.networks),
-            tuple(each for each in exempt if name in each.networks),
-            tuple(each for each in opened if each.network == name),
-        )
+        NetworkNow(name, tuple(in_force[name]), tuple(excused[name]), tuple(open_to_all[name]))
         for name in snapshot.policy.networks
     )
     return Now(at, snapshot.version, tuple(bans), tuple(exempt), tuple(opened), networks, snapshot.policy.held)
+
+
+def _by_network[T](found: Iterable[tuple[T, Iterable[str]]]) -> defaultdict[str, list[T]]:
+    """What concerns networks, by the name of each, in the same order."""
+    listed = defaultdict[str, list[T]](list)
+    for each, networks in found:
+        for name in dict.fromkeys(networks):
+            listed[name].append(each)
+    return listed
 
 
 def _ban(snapshot: Snapshot, track: Track, at: Instant) -> BanNow:
