@@ -5,7 +5,7 @@ import json
 import os
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,17 @@ from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import with_rotated
-from tokgate.blocklog.read.reader import MAX_LINE, Filter, Junk, Line, client_filter, client_network, parse_line, read
+from tokgate.blocklog.read.reader import (
+    MAX_LINE,
+    Filter,
+    Junk,
+    Line,
+    client_filter,
+    client_network,
+    holds,
+    parse_line,
+    read,
+)
 from tokgate.blocklog.records.record import WITHHELD, encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.pseudonyms import Secret
@@ -241,3 +251,25 @@ def test_what_a_person_types_for_a_client() -> None:
 def test_clients_under_other_names_are_found(client: str, accepted: bool) -> None:
     """An analyst who has a pseudonym sees the lines of that client, and of nobody else."""
     assert Filter(client=client).accepts({"source": {"address": "p1-abc"}}) is accepted
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_octets_are_found_however_few_are_read_at_once(size: int) -> None:
+    """A packed file gives what it has: what is looked for may come in many pieces."""
+
+    class Pieces:
+        def __init__(self) -> None:
+            self._left = b"some before, what is looked for, and some behind"
+
+        def __enter__(self) -> BinaryIO:
+            return cast("BinaryIO", self)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self, most: int) -> bytes:
+            piece, self._left = self._left[: min(size, most)], self._left[min(size, most) :]
+            return piece
+
+    assert holds(Path("log"), b"what is looked for", lambda _: cast("BinaryIO", Pieces()))
+    assert not holds(Path("log"), b"what is not", lambda _: cast("BinaryIO", Pieces()))

@@ -202,11 +202,11 @@ _BLOCK: Final = 1 << 20
 def holds(path: Path, wanted: bytes, opener: OpenLog = open_log) -> bool:
     """Whether a file holds some octets, read without splitting it into lines. Raises OSError, UNREADABLE."""
     with opener(path) as stream:
-        tail = b""
+        seen = b""
         while chunk := stream.read(_BLOCK):
-            if wanted in tail + chunk:
+            seen = seen[-len(wanted) :] + chunk  # of what is packed a chunk may be shorter than what is wanted
+            if wanted in seen:
                 return True
-            tail = chunk[-len(wanted) :]
     return False
 
 
