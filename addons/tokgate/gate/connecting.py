@@ -67,10 +67,8 @@ def dial(context: Context, connection: Connection, destination: Address, connect
     if upstream is not None:
         asked, place = dialler.parents.begin(upstream, destination)
         state = AskingParent(connecting, asked)
-    client = None
-    if connection.listener.entry is Entry.TPROXY and upstream is None:
-        same_family = (":" in connection.peer) == (":" in place[0])
-        client = (connection.client, connection.peer) if same_family else None
+    transparent = connection.listener.entry is Entry.TPROXY and upstream is None
+    client = (connection.client, connection.peer) if transparent else None
     server = dialler.connect(place, snapshot.settings.egress, loop.now, client)
     chosen = connection.tunnel is not None or upstream is not None or connecting.untried is not None
     if chosen and leads_to(server, place, context.listens_at):
@@ -172,10 +170,7 @@ class Connecting(State):
     def unreachable(self, connection: Connection, kind: ConnectError) -> None:
         """The address can't be reached: try another one at once."""
         self._fails(connection, kind)
-        if self.untried is None:
-            self._ask(connection)
-        else:
-            self.try_next(connection)
+        self.silent(connection)
 
     def _fails(self, connection: Connection, kind: ConnectError) -> None:
         if connection.server is not None:

@@ -122,9 +122,12 @@ class Sources:
         return self._mark is None and not self._turns
 
     def connect(self, destination: Address, client: tuple[Socket, str] | None = None) -> Socket:
-        """Begin to connect, from another address if one has no port left. `client` as of `Dialler`. Raises OSError."""
+        """Begin to connect, from another address if one has no port left. Raises OSError.
+
+        `client` as of `Dialler`: where its address is of the destination's family.
+        """
         version = 6 if ":" in destination[0] else 4
-        if client is not None and self.takes(client[1]):
+        if client is not None and (":" in client[1]) is (version == 6) and self.takes(client[1]):  # noqa: PLR2004
             sock, address = client
             return connect(destination, self._mark, address, dscp=traffic_class(sock))[0]
         turns = self._turns.get(version)

@@ -184,18 +184,19 @@ class Egress:
                         raise problem
                     patience = SILENCE if addresses or others else None
                     done, attempts = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                    for each in done:
-                        error = each.exception()
-                        if error is None:
-                            return await asyncio.open_connection(sock=each.result())
-                        problem = error if isinstance(error, OSError) else OSError(str(error))
+                    connected = [each.result() for each in done if each.exception() is None]
+                    for slower in connected[1:]:
+                        slower.close()
+                    if connected:
+                        return await asyncio.open_connection(sock=connected[0])
+                    error = next(each.exception() for each in done) if done else problem
+                    problem = error if isinstance(error, OSError) else OSError(str(error))
         finally:
             for each in attempts:
                 each.cancel()
 
     async def _attempt(self, address: tuple[str, int], client: tuple[socket.socket, str] | None) -> socket.socket:
-        same_family = client is None or (":" in client[1]) == (":" in address[0])
-        begun = self._sources_in_force().connect(address, client if same_family else None)
+        begun = self._sources_in_force().connect(address, client)
         return await _connected(socket.socket(fileno=begun.detach()))
 
     async def _by_parent(self, upstream: Upstream, host: str, port: int) -> Streams:
