@@ -54,10 +54,7 @@ class ExplicitTargetHooks:
         if not http_request.can_be_dialled(host):
             return ()
 
-        def closed(address: str) -> bool:
-            return is_closed(connection.client.ip, Endpoint(address, port), enforcer.snapshot.settings, is_here)
-
-        addresses = await _resolved(host)
+        addresses, closed = await _resolved(host), partial(self._is_own, client, port=port)
         return decide_targets(
             enforcer, connection.client.ip, host, addresses, connection.identity, is_closed=closed
         ).open
@@ -181,8 +178,11 @@ class ExplicitTargetHooks:
         What was redirected may be from this machine's programs, whatever its address; its destination was routed here.
         """
         asks = isinstance(client.proxy_mode, Socks5Mode) or self._traffic.connections.of(client).explicit
+        return asks and self._is_own(client, destination, port)
+
+    def _is_own(self, client: Client, destination: str, port: int) -> bool:
         settings = self._traffic.enforcer.snapshot.settings if self._traffic.is_configured else Settings()
-        return asks and is_closed(client.peername[0], Endpoint(destination, port), settings, is_here)
+        return is_closed(client.peername[0], Endpoint(destination, port), settings, is_here)
 
     def _count(self) -> None:
         if self._traffic.is_configured:

@@ -32,11 +32,10 @@ from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, 
 from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn
 from tokgate.mitm.layers.relay import RefusalLayer
 from tokgate.mitm.layers.tls import ServerTLSLayer, is_orderly
-from tokgate.traffic.limits import Limits, OpenerLimits
+from tokgate.traffic.limits import Limits
 
 GONE: Final = "tokgate-gone"
 """In a flow's metadata, once its client has reset the stream while a hook was asked."""
-_LIMITS: Final = OpenerLimits()
 HALF_CLOSED: Final = Limits().half_closed
 """Seconds without an octet after which a client that has said all is taken for gone."""
 _GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
@@ -237,12 +236,10 @@ class HttpConnectionLayer(layer.Layer):
 
     def _may_wait(self, end: Connection) -> bool:
         """Whether what one side has sent may wait for what makes sense of it."""
-        octets, limits = self._unread(end), _LIMITS
+        octets, unread = self._unread(end), self._connection.budgets.unread
         if end is not self.context.client:
-            return octets <= limits.response_head
-        return octets <= limits.head and self._connection.budgets.unread.hold(
-            self._connection.id, self._connection.client.ip, octets
-        )
+            return octets <= unread.limits.response_head
+        return octets <= unread.limits.head and unread.hold(self._connection.id, self._connection.client.ip, octets)
 
     def _send_goaway(self) -> layer.CommandGenerator[None]:
         """Tell a client to use other connections for new requests; it finishes open ones (RFC 9113 §6.8)."""

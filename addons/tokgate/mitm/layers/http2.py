@@ -233,12 +233,8 @@ class Http2Server(original.Http2Server):
 
     def _end_flood(self) -> layer.CommandGenerator[None]:
         """End the connection of a client that does too often what costs it little, in all its connections."""
-        budgets, client, counted, frames = (
-            self._connection.budgets,
-            self._connection.client.ip,
-            self.h2_conn,
-            self._frames,
-        )
+        budgets, client = self._connection.budgets, self._connection.client.ip
+        counted, frames = self.h2_conn, self._frames
         if counted.dropped:
             budgets.dropped(counted.dropped)
         problem = None
