@@ -17,6 +17,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.services import NamePattern, PatternKind, Service
 from tokgate.policy.settings import CanarySettings
 from tokgate.policy.snapshot import NOTHING, Policy, Snapshot, compile_policy
+from tokgate.policy.values.prefixes import last_host
 
 BANNED: Final = "banned.canary.tokgate.invalid"
 ALLOWED: Final = "allowed.canary.tokgate.invalid"
@@ -27,8 +28,6 @@ _NETWORK: Final = "the gateway's canary"
 _AMONG_CLIENTS: Final = "the gateway's canary among clients"
 _MOST_NETWORKS: Final = 16
 """In so many networks of the policy it asks; a probe takes a thread."""
-_HOSTS: Final = 2
-"""Addresses of a prefix that are no host's."""
 
 type Clients = Mapping[str, tuple[str, ...]]
 """Addresses by the network of the policy in which they are."""
@@ -81,7 +80,7 @@ def _addresses(network: Network) -> Iterable[str]:
     for version in (4, 6):
         first = next(iter(clients.prefixes(version)), None)
         if first is not None:
-            yield str(first[-_HOSTS] if first.num_addresses > _HOSTS else first[0])
+            yield str(last_host(first))
 
 
 def compile_with_canary(policy: Policy) -> Snapshot:

@@ -16,6 +16,15 @@ def within(inner: IPNetwork, outer: IPNetwork) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
+_NO_HOSTS: Final = 2
+"""Addresses of an IPv4 prefix that no host has: the network's and the broadcast."""
+
+
+def last_host(prefix: IPNetwork) -> IPAddress:
+    """The last address of a prefix that a host may have."""
+    return prefix[-_NO_HOSTS] if prefix.num_addresses > _NO_HOSTS else prefix[0]
+
+
 @dataclass(frozen=True, slots=True)
 class PrefixEntry[T]:
     """A prefix and the value stored under it."""

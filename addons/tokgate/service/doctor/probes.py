@@ -15,6 +15,7 @@ from tokgate.gateway.ruleset import Ruleset
 from tokgate.policy.decision import Phase
 from tokgate.policy.settings import Upstream
 from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.values.prefixes import last_host
 from tokgate.runtime.banner import best_known_name, dialled
 from tokgate.service.doctor import Result
 
@@ -23,7 +24,6 @@ _SLOW: Final = 1.0
 _PATIENCE: Final = 5.0
 _HERE: Final = "127.0.0.1"
 _TLS: Final = 443
-_PAIR: Final = 2
 
 
 def resolution(name: str) -> Result:
@@ -86,7 +86,7 @@ def way_back(rules: Ruleset, allowed: str) -> Iterator[Result]:
     """
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
         prefixes = rules.client_sets.prefixes(version)
-        client = next((str(each[-2] if each.num_addresses > _PAIR else each[0]) for each in prefixes), None)
+        client = next((str(last_host(each)) for each in prefixes), None)
         with contextlib.suppress(OSError):  # it has no such address
             found = socket.getaddrinfo(allowed, _TLS, family, socket.SOCK_STREAM)
             place = (str(found[0][4][0]), _TLS)
