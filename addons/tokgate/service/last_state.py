@@ -67,7 +67,7 @@ class StateFile:
         told = json.dumps([_lasting(self._state), work and asdict(work)])
         if told == self._told:
             return
-        document = {"pid": os.getpid(), "began": _began(os.getpid()), "at": str(now), "work": work and asdict(work)}
+        document = {"pid": os.getpid(), "began": _stat(os.getpid())[1], "at": str(now), "work": work and asdict(work)}
         draft = self._path.with_suffix(".new")
         try:
             draft.touch(_MODE)
@@ -168,22 +168,19 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _began(pid: int) -> str:
-    """When a process began, in clock ticks since the machine's start; empty if there is none."""
+def _stat(pid: int) -> tuple[str, str]:
+    """A process's state, as a letter of proc_pid_stat(5), and when it began, in ticks of the clock; else empty."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
+        return "", ""
+    return fields[0], fields[19]
 
 
 def _process(known: dict[str, Any]) -> str | None:
-    """The state of a process, as a letter of proc_pid_stat(5); None if it has ended."""
-    pid = known["pid"]
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
-    return None if state in "ZX" or _began(pid) != known["began"] else state
+    """The state of the process that wrote this; None if it has ended."""
+    state, began = _stat(known["pid"])
+    return None if state in ("", "Z", "X") or began != known["began"] else state
 
 
 def _goes_on(known: dict[str, Any]) -> bool:
