@@ -1,6 +1,7 @@
 """nftables' own library: what is missing, what it refuses, what it lists."""
 
 import ctypes
+import sys
 
 import pytest
 
@@ -40,3 +41,25 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "nft_ctx_new", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint)(lambda flags: None))
     with pytest.raises(GatewayError, match="memory"):
         libnftables.run("list tables")
+
+
+_UNDER_SIGNALS = """
+import signal
+from tokgate.gateway import libnftables
+
+came = []
+elements = ", ".join(f"10.{each // 250}.{each % 250}.0/24" for each in range(3000))
+signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+for _ in range(100):
+    libnftables.run("add table inet a\\ndelete table inet a\\ntable inet a {\\n"
+                    "set b { type ipv4_addr; flags interval; elements = { %s }\\n }\\n }\\n" % elements)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(came))
+"""
+
+
+def test_signals_wait_for_the_kernel(namespace: Namespace) -> None:
+    """A signal does not make a failure of a transaction that the kernel has carried out."""
+    done = namespace.run(sys.executable, "-c", _UNDER_SIGNALS)
+    assert int(done.stdout) > 100

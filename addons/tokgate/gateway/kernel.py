@@ -184,11 +184,11 @@ class Kernel:
         scratch = f"{self.options.table}_{os.getpid()}"
         asleep = table(rules).replace("{\n", "{\n\tflags dormant\n", 1)
         asleep = asleep.replace(f"table inet {self.options.table} ", f"table inet {scratch} ", 1)
-        libnftables.run(replacing(scratch) + asleep)
         try:
+            libnftables.run(replacing(scratch) + asleep)
             return table_state(libnftables.ask(f"list table inet {scratch}"))
         finally:
-            libnftables.run(f"delete table inet {scratch}")
+            libnftables.run(replacing(scratch))
 
     def differences(self, wanted: TableState) -> Differences:
         """How the kernel differs from what it should be."""

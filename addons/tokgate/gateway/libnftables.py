@@ -6,6 +6,7 @@ kept. Each call has a context of its own, so that forks inherit nothing.
 
 import ctypes
 import json
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,16 +98,19 @@ def _library() -> ctypes.CDLL:
 
 @contextmanager
 def _context() -> Iterator[ctypes.c_void_p]:
+    """A context in which signals wait: one that came would end a call with EINTR after the kernel has obeyed."""
     library = _library()
     context = library.nft_ctx_new(0)
     if not context:
         raise GatewayError("libnftables has no memory")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         yield context
     finally:
         library.nft_ctx_free(context)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(context: ctypes.c_void_p, commands: str) -> str:
