@@ -42,14 +42,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 LABORATORY = ("e2e", "drills")
 """The folders whose tests need root, network namespaces and system packages."""
+LONG = (*LABORATORY, "evasion")
+"""The folders whose files run for minutes: they begin first, so that short ones fill what is left at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what these folders hold."""
-    folders = [Path(__file__).parent / name for name in LABORATORY]
+    """Mark what needs a laboratory, and put the longest files first."""
+    here = Path(__file__).parent
     for item in items:
-        if any(item.path.is_relative_to(folder) for folder in folders):
+        if item.path.relative_to(here).parts[0] in LABORATORY:
             item.add_marker(pytest.mark.e2e)
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG)
 
 
 _validator = Draft202012Validator(log_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
