@@ -142,9 +142,6 @@ soak: $(VENV)/.ready ## Run under load for SECONDS (1800), and kill each process
 	$(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
 	TOKGATE_KILLS=200 TOKGATE_TEST_RESTARTS=10 $(PYTEST) tests/service/test_gate_process_kills.py tests/service/test_program_change.py
 
-.PHONY: limits
-limits: $(VENV)/.ready ## Write docs/cannot-see.md again from the code
-	$(BIN)/tokgate evasion --limits > docs/cannot-see.md
 
 # mutmut works on a copy, so that a fault never stands in the work tree. What tests start as processes takes the copy too.
 MUTANTS := build/mutants

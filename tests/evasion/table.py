@@ -10,9 +10,8 @@ from typing import Final
 from evasion.carriers import Carrier, Key, Settings
 from evasion.rows.unreadable import ALWAYS, STRICT
 from evasion.servers import ALLOWED, BANNED, Server
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Limit, Opens
 from tokgate.evasion.families import ATTEMPTS
-from tokgate.evasion.limits import Limit
 
 OPEN_ADDRESS: Final = "127.0.0.1"
 BANNED_ADDRESS: Final = "127.0.0.2"

@@ -6,9 +6,8 @@ import pytest
 
 from evasion.python_server import BANNED_PAGE
 from evasion.servers import BANNED, Server, Servers, running_servers
-from tokgate.evasion.attempt import Result, ServerReply, Target
+from tokgate.evasion.attempt import Limit, Result, ServerReply, Target
 from tokgate.evasion.families import ATTEMPTS
-from tokgate.evasion.limits import Limit
 from tokgate.evasion.trial import AttemptRoute, Carriage, make
 
 REAL = [server for server in Server if server not in (Server.RECORDER, Server.NAMELESS) and not server.missing]

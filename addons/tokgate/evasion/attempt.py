@@ -5,8 +5,6 @@ from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tokgate.evasion.limits import Limit
-
 
 class Result(StrEnum):
     """What a server, or the gateway in its place, answered to an attempt."""
@@ -100,6 +98,16 @@ class Family(StrEnum):
     PROXY_REQUESTS = "proxy-requests"
     SOCKS_REQUESTS = "socks-requests"
     SEGMENTS = "segments"
+
+
+class Limit(StrEnum):
+    """Why an attempt may pass; the value is a heading's anchor in docs/cannot-see.md."""
+
+    FRONTING = "another-name-inside-tls"
+    ECH = "encrypted-client-hello"
+    NO_NAME = "no-name-to-an-unlisted-address"
+    OTHER_BYTES = "bytes-that-are-neither-tls-nor-http"
+    VPN = "vpns-and-tunnels-to-elsewhere"
 
 
 class Opens(StrEnum):

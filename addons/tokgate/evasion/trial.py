@@ -10,10 +10,9 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Opens, Result, ServerReply, Target, broken
+from tokgate.evasion.attempt import Attempt, Limit, Opens, Result, ServerReply, Target, broken
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.hello import vector
-from tokgate.evasion.limits import Limit
 
 type Address = tuple[str, int]
 PAUSE = 0.5

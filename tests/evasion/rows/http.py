@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from evasion.carriers import Carrier
 from evasion.servers import Server
 from evasion.table import ANYTHING, Logged, Row, Twin, carriers_of, family
-from tokgate.evasion.attempt import Attempt, Family
+from tokgate.evasion.attempt import Attempt, Family, Limit
 from tokgate.evasion.families import ATTEMPTS
-from tokgate.evasion.limits import Limit
 
 _REDIRECTED = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)
 _NEEDS_A_SERVER = {

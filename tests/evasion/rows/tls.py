@@ -6,10 +6,9 @@ from evasion.carrier_main import DESTINATIONS
 from evasion.carriers import Carrier, Settings
 from evasion.servers import ALLOWED, Server
 from evasion.table import ANYTHING, BANNED_ADDRESS, NAME_OF_THE_SERVICE, Logged, Row, Twin, carriers_of, family
-from tokgate.evasion.attempt import Attempt, Family, Opens
+from tokgate.evasion.attempt import Attempt, Family, Limit, Opens
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.families.server_names import MAPPED
-from tokgate.evasion.limits import Limit
 
 _REAL = (Server.NGINX, Server.NODE, Server.HAPROXY, Server.CADDY)
 _SEEN_TOGETHER = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)

@@ -14,7 +14,6 @@ from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import Patience, narrate, print_json, visible
 from tokgate.evasion.attempt import Attempt, Family
 from tokgate.evasion.families import ATTEMPTS
-from tokgate.evasion.limits import PATH, markdown
 from tokgate.evasion.trial import (
     Address,
     AttemptRoute,
@@ -34,7 +33,6 @@ examples:
   tokgate evasion --via 192.0.2.1:8080 --via socks5://192.0.2.1:8080 --name evasion-test.example --server 198.51.100.7
                                    through an explicit proxy, by CONNECT and by SOCKS 5
   tokgate evasion --list           the attempts, and what each does
-  tokgate evasion --limits         what tokgate cannot see, as docs/cannot-see.md
 
 before:
   1. Have a server outside that answers TLS on 443 and HTTP on 80 with a certificate for the test name, and for any
@@ -50,6 +48,7 @@ what is said of each attempt:
 
 Exit codes: 0 all were stopped or are documented; 1 something passed; 2 usage; 3 the server isn't reached, or the name
 isn't banned for this client, so that the attempts would show nothing."""
+PATH: Final = "docs/cannot-see.md"
 _SCHEMES: Final = {"http": Carriage.CONNECT, "socks5": Carriage.SOCKS}
 _port: Final = whole_number("port", 1, 65_535)
 _HEADINGS: Final = ("verdict", "by", "attempt", "what it does", "answer")
@@ -110,16 +109,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--quiet", action="store_true", help="show only what was not stopped")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--list", action="store_true", help="list the attempts and make none")
-    parser.add_argument("--limits", action="store_true", help="print what tokgate cannot see, in Markdown")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the attempts, and show what became of them."""
     attempts = [attempt for attempt in ATTEMPTS.values() if not args.family or attempt.family in args.family]
-    if args.limits:
-        sys.stdout.write("\n".join(markdown()) + "\n")
-        return Exit.DONE
     if args.list:
         _list(attempts, as_json=args.json)
         return Exit.DONE

@@ -4,10 +4,20 @@ import ssl
 from collections.abc import Iterator
 from functools import partial
 
-from tokgate.evasion.attempt import Attempt, Family, Opens, Result, SentPieces, ServerReply, Stream, Target, broken
+from tokgate.evasion.attempt import (
+    Attempt,
+    Family,
+    Limit,
+    Opens,
+    Result,
+    SentPieces,
+    ServerReply,
+    Stream,
+    Target,
+    broken,
+)
 from tokgate.evasion.families.tls_records import said
 from tokgate.evasion.hello import ECH, SERVER_NAME, Extension, ech, hello, hello_12, records, server_name
-from tokgate.evasion.limits import Limit
 from tokgate.evasion.replies import read_page
 
 HARMLESS = "www.example.org"

@@ -4,8 +4,18 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens, SentPieces, ServerReply, Stream, Target, filled, send_all
-from tokgate.evasion.limits import Limit
+from tokgate.evasion.attempt import (
+    Attempt,
+    Family,
+    Limit,
+    Opens,
+    SentPieces,
+    ServerReply,
+    Stream,
+    Target,
+    filled,
+    send_all,
+)
 from tokgate.evasion.replies import read_page
 
 

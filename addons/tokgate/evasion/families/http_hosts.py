@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens, filled
+from tokgate.evasion.attempt import Attempt, Family, Limit, Opens, filled
 from tokgate.evasion.families.http_heads import asked
-from tokgate.evasion.limits import Limit
 
 _HARMLESS: Final = b"Host: www.example.org\r\n"
 _CLOSE: Final = b"Connection: close\r\n\r\n"

@@ -8,6 +8,7 @@ from typing import Final
 from tokgate.evasion.attempt import (
     Attempt,
     Family,
+    Limit,
     Opens,
     Result,
     SentPieces,
@@ -21,7 +22,6 @@ from tokgate.evasion.attempt import (
 from tokgate.evasion.families.http_heads import FIELDS, asked, by_octet
 from tokgate.evasion.families.tls_records import message
 from tokgate.evasion.hello import records, vector
-from tokgate.evasion.limits import Limit
 from tokgate.evasion.replies import read_answer
 
 _HARMLESS: Final = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org\r\n\r\n"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 
-from tokgate.evasion.attempt import Attempt, Family, Opens, SentPieces, ServerReply, Stream, Target, send_all
+from tokgate.evasion.attempt import Attempt, Family, Limit, Opens, SentPieces, ServerReply, Stream, Target, send_all
 from tokgate.evasion.hello import (
     PADDING,
     hello_12,
@@ -12,7 +12,6 @@ from tokgate.evasion.hello import (
     records,
     server_name,
 )
-from tokgate.evasion.limits import Limit
 from tokgate.evasion.replies import read_answer
 
 ALERT = 21
