@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from whenever import Instant
 
-from tokgate.block_page.continue_form import PATH, Button
+from tokgate.block_page.continue_form import Button
 from tokgate.policy.analysis.terms import Term, blocks_from, continued_until, earlier_terms
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Reason
@@ -20,8 +20,8 @@ from tokgate.traffic.refusal_texts import status_of
 class Warned:
     """What a warning has besides the facts of its ban.
 
-    `blocks_from` is when the ban blocks. `until` is where continuing would end if the form were submitted now. `path`,
-    `token` and `target` are the form's.
+    `blocks_from` is when the ban blocks. `until` is where continuing would end if the form were submitted now. `token`
+    and `target` are the form's.
     """
 
     blocks_from: Instant | None
@@ -29,7 +29,6 @@ class Warned:
     until: Instant
     shortened: bool
     """The ban blocks or ends before `lasting` is over."""
-    path: str
     token: str
     target: str
 
@@ -116,7 +115,6 @@ def warned_of(track: Track, at: Instant, button: Button, token: str) -> Warned:
         lasting=track.ban.continue_for,
         until=until,
         shortened=until < add_duration(at, track.ban.continue_for, track.zone),
-        path=PATH,
         token=token,
         target=button.target,
     )

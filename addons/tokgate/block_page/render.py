@@ -15,12 +15,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
+from whenever import Instant
 
+from tokgate.block_page.continue_form import PATH
 from tokgate.block_page.language import MAX_HEADER, TEXTS, Texts, choose_language
-from tokgate.block_page.notice import Notice
+from tokgate.block_page.notice import Notice, Warned
 from tokgate.blocklog.records.record import clean
-from tokgate.policy.analysis.terms import Term
-from tokgate.policy.bans import Ban
 from tokgate.policy.values.text import readable, readable_lines
 
 TYPE: Final = "https://www.rfc-editor.org/rfc/rfc7725"
@@ -45,8 +45,7 @@ _templates: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_page: Final = _templates.get_template("page.html")
-_failure: Final = _templates.get_template("failure.html")
+_template: Final = _templates.get_template("page.html")
 _style: Final = _templates.get_template("page.css").render()
 _style_hash: Final = base64.b64encode(hashlib.sha256(_style.encode()).digest()).decode("ascii")
 
@@ -99,32 +98,6 @@ class Fact:
     instant: str | None = None
 
 
-def compose(notice: Notice, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
-    """The response in the language and format that the client likes best."""
-    texts, kind = TEXTS[choose_language(accept_language, notice.language)], choose_format(accept)
-    headers = {
-        "Content-Type": f"{kind}; charset=utf-8",
-        "Content-Language": texts.language,
-        "Cache-Control": "no-store",
-        "Vary": "Accept, Accept-Language",
-        "Tokgate-Event": notice.event,
-        **SECURITY_HEADERS,
-    }
-    if notice.warning is None:
-        headers["Link"] = f'<{link_target(notice.implementer)}>; rel="blocked-by"'
-    else:
-        headers |= FORM_HEADERS
-    if notice.ban is not None:
-        headers["Tokgate-Ban"] = _token(notice.ban.name)
-    if kind is Format.HTML:
-        body = _html(notice, texts)
-    elif kind is Format.TEXT:
-        body = _text(notice, texts)
-    else:
-        body = _json(notice, texts)
-    return RenderedResponse(notice.status, headers, body.encode())
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A request or an answer that can't be passed on, without any ban."""
@@ -137,27 +110,77 @@ class Failure:
     reference: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """What a page says, in one language, as HTML and as text. `why` explains in place of a ban."""
+
+    status: str
+    title: str
+    lead: str
+    why: str | None = None
+    description: str | None = None
+    rows: tuple[Fact, ...]
+    choice: tuple[str, ...] = ()
+    button: str | None = None
+    form: Warned | None = None
+    closing: tuple[str, ...] = ()
+    """What was sent to the website, and what is opened."""
+
+
+def compose(notice: Notice, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
+    """The response in the language and format that the client likes best."""
+    texts = TEXTS[choose_language(accept_language, notice.language)]
+    page = _page_of(notice, texts)
+    headers = {"Vary": "Accept, Accept-Language"}
+    if notice.warning is None:
+        headers["Link"] = f'<{link_target(notice.implementer)}>; rel="blocked-by"'
+    else:
+        headers |= FORM_HEADERS
+    if notice.ban is not None:
+        headers["Tokgate-Ban"] = _token(notice.ban.name)
+    return _response(notice.status, page, _problem(notice, page, texts), notice.event, headers, accept, texts)
+
+
 def compose_failure(failure: Failure, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
     """The response to what can't be passed on, in the language and format that the client likes best."""
-    texts, kind = TEXTS[choose_language(accept_language)], choose_format(accept)
-    said, detail = texts.failure[failure.kind], clean(failure.detail, MAX_DETAIL)
-    failure = replace(failure, detail=detail)
+    texts = TEXTS[choose_language(accept_language)]
+    labels, detail, event = texts["failure"], clean(failure.detail, MAX_DETAIL), failure.reference
+    said = labels[failure.kind]
+    rows = Fact(labels["detail"], detail), Fact(labels["event"], event, note=labels["event_note"])
+    page = _Page(status=f"HTTP {failure.status}", title=said["title"], lead=said["lead"], rows=rows)
+    problem = {"type": "about:blank", "title": page.title, "status": failure.status, "detail": detail, "event": event}
+    return _response(failure.status, page, problem, event, {}, accept, texts)
+
+
+def _response(
+    status: int,
+    page: _Page,
+    problem: dict[str, Any],
+    event: str,
+    headers: dict[str, str],
+    accept: str | None,
+    texts: Texts,
+) -> RenderedResponse:
+    kind = choose_format(accept)
     if kind is Format.HTML:
-        body = _failure.render(texts=texts, failure=failure, said=said, style=_style)
+        body = _template.render(texts=texts, page=page, style=_style, path=PATH)
     elif kind is Format.TEXT:
-        lines = [said["title"], "", said["lead"], "", f"{texts.failure['detail']}: {detail}"]
-        body = "\n".join([*lines, f"{texts.failure['event']}: {failure.reference}", ""])
+        lines = [page.title, "", page.lead, ""]
+        if page.why is not None:
+            lines += [page.why, ""]
+        lines += [f"{row.label}: {readable(row.value)}" for row in page.rows]
+        body = "\n".join([*lines, *(("", *page.closing) if page.closing else ()), ""])
     else:
-        problem = {"type": "about:blank", "title": said["title"], "status": failure.status, "detail": detail}
-        body = json.dumps(problem | {"event": failure.reference}, ensure_ascii=False, indent=2) + "\n"
+        body = json.dumps(problem, ensure_ascii=False, indent=2) + "\n"
     headers = {
         "Content-Type": f"{kind}; charset=utf-8",
-        "Content-Language": texts.language,
+        "Content-Language": texts["language"],
         "Cache-Control": "no-store",
-        "Tokgate-Event": failure.reference,
+        "Tokgate-Event": event,
         **SECURITY_HEADERS,
+        **headers,
     }
-    return RenderedResponse(failure.status, headers, body.encode())
+    return RenderedResponse(status, headers, body.encode())
 
 
 def choose_format(accept: str | None) -> Format:
@@ -184,148 +207,107 @@ def href_of(text: str | None) -> str | None:
     return text if parts.scheme in ("http", "https") and parts.netloc else None
 
 
+def _page_of(notice: Notice, texts: Texts) -> _Page:
+    why = texts["without_ban"].get(notice.reason.value)
+    if why is None and notice.ban is None:
+        why = texts["without_ban"]["other"]
+    opened = (texts["inspected"],) * notice.inspected + (texts["opened"],) * notice.opened
+    asked, refused = clean(notice.asked, MAX_ASKED), f"{texts['refused']} (HTTP {notice.status})"
+    page = _Page(
+        status=refused,
+        title=texts["title"].format(what=notice.service or texts["this_address"]),
+        lead=texts["lead"].format(what=asked),
+        why=why,
+        description=_said(notice, "description", texts),
+        rows=tuple(_rows(notice, texts)),
+        closing=(texts["nothing_else"], *opened),
+    )
+    if notice.unreadable:
+        said = texts["unreadable"]
+        return replace(page, title=said["title"], lead=said["lead"], closing=(said["nothing_sent"], *opened))
+    if notice.warning is None:
+        return page
+    said, what = texts["warning"], notice.service or asked
+    holds = said["holds_less" if notice.warning.shortened else "holds"]
+    moment = texts.local_moment(notice.warning.until, notice.zone)
+    return replace(
+        page,
+        status=said["warned"],
+        title=said["title"].format(what=what),
+        lead=said["lead"].format(what=what),
+        choice=(holds.format(lasting=texts.lasting(notice.warning.lasting), moment=moment), said["recorded"]),
+        button=said["button"].format(what=what),
+        form=notice.warning,
+        closing=(said["nothing_yet"], *opened),
+    )
+
+
 def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
     """The facts in the order in which people ask for them."""
     if not notice.unreadable:
-        yield Fact(texts.asked, _asked(notice))
+        yield Fact(texts["asked"], clean(notice.asked, MAX_ASKED))
     if notice.service is not None:
-        yield Fact(texts.service, notice.service)
+        yield Fact(texts["service"], notice.service)
     if notice.ban is not None:
-        yield from _ban_rows(notice, notice.ban, texts)
-    if (contact := _contact(notice, texts)) is not None:
-        yield Fact(texts.contact, contact, href_of(contact))
-    label = texts.event if notice.warning is None else texts.warning.event
-    yield Fact(label, notice.event, note=texts.event_note)
+        yield Fact(texts["ban"], _said(notice, "title", texts) or "")
+        for key in ("reason", "authority", "basis", "reference"):
+            if (said := _said(notice, key, texts)) is not None:
+                yield Fact(texts[key], said, href_of(said) if key == "reference" else None)
+        yield from _times(notice, texts)
+    if (contact := _said(notice, "contact", texts)) is not None:
+        yield Fact(texts["contact"], contact, href_of(contact))
+    label = texts["event"] if notice.warning is None else texts["warning"]["event"]
+    yield Fact(label, notice.event, note=texts["event_note"])
 
 
-def _ban_rows(notice: Notice, ban: Ban, texts: Texts) -> Iterator[Fact]:
-    blocks_from = notice.warning.blocks_from if notice.warning is not None else None
-    yield Fact(texts.ban, _said(notice, ban, "title", texts) or "")
-    if (reason := _said(notice, ban, "reason", texts)) is not None:
-        yield Fact(texts.reason, reason)
-    if ban.authority is not None:
-        yield Fact(texts.authority, ban.authority)
-    if ban.basis is not None:
-        yield Fact(texts.basis, ban.basis)
-    if ban.reference is not None:
-        yield Fact(texts.reference, ban.reference, href_of(ban.reference))
-    if blocks_from is not None:
-        moment = texts.local_moment(blocks_from, notice.zone)
-        yield Fact(texts.warning.blocked_from, moment, instant=blocks_from.format_iso())
+def _times(notice: Notice, texts: Texts) -> Iterator[Fact]:
+    """From when and until when a ban is in force, and the bans that it extends."""
+
+    def moment(at: Instant) -> str:
+        return texts.local_moment(at, notice.zone)
+
+    def end(at: Instant) -> str:
+        day = texts.last_day(at, notice.zone)
+        return moment(at) if day is None else texts["through"].format(date=day, zone=notice.zone)
+
+    if notice.warning is not None and (begins := notice.warning.blocks_from) is not None:
+        yield Fact(texts["warning"]["blocked_from"], moment(begins), instant=begins.format_iso())
     elif notice.since is not None:
-        since = texts.local_moment(notice.since, notice.zone)
-        yield Fact(texts.since, since, instant=notice.since.format_iso())
-    yield from (_earlier(term, notice.zone, texts) for term in notice.earlier[:MAX_EARLIER])
+        yield Fact(texts["since"], moment(notice.since), instant=notice.since.format_iso())
+    for term in notice.earlier[:MAX_EARLIER]:  # its end is where the next one begins
+        yield Fact(texts["extends"], f"{term.ban.title}, {end(term.ends)}", instant=term.ends.format_iso())
     if notice.pauses is not None:
-        window = texts.window.format(moment=texts.local_moment(notice.pauses, notice.zone))
-        yield Fact(texts.pauses, window, instant=notice.pauses.format_iso())
-    yield _end(notice, texts)
-
-
-def _earlier(term: Term, zone: str, texts: Texts) -> Fact:
-    """An earlier term of the measure, with its end, which is where the next one begins."""
-    day = texts.last_day(term.ends, zone)
-    ended = texts.local_moment(term.ends, zone) if day is None else texts.through.format(date=day, zone=zone)
-    return Fact(texts.extends, f"{term.ban.title}, {ended}", instant=term.ends.format_iso())
-
-
-def _end(notice: Notice, texts: Texts) -> Fact:
+        window = texts["window"].format(moment=moment(notice.pauses))
+        yield Fact(texts["pauses"], window, instant=notice.pauses.format_iso())
     if notice.until is None:
-        return Fact(texts.until, texts.lifted)
-    moment, day = texts.local_moment(notice.until, notice.zone), texts.last_day(notice.until, notice.zone)
-    if notice.overdue:
-        return Fact(texts.until, texts.overdue.format(moment=moment if day is None else f"{day} ({notice.zone})"))
-    ends = moment if day is None else texts.through.format(date=day, zone=notice.zone)
-    return Fact(texts.until, ends, instant=notice.until.format_iso())
+        yield Fact(texts["until"], texts["lifted"])
+    elif notice.overdue:
+        day = texts.last_day(notice.until, notice.zone)
+        ended = moment(notice.until) if day is None else f"{day} ({notice.zone})"
+        yield Fact(texts["until"], texts["overdue"].format(moment=ended))
+    else:
+        yield Fact(texts["until"], end(notice.until), instant=notice.until.format_iso())
 
 
-def _why(notice: Notice, texts: Texts) -> str | None:
-    """A sentence where no ban on the service itself explains the refusal."""
-    said = texts.without_ban.get(notice.reason.value)
-    if said is None and notice.ban is None:
-        return texts.without_ban["other"]
-    return said
-
-
-@dataclass(frozen=True, slots=True)
-class _Beginning:
-    """What differs between a refusal and a warning in words: the head of the page, and what it says of the website."""
-
-    status: str
-    title: str
-    lead: str
-    nothing_sent: str
-    choice: tuple[str, ...] = ()
-    button: str | None = None
-
-
-def _beginning(notice: Notice, texts: Texts) -> _Beginning:
-    if notice.unreadable:
-        title, lead, nothing_sent = (texts.unreadable[key] for key in ("title", "lead", "nothing_sent"))
-        return _Beginning(f"{texts.refused} (HTTP {notice.status})", title, lead, nothing_sent)
-    if notice.warning is None:
-        return _Beginning(
-            status=f"{texts.refused} (HTTP {notice.status})",
-            title=texts.title.format(what=notice.service or texts.this_address),
-            lead=texts.lead.format(what=_asked(notice)),
-            nothing_sent=texts.nothing_else,
-        )
-    said, what = texts.warning, notice.service or _asked(notice)
-    holds = said.holds_less if notice.warning.shortened else said.holds
-    moment = texts.local_moment(notice.warning.until, notice.zone)
-    holds = holds.format(lasting=texts.lasting(notice.warning.lasting), moment=moment)
-    return _Beginning(
-        status=said.warned,
-        title=said.title.format(what=what),
-        lead=said.lead.format(what=what),
-        nothing_sent=said.nothing_yet,
-        choice=(holds, said.recorded),
-        button=said.button.format(what=what),
-    )
-
-
-def _html(notice: Notice, texts: Texts) -> str:
-    return _page.render(
-        texts=texts,
-        notice=notice,
-        begin=_beginning(notice, texts),
-        style=_style,
-        why=_why(notice, texts),
-        description=None if notice.ban is None else _said(notice, notice.ban, "description", texts),
-        rows=list(_rows(notice, texts)),
-    )
-
-
-def _text(notice: Notice, texts: Texts) -> str:
-    begin = _beginning(notice, texts)
-    lines = [begin.title, "", begin.lead, ""]
-    if (why := _why(notice, texts)) is not None:
-        lines += [why, ""]
-    lines += [f"{row.label}: {readable(row.value)}" for row in _rows(notice, texts)]
-    said = (texts.inspected,) * notice.inspected + (texts.opened,) * notice.opened
-    return "\n".join([*lines, "", begin.nothing_sent, *said, ""])
-
-
-def _json(notice: Notice, texts: Texts) -> str:
+def _problem(notice: Notice, page: _Page, texts: Texts) -> dict[str, Any]:
     """A problem document (RFC 9457) with the facts as members of their own."""
     ban, warning = notice.ban, notice.warning
-    begin = _beginning(notice, texts)
-    facts = {
+    return {
         "type": TYPE if notice.status == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS else "about:blank",
-        "title": begin.title,
+        "title": page.title,
         "status": notice.status,
-        "detail": _why(notice, texts) or begin.lead,
+        "detail": page.why or page.lead,
         "instance": f"urn:uuid:{notice.event}",
-        "language": texts.language,
-        "asked": _asked(notice) or None,
+        "language": texts["language"],
+        "asked": clean(notice.asked, MAX_ASKED) or None,
         "service": notice.service,
         "ban": ban and ban.name,
-        "measure": ban and _said(notice, ban, "title", texts),
-        "ban_reason": ban and _said(notice, ban, "reason", texts),
+        "measure": ban and _said(notice, "title", texts),
+        "ban_reason": ban and _said(notice, "reason", texts),
         "authority": ban and ban.authority,
         "basis": ban and ban.basis,
         "reference": ban and ban.reference,
-        "contact": _contact(notice, texts),
+        "contact": _said(notice, "contact", texts),
         "since": notice.since and notice.since.format_iso(),
         "until": notice.until and notice.until.format_iso(),
         "overdue": notice.overdue,
@@ -348,20 +330,13 @@ def _json(notice: Notice, texts: Texts) -> str:
         "event": notice.event,
         "blocked_by": None if warning is not None else notice.implementer,
     }
-    return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
 
 
-def _contact(notice: Notice, texts: Texts) -> str | None:
-    return notice.contact if notice.ban is None else _said(notice, notice.ban, "contact", texts)
-
-
-def _said(notice: Notice, ban: Ban, key: str, texts: Texts) -> str | None:
-    """A text of a ban in the page's language, or else in the network's, or as it is stated first."""
-    return ban.said(key, texts.language, notice.language)
-
-
-def _asked(notice: Notice) -> str:
-    return clean(notice.asked, MAX_ASKED)
+def _said(notice: Notice, key: str, texts: Texts) -> str | None:
+    """A text of the ban in the page's language, or else in the network's, or as it is stated first."""
+    if notice.ban is None:
+        return notice.contact if key == "contact" else None
+    return notice.ban.said(key, texts["language"], notice.language)
 
 
 def _token(text: str) -> str:
