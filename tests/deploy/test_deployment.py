@@ -1,6 +1,7 @@
 """What others run: the pre-commit hook, the workflow and the scheduled verification call commands as they are."""
 
 import configparser
+import json
 import re
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def test_the_workflow_has_what_is_promised() -> None:
     workflow = yaml.load((ROOT / "deploy" / "github" / "policies.yml").read_text(), Loader=yaml.BaseLoader)
     assert workflow["permissions"] == {"contents": "read"}
     assert set(workflow["on"]) == {"pull_request", "push", "schedule"}
+
+
+def test_annotations_are_read_from_what_check_prints() -> None:
+    """The problem matcher of the workflow takes place, level, message and code of each finding, and nothing else."""
+    text = (ROOT / "deploy" / "github" / "policies.yml").read_text()
+    matcher = json.loads(text[text.index("{", text.index("cat > matcher.json")) : text.index("END\n          echo")])
+    pattern = re.compile(matcher["problemMatcher"][0]["pattern"][0]["regexp"])
+    for golden in (ROOT / "tests/cli/policy/data/check").rglob("*.txt"):
+        found, document = golden.read_text().splitlines(), json.loads(golden.with_suffix(".json").read_text())
+        places = [(each["file"], str(each["line"])) for each in document["diagnostics"]]
+        places += [(each["file"], str(each["line"])) for each in document["tests"] if not each["passed"]]
+        matches = [match for line in found if (match := pattern.match(line))]
+        assert sorted((match[1], match[2]) for match in matches) == sorted(places)
+        assert {match[4] for match in matches} <= {"error", "warning"}
 
 
 def test_the_scheduled_verification(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

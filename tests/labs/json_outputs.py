@@ -17,7 +17,7 @@ def output_of(arguments: Sequence[str]) -> str | None:
     asked = "-".join(words) if "-".join(words) in OUTPUTS else words[0] if words else ""
     if asked == "explain" and "--event" in arguments:
         asked = "explain-event"
-    as_json = "--json" in arguments or asked == "simulate" or (asked == "check" and "json" in arguments)
+    as_json = "--json" in arguments or asked == "simulate"
     free = "--list" in arguments or "--sql" in arguments  # of which no schema speaks
     return asked if asked in OUTPUTS and as_json and not free else None
 

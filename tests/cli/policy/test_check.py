@@ -158,11 +158,6 @@ def test_json_of_errors(policies: Path, tokgate: Command) -> None:
     )  # fmt: skip
 
 
-def test_formats_exclude_each_other(policies: Path, tokgate: Command) -> None:
-    """--json is a format like the others."""
-    assert tokgate("check", "--json", "--format", "github").code == 2
-
-
 def test_a_folder_that_is_not_there(policies: Path, tokgate: Command) -> None:
     """It is a finding like any other."""
     outcome = tokgate("check", "nowhere")

@@ -48,8 +48,8 @@ def test_the_shell_can_read_it(tokgate: Command, tmp_path: Path, shell: str) -> 
     ("words", "offered"),
     [
         ("che", "check"),
-        ("check --form", "--format"),
-        ("check --format gi", "github"),
+        ("check --auth", "--authority"),
+        ("export mdm --format an", "android"),
         ("log su", "summary"),
         ("completion fi", "fish"),
     ],

@@ -2,9 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -31,11 +29,11 @@ from tokgate.cli.terminal import narrate, print_json, print_lines, visible, want
 from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
 from tokgate.config.format.test_model import TestTransport
+from tokgate.config.loader import Loaded
 from tokgate.gateway.ruleset import current
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.services import Service
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import both, local, readable, utc
+from tokgate.policy.values.text import both, local, utc
 from tokgate.traffic.policy_tests import TestResult, run_tests
 
 EPILOG = """\
@@ -43,7 +41,6 @@ examples:
   tokgate check                       ./policies
   tokgate check policy.yaml           one file that is a whole policy
   tokgate check --strict --json       for CI: warnings count as findings
-  tokgate check --format github       annotations on a pull request
   tokgate check --at 2023-09-01T00:00Z  as of another day
   tokgate check --authority ~/.tokgate/mitmproxy-ca.pem
                                       also which names the block page can't be shown for (certs/README.md)
@@ -55,22 +52,6 @@ Warns of bans and exemptions that end within 30 days (the longest of `settings.r
 end, and of bans that another makes useless. The last line of text is always:
   N files, N errors, N warnings, N tests passed, N failed
 Exit code 1: errors or failed tests (with --strict also warnings)."""
-
-
-class OutputFormat(StrEnum):
-    """The formats in which `check` prints its findings."""
-
-    TEXT = "text"
-    JSON = "json"
-    GITHUB = "github"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
-    """A diagnostic; for a failed test with the steps of its decision, a line each."""
-
-    diagnostic: Diagnostic
-    trace: tuple[str, ...] = ()
 
 
 class TestOutput(Outcome):
@@ -144,92 +125,81 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     add_confdir_option(parser, "folder of the running tokgate, which may hold bans that vanished from the files")
     parser.add_argument("--strict", action="store_true", help="exit 1 for warnings, too")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument(
-        "--format", type=OutputFormat, choices=list(OutputFormat), default=OutputFormat.TEXT, help="default: text"
-    )
-    output.add_argument(
-        "--json", dest="format", action="store_const", const=OutputFormat.JSON, help="the same as --format json"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, with the decision and steps of each test")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check a folder or a file, and print the findings."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
-    checked, findings, own = _examine(options, now)
-    match options.format:
-        case OutputFormat.JSON:
-            print_json(checked, indent=2)
-        case OutputFormat.GITHUB:
-            print_lines((*map(_command, findings), checked["summary"]))
-        case _:
-            print_lines(_text(checked, findings, own))
-    if checked["version"] is None and options.format is not OutputFormat.JSON:
-        narrate("tokgate: tests are run once there are no errors")
+    loaded = load_patiently(options.policies, now)
+    snapshot = None if loaded.policy is None else compile_patiently(loaded.policy)
+    found, ending, results = [*loaded.diagnostics], tuple[Ending, ...](), tuple[TestResult, ...]()
+    tests = list[TestOutput]()
+    if snapshot is not None:
+        results, ending = run_tests(snapshot, loaded.tests), endings(snapshot, now)
+        tests = [_tested(snapshot, each) for each in results]
+        found += (_failure(snapshot, each) for each in results if not each.passed)
+        found += outlook(snapshot, ending)
+        found += free_addresses(snapshot, now)
+        found += held_bans(snapshot.policy, options.policies, now, options.confdir)
+        found += without_authority(snapshot, now, options.confdir)
+        found += () if options.authority is None else untrusted(snapshot.policy, options.authority)
+        found = [each for each in found if not each.silenced_by(loaded.ignored)]
+    checked = _checked(loaded, snapshot, found, tests, ending, now)
+    if options.json:
+        print_json(checked, indent=2)
+    else:
+        traces = {result.test.origin: test["trace"] for result, test in zip(results, tests, strict=True)}
+        for each in found:
+            trace = traces[each.origin] if each.code is Code.TEST_FAILED else ()
+            print_lines((render(each, color=wants_color(sys.stdout)), *(f"   {line}" for line in trace)))
+        print_lines(_conclusion(checked, snapshot))
+        if snapshot is None:
+            narrate("tokgate: tests are run once there are no errors")
     errors = checked["errors"] + checked["failed"]
-    return Exit.FINDINGS if errors or (options.strict and findings) else Exit.DONE
+    return Exit.FINDINGS if errors or (options.strict and found) else Exit.DONE
 
 
-def _text(checked: Checked, findings: Sequence[CheckFinding], own: Sequence[Service]) -> Iterator[str]:
-    for finding in findings:
-        yield render(finding.diagnostic, color=wants_color(sys.stdout))
-        yield from (f"   {line}" for line in finding.trace)
+def _conclusion(checked: Checked, snapshot: Snapshot | None) -> Iterator[str]:
     catalogue = checked["catalogue"]
     if catalogue["version"] is not None:
         yield f"from the catalogue, version {catalogue['version']}: {', '.join(catalogue['services'])}"
-    for service in own:
+    for service in () if snapshot is None else own_definitions(snapshot.policy):
         yield f"your own definition, in place of the catalogue's: {service.name} ({service.origin})"
     if checked["without_reason"]:
         yield f"no `reason` is given by: {', '.join(checked['without_reason'])}"
     yield checked["summary"]
 
 
-def _examine(options: argparse.Namespace, now: Instant) -> tuple[Checked, list[CheckFinding], Sequence[Service]]:
-    """Load and compile a policy, run its tests, and look for warnings.
-
-    Besides what is printed as JSON these are the findings, and the services that the files define although the
-    catalogue has them.
-    """
-    loaded = load_patiently(options.policies, now)
-    found, results = [CheckFinding(diagnostic) for diagnostic in loaded.diagnostics], tuple[TestResult, ...]()
-    ending, own = tuple[Ending, ...](), tuple[Service, ...]()
-    catalogue, snapshot, without_reason = None, None, list[str]()
-    if loaded.policy is not None:
-        catalogue, own = loaded.policy.catalogue, own_definitions(loaded.policy)
-        snapshot = compile_patiently(loaded.policy)
-        results, ending = run_tests(snapshot, loaded.tests), endings(snapshot, now)
-        blocking = (track.ban for track in current(snapshot, now) if track.ban.action is Action.BLOCK)
-        without_reason = list(dict.fromkeys(ban.name for ban in blocking if ban.reason is None))
-        found += [_failure(snapshot, result) for result in results if not result.passed]
-        warnings = (
-            outlook(snapshot, ending),
-            free_addresses(snapshot, now),
-            held_bans(loaded.policy, options.policies, now, options.confdir),
-            without_authority(snapshot, now, options.confdir),
-            untrusted(loaded.policy, options.authority) if options.authority is not None else (),
-        )
-        found += [CheckFinding(diagnostic) for each in warnings for diagnostic in each]
-        found = [each for each in found if not each.diagnostic.silenced_by(loaded.ignored)]
-    traces = {each.diagnostic.origin: each.trace for each in found if each.diagnostic.code is Code.TEST_FAILED}
-    warned = sum(each.diagnostic.level is not Level.ERROR for each in found)
-    failed = sum(not result.passed for result in results)
+def _checked(
+    loaded: Loaded,
+    snapshot: Snapshot | None,
+    found: Collection[Diagnostic],
+    tests: Collection[TestOutput],
+    ending: Iterable[Ending],
+    now: Instant,
+) -> Checked:
+    policy = None if snapshot is None else snapshot.policy
+    catalogue = None if policy is None else policy.catalogue
+    blocking = () if snapshot is None else [t.ban for t in current(snapshot, now) if t.ban.action is Action.BLOCK]
+    warned, passed = sum(each.level is not Level.ERROR for each in found), sum(each["passed"] for each in tests)
     counts = f"{len(loaded.files)} files, {len(loaded.errors)} errors, {warned} warnings"
-    checked: Checked = {
+    return {
         "at": utc(now),
         "version": None if snapshot is None else snapshot.version,
-        "summary": f"{counts}, {len(results) - failed} tests passed, {failed} failed",  # which programs may parse
+        "summary": f"{counts}, {passed} tests passed, {len(tests) - passed} failed",  # which programs may parse
         "files": [str(path) for path in loaded.files],
         "errors": len(loaded.errors),
         "warnings": warned,
-        "passed": len(results) - failed,
-        "failed": failed,
-        "diagnostics": [as_json(each.diagnostic) for each in found if each.diagnostic.code is not Code.TEST_FAILED],
-        "tests": [_result(result, traces.get(result.test.origin, ())) for result in results],
+        "passed": passed,
+        "failed": len(tests) - passed,
+        "diagnostics": [as_json(each) for each in found if each.code is not Code.TEST_FAILED],
+        "tests": list(tests),
         "catalogue": {
             "version": None if catalogue is None else catalogue.version,
             "services": [] if catalogue is None else list(catalogue.services),
-            "own": [service.name for service in own],
+            "own": [] if policy is None else [service.name for service in own_definitions(policy)],
         },
         "ending": [
             {
@@ -243,12 +213,11 @@ def _examine(options: argparse.Namespace, now: Instant) -> tuple[Checked, list[C
             }
             for each in ending
         ],
-        "without_reason": without_reason,
+        "without_reason": list(dict.fromkeys(ban.name for ban in blocking if ban.reason is None)),
     }
-    return checked, found, own
 
 
-def _failure(snapshot: Snapshot, result: TestResult) -> CheckFinding:
+def _failure(snapshot: Snapshot, result: TestResult) -> Diagnostic:
     test = result.test
     zone = zone_of(snapshot, member(snapshot, test.client, test.identity))
     message = (
@@ -257,14 +226,13 @@ def _failure(snapshot: Snapshot, result: TestResult) -> CheckFinding:
     )
     line = source_line(test.origin)
     length = 0 if line is None else len(line) - test.origin.column + 1
-    diagnostic = Diagnostic(Level.ERROR, test.origin, message, Code.TEST_FAILED, line, length)
-    query = DecisionQuery(test.client, None if test.url else test.host, test.at, test.url, test.identity)
-    trace = tuple(line for step in steps(snapshot, query) for line in step_lines(step))
-    return CheckFinding(diagnostic, trace)
+    return Diagnostic(Level.ERROR, test.origin, message, Code.TEST_FAILED, line, length)
 
 
-def _result(result: TestResult, trace: tuple[str, ...]) -> TestOutput:
+def _tested(snapshot: Snapshot, result: TestResult) -> TestOutput:
     test = result.test
+    query = DecisionQuery(test.client, None if test.url else test.host, test.at, test.url, test.identity)
+    led = () if result.passed else steps(snapshot, query)
     return {
         "file": test.origin.file,
         "line": test.origin.line,
@@ -280,32 +248,5 @@ def _result(result: TestResult, trace: tuple[str, ...]) -> TestOutput:
         "status": result.status,
         "expected": dict(test.expected),
         **outcome(result.decision),
-        "trace": list(trace),
+        "trace": [line for step in led for line in step_lines(step)],
     }
-
-
-def _command(finding: CheckFinding) -> str:
-    """A finding as a workflow command."""
-    diagnostic = finding.diagnostic
-    message = "\n".join(map(readable, (diagnostic.message, *finding.trace)))
-    properties = ",".join(f"{key}={_property(value)}" for key, value in _place(diagnostic))
-    return f"::{diagnostic.level} {properties}::{_data(message)}"
-
-
-def _place(diagnostic: Diagnostic) -> Iterator[tuple[str, str]]:
-    origin = diagnostic.origin
-    yield "file", origin.file
-    yield "line", str(origin.line)
-    yield "col", str(origin.column)
-    if diagnostic.length > 1:
-        yield "endColumn", str(origin.column + diagnostic.length - 1)
-    yield "title", f"tokgate {diagnostic.code}"
-
-
-def _data(text: str) -> str:
-    """Percent-encode line breaks, which would end the workflow command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
