@@ -101,7 +101,7 @@ policies: $(VENV)/.ready ## Check the shipped policies and run the tests in them
 	$(BIN)/tokgate check policies
 
 .PHONY: schema
-schema: $(VENV)/.ready ## Write schema/*.json and deploy/siem again from the models
+schema: $(VENV)/.ready ## Write schema/*.json from the models, and deploy/siem from its rules
 	$(BIN)/tokgate schema policy > schema/policy.schema.json
 	$(BIN)/tokgate schema log > schema/log.schema.json
 	$(BIN)/tokgate schema --json-outputs schema/json

@@ -34,7 +34,6 @@ from backports import zstd
 from chdb.session import Session
 from day import Gateway, Traffic
 
-from tokgate.analytics.export.clickhouse import clickhouse_schema, statements
 from tokgate.blocklog.paths import with_rotated
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -175,7 +174,8 @@ def load_and_ask(found: Measured, folder: Path, files: list[Path], options: argp
     """ClickHouse: from lines to answers."""
     session = Session(str(folder / "clickhouse"))
     try:
-        for statement in statements(clickhouse_schema()):
+        script = (ROOT / "deploy/siem/clickhouse/schema.sql").read_text(encoding="utf-8")
+        for statement in script.rstrip().removesuffix(";").split(";\n"):
             session.query(statement)
         say("loading into ClickHouse")
         started = used()

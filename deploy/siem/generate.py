@@ -1,4 +1,4 @@
-"""Writes what is made of the log's schema and of the Sigma rules, for each store.
+"""Writes what is made of the Sigma rules, and dashboards, for each store.
 
     python deploy/siem/generate.py
 
@@ -22,11 +22,11 @@ from sigma.correlations import SigmaCorrelationRule
 from sigma.processing.pipeline import ProcessingPipeline
 from sigma.rule import SigmaRule
 
-from tokgate.analytics.export import stores
-from tokgate.analytics.export.clickhouse import clickhouse_schema
 from tokgate.blocklog.records.record import TRAFFIC, EventAction
 
 HERE: Final = Path(__file__).resolve().parent
+TABLE: Final = "TokgateBlock_CL"
+"""Sentinel's table."""
 _EVERY: Final = "1h"
 _SECONDS: Final = 3_600
 _SEVERITY: Final = {
@@ -71,12 +71,7 @@ _Dumper.add_representer(str, _text)
 def files() -> dict[str, str]:
     """Every generated file and its contents, by its path from here."""
     found = {
-        "elastic/mappings.json": stores.elastic_template(),
         "elastic/rules.ndjson": _elastic_rules(),
-        "clickhouse/schema.sql": clickhouse_schema(),
-        "sentinel/template.json": stores.sentinel_template(),
-        "sentinel/transform.kql": stores.transformation() + "\n",
-        "sigma/pipelines/sentinel.yml": _sentinel_pipeline(),
         "splunk/default/savedsearches.conf": _splunk_searches(),
         "splunk/lookups/tokgate_severity.csv": _splunk_severities(),
     }
@@ -177,20 +172,11 @@ def _elastic_rules() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sentinel_pipeline() -> str:
-    mapping = dict(sorted(stores.field_names().items()))
-    pipeline: dict[str, Any] = {
-        "name": "tokgate in Microsoft Sentinel",
-        "priority": 20,
-        "transformations": [
-            {"id": "names", "type": "field_name_mapping", "mapping": mapping},
-            {"id": "table", "type": "set_state", "key": "query_table", "val": stores.TABLE},
-        ],
-    }
-    comment = (
-        "# For kusto's backend. Made by deploy/siem/generate.py: fields by the columns of sentinel/template.json.\n"
-    )
-    return comment + yaml.safe_dump(pipeline, sort_keys=False)
+def column_names() -> dict[str, str]:
+    """The log's field names, which Sigma rules use, and the columns of Sentinel's table that hold them."""
+    text = (HERE / "sigma/pipelines/sentinel.yml").read_text(encoding="utf-8")
+    found: dict[str, str] = yaml.safe_load(text)["transformations"][0]["mapping"]
+    return found
 
 
 def _sentinel_rules() -> Iterator[tuple[str, str]]:
@@ -198,9 +184,9 @@ def _sentinel_rules() -> Iterator[tuple[str, str]]:
         rules = _rules(path)
         rule = rules.rules[-1]
         single = SigmaCollection.from_dicts([next(yaml.safe_load_all(path.read_text(encoding="utf-8")))])
-        (condition,) = KustoBackend(ProcessingPipeline.from_yaml(_sentinel_pipeline())).convert(single)
+        (condition,) = KustoBackend(_pipeline("sentinel")).convert(single)
         condition = re.sub(r"=~ (true|false)\b", r"== \1", condition)  # the backend compares flags as if they were text
-        query = f"{stores.TABLE}\n| where {condition}\n"
+        query = f"{TABLE}\n| where {condition}\n"
         if isinstance(rule, SigmaCorrelationRule):
             query += _counted(rule)
         span = _span(rule)
@@ -224,7 +210,7 @@ def _sentinel_rules() -> Iterator[tuple[str, str]]:
 
 def _counted(rule: SigmaCorrelationRule) -> str:
     """What the correlation counts, as KQL: the backend has no words for it."""
-    names = stores.field_names()
+    names = column_names()
     groups = ", ".join(names[field] for field in rule.group_by or [])
     counted = "count()"
     if rule.type.name == "VALUE_COUNT":
@@ -238,7 +224,7 @@ def _counted(rule: SigmaCorrelationRule) -> str:
 
 def _entities(rule: SigmaRule | SigmaCorrelationRule) -> list[dict[str, Any]]:
     """Whom the alert is about: the client, or the gateway."""
-    grouped = [stores.field_names()[field] for field in getattr(rule, "group_by", None) or []]
+    grouped = [column_names()[field] for field in getattr(rule, "group_by", None) or []]
     if grouped:
         named = [name for name in grouped if name in ("client", "gateway")]
     else:

@@ -1,19 +1,15 @@
 """Logs for queries: written to files, as they are read; made-up days come from the bench."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from day import Gateway, Traffic
 
 from labs.logs import WriteLog, write
-from tokgate.blocklog.paths import with_rotated
+from labs.siem import clickhouse, days
 
-if TYPE_CHECKING:
-    from labs.clickhouse import ClickHouse
-
-TORN = b'{"@timestamp":"2026-11-24T12:00:00.000000Z","event":{"act\n'
+__all__ = ["clickhouse", "days"]
 
 
 @pytest.fixture
@@ -26,26 +22,3 @@ def write_log(tmp_path: Path) -> WriteLog:
         return path
 
     return write_to
-
-
-@pytest.fixture(scope="module")
-def days(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The files of two gateways' days, with two lines that are no records."""
-    folder, files = tmp_path_factory.mktemp("days"), []
-    for number in range(2):
-        log = folder / f"gw{number}" / "block.ndjson"
-        Gateway(Traffic(events=4_000, clients=60, gateway=number)).write(log)
-        files += with_rotated(log)
-    write(folder / "torn.ndjson", [TORN, b"\x00\x01 no text\n"])
-    return [*files, folder / "torn.ndjson"]
-
-
-@pytest.fixture(scope="module")
-def clickhouse(days: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator["ClickHouse"]:
-    """The shipped tables, with those days in them."""
-    from labs.clickhouse import ClickHouse
-
-    database = ClickHouse(tmp_path_factory.mktemp("clickhouse"))
-    database.take(*days)
-    yield database
-    database.close()

@@ -116,8 +116,6 @@ def test_what_to_install_is_ours(
         ("override", "list"),
         ("ruleset",),
         ("schema", "policy"),
-        ("schema", "clickhouse"),
-        ("schema", "sentinel"),
         ("log", "tail"),
         ("log", "verify"),
         *((command, "--help") for command in ("run", "log", "review", "simulate", "status", "reload")),

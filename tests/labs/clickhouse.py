@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from chdb.session import Session
 
+from labs.siem import clickhouse_statements
 from tokgate.analytics.clickhouse_address import ServerAddress
 from tokgate.analytics.clickhouse_server import Server
-from tokgate.analytics.export.clickhouse import clickhouse_schema, statements
 from tokgate.analytics.sql import QueryResult, Row
 
 USER: Final = "analyst"
@@ -31,7 +31,7 @@ class ClickHouse:
     def __init__(self, folder: Path) -> None:
         self._session: Final = Session(str(folder))
         self._lock: Final = threading.Lock()
-        for statement in statements(clickhouse_schema()):
+        for statement in clickhouse_statements():
             self.do(statement)
         self.do("SYSTEM STOP TTL MERGES")  # the samples are of 2023, and would be gone at once
         self._http: Final = self._server()

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from day import Gateway, Traffic
 
+from labs.siem import elastic_fields, leaves
 from labs.vitals import HEALTHY, NOW, measured
-from tokgate.analytics.export.stores import component_template
 from tokgate.blocklog.paths import with_rotated
 from tokgate.service.metrics.families import families
 from tokgate.service.metrics.http_server import complete
@@ -178,7 +178,7 @@ def test_grafana_is_provisioned() -> None:
 
 def test_fields_are_the_logs() -> None:
     """Each field that Kibana is asked for is mapped, with a type that the aggregation takes."""
-    mapped = dict(_leaves(component_template()["template"]["mappings"]["properties"]))
+    mapped = {name: field["type"] for name, field in leaves(elastic_fields())}
     wanted = {"terms": {"keyword", "ip"}, "sum": {"long"}, "date_histogram": {"date"}}
     asked = set()
     for each in OBJECTS:
@@ -206,11 +206,3 @@ def test_saved_objects_refer_to_each_other() -> None:
     names = {found["name"]: found["type"] for found in board["references"]}
     assert {f"{panel['panelIndex']}:{panel['panelRefName']}": panel["type"] for panel in panels} == names
     assert len(panels) == 8
-
-
-def _leaves(properties: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    for name, inner in properties.items():
-        if "properties" in inner:
-            yield from _leaves(inner["properties"], f"{path}{name}.")
-        else:
-            yield f"{path}{name}", inner["type"]

@@ -13,7 +13,7 @@ from vector_vrl import execute_vrl, validate_config
 from labs.examples import chained, stamped
 from labs.logs import refusal, repeats
 from labs.samples import SNAPSHOT
-from siem.test_stores import leaves
+from labs.siem import leaves
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.log_schema import log_schema
 from tokgate.blocklog.records.record import EventAction, encode

@@ -1,9 +1,8 @@
-"""What stores are told: in step with the schema and the rules, in ECS's own types, and in the KQL that is allowed."""
+"""What stores are told: in step with the log's schema and rules, in ECS's own types, and in the KQL that is allowed."""
 
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import yaml
 from kusto_query_language_parser.parse_tools.KqlLexer import KqlLexer
 from kusto_query_language_parser.parse_tools.KqlParser import KqlParser
 
-from tokgate.analytics.export import stores
-from tokgate.analytics.export.stores import component_template
-from tokgate.blocklog.records.log_schema import log_schema
+from labs.siem import SIEM, elastic_fields, leaves
+from tokgate.analytics.columns import COLUMNS
+from tokgate.blocklog.records.log_schema import IP, TIME, log_schema
 from tokgate.blocklog.records.record import ECS_VERSION
 
-SIEM = Path(__file__).parents[2] / "deploy" / "siem"
 with (Path(__file__).parent / f"ecs-{ECS_VERSION}.csv").open(encoding="utf-8", newline="") as table:
     ECS = {row["field"]: row for row in csv.DictReader(table)}
 """Every field of ECS: its type, whether it is a list, its words if they are a closed set. From Elastic's own package
@@ -27,15 +25,6 @@ TRANSFORMATIONS = frozenset(
     ["extend", "iif", "isnotempty", "isnotnull", "parse_json", "project", "todatetime", "tobool", "tolong", "tostring"]
 )
 """https://learn.microsoft.com/azure/azure-monitor/data-collection/data-collection-transformations-kql"""
-
-
-def leaves(properties: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The fields of a mapping or a schema that hold values, by their full names."""
-    for name, inner in properties.items():
-        if inner.get("properties"):
-            yield from leaves(inner["properties"], f"{path}{name}.")
-        else:
-            yield f"{path}{name}", inner
 
 
 def test_what_is_committed_is_what_is_made() -> None:
@@ -47,10 +36,22 @@ def test_what_is_committed_is_what_is_made() -> None:
     assert rules <= set(made)
 
 
+OF_JSON = {"integer": "long", "number": "double", "boolean": "boolean", "object": "flattened", "string": "keyword"}
+OF_OWN = {"tokgate.policy.problems": "match_only_text"}
+"""Own fields whose type isn't the one that their JSON type gives."""
+
+
 def test_every_field_of_the_log_is_mapped() -> None:
-    """None is left to be guessed: the mapping does not grow by itself."""
-    mapped = dict(leaves(component_template()["template"]["mappings"]["properties"]))
-    assert set(mapped) == {name for name, _ in leaves(log_schema()["properties"])}
+    """None is left to be guessed: the mapping does not grow by itself. A list is mapped as its items."""
+    mapped, schema = dict(leaves(elastic_fields())), dict(leaves(log_schema()["properties"]))
+    assert list(mapped) == list(schema)
+    own = {name: said.get("items", said) for name, said in schema.items() if name.startswith("tokgate.")}
+    special = {name: "ip" if said == IP else "date" for name, said in own.items() if said in (IP, TIME)} | OF_OWN
+    assert {name: mapped[name]["type"] for name in own} == {
+        name: OF_JSON[said.get("type", "string")] for name, said in own.items()
+    } | special
+    # Prefixes: `tokgate.clients.range: 10.32.9.7` finds the overrides that an address was under.
+    assert mapped["tokgate.clients"]["fields"] == {"range": {"type": "ip_range"}}
 
 
 USED = sorted(name for name, _ in leaves(log_schema()["properties"]) if not name.startswith("tokgate."))
@@ -59,7 +60,7 @@ USED = sorted(name for name, _ in leaves(log_schema()["properties"]) if not name
 @pytest.mark.parametrize("name", USED)
 def test_ecs_types(name: str) -> None:
     """What isn't under `tokgate` is a field of ECS, with the type that ECS gives it, and a list where ECS says so."""
-    mapped = dict(leaves(component_template()["template"]["mappings"]["properties"]))
+    mapped = dict(leaves(elastic_fields()))
     assert mapped[name]["type"] == ECS[name]["type"]
     schema = dict(leaves(log_schema()["properties"]))[name]
     assert (schema.get("type") == "array") is (ECS[name]["array"] == "true")
@@ -69,12 +70,43 @@ def test_ecs_types(name: str) -> None:
     assert not allowed or stated <= allowed
 
 
+TEMPLATE = json.loads((SIEM / "sentinel/template.json").read_text(encoding="utf-8"))
+TRANSFORMED = (SIEM / "sentinel/transform.kql").read_text(encoding="utf-8")
+CONVERTED = {
+    "VARCHAR": ("string", "tostring({})"),
+    "BIGINT": ("long", "tolong({})"),
+    "BOOLEAN": ("boolean", "tobool({})"),
+    "TIMESTAMP": ("datetime", "todatetime({})"),
+    "JSON": ("dynamic", "{}"),
+}
+"""Sentinel's type and the conversion to it, by the type of a column of the view `events`."""
+
+
+def test_sentinels_table_has_every_column() -> None:
+    """By its name, of its type and from its field, told as in the log's own view; rules find fields by columns."""
+    table, rule = TEMPLATE["resources"]
+    told = {column["name"]: column for column in table["properties"]["schema"]["columns"]}
+    made = dict(re.findall(r"^    (\w+) = (.*?),?$", TRANSFORMED, re.MULTILINE))
+    assert list(made) == list(told)
+    names = generate.column_names()
+    for column in COLUMNS:
+        name = "TimeGenerated" if column.name == "time" else column.name
+        kind, convert = CONVERTED[column.type]
+        assert told[name] == {"name": name, "type": kind, "description": column.meaning}
+        if column.path:
+            assert made[name] == convert.format("r" + "".join(f'["{key}"]' for key in column.path))
+            assert names[".".join(column.path)] == name
+    assert set(names.values()) <= set(told)
+    assert names["source.ip"] == names["source.address"] == "client"
+    (flow,) = rule["properties"]["dataFlows"]
+    assert flow["transformKql"] + "\n" == TRANSFORMED
+    assert table["name"].endswith(f"/{generate.TABLE}')]")
+
+
 def test_the_transformation_is_one_that_is_allowed() -> None:
     """Azure Monitor has fewer functions than KQL: none but those that it lists are called."""
-    kql = stores.transformation()
-    assert set(re.findall(r"\b([a-z_]+)\(", kql)) | set(re.findall(r"^\| ([a-z]+)", kql, re.MULTILINE)) <= (
-        TRANSFORMATIONS | {"where"}
-    )
+    called = re.findall(r"\b([a-z_]+)\(", TRANSFORMED) + re.findall(r"^\| ([a-z]+)", TRANSFORMED, re.MULTILINE)
+    assert set(called) <= TRANSFORMATIONS | {"where"}
 
 
 KQL = sorted([*SIEM.glob("sentinel/*.kql"), *SIEM.glob("sentinel/rules/*.yaml")])

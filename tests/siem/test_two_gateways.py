@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from labs.running_lab import Running
-from tokgate.analytics.export.clickhouse import clickhouse_schema, statements
+from labs.siem import clickhouse_statements, statements
 from tokgate.cli.main import main
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def test_batches_sent_again(logs: dict[str, Path], clickhouse: "ClickHouse") -> 
 def test_an_insert_that_failed_half_way(logs: dict[str, Path], clickhouse: "ClickHouse") -> None:
     """The shipper sends it again: what was there is not counted twice, and what was missing is."""
     lines = logs["gw2.example.org"].read_text().splitlines()
-    (view,) = (each for each in statements(clickhouse_schema()) if "tokgate.events_to_hourly" in each)
+    (view,) = (each for each in clickhouse_statements() if "tokgate.events_to_hourly" in each)
     clickhouse.do("DROP VIEW tokgate.events_to_hourly")
     clickhouse.do(view.replace('count() AS "records"', 'count() + throwIf(true) AS "records"'))
     with pytest.raises(HTTPError):

@@ -1,6 +1,6 @@
 """A log in ClickHouse: for `tokgate log` the views of LogDatabase, for the review page the table of Index.
 
-The tables are those of export/clickhouse.py, and each question is asked of the server.
+The tables are those of deploy/siem/clickhouse, and each question is asked of the server.
 """
 
 import json
@@ -11,8 +11,7 @@ from typing import Any, Final, Self
 
 from tokgate.analytics.clickhouse_address import ServerAddress
 from tokgate.analytics.clickhouse_server import Server
-from tokgate.analytics.columns import COLUMNS
-from tokgate.analytics.export.clickhouse import of_unreadable
+from tokgate.analytics.columns import COLUMNS, Column
 from tokgate.analytics.index import QUERY_SECONDS, IndexState
 from tokgate.analytics.ingest import KEPT, MAX_RELATED
 from tokgate.analytics.sql import Progress, QueryResult, Row, conditions, quoted, rfc3339
@@ -145,7 +144,7 @@ def _lines(database: str) -> str:
     there = ", ".join(
         "CASE WHEN NOT traffic THEN message END AS message" if c.name == "message" else quoted(c.name) for c in kept
     )
-    absent = ", ".join(map(of_unreadable, kept))
+    absent = ", ".join(map(_of_unreadable, kept))
     second = f"toInt64(toUnixTimestamp(received)) * {_NUMBERED}"
     number = f"{second} + coalesce(sequence, 0) % {_NUMBERED}"
     settled = f"received < now() - INTERVAL {SETTLED_SECONDS} SECOND"
@@ -154,6 +153,11 @@ def _lines(database: str) -> str:
         f"FROM {database}.events WHERE {settled} "
         f"UNION ALL SELECT {absent}, file, false AS readable, {second} AS n, 0 AS rowid FROM {database}.unreadable"
     )
+
+
+def _of_unreadable(column: Column) -> str:
+    """SQL for a column's value in a row of a line that holds no record."""
+    return f"{ {'traffic': 'false', 'events': '1'}.get(column.name, 'NULL') } AS {quoted(column.name)}"
 
 
 def _line(row: Mapping[str, Any]) -> Line:

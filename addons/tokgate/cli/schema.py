@@ -1,4 +1,4 @@
-"""`tokgate schema`: JSON Schemas of policy files, the block log and each `--json`; the tables of log stores.
+"""`tokgate schema`: JSON Schemas of policy files, the block log and each `--json`.
 
 The schema of an output is made of the type that its command prints. Within a version keys may be added; what is there
 keeps its name, type and meaning. Anything else is a new version.
@@ -21,12 +21,9 @@ EPILOG: Final = """\
 examples:
   tokgate schema policy > policy.schema.json     for editors: # yaml-language-server: $schema=policy.schema.json
   tokgate schema log                             for whoever reads the block log
-  tokgate schema clickhouse | clickhouse-client  tables for the logs of a fleet (deploy/siem/clickhouse)
-  tokgate schema elastic > mappings.json         an Elasticsearch component template (deploy/siem/elastic)
-  tokgate schema sentinel > template.json        a table and its collection rule for Microsoft Sentinel
   tokgate schema explain                         what `tokgate explain --json` prints; likewise of each other --json
   tokgate schema --json-outputs schema/json      all of these, a file each"""
-_PRINTED: Final = ("policy", "log", "clickhouse", "elastic", "sentinel")
+_PRINTED: Final = ("policy", "log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +96,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _printed(what: str) -> str:
-    match what:
-        case "policy":
-            from tokgate.config.format.policy_file import policy_schema
+    if what == "log":
+        from tokgate.blocklog.records import log_schema
 
-            return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
-        case "log":
-            from tokgate.blocklog.records import log_schema
+        return log_schema.schema_text()
+    from tokgate.config.format.policy_file import policy_schema
 
-            return log_schema.schema_text()
-        case "clickhouse":
-            from tokgate.analytics.export.clickhouse import clickhouse_schema
-
-            return clickhouse_schema()
-        case "elastic":
-            from tokgate.analytics.export.stores import elastic_template
-
-            return elastic_template()
-        case _:
-            from tokgate.analytics.export.stores import sentinel_template
-
-            return sentinel_template()
+    return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def json_schema(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from whenever import Instant
 
-from tokgate.analytics.export.formats import plain
+from tokgate.analytics.formats import plain
 from tokgate.policy.values.text import escaped
 from tokgate.webui import queries
 from tokgate.webui.context import CODES, Site, query_of, word

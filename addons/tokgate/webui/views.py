@@ -14,7 +14,7 @@ from starlette.responses import Response
 from whenever import Instant, PlainDateTime
 
 from tokgate.analytics.counts import VERDICTS, Buckets
-from tokgate.analytics.export.formats import write_csv
+from tokgate.analytics.formats import write_csv
 from tokgate.analytics.report.charts import linked_attempts
 from tokgate.analytics.report.report_data import BanPhases, PhaseSpan
 from tokgate.analytics.report.texts import Language, Wording

@@ -1,4 +1,4 @@
--- A fleet's block logs in ClickHouse. Made by `tokgate schema clickhouse`; see README.md beside this file.
+-- A fleet's block logs in ClickHouse; see README.md beside this file.
 -- An insert that comes again as it was is refused, by every table: non_replicated_deduplication_window.
 -- A cluster: ON CLUSTER, and ReplicatedReplacingMergeTree and ReplicatedAggregatingMergeTree for the engines.
 

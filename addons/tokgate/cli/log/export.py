@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from tokgate.analytics.columns import EVERY_COLUMN, listing
-from tokgate.analytics.export.formats import write_csv
+from tokgate.analytics.formats import write_csv
 from tokgate.analytics.sql import Row, literal
 from tokgate.blocklog.read.reader import Filter
 from tokgate.blocklog.read.reader import open_log as open_file

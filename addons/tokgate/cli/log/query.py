@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, Final
 
 from tokgate.analytics.columns import listing
-from tokgate.analytics.export.formats import json_lines, plain, write_csv
+from tokgate.analytics.formats import json_lines, plain, write_csv
 from tokgate.analytics.sql import QueryResult
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_subcommand

@@ -11,20 +11,32 @@ from uuid import uuid4
 import pytest
 
 from labs.logs import write
+from labs.siem import SIEM, statements
 from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.engine import LogDatabase
-from tokgate.analytics.export.clickhouse import statements
+from tokgate.blocklog.records.record import TRAFFIC
 
 if TYPE_CHECKING:
     from labs.clickhouse import ClickHouse
 
 
-ROOT = Path(__file__).parents[3]
+SCHEMA = (SIEM / "clickhouse/schema.sql").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
 EVERY = ", ".join(f'"{column.name}"' for column in COLUMNS)
 needs_chdb = pytest.mark.skipif(
     find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
     reason="needs chdb, some 500 MB: make setup-clickhouse",
 )
+
+
+def test_the_tables_have_every_column() -> None:
+    """In the order of the view `events`, in the table of records and in what is made of a line; every action."""
+    table, _, after = SCHEMA.partition("TO tokgate.events AS")
+    view = after.partition("FROM")[0]
+    names = [column.name for column in COLUMNS]
+    assert re.findall(r'^    "(\w+)" ', table, re.MULTILINE)[: len(names)] == names
+    assert re.findall(r' AS "(\w+)",$', view, re.MULTILINE) == names
+    assert ", ".join(f"'{action}'" for action in sorted(TRAFFIC)) in view
 
 
 @needs_chdb

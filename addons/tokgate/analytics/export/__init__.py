@@ -1,1 +1,0 @@
-"""Block logs in the formats of other tools."""

@@ -1,0 +1,5 @@
+"""A fleet's days in the shipped tables."""
+
+from labs.siem import clickhouse, days
+
+__all__ = ["clickhouse", "days"]
