@@ -4,7 +4,6 @@ For `missing_sni: check-certificate` only. The names are evidence, not proof: no
 """
 
 import asyncio
-import contextlib
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -50,37 +49,28 @@ class OriginCertificates:
         expires, names = self._known.get(place, (0.0, ()))
         if self._monotonic() < expires:
             return names
-        who = self._client(client_key(client))
-        if who.waiting >= self._limits.waiting_per_client:
-            return ()
-        who.waiting += 1
-        try:
-            task = self._asking.get(place)
-            if task is None:
-                if who.asked >= self._limits.per_minute:
-                    return ()
-                who.asked += 1
-                task = self._asking[place] = asyncio.get_running_loop().create_task(self._ask(place, who))
-            return await asyncio.shield(task)
-        finally:
-            who.waiting -= 1
+        task = self._asking.get(place)
+        if task is None:
+            who = self._client(client_key(client))
+            if who.asked >= self._limits.per_minute:
+                return ()
+            who.asked += 1
+            task = self._asking[place] = asyncio.get_running_loop().create_task(self._ask(place, who.slots))
+        return await asyncio.shield(task)
 
     def _client(self, key: str) -> "_Client":
-        """What is known of a client; of those who ask nothing, only for the minute in which they did."""
+        """What is known of a client, for a minute from when it asked first."""
         now = self._monotonic()
-        for old in [old for old, each in self._clients.items() if each.ends <= now and not each.waiting]:
+        for old in [old for old, each in self._clients.items() if each.ends <= now]:
             del self._clients[old]
-        client = self._clients.get(key)
-        if client is None:
-            client = self._clients[key] = _Client(now + _MINUTE, asyncio.Semaphore(self._limits.per_client))
-        elif client.ends <= now:
-            client.ends, client.asked = now + _MINUTE, 0
-        return client
+        if key not in self._clients:
+            self._clients[key] = _Client(now + _MINUTE, asyncio.Semaphore(self._limits.per_client))
+        return self._clients[key]
 
-    async def _ask(self, place: tuple[str, int], who: "_Client") -> tuple[str, ...]:
+    async def _ask(self, place: tuple[str, int], slots: asyncio.Semaphore) -> tuple[str, ...]:
         names: tuple[str, ...] = ()
         try:
-            async with who.slots, self._slots, asyncio.timeout(self._limits.deadline):
+            async with asyncio.timeout(self._limits.deadline), slots, self._slots:
                 names = certificate_names(await _handshake(await self._connect(*place)))
         except (OSError, TimeoutError, ValueError):  # ssl.SSLError is an OSError
             pass
@@ -99,7 +89,6 @@ class _Client:
 
     ends: float
     slots: asyncio.Semaphore
-    waiting: int = 0
     asked: int = 0
 
 
@@ -120,31 +109,18 @@ def certificate_names(der: bytes) -> tuple[str, ...]:
 
 
 async def _handshake(streams: Streams) -> bytes:
-    """The destination's certificate in DER, from a handshake without SNI: an empty server_hostname sends none."""
+    """The destination's certificate in DER, from a handshake without SNI: an empty server_hostname sends none.
+
+    The connection ends with that. Raises OSError, and ValueError without any certificate.
+    """
     _, writer = streams
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        await writer.start_tls(_context(), server_hostname="")
-    except BaseException:
-        writer.transport.abort()
-        raise
-    return _shown_by(writer)
-
-
-def _shown_by(writer: asyncio.StreamWriter) -> bytes:
-    """The certificate of a connection, which ends with that. Raises ValueError without any."""
-    try:
-        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        await writer.start_tls(context, server_hostname="")
+        certificate: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     finally:
-        writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            writer.transport.abort()
+        writer.transport.abort()
     if not certificate:
         raise ValueError("the destination showed no certificate")
-    return bytes(certificate)
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    return certificate

@@ -83,12 +83,10 @@ class ProbeLimits:
     """Handshakes at a time."""
     per_client: int = 4
     """Handshakes at a time for one client."""
-    waiting_per_client: int = 32
-    """Connections that wait for an answer; one more is decided about without."""
     per_minute: int = 120
     """Destinations asked for one client."""
     deadline: float = 3.0
-    """How long a destination may take to show its certificate."""
+    """How long a client waits for a destination's certificate, with what it waits for its turn."""
     kept: float = 300.0
     """How long a certificate is remembered."""
     failure_kept: float = 10.0
