@@ -212,6 +212,23 @@ def test_few_passwords_are_checked_at_a_time(cache: AuthCache, book: Book) -> No
     assert book.most_inside == 2
 
 
+def test_a_name_and_a_password_are_two_things(cache: AuthCache) -> None:
+    """While Alice is remembered, the same letters cut elsewhere between name and password are nobody."""
+    assert cache.verify(ALICE).identity == Identity("alice")
+    for user, password in (("alic", "esecret"), ("alices", "ecret"), ("", "alicesecret"), ("alicesecret", "")):
+        assert cache.recall(Credentials(user, password)) is None
+        assert cache.verify(Credentials(user, password)).identity is None
+
+
+def test_guesses_fill_no_memory(cache: AuthCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of wrong passwords only so many are remembered: the oldest is asked about again, the newest is not."""
+    monkeypatch.setattr("tokgate.accounts.auth_cache.MOST", 3)
+    guesses = [Credentials("alice", f"guess {number}") for number in range(8)]
+    for guess in guesses:
+        assert cache.verify(guess).identity is None
+    assert [cache.recall(guess) is not None for guess in guesses] == [False] * 5 + [True] * 3
+
+
 def test_no_password_is_kept(cache: AuthCache) -> None:
     """What is remembered holds neither name nor password."""
     cache.verify(ALICE)
@@ -251,13 +268,13 @@ def test_what_health_says_of_accounts(tmp_path: Path) -> None:
 @pytest.fixture
 def files(tmp_path: Path) -> ProxyAuth:
     """Alice and Bob, of whom one is in the press office."""
-    (tmp_path / "htpasswd").write_text(f"# users\nalice:{hashed('secret')}\nbob:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+    (tmp_path / "htpasswd").write_text(f"# users\nalice:{hashed('secret')}\nbob:{hashed('secret')}\n")
     (tmp_path / "groups").write_text("# groups\npress: alice carol\nstaff : alice bob\n\n")
     return ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups"))
 
 
 def test_files(files: ProxyAuth) -> None:
-    """Right passwords, of both kinds, with the groups; wrong ones, unknown users, and what bcrypt won't take."""
+    """Right passwords with the groups; wrong ones, unknown users, and what bcrypt won't take."""
     accounts = accounts_of(files)
     assert accounts.identify(ALICE) == Identity("alice", frozenset({"press", "staff"}))
     assert accounts.identify(Credentials("bob", "secret")) == Identity("bob", frozenset({"staff"}))
@@ -281,7 +298,17 @@ def test_files_are_read_again(files: ProxyAuth) -> None:
     assert accounts.identify(ALICE) is None
 
 
-@pytest.mark.parametrize("kept", ["$apr1$abc$def", "abJnggxhB/yWI", "in-the-clear", "$2y$10$short", "$2z$" + "x" * 56])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "$apr1$abc$def",
+        "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
+        "abJnggxhB/yWI",
+        "in-the-clear",
+        "$2y$10$short",
+        "$2z$" + "x" * 56,
+    ],
+)
 def test_passwords_that_are_not_kept_with_bcrypt(files: ProxyAuth, kept: str) -> None:
     """`htpasswd` without -B writes MD5: that user can't sign in and it is said why; all others can."""
     path = Path(str(files.htpasswd))

@@ -3,14 +3,12 @@
 No password is kept, logged, or part of an error's message.
 """
 
-import base64
-import hashlib
-import hmac
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,16 +20,14 @@ from tokgate.wire.proxy_request import Credentials
 
 MOST_NAMED: Final = 10
 """Missing names that a message lists."""
-_GROUP_LINE: Final = re.compile(r"([^:]+):(.*)")
 _BCRYPT: Final = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
-_SHA: Final = "{SHA}"
 _COST: Final = 10
 """The bcrypt cost of the hash compared for unknown users, if the file has no bcrypt hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passwords:
-    """The content of an htpasswd file: each user's hash, None for a hash that is not supported."""
+    """The content of an htpasswd file: each user's hash, None for one that bcrypt did not make."""
 
     hashes: Mapping[str, str | None]
 
@@ -43,20 +39,12 @@ class Passwords:
     def match(self, user: str, password: str) -> bool:
         """Whether this is the user's password. Takes as long whether or not there is such a user. Blocks."""
         kept = self.hashes.get(user)
-        given = password.encode("utf-8", "surrogatepass")
-        if kept is not None and kept.startswith(_SHA):
-            # https://httpd.apache.org/docs/2.4/misc/password_encryptions.html
-            digest = base64.b64encode(hashlib.sha1(given, usedforsecurity=False).digest())
-            return hmac.compare_digest(kept.removeprefix(_SHA).encode(), digest)
+        compared = kept or next(filter(None, self.hashes.values()), None) or _nobody()
         try:
-            same = bcrypt.checkpw(given, (kept or self._any).encode("ascii"))
+            same = bcrypt.checkpw(password.encode("utf-8", "surrogatepass"), compared.encode("ascii"))
         except ValueError:  # a hash of an impossible cost, or more than the 72 octets of a password that bcrypt uses
             return False
         return same and kept is not None
-
-    @property
-    def _any(self) -> str:
-        return next((kept for kept in self.hashes.values() if kept and not kept.startswith(_SHA)), "") or _nobody()
 
 
 @cache
@@ -65,17 +53,11 @@ def _nobody() -> str:
 
 
 class Htpasswd:
-    """The users of an htpasswd file, read again when it changes."""
+    """The users of an htpasswd file, read at first use, and again when it changes."""
 
-    def __init__(self, path: Path, *, only_bcrypt: bool = False) -> None:
-        """The file is read at first use. With `only_bcrypt`, other hashes and a file without users are errors."""
+    def __init__(self, path: Path) -> None:
         self.path: Final = path
-        self._reader: Final = _Rereader(path, partial(read_passwords, only_bcrypt=only_bcrypt))
-
-    @property
-    def state(self) -> object:
-        """Device, inode, size and modification time of the file; None without a file."""
-        return _stat(self.path)
+        self._reader: Final = _Rereader(path, read_passwords)
 
     def passwords(self) -> Passwords:
         """The current content. Raises AccountsError."""
@@ -103,7 +85,7 @@ class FileAccounts:
 
     def state(self) -> object:
         """Device, inode, size and modification time of both files; None for a missing one."""
-        return self._htpasswd.state, _stat(self._groups)
+        return _stat(self._htpasswd.path), _stat(self._groups)
 
     def identify(self, credentials: Credentials) -> Identity | None:
         """Compare with the file. An unknown user takes as long as a wrong password."""
@@ -166,42 +148,37 @@ def _stat(path: Path | None) -> tuple[int, int, int, int] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def read_passwords(text: str, *, only_bcrypt: bool = False) -> Passwords:
-    """The users of an htpasswd file. Raises ValueError, quoting nothing; with `only_bcrypt` for any other hash, too.
+def read_passwords(text: str) -> Passwords:
+    """The users of an htpasswd file. Raises ValueError, quoting nothing.
 
     Of a user's lines the last counts that can be checked.
     """
     found: dict[str, str | None] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        user, colon, rest = stripped.partition(":")
+    for number, line in _lines(text):
+        user, colon, rest = line.partition(":")
         if not user or not colon:
             raise ValueError(f"{number}: not `user:password`")
         kept = rest.partition(":")[0]
-        is_bcrypt = _BCRYPT.fullmatch(kept) is not None
-        if only_bcrypt and not is_bcrypt:
-            raise ValueError(f"{number}: not a user with a bcrypt hash: write it with `htpasswd -B`")
-        if is_bcrypt or kept.startswith(_SHA):
+        if _BCRYPT.fullmatch(kept):
             found[user] = kept
         else:
             found.setdefault(user, None)
-    if only_bcrypt and not found:
-        raise ValueError(" it holds no user")
     return Passwords(found)
 
 
 def read_groups(text: str) -> Mapping[str, frozenset[str]]:
     """The groups of each user, from lines of `group: user user`. Raises ValueError."""
-    found: dict[str, set[str]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        read = _GROUP_LINE.fullmatch(stripped)
-        if read is None:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for number, line in _lines(text):
+        group, colon, users = line.partition(":")
+        if not group or not colon:
             raise ValueError(f"{number}: not `group: user user`")
-        for user in read[2].split():
-            found.setdefault(user, set()).add(read[1].strip())
+        for user in users.split():
+            found[user].add(group.strip())
     return {user: frozenset(groups) for user, groups in found.items()}
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are neither empty nor comments, with their numbers."""
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    return ((number, line) for number, line in lines if line and not line.startswith("#"))

@@ -166,11 +166,19 @@ def test_defaults() -> None:
     assert str(build_parser(("review",)).parse_args(["review", "--listen", "[::1]:1"]).listen) == "[::1]:1"
 
 
-def test_a_bad_file_of_users_and_a_port_that_is_taken(policies: Path, tokgate: Command) -> None:
-    """Told in a line, exit code 3."""
-    Path("users").write_text("alice:plain\n")
+@pytest.mark.parametrize(
+    "content",
+    ["alice:plain", "alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "alice:$apr1$x$y", ":$2b$04$", "no colon", "# nobody"],
+)
+def test_a_file_of_users_must_be_one(policies: Path, tokgate: Command, content: str) -> None:
+    """Weaker hashes than bcrypt's, and a file without users, are refused at the start."""
+    Path("users").write_text(f"{content}\n")
     outcome = tokgate("review", "--listen", "127.0.0.1:0", "--htpasswd", "users")
-    assert (outcome.code, "users:1: not a user" in outcome.err) == (3, True)
+    assert (outcome.code, outcome.err.startswith("tokgate: users:")) == (3, True), outcome.err
+
+
+def test_a_port_that_is_taken(policies: Path, tokgate: Command) -> None:
+    """Told in a line, exit code 3."""
     outcome = tokgate("review", "--listen", "127.0.0.1:0", "--access-log", "missing/access.ndjson")
     assert (outcome.code, "missing/access.ndjson" in outcome.err) == (3, True)
     outcome = tokgate("review", "--listen", "203.0.113.250:1", "--trusted-header", "X", "--trusted-proxy", "::1/128")

@@ -179,9 +179,12 @@ def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
     sessions = Sessions(time.monotonic)
     if args.htpasswd:
         try:
-            (users := Htpasswd(args.htpasswd, only_bcrypt=True)).passwords()
+            passwords = (users := Htpasswd(args.htpasswd)).passwords()
         except AccountsError as error:
             raise CommandError(str(error)) from error
+        if passwords.unusable or not passwords.hashes:
+            unusable = ", ".join(sorted(passwords.unusable)) or "no user"
+            raise CommandError(f"{args.htpasswd}: {unusable}: write each with a bcrypt hash (`htpasswd -B`)")
         return PasswordAuthenticator(sessions, users, time.monotonic)
     return LinkAuthenticator(
         sessions, you(), lambda token: narrate(f"tokgate: open, once: {address}/enter?token={token}")
