@@ -26,8 +26,7 @@ _UNREACHED = {  # what files of text can't show; tested in test_files.py, test_s
     Code.MISSING_EXTRA,  # tests/cli/test_exits_extras.py
     Code.INTERNAL,
     Code.BAN_HELD,  # tests/cli/policy/test_warnings_held.py
-    Code.BAN_ENDS,  # these six come from `tokgate check`: tests/cli/policy/test_check.py
-    Code.BAN_USELESS,
+    Code.BAN_ENDS,  # these five come from `tokgate check`: tests/cli/policy/test_check.py
     Code.UNUSED_NETWORK,
     Code.FREE_ADDRESSES,
     Code.ONE_FAMILY,

@@ -97,7 +97,6 @@ class Code(StrEnum):
     DURATION_MINUTES = "duration-minutes"
     CLOCK_CHANGE = "clock-change"
     NEVER_APPLIES = "never-applies"
-    WINDOW_USELESS = "window-useless"
     EXTENSION_GAP = "extension-gap"
     EXTENSION_OVERLAP = "extension-overlap"
     EXTENSION_NARROWER = "extension-narrower"
@@ -113,7 +112,6 @@ class Code(StrEnum):
     # Only by `tokgate check`
     BAN_ENDS = "ban-ends"
     BAN_HELD = "ban-held"
-    BAN_USELESS = "ban-useless"
     UNUSED_NETWORK = "unused-network"
     FREE_ADDRESSES = "free-addresses"
     ONE_FAMILY = "one-family"

@@ -35,7 +35,6 @@ def test_what_only_check_finds_is_reached() -> None:
     seen = "".join(path.read_text() for path in DATA.rglob("*.txt"))
     only_check = (
         Code.BAN_ENDS,
-        Code.BAN_USELESS,
         Code.FREE_ADDRESSES,
         Code.ONE_FAMILY,
         Code.EXEMPTION_ENDS,

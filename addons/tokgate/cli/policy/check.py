@@ -48,8 +48,8 @@ examples:
 Services that bans name and no file defines come from the catalogue inside the package; a definition in a file goes
 before it. Before the last line stands what was taken, and from which version of the catalogue.
 
-Warns of bans and exemptions that end within 30 days (the longest of `settings.reminders`), of bans held past their
-end, and of bans that another makes useless. The last line of text is always:
+Warns of bans and exemptions that end within 30 days (the longest of `settings.reminders`), and of bans held past
+their end. The last line of text is always:
   N files, N errors, N warnings, N tests passed, N failed
 Exit code 1: errors or failed tests (with --strict also warnings)."""
 

@@ -20,7 +20,6 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level
 from tokgate.config.reload.holder import held_at_start
 from tokgate.config.yaml.suggestions import listed
 from tokgate.gateway.ruleset import current
-from tokgate.policy.analysis.redundant_bans import shadows
 from tokgate.policy.analysis.timeline import near_from
 from tokgate.policy.bans import Ban, OnExpiry
 from tokgate.policy.decision import Phase
@@ -84,14 +83,6 @@ def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnosti
             exemption = snapshot.policy.exemptions[ending.exemption]
             text = f"the exemption `{exemption.name}` from `{ban.name}` ends {when}: {exemption.reason}"
             yield warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
-    for shadow in shadows(snapshot):
-        where = "" if shadow.by.origin is None else f" ({shadow.by.origin})"
-        text = (
-            f"the ban `{shadow.ban.name}` changes nothing: at every instant `{shadow.by.name}`{where} is at least as "
-            "strict for the same services and networks"
-        )
-        yield warning(Code.BAN_USELESS, text, shadow.ban.origin, shadow.ban.name)
-
     for network in unused(snapshot):
         text = f"no ban names the network `{network.name}`: nothing is decided about its clients"
         yield warning(Code.UNUSED_NETWORK, text, network.origin, network.name)

@@ -12,7 +12,6 @@ from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel
 from tokgate.config.yaml.source import Report
-from tokgate.policy.analysis.redundant_bans import window_within
 from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Action, Ban, OnExpiry, Overrides
 from tokgate.policy.decision import Phase
@@ -74,7 +73,6 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
             report.error(entry.source, entry.at("windows", number, "to"), Code.BAD_TIME, message)
     if len(report.diagnostics) > before:
         return None
-    _windows(entry, model, report)
     _minutes(entry, report)
     ban, zones = build.ban(entry, model), zones_of(model.networks, sections) or ("UTC",)
     schedules: _Schedules = {}
@@ -121,19 +119,6 @@ def _clock_changes(entry: PolicyEntry[BanModel], model: BanModel, zones: Collect
             )
             report.warning(entry.source, entry.at(key), Code.CLOCK_CHANGE, message)
             break
-
-
-def _windows(entry: PolicyEntry[BanModel], model: BanModel, report: Report) -> None:
-    """Warn of windows within another window; of two equal ones, of the second."""
-    windows = [each.built() for each in model.windows]
-    for number, window in enumerate(windows):
-        for other, outer in enumerate(windows):
-            within = other != number and window_within(window, outer)
-            if within and (other < number or not window_within(outer, window)):
-                where = entry.source.origin(entry.at("windows", other))
-                message = f"this window adds nothing: it is open only while another is ({where})"
-                report.warning(entry.source, entry.at("windows", number), Code.WINDOW_USELESS, message)
-                break
 
 
 def _action(entry: PolicyEntry[BanModel], model: BanModel, report: Report) -> None:
