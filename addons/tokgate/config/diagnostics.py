@@ -52,7 +52,6 @@ class Code(StrEnum):
     WRONG_TYPE = "wrong-type"
     BAD_VALUE = "bad-value"
     FORMAT_VERSION = "format-version"
-    PLAIN_HTTP = "plain-http"
     # Names
     BAD_IDENTIFIER = "bad-identifier"
     DEFINED_TWICE = "defined-twice"
@@ -75,7 +74,6 @@ class Code(StrEnum):
     BAD_STORE_ID = "bad-store-id"
     BAD_CIDR = "bad-cidr"
     HOST_BITS = "host-bits"
-    NESTED_NETWORK = "nested-network"
     EVERYBODY = "everybody"
     NETWORK_CYCLE = "network-cycle"
     EXCEPT_OUTSIDE = "except-outside"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from typing import Final
 
 from tokgate.policy.values import Language, Origin
@@ -107,7 +108,7 @@ class Network:
 def linked(networks: Mapping[str, Network]) -> dict[str, Network]:
     """The same networks, with `members` and `excluded` as the names in them say. There must be no cycle."""
     done: dict[str, Network] = {}
-    for network in _parts_first(networks.values(), networks):
+    for network in _parts_first(networks):
         members, excluded = ([done[name] for name in each] for each in (network.networks, network.except_networks))
         known = not (members or excluded)
         done[network.name] = network if known else replace(network, members=tuple(members), excluded=tuple(excluded))
@@ -131,8 +132,7 @@ class Composition:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         """There must be no cycle among the networks."""
-        known = {each.name: each for each in networks}
-        ordered = _parts_first(known.values(), known)
+        ordered = _parts_first({each.name: each for each in networks})
         self._ordered = tuple(n for n in ordered if n.networks or n.except_cidrs or n.except_networks)
 
     def complete(self, listed: Mapping[str, int], excepted: Iterable[str] = ()) -> dict[str, int]:
@@ -156,19 +156,7 @@ class Composition:
         return bool(self._ordered)
 
 
-def _parts_first(networks: Iterable[Network], known: Mapping[str, Network]) -> Iterator[Network]:
-    """The networks, each after those that it refers to; without recursion, since they may be nested deep."""
-    done: set[str] = set()
-    for network in networks:
-        stack = [network]
-        while stack:
-            top = stack[-1]
-            named = (*top.networks, *top.except_networks)
-            waiting = [known[name] for name in named if name not in done]
-            if waiting:
-                stack += waiting
-                continue
-            stack.pop()
-            if top.name not in done:
-                done.add(top.name)
-                yield top
+def _parts_first(networks: Mapping[str, Network]) -> Iterator[Network]:
+    """The networks, each after those that it refers to."""
+    refers = {name: (*each.networks, *each.except_networks) for name, each in networks.items()}
+    yield from (networks[name] for name in TopologicalSorter(refers).static_order())

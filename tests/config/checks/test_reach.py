@@ -1,6 +1,5 @@
 """Names and prefixes that reach nobody or everybody; what each is told is in tests/config/data/ok/reach.txt."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
@@ -58,34 +57,6 @@ def test_a_pattern_that_matches_is_never_told(pattern: str, hosts: list[str]) ->
     """Whatever host a pattern matches as a whole shows that it matches one."""
     if any(compile_regex(pattern).fullmatch(host) for host in hosts):
         assert not told(pattern)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "nothing"),
-    [
-        ("a{3}", True),
-        (r"a{3}\.b", False),
-        (r"(a\.|\.b)", True),
-        (r"(a\.|\.b){2}", True),
-        (r"(a\.|b){2}", False),
-        (r"a$\.b", True),
-        (r"a\.b$$", False),
-        (r"a^b\.c", True),
-        (r"[^a-z0-9_-]+", True),
-        (r"\D.{3}", False),
-        (r"\s*a", True),
-        (r"K\.Z", False),
-        (r"[K-M]\.[^a-y]", False),
-        (r"a\b\.\Bb", False),
-        (r"x(?:\.y){0}", True),
-        (r"x(?:\.y){0,1}", False),
-        (r"[[:space:]]", False),  # read in another way by Python: nothing is said
-        (r"\pL", False),
-    ],
-)
-def test_patterns(pattern: str, nothing: bool) -> None:
-    """A name is read from its first label to its end: dots stand between labels, and nothing behind the end."""
-    assert told(pattern) is nothing
 
 
 def test_what_several_services_of_the_catalogue_share_is_shared() -> None:

@@ -98,22 +98,6 @@ def test_over_when_the_last_zone_is(tmp_path: Path, at: Instant, expected: list[
 
 
 @pytest.mark.parametrize(
-    ("clients", "until", "never"),
-    [
-        ("[192.0.2.0/24]", "2024-09-10T00:00", True),
-        ("[192.0.2.0/25, 192.0.2.128/26, 192.0.2.192/26]", "2024-09-10T00:00", True),
-        ("[192.0.2.0/25, 192.0.2.128/26]", "2024-09-10T00:00", False),
-        ("[192.0.2.0/24]", "2024-09-09T23:59", False),
-    ],
-)
-def test_exemptions_that_leave_nothing(say: Say, clients: str, until: str, never: bool) -> None:
-    """Exemptions for all clients and all of the time are a ban that never applies."""
-    holes = f"exemptions: {{hole: {{ban: it, clients: {clients}, until: {until}, reason: x}}}}\n"
-    loaded = say(ban("starts: 2024-03-10, last_day: 2024-09-09", "[brussels, tokyo]") + holes)
-    assert codes(loaded) == ([Code.NEVER_APPLIES] if never else [])
-
-
-@pytest.mark.parametrize(
     ("times", "expected"),
     [
         ("starts: 2024-04-01T00:00, until: 2024-04-01T00:00", [Code.REVERSED_TIMES]),
@@ -144,10 +128,3 @@ def test_an_override_is_measured_in_each_zone(say: Say, zones: str, expected: li
     times = "starts: 2024-03-30T12:00, until: 2024-03-31T13:00, override: true"
     holes = f"exemptions: {{hole: {{ban: it, clients: [192.0.2.9/32], {times}, reason: x, by: alice}}}}\n"
     assert codes(say(ban("starts: 2024-03-10", zones) + holes)) == expected
-
-
-def test_exemption_for_ever(say: Say) -> None:
-    """From a ban without end, an exemption for a lifetime is one for ever."""
-    holes = "exemptions: {hole: {ban: it, clients: [192.0.2.0/24], until: 2099-01-01T00:00, reason: x}}\n"
-    assert codes(say(ban("starts: 2024-03-10") + holes)) == [Code.NEVER_APPLIES]
-    assert codes(say(ban("starts: 2024-03-10") + holes.replace("2099", "2025"))) == []

@@ -1,6 +1,7 @@
-"""Checks across entries: references, repeated patterns, networks within networks and made of others."""
+"""Checks across entries: references, repeated patterns, networks made of others."""
 
 from collections.abc import Collection, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
 from tokgate.config import build
@@ -16,7 +17,7 @@ from tokgate.config.yaml.source import Report, Source, TextSpan
 from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.policy.networks import Network
 from tokgate.policy.services import PatternKind
-from tokgate.policy.values.prefixes import Cover, IPNetwork, within
+from tokgate.policy.values.prefixes import Cover
 
 _COMPARISONS: Final = 200_000
 """Most words that are compared for suggestions: about a second or two."""
@@ -25,7 +26,6 @@ _COMPARISONS: Final = 200_000
 def check(sections: Sections, report: Report) -> None:
     """Run all checks that don't depend on time."""
     _references(sections, report)
-    _plain_http(sections, report)
     for lifted in sections.lifted:
         name = lifted.text("ban")
         if name in sections.bans:
@@ -45,7 +45,6 @@ def check(sections: Sections, report: Report) -> None:
         if models and all(model is not None and _is_empty(model) for model in models) and sections.whole:
             message = f"the ban `{ban.name}` can never apply: nothing belongs to any of its services"
             report.error(ban.source, ban.at("services"), Code.NEVER_APPLIES, message)
-    _nested(sections, report)
     reach.check_everybody(sections, report)
 
 
@@ -112,14 +111,6 @@ def _service_meant(word: str, known: Collection[str]) -> str | None:
     return own if own is not None and abs(len(own) - len(word)) <= 1 else near(word, [*known, *catalogue_files()])
 
 
-def _plain_http(sections: Sections, report: Report) -> None:
-    """Warn of links to decisions that can be changed on their way."""
-    for ban in sections.bans.values():
-        if (ban.text("reference") or "").lower().startswith("http://"):
-            message = "over `http://` anybody between can change what is read there: write `https://` if that works"
-            report.warning(ban.source, ban.at("reference"), Code.PLAIN_HTTP, message)
-
-
 def _users(sections: Sections, report: Report) -> None:
     """Check `proxy_auth`, and warn where networks name users that can't authenticate."""
     stated: ProxyAuthModel | None = sections.settings.get("proxy_auth")
@@ -163,42 +154,6 @@ def _service(entry: PolicyEntry[ServiceModel], model: ServiceModel, sections: Se
     if not seen and not any(model.names.files(kind) for kind in PatternKind):
         message = f"the service `{entry.name}` has no names, addresses or store listings: nothing belongs to it"
         report.warning(entry.source, entry.place, Code.EMPTY_SERVICE, message)
-
-
-_Stated = tuple[IPNetwork, PolicyEntry[NetworkModel], TextSpan]
-
-
-def _nested(sections: Sections, report: Report) -> None:
-    """Warn of prefixes within others, by one sweep in order of address, with a stack of those that contain it."""
-    stated: list[_Stated] = [
-        (cidr, entry, place)
-        for entry in sections.networks.values()
-        if entry.model is not None
-        for cidr, (_, place) in zip(entry.model.cidrs, entry.items("cidrs"), strict=True)
-    ]
-    stated.sort(key=lambda each: (each[0].version, int(each[0].network_address), each[0].prefixlen))
-    stack: list[_Stated] = []
-    reported: set[tuple[str, str]] = set()
-    for inner in stated:
-        cidr, entry, place = inner
-        while stack and not within(cidr, stack[-1][0]):
-            stack.pop()
-        outer, holder, _ = stack[-1] if stack else inner
-        # Intended are a prefix that holds everybody, and one that the other network excepts.
-        if stack and not outer.prefixlen == 0 < cidr.prefixlen and not _excepts(holder, cidr, entry):
-            same = "the same prefix as" if outer == cidr else "inside"
-            where = f"`{outer}`" if holder is entry else f"`{outer}` of the network `{holder.name}`"
-            narrow = "" if holder is entry else "; of equally strict bans that of the narrower prefix is reported"
-            if holder is entry or (entry.name, holder.name) not in reported:
-                report.warning(entry.source, place, Code.NESTED_NETWORK, f"`{cidr}` is {same} {where}{narrow}")
-            reported.add((entry.name, holder.name))
-        stack.append(inner)
-
-
-def _excepts(holder: PolicyEntry[NetworkModel], cidr: IPNetwork, entry: PolicyEntry[NetworkModel]) -> bool:
-    """Whether a network excepts a prefix, by itself or with the network that lists it."""
-    exceptions = () if holder.model is None else holder.model.excepted
-    return any(each == entry.name if isinstance(each, str) else within(cidr, each) for each in exceptions)
 
 
 _Entry = PolicyEntry[NetworkModel]
@@ -246,35 +201,20 @@ def _network_names(entry: _Entry, sections: Sections, report: Report) -> None:
 
 
 def _cycles(sections: Sections, report: Report) -> bool:
-    """Report each reference by which a network holds or excepts itself; whether there are any."""
-    named = {name: list(_named_networks(entry)) for name, entry in sections.networks.items()}
-    done: set[str] = set()
+    """Report a reference of each circle by which a network holds or excepts itself; whether there are any."""
+    named = {name: dict(_named_networks(entry)) for name, entry in sections.networks.items()}
     found = False
-    for start in named:
-        path: list[str] = []
-        open_names: dict[str, Iterator[tuple[str, TextSpan]]] = {}
-        stack = [] if start in done else [start]
-        while stack:
-            name = stack[-1]
-            if name not in open_names:
-                open_names[name] = iter(named[name])
-                path.append(name)
-            for word, place in open_names[name]:
-                if word in open_names:
-                    round_trip = " → ".join((*path[path.index(word) :], word))
-                    entry = sections.networks[name]
-                    message = f"the network `{word}` would be part of itself: {round_trip}"
-                    report.error(entry.source, place, Code.NETWORK_CYCLE, message)
-                    found = True
-                elif word in named and word not in done:
-                    stack.append(word)
-                    break
-            else:
-                done.add(name)
-                del open_names[name]
-                path.pop()
-                stack.pop()
-    return found
+    while True:
+        try:
+            TopologicalSorter(named).prepare()
+        except CycleError as error:
+            circle = error.args[1][::-1]
+            name, word = circle[-2:]
+            message = f"the network `{word}` would be part of itself: {' → '.join(circle)}"
+            report.error(sections.networks[name].source, named[name].pop(word), Code.NETWORK_CYCLE, message)
+            found = True
+        else:
+            return found
 
 
 def _exceptions(entry: _Entry, network: Network, built: dict[str, Network], report: Report) -> None:

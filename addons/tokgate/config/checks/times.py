@@ -16,14 +16,12 @@ from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Action, Ban, OnExpiry, Overrides
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
-from tokgate.policy.schedule import Duration, Edge, Schedule, Span, resolve
+from tokgate.policy.schedule import Duration, Edge, Schedule, resolve
 from tokgate.policy.settings import LONGEST_OVERRIDE
 from tokgate.policy.snapshot import schedule_of
-from tokgate.policy.values.prefixes import Cover, IPNetwork
+from tokgate.policy.values.prefixes import Cover
 from tokgate.policy.values.text import both, local
 
-_FOR_EVER: Final = 24 * 365 * 50
-"""Hours after which a ban without end is taken to end, when exemptions from it are checked."""
 _HISTORY: Final = 24 * 180
 """Hours after which a ban that has lapsed is history, which needs no warning."""
 _STEPS: Final = 1000
@@ -33,17 +31,15 @@ _MINUTES: Final = re.compile(r"[Pp][Tt]0*([1-9][0-9]?)[Mm]")
 _Schedules = dict[str, Schedule]
 """A ban's schedule in each zone."""
 
-_Exemption = tuple[PolicyEntry[ExemptionModel], ExemptionModel]
-
 
 def check(sections: Sections, networks: Mapping[str, Network], now: Instant, report: Report) -> None:
     """Run all checks that depend on time; `networks` are those that are valid."""
-    exemptions: dict[str, list[_Exemption]] = {}
+    exemptions: dict[str, list[PolicyEntry[ExemptionModel]]] = {}
     for exemption in sections.exemptions.values():
         if exemption.model is not None and _exemption(exemption, exemption.model, sections, now, report):
-            exemptions.setdefault(exemption.model.ban, []).append((exemption, exemption.model))
-    for name in exemptions:
-        _outside(name, exemptions[name], sections, networks, report)
+            exemptions.setdefault(exemption.model.ban, []).append(exemption)
+    for name, entries in exemptions.items():
+        _outside(name, entries, sections, networks, report)
     extended = frozenset(entry.model.extends for entry in sections.bans.values() if entry.model is not None)
     valid: set[str] = set()
     for entry in sections.bans.values():
@@ -51,10 +47,10 @@ def check(sections: Sections, networks: Mapping[str, Network], now: Instant, rep
             schedules = _ban(entry, entry.model, sections, report)
             if schedules:
                 valid.add(entry.name)
+                for exemption in exemptions.get(entry.name, ()):
+                    _idle(exemption, entry, schedules, report)
                 if entry.name not in extended:
                     _over(entry, entry.model, schedules, now, report)
-                if entry.name in exemptions:
-                    _remainder(entry, exemptions[entry.name], schedules, sections, networks, report)
     _extensions(sections, valid, report)
 
 
@@ -234,65 +230,40 @@ def _override(
 
 
 def _outside(
-    name: str, exemptions: list[_Exemption], sections: Sections, networks: Mapping[str, Network], report: Report
+    name: str,
+    exemptions: Iterable[PolicyEntry[ExemptionModel]],
+    sections: Sections,
+    networks: Mapping[str, Network],
+    report: Report,
 ) -> None:
-    """Warn of exempt clients that are in no network of the ban."""
+    """Warn of exempt clients that are in no network of the ban, where addresses alone say who is in them."""
     ban = sections.bans.get(name)
-    covered = Cover(_covered([network for network, _ in ban.items("networks")] if ban else (), networks))
-    for entry, model in exemptions if covered else ():
-        for cidr, (_, place) in zip(model.clients, entry.items("clients"), strict=True):
+    held = [networks.get(network) for network, _ in ban.items("networks")] if ban else []
+    if not all(network is not None and network.by_address for network in held):
+        return
+    covered = Cover(prefix for network in held if network is not None for prefix in network.prefixes)
+    for entry in exemptions if covered else ():
+        for cidr, (_, place) in zip(entry.model.clients if entry.model else (), entry.items("clients"), strict=True):
             if not covered.meets(cidr):
                 message = f"`{cidr}` is in no network of the ban `{name}`: the exemption does nothing for it"
                 report.warning(entry.source, place, Code.EXEMPTION_OUTSIDE, message)
 
 
-def _covered(names: Iterable[str], networks: Mapping[str, Network]) -> list[IPNetwork]:
-    """All prefixes of some networks; empty if any of them lists clients otherwise than by address."""
-    held = [networks.get(name) for name in names]
-    if not all(network is not None and network.by_address for network in held):
-        return []
-    return [prefix for network in held if network is not None for prefix in network.prefixes]
-
-
-def _remainder(
-    entry: PolicyEntry[BanModel],
-    exemptions: list[_Exemption],
-    schedules: _Schedules,
-    sections: Sections,
-    networks: Mapping[str, Network],
-    report: Report,
+def _idle(
+    entry: PolicyEntry[ExemptionModel], ban: PolicyEntry[BanModel], schedules: _Schedules, report: Report
 ) -> None:
-    """Check that the exemptions from a ban leave clients to which it applies; warn of those outside its life."""
-    by_zone: dict[str, list[str]] = {zone: [] for zone in schedules}
-    for name, _ in entry.items("networks"):
-        for zone in zones_of([name], sections):
-            by_zone[zone].append(name)
-    everywhere: dict[str, bool] = {}
+    """Warn of an exemption that ends before its ban has an effect, or begins when that is over."""
+    model = entry.model
+    if model is None:
+        return
     for zone, schedule in schedules.items():
-        life = Span(_first(schedule), _end(entry, schedule))
-        lasting: list[_Exemption] = []
-        for exemption, model in exemptions:
-            starts = Instant.MIN if model.starts is None else resolve(model.starts, zone, Edge.START)
-            ends = resolve(model.until, zone, Edge.END)
-            if starts <= life.start and ends >= life.end:
-                lasting.append((exemption, model))
-            elif ends <= life.start or starts >= life.end:
-                never = f"the exemption never meets the ban `{entry.name}`{_in_zone(zone)}"
-                message = f"{never}: one ends before the other starts"
-                report.warning(exemption.source, exemption.at("until"), Code.EXEMPTION_IDLE, message)
-        exempt = Cover(cidr for _, model in lasting for cidr in model.clients)
-        covered = _covered(by_zone[zone], networks)
-        everywhere[zone] = bool(covered) and all(exempt.holds(cidr) for cidr in covered)
-    if all(everywhere.values()):
-        message = (
-            f"the ban `{entry.name}` can never apply: its exemptions take out all its networks for as long as it lasts"
-        )
-        report.error(entry.source, entry.place, Code.NEVER_APPLIES, message)
-
-
-def _end(entry: PolicyEntry[BanModel], schedule: Schedule) -> Instant:
-    held = entry.model is not None and entry.model.on_expiry is OnExpiry.HOLD
-    return _first(schedule).add(hours=_FOR_EVER) if schedule.ends is None or held else schedule.ends
+        starts = Instant.MIN if model.starts is None else resolve(model.starts, zone, Edge.START)
+        held = ban.model is not None and ban.model.on_expiry is OnExpiry.HOLD
+        over = Instant.MAX if schedule.ends is None or held else schedule.ends
+        if starts >= over or resolve(model.until, zone, Edge.END) <= _first(schedule):
+            never = f"the exemption never meets the ban `{ban.name}`{_in_zone(zone)}"
+            message = f"{never}: one ends before the other starts"
+            report.warning(entry.source, entry.at("until"), Code.EXEMPTION_IDLE, message)
 
 
 def _extensions(sections: Sections, valid: Collection[str], report: Report) -> None:
