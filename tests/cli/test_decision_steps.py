@@ -37,8 +37,8 @@ def test_why_one_goes_before_another(
     query = DecisionQuery("192.0.2.70", "clips.example.org", at("2023-05-01T00:00Z"))
     assert judge(policy, query).decision.ban == "a"
     last = list(steps(policy, query))[-1]
-    assert last.title == "5. Strictest"
-    assert last.lines[1:] == (f"a goes before b: {because}",)
+    assert (last["number"], last["title"]) == (5, "Strictest")
+    assert last["lines"][1:] == [f"a goes before b: {because}"]
 
 
 def test_one_ban_in_two_networks() -> None:
@@ -46,4 +46,4 @@ def test_one_ban_in_two_networks() -> None:
     policy = snapshot(ban("a", networks=("office", "lab")), networks=(OFFICE, LAB))
     last = list(steps(policy, DecisionQuery("192.0.2.70", "clips.example.org", at("2023-05-01T00:00Z"))))[-1]
     because = "its network is narrower, /28 against /24"
-    assert last.lines[1:] == (f"a (clips in lab) goes before a (clips in office): {because}",)
+    assert last["lines"][1:] == [f"a (clips in lab) goes before a (clips in office): {because}"]

@@ -4,11 +4,12 @@ import argparse
 import re
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Final, NotRequired, Protocol, TypedDict
+from typing import Final, NotRequired, TypedDict, cast
 from urllib.parse import urlsplit
 
 from whenever import Instant
 
+from tokgate.blocklog.read.replay_query import RecordedQuery
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import visible
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals
@@ -64,19 +65,6 @@ class Seen(TypedDict):
     value: str
 
 
-class Question(Protocol):
-    """A client, an instant, and the signals in which a name is seen."""
-
-    @property
-    def client(self) -> str: ...
-    @property
-    def identity(self) -> Identity | None: ...
-    @property
-    def at(self) -> Instant: ...
-    @property
-    def sightings(self) -> tuple[Sighting, ...]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class DecisionQuery:
     """A client, an instant, and a destination: a host as in a ClientHello, a URL as in a decrypted request, or both."""
@@ -94,6 +82,8 @@ class DecisionQuery:
         return tuple(Sighting(signal, value) for signal, value in seen if value is not None)
 
 
+type Question = DecisionQuery | RecordedQuery
+"""A client, an instant, and the signals in which a name is seen."""
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _PORT: Final = re.compile(r"(?<=[^:\]]):[0-9]{1,5}\Z", re.ASCII)
 
@@ -191,18 +181,9 @@ def answer(query: DecisionQuery, decision: Decision) -> Answer:
 
 def identified(identity: Identity | None) -> Who:
     """The parts of the identity that are stated, as JSON."""
-    if identity is None:
-        return {}
-    said: Who = {}
-    if identity.user:
-        said["user"] = identity.user
-    if identity.groups:
-        said["groups"] = sorted(identity.groups)
-    if identity.device:
-        said["device"] = identity.device
-    if identity.interface:
-        said["interface"] = identity.interface
-    return said
+    told = identity or Identity()
+    said = {"user": told.user, "groups": sorted(told.groups), "device": told.device, "interface": told.interface}
+    return cast(Who, {key: value for key, value in said.items() if value})
 
 
 def who(identity: Identity | None) -> str:
@@ -225,11 +206,6 @@ def add_identity_options(parser: argparse.ArgumentParser) -> None:
 def identity_of(options: argparse.Namespace) -> Identity | None:
     """The identity that the options state; None if they state none."""
     return Identity(options.user, frozenset(options.group), options.device, options.interface) or None
-
-
-def member(snapshot: Snapshot, client: str, identity: Identity | None) -> Membership:
-    """The networks and exemptions of a client."""
-    return snapshot.membership(client) if identity is None else snapshot.membership(client, identity)
 
 
 def outcome(decision: Decision) -> Outcome:

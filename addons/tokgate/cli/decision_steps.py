@@ -4,12 +4,11 @@ Reads the same results of bans that `decide` ranks, and decides nothing: the win
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypedDict
 
 from whenever import Instant
 
-from tokgate.cli.decision_query import Question, judge, member
+from tokgate.cli.decision_query import Question, judge
 from tokgate.cli.terminal import visible
 from tokgate.policy.analysis.terms import earlier_terms
 from tokgate.policy.decide import BanResult, Sighting, ban_results, decide, matched
@@ -25,7 +24,7 @@ from tokgate.policy.values.text import both, readable
 
 
 class StepOutput(TypedDict):
-    """A step of the decision. `lines` led to it; `others` were considered and don't count."""
+    """A numbered step of the decision. `lines` led to it; `others` were considered and don't count."""
 
     number: int
     title: str
@@ -33,42 +32,31 @@ class StepOutput(TypedDict):
     others: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A numbered step: a heading, and a line for each finding; `others` are findings without effect."""
-
-    title: str
-    lines: tuple[str, ...]
-    others: tuple[str, ...] = ()
-
-
-def steps(snapshot: Snapshot, query: Question) -> Iterator[Step]:
+def steps(snapshot: Snapshot, query: Question) -> Iterator[StepOutput]:
     """The steps for a query; with host and URL, steps 2 to 5 occur once for each."""
-    membership = member(snapshot, query.client, query.identity)
+    membership = snapshot.membership(query.client, query.identity)
     excepted = dict(_excepted(snapshot, query, membership))
     known = membership.networks.keys() | excepted
     outside = ((n.name, n.origin) for n in snapshot.policy.networks.values() if n.name not in known)
-    others = tuple(_others(outside, "does not contain it"))
-    yield Step("1. Client", (*_client(snapshot, query, membership), *excepted.values()), others)
+    client = (*_client(snapshot, query, membership), *excepted.values())
+    yield step(1, "Client", client, _others(outside, "does not contain it"))
     sightings = query.sightings
     for sighting in sightings:
-        seen = f" seen in {sighting.signal}" if len(sightings) > 1 else ""
-        yield from _sighting_steps(snapshot, query, membership, sighting, seen)
+        match = matched(snapshot, sighting.value, sighting.signal)
+        decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal, query.identity)
+        found = tuple(ban_results(snapshot, membership, match, query.at))
+        counted = {result.track.ban.name for result in found}
+        yield step(2, f"Name seen in {sighting.signal}" if len(sightings) > 1 else "Name", _name(sighting, match))
+        yield step(3, "Bans", _bans(snapshot, found, membership, match), _other_bans(snapshot, counted, match))
+        holes = _exemptions(snapshot, found, membership, query.at)
+        yield step(4, "Exemptions", holes, _other_exemptions(snapshot, counted, membership))
+        yield step(5, "Strictest", _strictest(decision, found))
     if len(sightings) > 1:
-        yield Step("6. Strictest over all signals", tuple(_over_all(snapshot, query)))
+        yield step(6, "Strictest over all signals", _over_all(snapshot, query))
 
 
-def steps_document(found: Iterable[Step]) -> list[StepOutput]:
-    """The steps as JSON."""
-    return [
-        {
-            "number": int(step.title.partition(". ")[0]),
-            "title": step.title.partition(". ")[2],
-            "lines": list(step.lines),
-            "others": list(step.others),
-        }
-        for step in found
-    ]
+def step(number: int, title: str, lines: Iterable[str], others: Iterable[str] = ()) -> StepOutput:
+    return {"number": number, "title": title, "lines": list(lines), "others": list(others)}
 
 
 def _client(snapshot: Snapshot, query: Question, membership: Membership) -> Iterator[str]:
@@ -92,22 +80,6 @@ def _excepted(snapshot: Snapshot, query: Question, membership: Membership) -> It
         out = " and ".join(exceptions(network, address, query.identity, inside)) if name not in inside else ""
         if out:
             yield name, f"not in {name}, which excepts {visible(out)}{place(network.origin)}"
-
-
-def _sighting_steps(
-    snapshot: Snapshot, query: Question, membership: Membership, sighting: Sighting, seen: str
-) -> Iterator[Step]:
-    match = matched(snapshot, sighting.value, sighting.signal)
-    decision = decide(snapshot, query.client, sighting.value, query.at, sighting.signal, query.identity)
-    found = tuple(ban_results(snapshot, membership, match, query.at))
-    counted = {result.track.ban.name for result in found}
-    yield Step(f"2. Name{seen}", tuple(_name(sighting, match)))
-    yield Step(
-        "3. Bans", tuple(_bans(snapshot, found, membership, match)), tuple(_other_bans(snapshot, counted, match))
-    )
-    holes = tuple(_exemptions(snapshot, found, membership, query.at))
-    yield Step("4. Exemptions", holes, tuple(_other_exemptions(snapshot, counted, membership)))
-    yield Step("5. Strictest", tuple(_strictest(decision, found)))
 
 
 _SHOWN: Final = 5
@@ -270,11 +242,11 @@ def _over_all(snapshot: Snapshot, query: Question) -> Iterator[str]:
         yield "the signals belong to different services: logged as tokgate.mismatch"
 
 
-def step_lines(step: Step, *, everything: bool = False) -> Iterator[str]:
+def step_lines(told: StepOutput, *, everything: bool = False) -> Iterator[str]:
     """A step as lines of text; with `everything` also the findings without effect."""
-    yield step.title
-    yield from (f"   {readable(line)}" for line in step.lines)
-    yield from (f"   - {readable(line)}" for line in step.others if everything)
+    yield f"{told['number']}. {told['title']}"
+    yield from (f"   {readable(line)}" for line in told["lines"])
+    yield from (f"   - {readable(line)}" for line in told["others"] if everything)
 
 
 def statements(

@@ -25,17 +25,6 @@ from tokgate.webui.log_query import COLUMNS, FACETS, NOT, REFRESHES, About, LogQ
 from tokgate.webui.queries import QueryCache, wall_time
 
 
-class ExplanationStep(Protocol):
-    """A numbered step: what was found, a line each, and what was considered and does not count."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def lines(self) -> Sequence[str]: ...
-    @property
-    def others(self) -> Sequence[str]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The trace of a decision. `notes` name the policy used; `warnings` say why it may differ from the original one."""
@@ -44,7 +33,8 @@ class Explanation:
     said: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    steps: Sequence[ExplanationStep] = field(default=())
+    steps: Sequence[Mapping[str, Any]] = ()
+    """Numbered: `number`, `title`, `lines` that led to it, and `others` that were considered and do not count."""
 
 
 @dataclass(frozen=True, slots=True)

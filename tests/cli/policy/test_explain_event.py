@@ -74,8 +74,8 @@ def test_the_same_policy(log: Log, tokgate: Command) -> None:
             "logged: verdict=block reason=ban-block phase=block service=clips rule=suffix:clips.example.org signal=sni "
             "network=office ban=spring-ban response=refuse"
         ),
-        f"policy: {version}, the one that decided it",
-        "decided the same again:",
+        f"By the policy that decided it: version {version}, policies.",
+        "Decided the same again.",
     ]
     assert steps.startswith("block: 192.0.2.7 www.clips.example.org (ban-block)\nat 2023-05-02 10:00 +02:00")
     assert "[policies/policy.yaml:15]" in steps
@@ -88,8 +88,11 @@ def test_another_policy_that_decides_otherwise(log: Log, policies: Path, tokgate
     (policies / "policy.yaml").write_text(POLICY.replace("duration: P6M", "action: monitor"))
     outcome = tokgate("explain", "--event", EVENT)
     assert outcome.code == 1
-    assert f"policy: NOT the one that decided it: the log names {version}, policies is " in outcome.out
-    assert "DECIDED OTHERWISE: verdict block -> monitor, reason ban-block -> ban-monitor" in outcome.out
+    assert f"Not by the policy that decided it: the line names version {version}, which is not to be had" in outcome.out
+    assert (
+        "Decided otherwise now than the line says: verdict: block, now monitor; reason: ban-block, now ban-mon"
+        in outcome.out
+    )
     assert "\n\nmonitor: 192.0.2.7 www.clips.example.org (ban-monitor)\n" in outcome.out
     found = document(tokgate, code=1)
     assert (found["same_policy"], found["agrees"], found["verdict"]) == (False, False, "monitor")
@@ -101,14 +104,14 @@ def test_what_a_decision_lacks_is_none(log: Log, policies: Path, tokgate: Comman
     """A policy without the service names no ban, service or rule."""
     log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))
     (policies / "policy.yaml").write_text("version: 1\n")
-    assert "ban spring-ban -> none, response refuse -> none\n" in tokgate("explain", "--event", EVENT).out
+    assert "ban: spring-ban, now none; response: refuse, now none.\n" in tokgate("explain", "--event", EVENT).out
 
 
 def test_another_policy_that_decides_the_same(log: Log, policies: Path, tokgate: Command) -> None:
     """Still not the policy that the log names: exit code 1."""
     log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))
     (policies / "policy.yaml").write_text(POLICY.replace("No clips at work", "Clips"))
-    assert "it decides the same:" in tokgate("explain", "--event", EVENT).out
+    assert "\nDecided the same again.\n" in tokgate("explain", "--event", EVENT).out
     found = document(tokgate, code=1)
     assert (found["same_policy"], found["agrees"]) == (False, True)
 
@@ -133,7 +136,7 @@ def test_a_store_listing_whose_query_was_not_kept(log: Log, tokgate: Command) ->
     log("192.0.2.7", (Signal.HTTP_HOST, "play.google.com"), (Signal.URL, url))
     outcome = tokgate("explain", "--event", EVENT)
     assert outcome.code == 1
-    assert "the log keeps no query of a URL" in outcome.out
+    assert "The log keeps no query of a URL" in outcome.out
 
 
 def test_repeats(log: Log, tokgate: Command) -> None:
@@ -141,7 +144,7 @@ def test_repeats(log: Log, tokgate: Command) -> None:
     times = {"count": 7, "first": "2023-03-09T22:59:59Z", "last": WHEN, "of": EVENT}
     log("192.0.2.7", (Signal.SNI, "clips.example.org"), repeats=times)
     outcome = tokgate("explain", "--event", EVENT)
-    assert "stands for 7 events, the first of them explained here\n" in outcome.out
+    assert "The line stands for 7 events; the first of them is explained.\n" in outcome.out
     assert "\nat 2023-03-09 23:59:59 +01:00" in outcome.out
 
 
@@ -183,7 +186,7 @@ def test_a_client_that_the_log_does_not_name(log: Log, tokgate: Command, shown: 
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err == f"tokgate: the log shows the client only as {shown}: give its address with --client\n"
     assert document(tokgate, "--client", "192.0.2.7")["verdict"] == "block"
-    assert f"decided the same again, if {shown} was 192.0.2.7:" in tokgate(*ask, "--client", "192.0.2.7").out
+    assert f"Decided the same again, if {shown} was 192.0.2.7." in tokgate(*ask, "--client", "192.0.2.7").out
     another = tokgate(*ask, "--client", "192.0.3.7")
     assert (another.code, "the log says that the client is in" in another.err) == ((1, False), (2, True))["/" in shown]
     traffic = json.loads(tokgate("diff", "policies", "policies", "--log", "block.ndjson", "--json").out)["traffic"]

@@ -77,9 +77,9 @@ def test_a_line_is_explained_as_explain_does(line: Made, tokgate: Command) -> No
     assert explained.warnings == ()
     assert made.record["tokgate"]["policy"]["version"] in explained.notes[0]
     for step in explained.steps:
-        assert f"\n{step.title}\n" in text
-        assert all(f"   {said}\n" in text for said in step.lines)
-        assert all(f"   - {said}\n" in text for said in step.others)
+        assert f"\n{step['number']}. {step['title']}\n" in text
+        assert all(f"   {said}\n" in text for said in step["lines"])
+        assert all(f"   - {said}\n" in text for said in step["others"])
     assert all(f"{said}\n" in text for said in explained.said[1:3])
 
 
@@ -95,7 +95,7 @@ def test_the_policy_of_the_time_is_found_in_git(line: Made, policies: Path) -> N
     assert explained.verdict == "block"
     assert explained.warnings == ()
     assert re.search(r"version \w+, \w+:policies\.", explained.notes[0])
-    assert any(":policies/policy.yaml:" in said for step in explained.steps for said in step.lines)
+    assert any(":policies/policy.yaml:" in said for step in explained.steps for said in step["lines"])
 
 
 def test_another_policy_is_said_to_be_one(line: Made, policies: Path) -> None:

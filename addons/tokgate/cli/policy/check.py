@@ -11,7 +11,7 @@ from whenever import Instant
 from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
-from tokgate.cli.decision_query import DecisionQuery, Outcome, member, outcome, who, zone_of
+from tokgate.cli.decision_query import DecisionQuery, Outcome, outcome, who, zone_of
 from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.warnings import (
@@ -219,7 +219,7 @@ def _checked(
 
 def _failure(snapshot: Snapshot, result: TestResult) -> Diagnostic:
     test = result.test
-    zone = zone_of(snapshot, member(snapshot, test.client, test.identity))
+    zone = zone_of(snapshot, snapshot.membership(test.client, test.identity))
     message = (
         f"expected {'; '.join(result.failures)} for "
         f"{visible(test.client)}{who(test.identity)} {visible(test.url or test.host)} at {both(test.at, zone)}"

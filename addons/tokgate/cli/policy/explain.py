@@ -29,12 +29,11 @@ from tokgate.cli.decision_query import (
     identified,
     identity_of,
     judge,
-    member,
     outcome,
     who,
     zone_of,
 )
-from tokgate.cli.decision_steps import Step, StepOutput, step_lines, steps, steps_document
+from tokgate.cli.decision_steps import StepOutput, step, step_lines, steps
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_log_option, require
@@ -73,7 +72,8 @@ A host may be pasted as a URL, with a path, a port or userinfo. The verdict is w
 where a ClientHello, a plain request, CONNECT and a DNS question differ; a last step then says what each of them gets.
 
 --policies takes a folder or file, or REV:DIR for a folder in a git revision. An event is explained by the policies
-given. When they are not those that the log names for it, this is said, and what they would decide is shown.
+given, or by that of the last git revisions of their folder which the log names for it. When neither are those that the
+log names, this is said, and what they would decide is shown.
 
 The exit code is 0 whatever the verdict is. With --event it is 1 when the policies are not those of the log, when they
 decide otherwise than it says, or when there is no such event."""
@@ -123,10 +123,11 @@ class ExplainedEvent(Explained):
 
 @dataclass(frozen=True, slots=True)
 class Recollection:
-    """An event, and the decision of a snapshot about it."""
+    """An event, and the decision about it of the policies from `source`."""
 
     event: RecordedQuery
     snapshot: Snapshot
+    source: str
     decision: Decision
 
     @property
@@ -135,51 +136,41 @@ class Recollection:
         return self.event.version == self.snapshot.version
 
     @property
-    def agrees(self) -> bool:
-        """Whether both decisions agree, in the verdict and in each reason for it."""
-        return not self.differences
+    def logged(self) -> dict[str, str | None]:
+        return {key: self.event.field(key) for key in _COMPARED}
 
     @property
     def differences(self) -> list[tuple[str, object, object]]:
         """The fields in which record and decision differ, with both values."""
         now: Mapping[str, object] = outcome(self.decision)
-        return [(key, logged, now[key]) for key, logged in self._logged().items() if logged != now[key]]
+        return [(key, logged, now[key]) for key, logged in self.logged.items() if logged != now[key]]
 
-    def lines(self, source: str, found: str | None) -> Iterator[str]:
-        """The event and its differences as lines of text, then an empty line.
-
-        `found` is where the policies of the log are, unless they are those of `source`.
-        """
-        event, line = self.event, self.event.line
-        logged = self._logged()
-        yield f"event {text_at(line.record, 'event', 'id')} [{line.file}:{line.number}]"
-        yield f"logged: {visible(text_at(line.record, 'message') or '')}"
-        if event.count > 1:
-            yield f"stands for {event.count} events, the first of them explained here"
-        stated = (f"{key}={visible(str(value))}" for key, value in logged.items() if value is not None)
-        yield f"logged: {' '.join(stated)}"
+    @property
+    def notes(self) -> Iterator[str]:
+        """Which policy decides, and that it does so as the log says, in sentences."""
+        event = self.event
         if self.same_policy:
-            yield f"policy: {self.snapshot.version}, the one that decided it"
-        else:
-            named, here = visible(event.version or "none"), self.snapshot.version
-            yield f"policy: NOT the one that decided it: the log names {named}, {visible(source)} is {here}"
-            if found is not None:
-                yield f"        that one is in git: --policies {visible(found)}"
-            else:
-                yield "        name the revision that was in force then: --policies REV:DIR"
-        if self.agrees:
-            hidden = alias_of(line.record)
-            sure = "" if hidden is None else f", if {visible(hidden)} was {visible(event.client)}"
-            yield ("decided the same again" if self.same_policy else "it decides the same") + f"{sure}:"
-        else:
-            changes = (f"{key} {before or 'none'} -> {now or 'none'}" for key, before, now in self.differences)
-            yield f"DECIDED OTHERWISE: {', '.join(visible(change) for change in changes)}"
-            if any(sighting.signal.is_url for sighting in event.sightings):
-                yield "(the log keeps no query of a URL: a rule for a store listing may depend on it)"
-        yield ""
+            yield f"By the policy that decided it: version {self.snapshot.version}, {visible(self.source)}."
+        if event.count > 1:
+            yield f"The line stands for {event.count} events; the first of them is explained."
+        if not self.differences:
+            hidden = alias_of(event.line.record)
+            yield "Decided the same again" + (f", if {visible(hidden)} was {visible(event.client)}." if hidden else ".")
 
-    def _logged(self) -> dict[str, str | None]:
-        return {key: self.event.field(key) for key in _COMPARED}
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What keeps the explanation from being that of the event, in sentences."""
+        if not self.same_policy:
+            named, here = visible(self.event.version or "none"), self.snapshot.version
+            yield (
+                f"Not by the policy that decided it: the line names version {named}, which is not to be had here; "
+                f"{visible(self.source)} is {here}."
+            )
+        if self.differences:
+            changes = "; ".join(f"{key}: {was or 'none'}, now {now or 'none'}" for key, was, now in self.differences)
+            yield f"Decided otherwise now than the line says: {visible(changes)}."
+            if any(sighting.signal.is_url for sighting in self.event.sightings):
+                yield "The log keeps no query of a URL: a rule for a store listing may depend on it."
 
     def document(self) -> ExplainedEvent:
         """The JSON of `explain`, preceded by the event. `host` is the name that was decided about."""
@@ -191,18 +182,18 @@ class Recollection:
                 "line": event.line.number,
                 "count": event.count,
                 "policy": event.version,
-                "logged": self._logged(),
+                "logged": self.logged,
                 "seen": [{"signal": each.signal, "value": each.value} for each in event.sightings],
             },
             "policy": self.snapshot.version,
             "same_policy": self.same_policy,
-            "agrees": self.agrees,
+            "agrees": not self.differences,
             "client": event.client,
             "host": event.sightings[0].value,
             "at": utc(event.at),
             **identified(event.identity),
             **outcome(self.decision),
-            "steps": steps_document(steps(self.snapshot, event)),
+            "steps": list(steps(self.snapshot, event)),
         }
 
 
@@ -235,7 +226,7 @@ def run(options: argparse.Namespace) -> int:
     identity = identity_of(options)
     for held in held_bans(snapshot.policy, Path(options.policies), now, default_confdir()):
         narrate(render(held, color=wants_color(sys.stderr)))
-    membership = member(snapshot, client, identity)
+    membership = snapshot.membership(client, identity)
     zone = zone_of(snapshot, membership)
     moment = now if options.at is None else options.at
     at = settle(moment, zone)
@@ -249,13 +240,13 @@ def run(options: argparse.Namespace) -> int:
     asked = PolicyTest(client, named, url, at, judged.verdict, Origin("", 1, 1), identity=identity)
     carriers = by_carrier(snapshot, asked)
     decision = max(carriers.values(), key=lambda each: each.verdict.severity)
-    found = (*steps(snapshot, query), *_live(query, named, judged, carriers))
+    found = [*steps(snapshot, query), *_live(query, named, judged, carriers)]
     if options.json:
         echoed = replace(query, client=options.client, host=options.host)
         each = [CarrierOutput(carrier=carrier, verdict=d.verdict, reason=d.reason) for carrier, d in carriers.items()]
-        print_json(ExplainedQuery(**answer(echoed, decision), steps=steps_document(found), carriers=each))
+        print_json(ExplainedQuery(**answer(echoed, decision), steps=found, carriers=each))
     else:
-        print_lines(_text(snapshot, query, decision, zone, found))
+        print_lines(_text(snapshot, query, decision, found))
     return Exit.DONE
 
 
@@ -277,7 +268,9 @@ def _strangers(snapshot: Snapshot, options: argparse.Namespace) -> Iterator[str]
                 yield f"no network or exemption names the {kind} {visible(name)}{hint and visible(hint)}"
 
 
-def _live(query: DecisionQuery, host: str, judged: Decision, carriers: Mapping[Carrier, Decision]) -> Iterator[Step]:
+def _live(
+    query: DecisionQuery, host: str, judged: Decision, carriers: Mapping[Carrier, Decision]
+) -> Iterator[StepOutput]:
     """A last step, where protocols differ from one another or from what was decided of all that the query names."""
     alike: dict[tuple[Verdict, Reason], list[Carrier]] = {}
     for carrier, decision in carriers.items():
@@ -289,7 +282,7 @@ def _live(query: DecisionQuery, host: str, judged: Decision, carriers: Mapping[C
     if query.url is not None and tls is not None and tls.verdict.severity < judged.verdict.severity:
         hidden = "over https this URL is not seen, since the policy does not have the connection opened"
         lines.insert(0, f"{hidden}: the steps above say what would be if it were")
-    yield Step(f"{6 + (len(query.sightings) > 1)}. Live traffic to {visible(host)}", tuple(lines))
+    yield step(6 + (len(query.sightings) > 1), f"Live traffic to {visible(host)}", lines)
 
 
 def _event(options: argparse.Namespace, now: Instant) -> Exit:
@@ -302,45 +295,57 @@ def _event(options: argparse.Namespace, now: Instant) -> Exit:
     told = identity_of(options)
     if told is not None:  # where the log hides who it was
         event = replace(event, identity=told)
-    snapshot = open_source(options.policies, now)
-    decision = judge(snapshot, event).decision
-    comparison = Recollection(event, snapshot, decision)
+    source = options.policies
+    snapshot = open_source(source, now)
+    if event.version not in (None, snapshot.version):
+        found = find_revision(source, str(event.version), now)
+        snapshot, source = (snapshot, source) if found is None else (open_source(found, now), found)
+    recalled = Recollection(event, snapshot, source, judge(snapshot, event).decision)
     if options.json:
-        print_json(comparison.document())
+        print_json(recalled.document())
     else:
-        zone = zone_of(snapshot, member(snapshot, event.client, event.identity))
-        known = comparison.same_policy or event.version is None
-        found = None if known else find_revision(options.policies, str(event.version), now)
-        print_lines(comparison.lines(options.policies, found))
-        print_lines(_text(snapshot, event, decision, zone, steps(snapshot, event)))
-    return Exit.DONE if comparison.same_policy and comparison.agrees else Exit.FINDINGS
+        line = event.line
+        stated = (f"{key}={visible(value)}" for key, value in recalled.logged.items() if value is not None)
+        print_lines((
+            f"event {text_at(line.record, 'event', 'id')} [{line.file}:{line.number}]",
+            f"logged: {visible(text_at(line.record, 'message') or '')}",
+            f"logged: {' '.join(stated)}",
+            *recalled.notes,
+            *recalled.warnings,
+            "",
+        ))  # fmt: skip
+        print_lines(_text(snapshot, event, recalled.decision, steps(snapshot, event)))
+    return Exit.DONE if recalled.same_policy and not recalled.differences else Exit.FINDINGS
 
 
-def _text(snapshot: Snapshot, query: Question, decision: Decision, zone: str, found: Iterable[Step]) -> Iterator[str]:
+def _text(snapshot: Snapshot, query: Question, decision: Decision, found: Iterable[StepOutput]) -> Iterator[str]:
     color = wants_color(sys.stdout)
     verdict = f"\x1b[1;{_TINTS[decision.verdict]}m{decision.verdict}\x1b[0m" if color else str(decision.verdict)
-    asked = " ".join(visible(sighting.value) for sighting in query.sightings)
-    asked = f"{visible(query.client)}{who(query.identity)} {asked}"
-    yield f"{verdict}: {asked} ({decision.reason})"
-    yield f"at {both(query.at, zone)}"
-    yield from _ban_lines(snapshot, decision)
-    for step in found:
+    asked, *rest, change = said(snapshot, query, decision)
+    yield f"{verdict}: {asked}"
+    yield from rest
+    for each in found:
         yield ""
-        yield from step_lines(step, everything=True)
+        yield from step_lines(each, everything=True)
     yield ""
+    yield change
+
+
+def said(snapshot: Snapshot, query: Question, decision: Decision) -> Iterator[str]:
+    """A decision in lines: who asked for what and the code of its reason, when, by which ban, and what changes it."""
+    zone = zone_of(snapshot, snapshot.membership(query.client, query.identity))
+    asked = " ".join(visible(sighting.value) for sighting in query.sightings)
+    yield f"{visible(query.client)}{who(query.identity)} {asked} ({decision.reason})"
+    yield f"at {both(query.at, zone)}"
+    if decision.ban is not None:
+        ban = snapshot.bans[decision.ban]
+        yield readable(f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part))
+        if ban.reason is not None:
+            yield readable(f"reason: {' '.join(ban.reason.split())}")
+        if decision.response is not None:
+            yield f"response: {decision.response}"
     change = decision.next_change
     yield f"Next change: {'none' if change is None else both(change, zone)}"
-
-
-def _ban_lines(snapshot: Snapshot, decision: Decision) -> Iterator[str]:
-    if decision.ban is None:
-        return
-    ban = snapshot.bans[decision.ban]
-    yield readable(f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part))
-    if ban.reason is not None:
-        yield readable(f"reason: {' '.join(ban.reason.split())}")
-    if decision.response is not None:
-        yield f"response: {decision.response}"
 
 
 _COMPARED: Final = (

@@ -14,7 +14,7 @@ from whenever import Instant
 
 from tokgate.cli.arguments import moment_or_now, settle, time_argument
 from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.decision_query import DecisionQuery, Grounds, answer, decided, member, zone_of
+from tokgate.cli.decision_query import DecisionQuery, Grounds, answer, decided, zone_of
 from tokgate.cli.exits import Exit
 from tokgate.cli.policy.program_lines import ProgramLines, of_zeek
 from tokgate.cli.policy_source import add_policies_option, open_source
@@ -131,7 +131,7 @@ class QueryReader:
             raise ValueError("`at` is no time")
         if isinstance(moment, Instant):
             return moment
-        return settle(moment, zone_of(self._snapshot, member(self._snapshot, client, identity)))
+        return settle(moment, zone_of(self._snapshot, self._snapshot.membership(client, identity)))
 
 
 class Simulation:

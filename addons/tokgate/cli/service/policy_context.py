@@ -1,7 +1,7 @@
 """Answers the review page from policies: explanations as of `explain --event`, and phases of bans."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -11,15 +11,13 @@ from tokgate.analytics.report.report_data import BanPhases, phases_of_policy
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.read.replay_query import alias_of, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
-from tokgate.cli.decision_query import judge, zone_of
+from tokgate.cli.decision_query import judge
 from tokgate.cli.decision_steps import steps
 from tokgate.cli.exits import CommandError
-from tokgate.cli.policy.explain import Recollection
+from tokgate.cli.policy.explain import Recollection, said
 from tokgate.cli.policy_source import find_revision, open_source
 from tokgate.cli.terminal import visible
-from tokgate.policy.decision import Decision
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import both
 from tokgate.webui.context import Devices, Explanation
 
 if TYPE_CHECKING:
@@ -134,45 +132,11 @@ def _needs_address(line: Line, hidden: str) -> str:
 
 
 def _explanation(event: "RecordedQuery", snapshot: Snapshot, source: str) -> Explanation:
-    decision = judge(snapshot, event).decision
-    comparison = Recollection(event, snapshot, decision)
-    membership = snapshot.membership(event.client)
+    recalled = Recollection(event, snapshot, source, judge(snapshot, event).decision)
     return Explanation(
-        verdict=str(decision.verdict),
-        said=tuple(_said(event, snapshot, decision, zone_of(snapshot, membership))),
-        notes=tuple(_notes(comparison, source)),
-        warnings=tuple(_warnings(comparison, source)),
+        verdict=str(recalled.decision.verdict),
+        said=tuple(said(snapshot, event, recalled.decision)),
+        notes=tuple(recalled.notes),
+        warnings=tuple(recalled.warnings),
         steps=tuple(steps(snapshot, event)),
     )
-
-
-def _notes(comparison: Recollection, source: str) -> Iterator[str]:
-    if comparison.same_policy:
-        yield f"By the policy that decided it: version {comparison.snapshot.version}, {visible(source)}."
-    if comparison.event.count > 1:
-        yield f"The line stands for {comparison.event.count} events; the first of them is explained."
-
-
-def _warnings(comparison: Recollection, source: str) -> Iterator[str]:
-    if not comparison.same_policy:
-        named = visible(comparison.event.version or "none")
-        yield (
-            f"Not by the policy that decided it: the line names version {named}, which is not to be had here; "
-            f"{visible(source)} is {comparison.snapshot.version}."
-        )
-    if not comparison.agrees:
-        changes = "; ".join(
-            f"{key}: {visible(str(was))}, now {visible(str(now))}" for key, was, now in comparison.differences
-        )
-        yield f"Decided otherwise now than the line says: {changes}."
-
-
-def _said(event: "RecordedQuery", snapshot: Snapshot, decision: Decision, zone: str) -> Iterator[str]:
-    asked = " ".join(visible(part) for part in (event.client, *(sighting.value for sighting in event.sightings)))
-    yield f"{asked} ({decision.reason})"
-    yield f"at {both(event.at, zone)}"
-    if decision.ban is not None:
-        ban = snapshot.bans[decision.ban]
-        yield f"ban {ban.name}: " + "; ".join(part for part in (ban.title, ban.authority, ban.basis) if part)
-    change = decision.next_change
-    yield f"next change: {'none' if change is None else both(change, zone)}"
