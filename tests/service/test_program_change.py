@@ -19,7 +19,7 @@ from labs.load import Load, tallied, upgrade
 from labs.program_change import How, Restarting, Systemd, bequest_of
 from labs.running_lab import Scraped, children, until
 from tokgate.runtime.control_socket import ControlRequest, ask
-from tokgate.service.program_change import ENDS, VARIABLE, Bequest, Exec, Store, inherited, taken
+from tokgate.service.program_change import ENDS, VARIABLE, Bequest, Exec, Store, inherited, read, taken, written
 
 RESTARTS = int(os.environ.get("TOKGATE_TEST_RESTARTS", "1"))
 
@@ -170,7 +170,7 @@ def test_all_arrives(
     found = taken(queues)
     assert found is not None
     now = dict(zip(named, found.descriptors(), strict=True))
-    assert found == left.renumbered(now.__getitem__)
+    assert found == read(written(left), now.__getitem__)
     assert [os.eventfd_read(now[each]) for each in events] == [*range(1, 301)]
     assert not any(map(os.get_inheritable, found.descriptors()))
     for each in found.descriptors():

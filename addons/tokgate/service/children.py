@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, ValidationInfo
 
 from tokgate.service.status import Worker
 from tokgate.traffic.counters import Counters
@@ -22,6 +24,14 @@ _LONGEST_REPORT: Final = 1 << 16
 """Octets."""
 ORDERS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 """The signals of the supervisor that have another meaning in each role: blocked until a child has handlers for them."""
+
+
+def _numbered(number: int, info: ValidationInfo) -> int:
+    return number if info.context is None else int(info.context(number))
+
+
+type Descriptor = Annotated[int, AfterValidator(_numbered)]
+"""The number of a descriptor: another one in a process to which it was passed, which pydantic's context tells."""
 
 
 class Role(StrEnum):
@@ -45,10 +55,10 @@ class Child:
     pid: int
     started: float
     version: str
-    backlog: int | None = None
-    """A descriptor of the records that the collector hasn't taken from it."""
-    process: int | None = None
-    """A descriptor of the process (pidfd_open(2)) where it is no child of this one: a program before started it."""
+    backlog: Descriptor | None = None
+    """The records that the collector hasn't taken from it."""
+    process: Descriptor | None = None
+    """The process (pidfd_open(2)) where it is no child of this one: a program before started it."""
     retired: bool = False
     report: dict[str, Any] = field(default_factory=dict)
     heard: float = 0.0

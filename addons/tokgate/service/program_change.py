@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tokgate.gateway import capabilities
 from tokgate.runtime.control_socket import Caller
-from tokgate.service.children import Child, readable
+from tokgate.service.children import Child, Descriptor, readable
 from tokgate.service.service_manager import ServiceManager, control_group
 
 VARIABLE: Final = "TOKGATE_REPLACES"
@@ -61,76 +61,45 @@ class Survivor:
     """A child process that stays, the descriptor of its counters, and what it had counted, by key."""
 
     child: Child
-    shared: int
+    shared: Descriptor
     told: list[tuple[tuple[str, ...], int]]
 
 
 @dataclass(frozen=True, slots=True)
 class QuicBequest:
-    """Descriptors for QUIC: of each gate its fronts and the channel to its successor; raw sockets by family."""
+    """For QUIC: of each gate its fronts and the channel to its successor; raw sockets by family."""
 
-    fronts: list[list[int]]
-    raw: dict[int, list[int]]
-    channels: list[tuple[int, int]]
+    fronts: list[list[Descriptor]]
+    raw: dict[int, list[Descriptor]]
+    channels: list[tuple[Descriptor, Descriptor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bequest:
-    """What a program leaves to the next. Numbers are those of descriptors, which stay open."""
+    """What a program leaves to the next. Its descriptors stay open."""
 
     program: str
     """The version of tokgate."""
     takeover: str
     """`gate.takeover.FORMAT`: in another format connections can't be passed on."""
-    channels: dict[str, int]
-    listeners: list[tuple[int, str]]
-    """Descriptor and entry of each listener."""
-    metrics: int | None
-    control: int | None
+    channels: dict[str, Descriptor]
+    listeners: list[tuple[Descriptor, str]]
+    """With the entry of each."""
+    metrics: Descriptor | None
+    control: Descriptor | None
     quic: QuicBequest | None
-    warned: int
-    caller: int | None
+    warned: Descriptor
+    caller: Descriptor | None
     """Who asked for it, and waits for an answer."""
     children: list[Survivor]
     options: str = ""
     """The options that listeners and channels were made by."""
 
-    def renumbered(self, now: Callable[[int], int]) -> "Bequest":
-        """The same where each of its descriptors has another number."""
-
-        def of(number: int | None) -> int | None:
-            return None if number is None else now(number)
-
-        quic = self.quic
-        return replace(
-            self,
-            channels={name: now(number) for name, number in self.channels.items()},
-            listeners=[(now(number), entry) for number, entry in self.listeners],
-            metrics=of(self.metrics),
-            control=of(self.control),
-            quic=quic
-            and QuicBequest(
-                [[*map(now, fronts)] for fronts in quic.fronts],
-                {family: [*map(now, raw)] for family, raw in quic.raw.items()},
-                [(now(write), now(read)) for write, read in quic.channels],
-            ),
-            warned=now(self.warned),
-            caller=of(self.caller),
-            children=[
-                replace(
-                    each,
-                    shared=now(each.shared),
-                    child=replace(each.child, backlog=of(each.child.backlog), process=of(each.child.process)),
-                )
-                for each in self.children
-            ],
-        )
-
     def descriptors(self) -> list[int]:
         """All that it names."""
-        found: list[int] = []
-        self.renumbered(lambda number: found.append(number) or number)  # type: ignore[func-returns-value]
-        return found
+        found: dict[int, int] = {}
+        _FORM.validate_json(_FORM.dump_json(self), context=lambda number: found.setdefault(number, number))
+        return [*found]
 
 
 _FORM: Final = TypeAdapter(Bequest)
@@ -147,12 +116,15 @@ def written(bequest: Bequest) -> int:
     return memory
 
 
-def read(descriptor: int) -> Bequest:
-    """The bequest in a memory file, which is closed. Raises OSError, or ValueError if it is another version's."""
+def read(descriptor: int, now: Callable[[int], int] | None = None) -> Bequest:
+    """The bequest in a memory file, which is closed; `now` gives the number of each of its descriptors in this process.
+
+    Raises OSError, or ValueError if it is another version's.
+    """
     with os.fdopen(descriptor, "rb") as memory:
         memory.seek(0)
         try:
-            return _FORM.validate_json(memory.read())
+            return _FORM.validate_json(memory.read(), context=now)
         except ValidationError as error:
             raise ValueError(f"the program before left what this one can't read: {error}") from error
 
@@ -268,7 +240,7 @@ def taken(queues: Sequence[socket.socket]) -> Bequest | None:
             raise ValueError(f"the program before left {said['of']} descriptors, of which {len(now)} came")
         memory = now[said["memory"]]
         received.remove(memory)  # which reading closes
-        return read(memory).renumbered(now.__getitem__)
+        return read(memory, now.__getitem__)
     except BaseException as error:
         for descriptor in received:
             os.close(descriptor)
