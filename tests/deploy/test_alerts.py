@@ -19,7 +19,7 @@ from tokgate.service.metrics.families import families
 from tokgate.service.metrics.http_server import complete
 from tokgate.service.metrics.sample import Deaths, Vitals
 from tokgate.service.process_health import HANGS, RestartState, faults
-from tokgate.service.status import Worker
+from tokgate.service.status import worker_of
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "tokgate.rules.yml"
 ALERTS = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
@@ -52,10 +52,8 @@ def _at(key: str, number: int, **more: Any) -> Story:
 def no_gate(folder: Path, minute: int) -> Vitals:
     """The only gate was stopped: it is there, and says nothing."""
     child = Child(Role.GATE, 0, 1, 0.0, "x", report={"connections": 5}, heard=1.0)
-    worker = Worker(name=child.name, pid=1, seconds=9.0, version="x", report=child.report, silent=HANGS)
     made = measured(folder, **HEALTHY, faults=[*faults([child], [(Role.GATE, 0)], {}, HANGS)])
-    shown = {"name": worker.name, "retired": False, "condition": worker.condition.value, "report": worker.report}
-    return made | {"workers": [shown]}
+    return made | {"workers": [worker_of(child.name, 1, 9.0, "x", child.report, silent=HANGS)]}
 
 
 def keeps_dying(folder: Path, minute: int) -> Vitals:

@@ -13,7 +13,7 @@ from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
 from tokgate.runtime.reloads import Reloads
 from tokgate.service.metrics import sample as vitals
-from tokgate.service.status import Worker, state_of
+from tokgate.service.status import state_of, worker_of
 from tokgate.traffic.counters import AT_LIMIT, Counters
 
 NOW = builders.at("2023-04-01T12:00:00Z")
@@ -57,11 +57,11 @@ def measured(
     counters.errors["gate"] += 2
     counters.put(AT_LIMIT, 9)
     workers = [
-        Worker(name="gate-0", pid=1, seconds=1.0, version="x", report={"connections": 5, **REPORT}),
-        Worker(name="gate-1", pid=2, seconds=1.0, version="x", report={"connections": 6}),
-        Worker(name="gate-0", pid=3, seconds=9.0, version="w", report={"connections": 1}, retired=True),
-        Worker(name="collector-0", pid=4, seconds=9.0, version=None, report={"log": {}}),
-        Worker(name="opener-0", pid=5, seconds=9.0, version="x", report={"connections": 2}, silent=4.0),
+        worker_of("gate-0", 1, 1.0, "x", {"connections": 5, **REPORT}),
+        worker_of("gate-1", 2, 1.0, "x", {"connections": 6}),
+        worker_of("gate-0", 3, 9.0, "w", {"connections": 1}, retired=True),
+        worker_of("collector-0", 4, 9.0, None, {"log": {}}),
+        worker_of("opener-0", 5, 9.0, "x", {"connections": 2}, silent=4.0),
     ]
     reloads = Reloads()
     reloads.note(Reloaded(True, snapshot, (), NOW, snapshot.version))

@@ -23,7 +23,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import LogSettings
 from tokgate.runtime.instance import Instance
 from tokgate.service.reload_answer import answer_of
-from tokgate.service.status import Worker, state_of
+from tokgate.service.status import state_of, worker_of
 from tokgate.traffic.counters import DECISION, Key
 
 POLICY = """\
@@ -179,8 +179,8 @@ async def test_a_reading_is_told_and_counted(running: Callable[[Instant], Runnin
     one.holder.path.write_text(POLICY.replace("P6M", "P7M"))
     reloaded = await one.holder.reload()
     assert one.told() == ["policy-loaded"]
-    worker = Worker(name="proxy", pid=1, seconds=1.0, version=reloaded.snapshot.version, report={})
-    behind = Worker(name="gate-0", pid=2, seconds=1.0, version="other", report={})
+    worker = worker_of("proxy", 1, 1.0, reloaded.snapshot.version, {})
+    behind = worker_of("gate-0", 2, 1.0, "other", {})
     assert answer_of(one.instance, reloaded, [worker])["ok"]
     assert answer_of(one.instance, reloaded, [worker, behind])["missing"] == ["gate-0"]
     assert one.instance.reloads.succeeded == 1

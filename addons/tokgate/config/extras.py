@@ -29,7 +29,7 @@ MODULES: Final[Mapping[Extra, tuple[str, ...]]] = MappingProxyType(
         Extra.REVIEW: ("duckdb", "drawsvg", "starlette", "uvicorn", "anyio"),
         Extra.REPORT: ("duckdb", "drawsvg"),
         Extra.CALENDAR: ("holidays",),
-        Extra.METRICS: ("prometheus_client", "uvicorn"),
+        Extra.METRICS: ("prometheus_client",),
         Extra.GATEWAY: ("pyroute2",),
         Extra.PHONES: ("pyroute2", "segno"),
         Extra.ANCHOR: ("rfc3161_client",),

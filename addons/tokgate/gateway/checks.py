@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tokgate.gateway import GatewayError, libnftables, sysctls
+from tokgate.gateway import GatewayError, capabilities, libnftables, sysctls
+from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.libnftables import table_state
 from tokgate.gateway.nftables import OWNER, table
 from tokgate.gateway.policy_routes import PolicyRoutes, loopback_is_up, versions
 from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy
 
-_NET_ADMIN: Final = 12  # CAP_NET_ADMIN, linux/capability.h
 _SCRATCH: Final = "tokgate_check"
 """A table that is checked by the kernel and never made."""
 _FAMILIES: Final = ("inet", "ip", "ip6")
@@ -41,7 +41,7 @@ def problems(rules: Ruleset) -> list[str]:
 
 
 def _problems(rules: Ruleset) -> Iterator[str]:
-    if not may_administer():
+    if not capabilities.held() >> Capability.NET_ADMIN & 1:
         yield "CAP_NET_ADMIN is missing: run this as root, or give the capability"
         return
     if not loopback_is_up():
@@ -103,14 +103,6 @@ def _forwarding() -> Iterator[str]:
             f"IPv6 forwarding is off, and with it on {', '.join(learned)} would lose the default route that it learned "
             f"from router advertisements: sysctl -w net.ipv6.conf.{learned[0]}.accept_ra=2 first"
         )
-
-
-def may_administer() -> bool:
-    """Whether this process has CAP_NET_ADMIN (capabilities(7))."""
-    for line in Path("/proc/thread-self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _NET_ADMIN & 1)
-    return False
 
 
 def _devices() -> list[str]:

@@ -1,4 +1,4 @@
-"""The HTTP server of metrics and review page: uvicorn with a deadline for requests."""
+"""The HTTP server of the review page: uvicorn with a deadline for requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping

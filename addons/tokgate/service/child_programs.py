@@ -180,7 +180,8 @@ class ChildPrograms:
             )
         if role is Role.METRICS:
             self.records.close()
-            return self._serve_metrics()
+            self._serve_metrics()
+            return 0
         if role is Role.OPENER:
             self._exec_opener(slot, shared, backlog)
         GateProcess(self._inheritance(observer, slot, shared, backlog, waits)).run()
@@ -259,7 +260,7 @@ class ChildPrograms:
         error = None if health.ok else health.tampered or health.last_error
         tell_supervisor(self.channels.reports_in, log=sample.log_vitals(health), log_error=error)
 
-    def _serve_metrics(self) -> int:
+    def _serve_metrics(self) -> None:
         """In the process for metrics: serve until the supervisor has exited."""
         from tokgate.service.metrics.http_server import serve_until  # the other processes don't need its libraries
 
@@ -267,4 +268,4 @@ class ChildPrograms:
             raise RuntimeError("nobody asked for metrics")
         requester = sample.Requester(self._options.confdir, self._options.log)
         report = partial(tell_supervisor, self.channels.reports_in)
-        return serve_until(self.metrics, requester.ask, self.channels.lifeline_out, report)
+        serve_until(self.metrics, requester.ask, self.channels.lifeline_out, report)

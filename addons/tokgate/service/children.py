@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, ValidationInfo
 
-from tokgate.service.status import Worker
+from tokgate.service.status import WorkerStatus, worker_of
 from tokgate.traffic.counters import Counters
 
 _LONGEST_REPORT: Final = 1 << 16
@@ -73,23 +73,15 @@ class Child:
         """Role and slot, such as `gate-0`."""
         return f"{self.role.value}-{self.slot}"
 
-    def as_worker(self) -> Worker:
-        """The process as `tokgate status` shows it.
-
-        A gate keeps its policy. An opener reads each new one and reports which it has.
-        """
-        reported = {
-            Role.GATE: self.version,
-            Role.OPENER: self.report.get("version", self.version),
-        }
-        return Worker(
-            name=self.name,
-            pid=self.pid,
-            seconds=time.monotonic() - self.started,
-            version=reported.get(self.role),
-            retired=self.retired,
-            report=self.report,
-            silent=self.silence(time.monotonic()) if self.heard else 0.0,
+    def as_worker(self) -> WorkerStatus:
+        """The process as `tokgate status` shows it. A gate keeps its policy; an opener reports which it has."""
+        version = self.version if self.role is Role.GATE else None
+        if self.role is Role.OPENER:
+            version = self.report.get("version", self.version)
+        now = time.monotonic()
+        silent = self.silence(now) if self.heard else 0.0
+        return worker_of(
+            self.name, self.pid, now - self.started, version, self.report, retired=self.retired, silent=silent
         )
 
     def signal(self, number: int) -> None:

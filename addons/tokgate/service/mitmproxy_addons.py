@@ -25,7 +25,7 @@ from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
 from tokgate.service.metrics import sample
 from tokgate.service.reload_answer import answer_of
 from tokgate.service.service_manager import ServiceManager
-from tokgate.service.status import Worker, state_of
+from tokgate.service.status import WorkerStatus, state_of, worker_of
 from tokgate.traffic.counters import RECORDS_DROPPED
 
 logger = logging.getLogger(__name__)
@@ -75,12 +75,10 @@ class ControlAddon:
         if self._control is not None:
             self._control.close(remove=True)
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerStatus]:
         """This process, as the only worker of a run without a supervisor."""
         report = report_of(self._tokgate)
-        version = report["version"]
-        seconds = time.monotonic() - self._started
-        return [Worker(name="proxy", pid=os.getpid(), seconds=seconds, version=version, report=report)]
+        return [worker_of("proxy", os.getpid(), time.monotonic() - self._started, report["version"], report)]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, ValueError):
@@ -195,9 +193,9 @@ class MetricsAddon:
         """Start the thread that serves, if there is a socket."""
         if self._socket is None or self._tokgate.holder is None:
             return
-        from tokgate.service.metrics.http_server import serve  # imported only where metrics are served
+        from tokgate.service.metrics.http_server import Server  # imported only where metrics are served
 
         ask = sample.Requester(Path(ctx.options.confdir).expanduser(), Path(ctx.options.tokgate_log)).ask
         # A daemon: an open request must not delay the exit.
-        threading.Thread(target=serve, args=(self._socket, ask), name="tokgate-metrics", daemon=True).start()
+        threading.Thread(target=Server(self._socket, ask).serve_forever, name="tokgate-metrics", daemon=True).start()
         self._say(f"metrics: http://{written(*self._socket.getsockname()[:2])}/metrics")

@@ -32,7 +32,7 @@ from tokgate.service.listeners import inherited_listener, listen_for_scrapers
 from tokgate.service.metrics.sample import Deaths
 from tokgate.service.process_health import Restarts
 from tokgate.service.program_change import Bequest, QuicBequest, Survivor
-from tokgate.service.status import SILENT, Worker
+from tokgate.service.status import SILENT, WorkerStatus
 from tokgate.traffic.counters import Key, ProcessCounters, SharedCounters
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
@@ -119,7 +119,7 @@ class ChildProcesses(ChildPrograms):
                 self._start(role, slot)
         self.next_generation()
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerStatus]:
         """All child processes, as `tokgate status` shows them."""
         return [child.as_worker() for child in self._children.values()]
 

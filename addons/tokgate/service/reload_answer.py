@@ -10,7 +10,7 @@ from tokgate.policy.analysis.definitions import MAX_WORDS, ChangeKind, Definitio
 from tokgate.policy.analysis.held_bans import NO_EFFECTS
 from tokgate.runtime.control_socket import Caller
 from tokgate.runtime.instance import Instance
-from tokgate.service.status import GatewayStatus, Worker, gateway_of
+from tokgate.service.status import GatewayStatus, WorkerStatus, gateway_of
 
 ENOUGH: Final = 60.0
 """Seconds for workers to get a policy that was read; then the answer names those that have not."""
@@ -78,7 +78,7 @@ class ReloadAnswer(TypedDict):
 
 
 def answer_of(
-    instance: Instance, reloaded: Reloaded, workers: Collection[Worker], not_held: tuple[str, ...] = ()
+    instance: Instance, reloaded: Reloaded, workers: Collection[WorkerStatus], not_held: tuple[str, ...] = ()
 ) -> ReloadAnswer:
     """The answer. If the files are unchanged, it tells the last change of the policy.
 
@@ -107,7 +107,7 @@ def answer_of(
         "more_changes": 0 if told is None else max(0, len(told.changes) - MAX_CHANGES),
         "diagnostics": [_diagnostic(each) for each in reloaded.diagnostics],
         "restart_needed": list(instance.restart_needed()),
-        "workers": [w.name for w in workers if w.version == reloaded.snapshot.version and not w.retired],
+        "workers": [w["name"] for w in workers if w["version"] == reloaded.snapshot.version and not w["retired"]],
         "missing": missing,
         "gateway": gateway,
         "not_held": list(not_held),
@@ -118,11 +118,11 @@ def _revision(revision: Revision) -> PolicyRevision:
     return {"commit": revision.commit, "author": revision.author, "uncommitted": revision.uncommitted}
 
 
-def _missing(workers: Collection[Worker], version: str) -> Iterator[str]:
+def _missing(workers: Collection[WorkerStatus], version: str) -> Iterator[str]:
     """The workers with another policy; retired ones, which serve their last connections, don't count."""
     for worker in workers:
-        if not worker.retired and worker.version is not None and worker.version != version:
-            yield worker.name
+        if not worker["retired"] and worker["version"] not in (None, version):
+            yield worker["name"]
 
 
 def _change(change: DefinitionChange) -> DefinitionChangeOutput:
@@ -157,7 +157,7 @@ class Waiting:
         self._reloaded, self._told = reloaded, ""
         self._give_up_at = time.monotonic() + ENOUGH
 
-    def look(self, workers: Collection[Worker]) -> None:
+    def look(self, workers: Collection[WorkerStatus]) -> None:
         """Answer when all workers have the policy or the deadline has passed, else report progress."""
         if not self._callers or self._reloaded is None:
             return

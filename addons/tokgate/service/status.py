@@ -1,7 +1,6 @@
 """The state of a running tokgate: what `tokgate status` prints, and health, metrics and systemd are told."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
@@ -33,31 +32,6 @@ class Condition(StrEnum):
     """It was stopped, or hangs: no report has come for SILENT seconds."""
     ENDING = "ending"
     """It serves its last connections."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
-    """A process of tokgate. `version` is that of its policy, None for a process without one.
-
-    `seconds` is its age, `silent` the seconds since its latest report. `retired`: it accepts no more and serves its
-    last connections by the previous policy. `report` is the JSON object that it sends of itself.
-    """
-
-    name: str
-    pid: int
-    seconds: float
-    version: str | None
-    report: dict[str, Any]
-    retired: bool = False
-    silent: float = 0.0
-
-    @property
-    def condition(self) -> Condition:
-        if self.retired:
-            return Condition.ENDING
-        if self.silent >= SILENT:
-            return Condition.SILENT
-        return Condition.SERVING if self.report else Condition.STARTING
 
 
 class TakenServices(TypedDict):
@@ -145,7 +119,11 @@ class PolicyStatus(TypedDict):
 
 
 class WorkerStatus(TypedDict):
-    """A process. The keys of `report` depend on what it does; docs/operation.md has those to watch."""
+    """A process. `version` is that of its policy, null for a process without one; `seconds` is its age.
+
+    `retired`: it accepts no more and serves its last connections by the previous policy. `report` is what it says of
+    itself: its keys depend on what it does, and docs/operation.md has those to watch.
+    """
 
     name: str
     pid: int
@@ -154,6 +132,31 @@ class WorkerStatus(TypedDict):
     retired: bool
     condition: Condition
     report: dict[str, Any]
+
+
+def worker_of(
+    name: str,
+    pid: int,
+    seconds: float,
+    version: str | None,
+    report: dict[str, Any],
+    *,
+    retired: bool = False,
+    silent: float = 0.0,
+) -> WorkerStatus:
+    """A process whose latest report came `silent` seconds ago."""
+    condition = Condition.SERVING if report else Condition.STARTING
+    if retired or silent >= SILENT:
+        condition = Condition.ENDING if retired else Condition.SILENT
+    return {
+        "name": name,
+        "pid": pid,
+        "seconds": round(seconds, 1),
+        "version": version,
+        "retired": retired,
+        "condition": condition,
+        "report": report,
+    }
 
 
 class GatewayDifferences(TypedDict):
@@ -243,7 +246,7 @@ class Status(TypedDict):
 
 def state_of(
     instance: "Instance",
-    workers: Iterable[Worker],
+    workers: Iterable[WorkerStatus],
     *,
     faults: Iterable[str] = (),
     busy: BusyStatus | None = None,
@@ -257,7 +260,7 @@ def state_of(
     kernel = () if gateway is None or gateway["ok"] else gateway["problems"]
     problems = [*stale, *(f"the gateway's kernel: {said}" for said in kernel), *faults]
     return {
-        "ok": not problems and not now.held and not any(has_trouble(worker.report) for worker in known),
+        "ok": not problems and not now.held and not any(has_trouble(worker["report"]) for worker in known),
         "problems": problems,
         "at": str(at),
         "known": "now",
@@ -282,18 +285,7 @@ def state_of(
             "networks": _networks(now),
         },
         "gateway": gateway,
-        "workers": [
-            {
-                "name": worker.name,
-                "pid": worker.pid,
-                "seconds": round(worker.seconds, 1),
-                "version": worker.version,
-                "retired": worker.retired,
-                "condition": worker.condition,
-                "report": worker.report,
-            }
-            for worker in known
-        ],
+        "workers": known,
     }
 
 

@@ -1,13 +1,13 @@
 """Metrics and health: what they are made of, how they are told, and that nobody waits who must not."""
 
-import asyncio
 import json
 import re
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from http.client import HTTPConnection
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from labs import builders
 from labs.vitals import HEALTHY, LOG, NOW, measured
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, until
 from tokgate.cli.log.verify import VERIFY_METRICS
 from tokgate.runtime.control_socket import Control, ControlRequest
 from tokgate.service.listeners import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals
 from tokgate.service.metrics.families import FAMILIES, MetricType, families
-from tokgate.service.metrics.http_server import Exposition, certificates, complete, serve
+from tokgate.service.metrics.http_server import Server, answer, certificates, complete
 from tokgate.service.metrics.sample import Requester, problems
 
 ROOT = Path(__file__).parents[3]
@@ -94,7 +94,10 @@ def test_a_log_that_nobody_writes_has_no_numbers(tmp_path: Path) -> None:
 
 def test_names_and_labels_are_valid(tmp_path: Path) -> None:
     """Both formats are read by their own parsers, and counters are told from gauges."""
-    app = exposed(lambda: measured(tmp_path, gateway=GATEWAY))
+
+    def app() -> vitals.Vitals:
+        return measured(tmp_path, gateway=GATEWAY)
+
     plain = parse(get(app, "/metrics")[1].decode())
     assert {family.name for family in plain} == {f.name.removesuffix("_total") for f in FAMILIES} - {
         "tokgate_certificate_seconds_until_expiry"
@@ -106,27 +109,10 @@ def test_names_and_labels_are_valid(tmp_path: Path) -> None:
     assert all(f.name.endswith("_total") == (f.kind is MetricType.COUNTER) for f in FAMILIES)
 
 
-def get(app: Exposition, path: str, method: str = "GET", accept: str = "") -> tuple[int, bytes]:
-    """Ask the application as a server would."""
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "headers": [(b"accept", accept.encode())]}
-    asyncio.run(app(scope, None, send))
-    start, body = sent
-    assert method == "HEAD" or int(dict(start["headers"])[b"content-length"]) == len(body["body"])
-    return start["status"], body["body"]
-
-
-def exposed(measure: Callable[[], vitals.Vitals]) -> Exposition:
-    """The application over what this measures."""
-
-    async def ask() -> vitals.Vitals:
-        return measure()
-
-    return Exposition(ask, lambda: NOW)
+def get(measure: Callable[[], vitals.Vitals], path: str, accept: str = "") -> tuple[int, bytes]:
+    """What is answered to a path over what this measures."""
+    status, _, body = answer(measure, path, accept, lambda: NOW)
+    return status, body
 
 
 @pytest.mark.parametrize(
@@ -140,7 +126,7 @@ def exposed(measure: Callable[[], vitals.Vitals]) -> Exposition:
 )
 def test_health(tmp_path: Path, changed: dict[str, Any], said: str | None) -> None:
     """Green with 200; red with 503 and the reason in words."""
-    status, body = get(exposed(lambda: measured(tmp_path, **changed)), "/healthz")
+    status, body = get(lambda: measured(tmp_path, **changed), "/healthz")
     assert json.loads(body) == {"ok": said is None, "problems": [] if said is None else [said]}
     assert status == (200 if said is None else 503)
 
@@ -159,23 +145,9 @@ def test_nobody_answers() -> None:
         raise TimeoutError("the supervisor does not answer")
 
     for path in ("/metrics", "/healthz"):
-        status, body = get(exposed(silence), path)
+        status, body = get(silence, path)
         assert status == 503
         assert json.loads(body)["problems"] == ["the supervisor does not answer"]
-
-
-@pytest.mark.parametrize(
-    ("path", "method", "status"),
-    [("/", "GET", 404), ("/metrics/", "GET", 404), ("/metrics", "POST", 405), ("/healthz", "DELETE", 405)],
-)
-def test_nothing_else_is_there(tmp_path: Path, path: str, method: str, status: int) -> None:
-    """Only two paths, only to be read."""
-    assert get(exposed(lambda: measured(tmp_path)), path, method)[0] == status
-
-
-def test_head_has_no_body(tmp_path: Path) -> None:
-    """As GET, without it."""
-    assert get(exposed(lambda: measured(tmp_path)), "/metrics", "HEAD") == (200, b"")
 
 
 def test_certificates(tmp_path: Path) -> None:
@@ -220,23 +192,49 @@ def test_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control.close(remove=True)
 
 
-def test_slow_clients_keep_nobody_waiting(tmp_path: Path) -> None:
-    """Many that say half a request and then nothing: the next scraper is served all the same."""
-    sock = socket.create_server(("127.0.0.1", 0))
-    address = sock.getsockname()
+def test_who_asks(tmp_path: Path) -> None:
+    """Only two paths, only to be read; those who say half a request and then nothing keep nobody waiting."""
+    with socket.create_server(("127.0.0.1", 0)) as sock, ExitStack() as crowd:
+        server = Server(sock, lambda: measured(tmp_path))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        crowd.callback(server.shutdown)
+        for _ in range(8):
+            crowd.enter_context(socket.create_connection(sock.getsockname())).sendall(b"GET /metrics HT")
 
-    threading.Thread(target=serve, args=(sock, lambda: measured(tmp_path)), daemon=True).start()
-    slow = [socket.create_connection(address) for _ in range(8)]
-    for each in slow:
-        each.sendall(b"GET /metrics HT")
-    connection = HTTPConnection(address[0], address[1], timeout=DEADLINE)
-    connection.request("GET", "/metrics")
-    answer = connection.getresponse()
-    assert answer.status == 200
-    assert b"tokgate_build_info" in answer.read()
-    connection.close()
-    for each in slow:
-        each.close()
+        def asked(method: str, path: str) -> tuple[int, str | None, bytes]:
+            connection = HTTPConnection("127.0.0.1", sock.getsockname()[1], timeout=DEADLINE)
+            with closing(connection):
+                connection.request(method, path)
+                response = connection.getresponse()
+                return response.status, response.getheader("content-length"), response.read()
+
+        status, length, body = asked("GET", "/metrics?again")
+        assert (status, length) == (200, str(len(body)))
+        assert b"tokgate_build_info" in body
+        status, length, nothing = asked("HEAD", "/metrics")
+        assert (status, int(length or 0) > 0, nothing) == (200, True, b"")
+        for method, path, refused in (("GET", "/", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 501)):
+            assert asked(method, path)[0] == refused
+
+
+def test_more_than_there_are_places(tmp_path: Path) -> None:
+    """Whoever comes then is told nothing at once; when a place is free again all is answered."""
+    with socket.create_server(("127.0.0.1", 0)) as sock, ExitStack() as crowd:
+        server = Server(sock, lambda: measured(tmp_path))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        crowd.callback(server.shutdown)
+        silent = [crowd.enter_context(socket.create_connection(sock.getsockname(), DEADLINE)) for _ in range(33)]
+        assert silent[-1].recv(1) == b""
+        silent[0].close()
+
+        def well() -> bool:
+            connection = HTTPConnection("127.0.0.1", sock.getsockname()[1], timeout=DEADLINE)
+            with closing(connection), suppress(OSError, HTTPException):
+                connection.request("GET", "/metrics")
+                return connection.getresponse().status == 200
+            return False
+
+        until("a place is free", well)
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,6 @@ def _counted(key: str) -> Callable[[Vitals], Iterable[Sample]]:
     return _one(lambda vitals: vitals["counts"].get(key, 0))
 
 
-def _decisions(vitals: Vitals) -> Iterator[Sample]:
-    for network, visibility, outcome, number in vitals["decisions"]:
-        yield (network, visibility, outcome), number
-
-
 def _workers(vitals: Vitals) -> Iterator[Sample]:
     """A role of which nobody serves has 0: an absent series would alert nobody."""
     sums: Counter[tuple[str, ...]] = Counter()
@@ -145,11 +140,9 @@ def _by_role(key: str) -> Callable[[Vitals], Iterable[Sample]]:
     return samples
 
 
-def _refused_early(vitals: Vitals) -> Iterator[Sample]:
-    for why, key in _EARLY.items():
-        yield (why,), vitals["counts"].get(key, 0)
-
-
+_NONE: Final[Mapping[str, Any]] = {"differences": {}, "refused": {}}
+"""Of the kernel, where its part is not tokgate's to keep."""
+_RESULTS: Final = {"success": "succeeded", "failure": "failed"}
 _EARLY: Final = {
     "limit": "refused-at-limit",
     "loop": "loop",
@@ -159,31 +152,8 @@ _EARLY: Final = {
 }
 
 
-def _last_error(vitals: Vitals) -> Iterator[Sample]:
-    if vitals["writer"] is not None and vitals["writer"]["last_error"]:
-        yield (vitals["writer"]["last_error"],), 1
-
-
-def _reloads(vitals: Vitals) -> Iterator[Sample]:
-    yield ("success",), vitals["reloads"]["succeeded"]
-    yield ("failure",), vitals["reloads"]["failed"]
-
-
-def _last_reloads(vitals: Vitals) -> Iterator[Sample]:
-    for result in ("success", "failure"):
-        at = vitals["reloads"][f"last_{result}"]
-        if at is not None:
-            yield (result,), at
-
-
 def _gateway(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Vitals], Iterable[Sample]]:
     return _one(lambda vitals: None if vitals["gateway"] is None else value(vitals["gateway"]))
-
-
-def _gateway_differences(vitals: Vitals) -> Iterator[Sample]:
-    if vitals["gateway"] is not None:
-        for part, found in vitals["gateway"]["differences"].items():
-            yield (part,), len(found)
 
 
 def _in_step(gateway: Mapping[str, Any]) -> bool:
@@ -198,17 +168,6 @@ def _canary(vitals: Vitals) -> float | None:
     return None if canary is None or (canary["ok"] and canary["at"] is None) else float(canary["ok"])
 
 
-def _refused(vitals: Vitals) -> Iterator[Sample]:
-    if vitals["gateway"] is not None:
-        for kind, number in vitals["gateway"]["refused"].items():
-            yield (kind,), number
-
-
-def _ban_phases(vitals: Vitals) -> Iterator[Sample]:
-    for ban in vitals["policy"]["bans"]:
-        yield (ban["ban"], ban["zone"], ban["phase"] or "unannounced"), 1
-
-
 def _bans(which: str) -> Callable[[Vitals], Iterable[Sample]]:
     """A value of each ban that has one."""
 
@@ -220,11 +179,6 @@ def _bans(which: str) -> Callable[[Vitals], Iterable[Sample]]:
     return samples
 
 
-def _certificates(vitals: Vitals) -> Iterator[Sample]:
-    for file, seconds in vitals.get("certificates", {}).items():
-        yield (file,), seconds
-
-
 FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _gauge("build_info", "Always 1; which version runs.", lambda v: [((v["tokgate"],), 1)], "version"),
     _gauge("start_time_seconds", "When it started, in seconds since the epoch.", _one(lambda v: v["started"])),
@@ -232,11 +186,13 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
            _one(lambda v: not problems(v))),
     # traffic
     _counter("decisions", "Decisions about connections and requests, allowed ones too. The verdict unreadable: "
-             "refused, since it can't be read or hides its destination, which is no ban's refusal.", _decisions,
+             "refused, since it can't be read or hides its destination, which is no ban's refusal.",
+             lambda v: [((network, seen, outcome), number) for network, seen, outcome, number in v["decisions"]],
              "network", "visibility", "verdict"),
     _gauge("connections", "Open connections.", _connections, "role", "state"),
     _counter("given_up", "Connections that ended before any decision: at a limit, on their way back here, silent, or "
-             "with no opener to take them.", _refused_early, "why"),
+             "with no opener to take them.",
+             lambda v: [((why,), v["counts"].get(key, 0)) for why, key in _EARLY.items()], "why"),
     _counter("cut", "Connections that were ended because a ban began.", _counted("cut")),
     _counter("streams_dropped", "HTTP/2 streams that clients reset before anything was made of them.",
              _counted("stream-dropped")),
@@ -279,28 +235,34 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _counter("log_errors", "Failures to write, sync, sign or rotate.", _log(lambda log: log["errors"])),
     _counter("log_rotations", "Files that were completed.", _log(lambda log: log["rotations"])),
     _counter("log_foreign_lines", "Lines of the log that tokgate did not write.", _log(lambda log: log["foreign"])),
-    _gauge("log_last_error", "Always 1; what the last of these failures said.", _last_error, "error"),
+    _gauge("log_last_error", "Always 1; what the last of these failures said.",
+           lambda v: [((said,), 1)] if v["writer"] and (said := v["writer"]["last_error"]) else [], "error"),
     # the policy
     _gauge("policy_info", "Always 1; which version is in force.", lambda v: [((v["policy"]["version"],), 1)],
            "version"),
     _gauge("policy_age_seconds", "Since the policy in force was read.", _one(lambda v: v["policy"]["age"])),
     _gauge("policy_newest_in_force", "0 while the newest edit is wrong and the policy before it stays.",
            _one(lambda v: v["policy"]["error"] is None)),
-    _counter("policy_reloads", "Readings of the policy after the start, and a wrong one at it.", _reloads, "result"),
+    _counter("policy_reloads", "Readings of the policy after the start, and a wrong one at it.",
+             lambda v: [((name,), v["reloads"][key]) for name, key in _RESULTS.items()], "result"),
     _gauge("policy_last_reload_timestamp_seconds", "When it last had this result, in seconds since the epoch.",
-           _last_reloads, "result"),
+           lambda v: [((name,), at) for name in _RESULTS if (at := v["reloads"][f"last_{name}"]) is not None],
+           "result"),
     # the kernel
     _gauge("gateway_in_step", "1 while the kernel is what the policy needs; 0 for two minutes after it was not, too.",
            _gateway(_in_step)),
-    _gauge("gateway_differences", "What differs from what should be loaded, by part.", _gateway_differences, "part"),
+    _gauge("gateway_differences", "What differs from what should be loaded, by part.",
+           lambda v: [((part,), len(found)) for part, found in (v["gateway"] or _NONE)["differences"].items()], "part"),
     _counter("gateway_restored", "How often the kernel was put back to what it should be.",
              _gateway(lambda gateway: gateway["restored"]["count"])),
     _gauge("gateway_canary", "1 while the canary's probes succeed; 0 from the second one that failed in a row on.",
            _one(_canary)),
-    _counter("gateway_refused_packets", "Packets that the kernel refused, and no gate saw, by kind.", _refused,
-             "kind"),
+    _counter("gateway_refused_packets", "Packets that the kernel refused, and no gate saw, by kind.",
+             lambda v: [((kind,), number) for kind, number in (v["gateway"] or _NONE)["refused"].items()], "kind"),
     # the bans
-    _gauge("ban_phase", "Always 1; in which phase a ban is, in each time zone.", _ban_phases, "ban", "zone", "phase"),
+    _gauge("ban_phase", "Always 1; in which phase a ban is, in each time zone.",
+           lambda v: [((ban["ban"], ban["zone"], ban["phase"] or "unannounced"), 1) for ban in v["policy"]["bans"]],
+           "ban", "zone", "phase"),
     _gauge("ban_overdue", "1 for a ban that is held past its end.", _bans("overdue"), "ban", "zone"),
     _gauge("ban_held", "1 for a ban that the files no longer state and nobody has lifted.", _bans("held"), "ban",
            "zone"),
@@ -308,8 +270,8 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
            _bans("next_seconds"), "ban", "zone"),
     _gauge("ban_seconds_until_end", "Until its end; below 0 while held past it; absent if it has none, or is over.",
            _bans("end_seconds"), "ban", "zone"),
-    _gauge("certificate_seconds_until_expiry", "Until the certificate authority of the page expires.", _certificates,
-           "file"),
+    _gauge("certificate_seconds_until_expiry", "Until the certificate authority of the page expires.",
+           lambda v: [((file,), seconds) for file, seconds in v.get("certificates", {}).items()], "file"),
 )  # fmt: skip
 
 

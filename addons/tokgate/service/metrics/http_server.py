@@ -1,24 +1,25 @@
 """Metrics and health over HTTP: `/metrics` for Prometheus, `/healthz` for health checks."""
 
-import asyncio
 import json
 import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-import uvicorn
 from cryptography import x509
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from whenever import Instant
 
 from tokgate.block_page.authority import AUTHORITY
-from tokgate.runtime.http_server import Message, configured
+from tokgate.service.children import readable
 from tokgate.service.metrics.families import families
 from tokgate.service.metrics.sample import Vitals, problems
 
@@ -26,50 +27,26 @@ _CONNECTIONS: Final = 32
 _IDLE: Final = 15
 """Seconds."""
 _BEAT: Final = 1.0
-"""Seconds between two reports that the server's event loop runs."""
+"""Seconds between two reports that the server accepts connections."""
 _LAST_REQUESTS: Final = 1.0
-"""Seconds in which whoever has connected before the server stopped accepting sends a request."""
-_HEADERS: Final = [
-    (b"server", b"tokgate"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-]
+"""Seconds in which whoever has connected before the server stopped accepting sends a request, and is answered."""
 
 
-class Exposition:
-    """An ASGI application over vitals, which it requests anew for each request."""
-
-    def __init__(self, ask: Callable[[], Awaitable[Vitals]], now: Callable[[], Instant] = Instant.now) -> None:
-        """`ask` returns the vitals. It may raise OSError if there is no answer, which makes a 503."""
-        self._ask: Final = ask
-        self._now: Final = now
-
-    async def __call__(self, scope: Message, _: object, send: Callable[[Message], Awaitable[None]]) -> None:
-        """Answer one request."""
-        method, headers = scope["method"], dict(scope["headers"])
-        accept = headers.get(b"accept", b"").decode("latin-1")
-        status, kind, body = await self._answer(method, scope["path"], accept)
-        said = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body)), *_HEADERS]
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            said.append((b"allow", b"GET, HEAD"))
-        await send({"type": "http.response.start", "status": status.value, "headers": said})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
-
-    async def _answer(self, method: str, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
-        if path not in ("/metrics", "/healthz"):
-            return HTTPStatus.NOT_FOUND, "text/plain", b"there is /metrics, and /healthz\n"
-        if method not in ("GET", "HEAD"):
-            return HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"only GET and HEAD\n"
-        try:
-            vitals = await self._ask()
-        except OSError as error:
-            return HTTPStatus.SERVICE_UNAVAILABLE, "application/json", _health([str(error)])
-        if path == "/healthz":
-            found = problems(vitals)
-            return HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK, "application/json", _health(found)
-        encode, kind = choose_encoder(accept)
-        completed = complete(vitals, self._now())
-        return HTTPStatus.OK, kind, encode(_Metrics(completed))
+def answer(
+    ask: Callable[[], Vitals], path: str, accept: str = "", now: Callable[[], Instant] = Instant.now
+) -> tuple[HTTPStatus, str, bytes]:
+    """Status, media type and body for a path. `ask` returns the vitals, or raises OSError, which makes a 503."""
+    if path not in ("/metrics", "/healthz"):
+        return HTTPStatus.NOT_FOUND, "text/plain", b"there is /metrics, and /healthz\n"
+    try:
+        vitals = ask()
+    except OSError as error:
+        return HTTPStatus.SERVICE_UNAVAILABLE, "application/json", _health([str(error)])
+    if path == "/healthz":
+        found = problems(vitals)
+        return HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK, "application/json", _health(found)
+    encode, kind = choose_encoder(accept)
+    return HTTPStatus.OK, kind, encode(_Metrics(complete(vitals, now())))
 
 
 class _Metrics:
@@ -112,62 +89,81 @@ def certificates(folder: Path, now: Instant) -> dict[str, float]:
     return {str(path): (Instant(ends) - now).total("seconds")}
 
 
-def serve(sock: socket.socket, ask: Callable[[], Vitals]) -> None:
-    """Serve on a listening socket for ever. In a thread: in the main thread uvicorn would handle the signals."""
-    _server(ask).run(sockets=[sock])
+class _Request(BaseHTTPRequestHandler):
+    """A connection, closed after one answer. Other methods than GET and HEAD get 501."""
+
+    server: "Server"
+    timeout = _IDLE
+    error_content_type, error_message_format = "text/plain", "%(message)s\n"
+
+    def do_GET(self) -> None:
+        status, kind, body = answer(self.server.ask, urlsplit(self.path).path, self.headers.get("accept", ""))
+        self.send_response(status)
+        said = {"content-type": kind, "content-length": str(len(body)), "cache-control": "no-store"}
+        for name, value in (*said.items(), ("x-content-type-options", "nosniff")):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def version_string(self) -> str:
+        return "tokgate"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: who asks is of no interest."""
 
 
-def _server(ask: Callable[[], Vitals]) -> uvicorn.Server:
-    """A server of what `ask` returns, which blocks: in threads, or in the event loop while none can be started."""
+class Server(ThreadingHTTPServer):
+    """Answers on a listening socket that other processes may accept from as well; a thread for each connection."""
 
-    async def answer() -> Vitals:
+    def __init__(self, sock: socket.socket, ask: Callable[[], Vitals]) -> None:
+        """`ask` returns the vitals, and blocks."""
+        super().__init__(sock.getsockname()[:2], _Request, bind_and_activate=False)
+        self.socket.close()
+        sock.setblocking(False)  # whom another process has accepted nobody waits for
+        self.socket, self.ask, self.timeout = sock, ask, 0.0
+        self._places: Final = threading.Semaphore(_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, or here while none can be started. Beyond the limit the connection is closed."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
         try:
-            return await asyncio.to_thread(ask)
+            super().process_request(request, client_address)
         except RuntimeError:  # EAGAIN of pthread_create(3)
-            return ask()
+            self.process_request_thread(request, client_address)
 
-    exposition = Exposition(answer)
-    return uvicorn.Server(configured(exposition, _CONNECTIONS, lifespan="off", idle=_IDLE, log_level="error"))
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: a client that went away is no error."""
 
 
-def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, report: Callable[[], None]) -> int:
-    """Serve until `lifeline` reaches end of file, with the supervisor's exit; exit code 1 if serving fails.
+def serve_until(sock: socket.socket, ask: Callable[[], Vitals], lifeline: int, report: Callable[[], None]) -> None:
+    """Serve until `lifeline` reaches end of file, with the supervisor's exit.
 
     On SIGTERM the requests that have come are answered; those that come then are for whoever else listens on `sock`.
-    `report` is called each second, by the event loop that serves.
+    `report` is called about once a second.
     """
-    loop, ending = asyncio.new_event_loop(), asyncio.Event()
-
-    server = _server(ask)
-
-    async def beat() -> None:
-        while True:
+    server, ending, due = Server(sock, ask), threading.Event(), 0.0
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    while not ending.is_set():
+        ready = readable([server, lifeline], _BEAT)
+        if lifeline in ready:  # nothing is ever written
+            os._exit(0)
+        if ready:
+            server.handle_request()
+        if time.monotonic() >= due:
             report()
-            await asyncio.sleep(_BEAT)
-
-    async def end() -> None:
-        await ending.wait()
-        for each in server.servers:
-            each.close()
-        await asyncio.sleep(_LAST_REQUESTS)  # uvicorn then closes connections without one
-        server.should_exit = True
-
-    async def whole() -> None:
-        others = [asyncio.create_task(beat()), asyncio.create_task(end())]
-        await server.serve(sockets=[sock])
-        for each in others:
-            each.cancel()
-
-    def run() -> None:
-        try:
-            loop.run_until_complete(whole())
-        finally:
-            os._exit(0 if ending.is_set() else 1)
-
-    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(ending.set))
-    threading.Thread(target=run, daemon=True).start()
-    os.read(lifeline, 1)  # nothing is ever written
-    os._exit(0)
+            due = time.monotonic() + _BEAT
+    time.sleep(_LAST_REQUESTS)
 
 
 def _health(found: list[str]) -> bytes:
