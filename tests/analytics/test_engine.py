@@ -1,6 +1,8 @@
 """The view `events`: closed to everything but the log, filters that are values only, columns that are documented."""
 
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +130,12 @@ def test_ctrl_c_ends_a_long_query_and_cleans_up(log: Path, monkeypatch: pytest.M
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
 
-    def interrupted(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), LogDatabase([log]) as database:
-        database.do("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", progress=interrupted)
+    endless = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+    with LogDatabase([log]) as database:
+        (pressed := threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])).start()
+        with pytest.raises(KeyboardInterrupt):
+            database.ask(endless)
+        pressed.join()
     assert list(temporary.iterdir()) == []
 
 

@@ -12,8 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from chdb.session import Session
 
 from labs.siem import clickhouse_statements
-from tokgate.analytics.clickhouse_address import ServerAddress
-from tokgate.analytics.clickhouse_server import Server
+from tokgate.analytics.clickhouse_server import Server, ServerAddress
 from tokgate.analytics.sql import QueryResult, Row
 
 USER: Final = "analyst"

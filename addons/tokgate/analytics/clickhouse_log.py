@@ -4,67 +4,40 @@ The tables are those of deploy/siem/clickhouse, and each question is asked of th
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from tokgate.analytics.clickhouse_address import ServerAddress
-from tokgate.analytics.clickhouse_server import Server
+from tokgate.analytics.clickhouse_server import Server, ServerAddress
 from tokgate.analytics.columns import COLUMNS, Column
 from tokgate.analytics.index import QUERY_SECONDS, IndexState
 from tokgate.analytics.ingest import KEPT, MAX_RELATED
-from tokgate.analytics.sql import Progress, QueryResult, Row, conditions, quoted, rfc3339
+from tokgate.analytics.sql import Engine, Row, conditions, quoted, rfc3339
 from tokgate.blocklog.integrity.evidence import NoProof
-from tokgate.blocklog.read.reader import Filter, Junk, Line
+from tokgate.blocklog.read.reader import Filter, Line
 from tokgate.blocklog.records.record import text_at
 
 _COMMAND_SECONDS: Final = 600
 """A query is given up after so many seconds."""
 
 
-class ClickHouseLog:
-    """A log in ClickHouse. The views `events` and `wanted` have what LogDatabase's have; `file` is the shipper's."""
+class ClickHouseLog(Server, Engine):
+    """A log in ClickHouse. The views `events` and `wanted` have what LogDatabase's have; `file` is the shipper's.
 
-    damage: Sequence[Junk] = ()
+    Lines that hold no record are in a table of their own, without their numbers.
+    """
 
     def __init__(self, address: ServerAddress, wanted: Filter | None = None) -> None:
         """Raises LogError if the server can't be reached, or doesn't let this user in."""
         chosen = conditions(wanted if wanted is not None else Filter())
-        self._server: Final = Server(
-            address, _relations(address.database, chosen.sql), chosen.variables, session=True, seconds=_COMMAND_SECONDS
-        )
+        relations = _relations(address.database, chosen.sql)
+        super().__init__(address, relations, chosen.variables, session=True, seconds=_COMMAND_SECONDS)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.close()
-
-    def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> QueryResult:
-        """Run tokgate's own SQL with bound parameters. Raises LogError."""
-        return self._server.rows(sql, parameters)
-
-    def answer_query(self, sql: str, *, progress: Progress | None = None) -> QueryResult:
-        """Run a user's SELECT, in ClickHouse's own dialect. Raises LogError."""
-        return self._server.rows_of_users(sql)
-
-    def ask(self, sql: str, parameters: object = None) -> list[Row]:
-        """All rows of the result of tokgate's own SQL. Raises LogError."""
-        return list(self.answer(sql, parameters).rows)
-
-    def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
-        """Run tokgate's own statement that returns no rows. Raises LogError."""
-        self._server.do(sql, parameters)
-
-    def unreadable_counts(self, *, progress: Progress | None = None) -> dict[str, int]:
+    def unreadable_counts(self) -> dict[str, int]:
         """How many lines of each file hold no record."""
         counted = "SELECT coalesce(\"file\", '-'), count(*) FROM wanted WHERE NOT readable GROUP BY 1 ORDER BY 1"
-        return dict(self.answer(counted).rows)
-
-    def unreadable(self, files: Iterable[str], limit: int) -> Iterable[Junk]:
-        """Nothing: ClickHouse has such lines in a table of their own, without their numbers."""
-        return ()
+        return dict(self.ask(counted))
 
 
 def _relations(database: str, wanted: str) -> Mapping[str, str]:
@@ -86,7 +59,7 @@ _NUMBERED: Final = 1 << 16
 _FROM_COLUMNS: Final = "from ClickHouse's columns"
 
 
-class ClickHouseIndex:
+class ClickHouseIndex(Server):
     """The table `lines` of Index. Its `n` grows with the second in which a line was inserted; `rowid` is its number."""
 
     found: Final = True
@@ -94,11 +67,7 @@ class ClickHouseIndex:
     def __init__(self, address: ServerAddress) -> None:
         """Raises LogError if the server can't be reached, or doesn't let this user in."""
         relations = {"lines": _lines(address.database), "whole": f"SELECT * FROM {address.database}.events"}
-        self._server: Final = Server(address, relations, {}, session=False, seconds=QUERY_SECONDS)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._server.close()
+        super().__init__(address, relations, {}, session=False, seconds=QUERY_SECONDS)
 
     @property
     def state(self) -> IndexState:
@@ -111,7 +80,7 @@ class ClickHouseIndex:
 
     def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Run tokgate's own SQL over `lines`. Raises LogError."""
-        return list(self._server.rows(sql, parameters or {}).rows)
+        return list(self.answer(sql, parameters).rows)
 
     def line(self, event: str) -> Line | None:
         """The record with that `event.id`, as far as columns hold it. Raises LogError."""
@@ -135,7 +104,7 @@ class ClickHouseIndex:
         raise NoProof("ClickHouse holds columns and no lines: prove it where the lines are, with tokgate log prove")
 
     def _lines(self, chosen: str, said: Mapping[str, Any], most: int) -> list[Line]:
-        found = self._server.rows(f'SELECT * FROM whole WHERE {chosen} ORDER BY "time", "sequence" LIMIT {most}', said)
+        found = self.answer(f'SELECT * FROM whole WHERE {chosen} ORDER BY "time", "sequence" LIMIT {most}', said)
         return [_line(dict(zip(found.columns, row, strict=True))) for row in found.rows]
 
 

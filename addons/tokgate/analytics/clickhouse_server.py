@@ -5,23 +5,22 @@ Queries of tokgate's are in DuckDB's dialect and are translated.
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import clickhouse_connect
 import sqlglot
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from sqlglot import exp
-from sqlglot.dialects import DuckDB
-from sqlglot.tokenizer_core import TokenType
 from urllib3.exceptions import HTTPError
 
-from tokgate.analytics.clickhouse_address import ServerAddress
-from tokgate.analytics.sql import LogError, QueryResult, Row
+from tokgate.analytics.sql import LogError, QueryResult
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -29,22 +28,49 @@ if TYPE_CHECKING:
 type Values = Mapping[str, Any]
 """Parameters by name: texts, whole numbers, instants in UTC without `tzinfo`."""
 
+_PORTS: Final = {"https": 8443, "http": 8123}
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+DATABASE: Final = "tokgate"
 
-def named(sql: str, parameters: object) -> tuple[str, dict[str, Any]]:
-    """The same with a name for each parameter: `$p1` for `$1` or the first `?`."""
-    if isinstance(parameters, Mapping):
-        return sql, dict(parameters)
-    values = {f"p{number}": value for number, value in enumerate(parameters, 1)} if isinstance(parameters, list) else {}
-    pieces, at, number = list[str](), 0, 0
-    for token in DuckDB().tokenize(sql):
-        if token.token_type is TokenType.PLACEHOLDER:
-            number += 1
-            pieces += [sql[at : token.start], f"$p{number}"]
-            at = token.end + 1
-        elif token.token_type is TokenType.PARAMETER and sql[token.end + 1].isdigit():
-            pieces += [sql[at : token.start], "$p"]
-            at = token.end + 1
-    return "".join([*pieces, sql[at:]]), values
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """A server's HTTP interface, a database and a user. The password stands in no text that is shown."""
+
+    secure: bool
+    host: str
+    port: int
+    user: str = "default"
+    database: str = DATABASE
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, text: str, password: str = "") -> Self:
+        """`http[s]://[USER@]HOST[:PORT][/DATABASE]`. Raises ValueError, which says what is wrong without the text."""
+        parts = urlsplit(text)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError("a server is https://USER@HOST[:PORT][/DATABASE], or http:// on this machine")
+        if parts.password is not None:
+            raise ValueError("a password does not belong into a command line, which others can see: use the file")
+        if parts.query or parts.fragment or "/" in (database := unquote(parts.path.strip("/"))):
+            raise ValueError("behind the host stands the database and nothing else")
+        if not database.replace("_", "a").isalnum() and database:
+            raise ValueError("the database's name is letters, digits and _")
+        secure = parts.scheme == "https"
+        if password and not secure and parts.hostname not in _LOOPBACK:
+            raise ValueError("the password would cross the network in the clear: use https://")
+        return cls(
+            secure=secure,
+            host=parts.hostname,
+            port=parts.port or _PORTS[parts.scheme],
+            user=unquote(parts.username or "default"),
+            database=database or DATABASE,
+            password=password,
+        )
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.secure else 'http'}://{self.user}@{host}:{self.port}/{self.database}"
 
 
 def translated(sql: str, values: Values, relations: Mapping[str, str]) -> str:
@@ -136,24 +162,15 @@ _SETTINGS: Final = {
     "cast_keep_nullable": 1,
     "join_use_nulls": 1,
 }
-_USERS: Final = {"readonly": 1}
-"""For SQL that a user wrote."""
 _SAID: Final = re.compile(r"^.*?DB::Exception: |\.? In scope .*$|: (While|In) .*$| ?\(for url .*$|\n.*", re.DOTALL)
 """What the driver and the server put around the message of an error."""
-_NONE: Final = MappingProxyType[str, Any]({})
 
 
 class Server:
     """A server's tables, asked in DuckDB's dialect. Any thread may ask; with a session, one at a time."""
 
     def __init__(
-        self,
-        address: ServerAddress,
-        relations: Mapping[str, str],
-        values: Mapping[str, Any],
-        *,
-        session: bool,
-        seconds: float,
+        self, address: ServerAddress, relations: Mapping[str, str], values: Values, *, session: bool, seconds: float
     ) -> None:
         """`relations` are the views that queries name, whose parameters have `values`. A session has temporary tables.
 
@@ -161,7 +178,7 @@ class Server:
         """
         self._relations: Final = relations
         self._values: Final = dict(values)
-        self._one_by_one: Final = threading.Lock() if session else None
+        self._in_turn: Final = threading.Lock() if session else nullcontext()
         with _told(address):
             self._client: Final[Client] = clickhouse_connect.get_client(
                 interface="https" if address.secure else "http", host=address.host, port=address.port,
@@ -176,39 +193,27 @@ class Server:
         with suppress(ClickHouseError, HTTPError):
             self._client.close()
 
-    def rows(self, sql: str, parameters: object = None) -> QueryResult:
-        """Run a SELECT of tokgate's. Raises LogError."""
-        text, values = named(sql, parameters)
-        return self.native(translated(text, self._values | values, self._relations), self._values | values)
+    def answer(self, sql: str, parameters: Values | None = None) -> QueryResult:
+        """Run a statement of tokgate's. Raises LogError."""
+        values = self._values | dict(parameters or {})
+        return self.native(translated(sql, values, self._relations), values)
 
-    def rows_of_users(self, sql: str) -> QueryResult:
+    def answer_query(self, sql: str) -> QueryResult:
         """Run a user's SELECT, in ClickHouse's dialect, over the relations. Raises LogError."""
         views = ", ".join(
             f"{name} AS ({translated(query, self._values, {})})" for name, query in self._relations.items()
         )
-        return self.native(f"WITH {views} SELECT * FROM (\n{sql}\n)", self._values, _USERS)
+        return self.native(f"WITH {views} SELECT * FROM (\n{sql}\n)", self._values, {"readonly": 1})
 
-    def do(self, sql: str, parameters: object = None) -> None:
-        """Run a statement of tokgate's without rows. Raises LogError."""
-        text, values = named(sql, parameters)
-        values = self._values | values
-        with self._in_turn(), _told(self._address):
-            self._client.command(translated(text, values, self._relations), parameters=_bound(values))
-
-    def native(self, sql: str, values: Mapping[str, Any], settings: Mapping[str, Any] = _NONE) -> QueryResult:
-        """Run a SELECT in ClickHouse's own dialect. Raises LogError."""
-        with self._in_turn(), _told(self._address):
-            found = self._client.query(sql, parameters=_bound(values), settings=dict(settings))
+    def native(self, sql: str, values: Values, settings: Values = MappingProxyType({})) -> QueryResult:
+        """Run a statement in ClickHouse's own dialect. Raises LogError."""
+        bound = {
+            name: value.isoformat(sep=" ") if isinstance(value, datetime) else value for name, value in values.items()
+        }
+        with self._in_turn, _told(self._address):
+            found = self._client.query(sql, parameters=bound, settings=dict(settings))
         types = tuple(_duckdb_type(kind.base_type or "") for kind in found.column_types)
-        return QueryResult(tuple(found.column_names), types, (_row(row) for row in found.result_rows))
-
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        if self._one_by_one is None:
-            yield
-            return
-        with self._one_by_one:
-            yield
+        return QueryResult(tuple(found.column_names), types, (tuple(map(_value, row)) for row in found.result_rows))
 
 
 @contextmanager
@@ -218,14 +223,6 @@ def _told(address: ServerAddress) -> Iterator[None]:
         yield
     except (ClickHouseError, HTTPError, OSError) as error:
         raise LogError(f"{address}: {_SAID.sub('', str(error)).strip() or type(error).__name__}") from error
-
-
-def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat(sep=" ") if isinstance(value, datetime) else value for name, value in values.items()}
-
-
-def _row(row: Sequence[Any]) -> Row:
-    return tuple(_value(value) for value in row)
 
 
 def _value(value: Any) -> Any:

@@ -2,19 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final
 
 import duckdb
 
 from tokgate.analytics.columns import COLUMNS, READABLE, expression, ndjson_lines
-from tokgate.analytics.sql import MACROS, LogError, Progress, QueryResult, Row, conditions, literal, quoted
+from tokgate.analytics.sql import MACROS, Engine, LogError, QueryResult, Row, conditions, literal, quoted
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import Filter, Junk, Line, declared_foreign, read
@@ -22,7 +21,6 @@ from tokgate.blocklog.read.reader import Filter, Junk, Line, declared_foreign, r
 MEMORY: Final = "1GB"
 """What DuckDB may keep in memory; beyond that it uses a temporary folder."""
 BATCH: Final = 2048
-_POLL_SECONDS: Final = 0.1
 UNCLEAR: Final = frozenset("*?[")
 """Characters of a file's name that DuckDB reads as a glob pattern."""
 _UNREADABLE_READ: Final = "unreadable_read"
@@ -54,7 +52,7 @@ class LogSource:
         return PACKED.get(self.path.suffix, "none")
 
 
-class LogDatabase:
+class LogDatabase(Engine):
     """A log in DuckDB, read-only.
 
     The view `events` has the records that the filter accepts. The view `wanted` also has the lines that hold no record.
@@ -73,9 +71,7 @@ class LogDatabase:
         self._memory: Final = memory
         self._also_write: Final = also_write
         self._folder: Final = Path(tempfile.mkdtemp(prefix="tokgate-review-"))
-        self._worker: Final = ThreadPoolExecutor(max_workers=1)
         self.damage: list[Junk] = []
-        """Files whose rest could not be unpacked, found while querying."""
         self.foreign: Final = declared_foreign(files)
         """What no view has: hashes of records that the log declares as another program's; None: also those without."""
         try:
@@ -85,12 +81,6 @@ class LogDatabase:
         except BaseException:
             self._remove()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection and remove the temporary files."""
@@ -103,14 +93,14 @@ class LogDatabase:
         """The name by which the user knows a file of the column `file`."""
         return next((source.shown for source in self._sources if str(source.path) == path), path)
 
-    def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> QueryResult:
+    def answer(self, sql: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
         """Run tokgate's own SQL with bound parameters. Raises LogError."""
-        cursor, first = self._run(sql, parameters, progress)
+        cursor, first = self._run(sql, parameters)
         described = cursor.description or []
         rows = self._rows(cursor, first)
         return QueryResult(tuple(entry[0] for entry in described), tuple(str(entry[1]) for entry in described), rows)
 
-    def answer_query(self, sql: str, *, progress: Progress | None = None) -> QueryResult:
+    def answer_query(self, sql: str) -> QueryResult:
         """Run a user's SQL. Raises LogError unless it is exactly one SELECT statement."""
         try:
             statements = duckdb.extract_statements(sql)
@@ -118,17 +108,9 @@ class LogDatabase:
             raise LogError(error_text(error)) from error
         if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
             raise LogError("a query is one SELECT over the view `events`")
-        return self.answer(statements[0].query, progress=progress)
+        return self.answer(statements[0].query)
 
-    def ask(self, sql: str, parameters: object = None) -> list[Row]:
-        """All rows of the result of tokgate's own SQL. Raises LogError."""
-        return list(self.answer(sql, parameters).rows)
-
-    def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
-        """Run tokgate's own statement that returns no rows. Raises LogError."""
-        self._run(sql, parameters, progress)
-
-    def unreadable_counts(self, *, progress: Progress | None = None) -> dict[str, int]:
+    def unreadable_counts(self) -> dict[str, int]:
         """How many lines of each file hold no record. Files are read again only if queries read such lines."""
         ((found,),) = self.ask(
             f"SELECT last_value IS NOT NULL FROM duckdb_sequences() WHERE sequence_name = '{_UNREADABLE_READ}'"
@@ -136,7 +118,7 @@ class LogDatabase:
         if not found:
             return {}
         counted = 'SELECT "file", count(*) FROM every_record WHERE NOT readable GROUP BY 1 ORDER BY 1'
-        return dict(self.answer(counted, progress=progress).rows)
+        return dict(self.ask(counted))
 
     def unreadable(self, files: Iterable[str], limit: int) -> Iterator[Junk]:
         """The first `limit` lines of files that hold no record, with their positions."""
@@ -169,48 +151,28 @@ class LogDatabase:
             self._folder,
             f"allowed_paths = [{', '.join(map(literal, allowed))}]",
             "preserve_insertion_order = true",
-            "enable_progress_bar = true",
-            "enable_progress_bar_print = false",
             prepare=prepare,
         )
 
-    def _run(self, sql: str, parameters: object, progress: Progress | None) -> Begun:
+    def _run(self, sql: str, parameters: Mapping[str, Any] | None) -> Begun:
+        """Up to the first rows: DuckDB meets a damaged file only while it makes them, mostly before the first one."""
         try:
-            return self._wait(sql, parameters, progress)
+            with interruptible():
+                cursor = self._connection.execute(sql, parameters)
+                return cursor, cursor.fetchmany(BATCH) if cursor.description else []
         except duckdb.IOException as error:
             if not self._salvage():
                 raise LogError(error_text(error)) from error
         except duckdb.Error as error:
             raise LogError(error_text(error)) from error
-        return self._run(sql, parameters, progress)
-
-    def _wait(self, sql: str, parameters: object, progress: Progress | None) -> Begun:
-        """Execute in the worker thread, so that this one can report progress and receive Ctrl-C.
-
-        Up to the first rows: DuckDB meets a damaged file only while it makes them, mostly before the first one.
-        """
-        running: Future[Begun] = self._worker.submit(self._begin, sql, parameters)
-        try:
-            while True:
-                try:
-                    return running.result(timeout=_POLL_SECONDS if progress is not None else None)
-                except TimeoutError:
-                    if progress is not None:
-                        progress(max(0, round(self._connection.query_progress() * 10)), 1000)
-        except KeyboardInterrupt:
-            self._connection.interrupt()
-            running.exception()  # a connection can't be closed while it works
-            raise
-
-    def _begin(self, sql: str, parameters: object) -> Begun:
-        cursor = self._connection.execute(sql, parameters)
-        return cursor, cursor.fetchmany(BATCH) if cursor.description else []
+        return self._run(sql, parameters)
 
     def _rows(self, cursor: duckdb.DuckDBPyConnection, batch: list[Row]) -> Iterator[Row]:
         try:
             while batch:
                 yield from batch
-                batch = _fetched(cursor)
+                with interruptible():
+                    batch = cursor.fetchmany(BATCH)
         except duckdb.Error as error:
             raise LogError(error_text(error)) from error
 
@@ -238,7 +200,6 @@ class LogDatabase:
         return damaged
 
     def _remove(self) -> None:
-        self._worker.shutdown(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -285,11 +246,6 @@ def interruptible() -> Iterator[None]:
         if str(error) != "Query interrupted":
             raise
         raise KeyboardInterrupt from error
-
-
-def _fetched(cursor: duckdb.DuckDBPyConnection) -> list[Row]:
-    with interruptible():
-        return cursor.fetchmany(BATCH)
 
 
 def cut_short(path: Path) -> bool:

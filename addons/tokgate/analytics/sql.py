@@ -3,19 +3,18 @@
 User input reaches DuckDB as values of variables, never as SQL.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network
-from typing import Any, Final, Protocol
+from typing import Any, Final, Self
 
 from whenever import Instant
 
 from tokgate.blocklog.read.reader import Filter, Junk
 from tokgate.policy.values.prefixes import IPNetwork
 
-type Progress = Callable[[int, int], None]
-"""Called with (done, total), in any unit."""
 type Row = tuple[Any, ...]
 
 
@@ -32,30 +31,44 @@ class QueryResult:
     rows: Iterator[Row]
 
 
-class Engine(Protocol):
-    """Runs tokgate's SQL, in DuckDB's dialect: `LogDatabase` over the files of a log, `ClickHouseLog` over a server."""
+class Engine(ABC):
+    """Runs tokgate's SQL, in DuckDB's dialect: `LogDatabase` over the files of a log, `ClickHouseLog` over a server.
 
-    @property
-    def damage(self) -> Sequence[Junk]:
-        """Files whose rest could not be decompressed."""
+    Parameters have names. Every method raises LogError.
+    """
 
-    def answer(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> QueryResult:
-        """Run a SELECT. Raises LogError."""
+    damage: Sequence[Junk] = ()
+    """Files whose rest could not be decompressed."""
 
-    def answer_query(self, sql: str, *, progress: Progress | None = None) -> QueryResult:
-        """Run a user's SELECT, in the engine's own dialect. Raises LogError."""
+    def __enter__(self) -> Self:
+        return self
 
-    def ask(self, sql: str, parameters: object = None) -> list[Row]:
-        """All rows of the result of a SELECT. Raises LogError."""
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def do(self, sql: str, parameters: object = None, *, progress: Progress | None = None) -> None:
-        """Run a statement that returns no rows. Raises LogError."""
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back."""
 
-    def unreadable_counts(self, *, progress: Progress | None = None) -> Mapping[str, int]:
+    @abstractmethod
+    def answer(self, sql: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
+        """Run a statement."""
+
+    @abstractmethod
+    def answer_query(self, sql: str) -> QueryResult:
+        """Run a user's SELECT, in the engine's own dialect."""
+
+    def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """All rows of the result of a statement."""
+        return list(self.answer(sql, parameters).rows)
+
+    @abstractmethod
+    def unreadable_counts(self) -> Mapping[str, int]:
         """How many lines of each file hold no record."""
 
     def unreadable(self, files: Iterable[str], limit: int) -> Iterable[Junk]:
-        """The first `limit` lines of files that hold no record, with their positions."""
+        """The first `limit` lines of files that hold no record, with their positions, if these are known."""
+        return ()
 
 
 def rfc3339(at: datetime | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from tokgate.analytics.sql import Engine, Progress, quoted, rfc3339
+from tokgate.analytics.sql import Engine, quoted, rfc3339
 from tokgate.blocklog.read.reader import Junk
 
 ABSENT: Final = "-"
@@ -81,13 +81,12 @@ _KEYS: Final = tuple(by for by in By if by is not By.ATTEMPT)
 
 def summarise(
     engine: Engine, *, tables: Iterable[By] = tuple(By), top: int | None = None, junk_limit: int = 0,
-    source: str = "wanted", progress: Progress | None = None,
 ) -> Summary:  # fmt: skip
     """Read the log once. Each table has its `top` most frequent rows, `junk` the first `junk_limit` unreadable lines.
 
-    `source` has the columns of `events`, `readable` and `file`, also for lines that hold no record. Raises LogError.
+    Raises LogError.
     """
-    _count_combinations(engine, source, progress)
+    _count_combinations(engine)
     ((records, events, dropped, first, last),) = engine.ask(
         """SELECT coalesce(sum("records"), 0), coalesce(sum("events") FILTER (WHERE "traffic"), 0),
         coalesce(sum("dropped"), 0), min("first") FILTER (WHERE "traffic"), max("last") FILTER (WHERE "traffic")
@@ -111,15 +110,14 @@ def summarise(
     )
 
 
-def _count_combinations(engine: Engine, source: str, progress: Progress | None) -> None:
+def _count_combinations(engine: Engine) -> None:
     """Count each combination of keys, in the only pass over the files. All tables are made from these counts."""
     keys = ", ".join(quoted(_COLUMN[by]) for by in _KEYS)
-    engine.do(
+    engine.ask(
         f'CREATE OR REPLACE TEMPORARY TABLE combinations AS SELECT {keys}, "traffic", readable, "coverage", '
         f'CASE WHEN NOT readable THEN "file" END AS "file", count(*) AS "records", sum("events") AS "events", '
         'sum("dropped") AS "dropped", min("first_time") AS "first", max("last_time") AS "last" '
-        f"FROM {source} GROUP BY ALL",
-        progress=progress,
+        "FROM wanted GROUP BY ALL"
     )
 
 

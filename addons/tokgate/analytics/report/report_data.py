@@ -13,7 +13,7 @@ from whenever import Instant
 
 from tokgate.analytics import counts
 from tokgate.analytics.counts import VERDICTS, Buckets, Chosen, Ranking, Totals, buckets
-from tokgate.analytics.sql import Engine, Progress, utc_text
+from tokgate.analytics.sql import Engine, utc_text
 from tokgate.analytics.summary import ABSENT
 from tokgate.blocklog.records.coverage import Share, share_of
 from tokgate.policy.bans import Ban
@@ -259,26 +259,24 @@ def collect(
     now: Instant,
     *,
     small_groups: int = 1,
-    progress: Progress | None = None,
 ) -> ReportData:
     """Query the log. Under pseudonyms, counts of fewer clients than `small_groups` are withheld.
 
     Without `start` or `end` the period is the log's span in whole days, or today. Raises LogError.
     """
-    ((log_start, log_end, unreadable),) = log.answer(
+    ((log_start, log_end, unreadable),) = log.ask(
         """SELECT min("first_time") FILTER (readable), max("last_time") FILTER (readable),
-            count(*) FILTER (NOT readable) FROM wanted""",
-        progress=progress,
-    ).rows
+            count(*) FILTER (NOT readable) FROM wanted"""
+    )
     first, last = _period(start, end, log_start, log_end, datetime.fromisoformat(utc_text(now)))
     pieces = buckets(first, last)
-    bounds = [first, last]
-    log.do(_LINES.format(unit=pieces.unit), bounds, progress=progress)
+    bounds = {"start": first, "end": last}
+    log.ask(_LINES.format(unit=pieces.unit), bounds)
     ((disguised,),) = log.ask(_DISGUISED)
     least = small_groups if disguised else 1
-    log.do(_STATE, progress=progress)
-    ((dropped,),) = log.ask("SELECT coalesce(sum(dropped), 0) FROM state WHERE time >= $1 AND time < $2", bounds)
-    new = [row for row in _records(log, _NEW_CLIENTS, [least]) if row["client"] != ABSENT]
+    log.ask(_STATE)
+    ((dropped,),) = log.ask("SELECT coalesce(sum(dropped), 0) FROM state WHERE time >= $start AND time < $end", bounds)
+    new = [row for row in _records(log, _NEW_CLIENTS, {"least": least}) if row["client"] != ABSENT]
     return ReportData(
         start=first, end=last, log_start=log_start, log_end=log_end,
         totals=counts.totals(log, _IN_PERIOD), dropped=int(dropped), unreadable=unreadable + len(log.damage),
@@ -287,11 +285,11 @@ def collect(
         networks=_ranking(log, "network", least), by_name=_ranking(log, "target", least),
         by_client=counts.ranking(log, _IN_PERIOD, "client", TOP, verdicts=VERDICTS),
         signals=_ranking(log, "signal", least), visibilities=_ranking(log, "visibility", least),
-        repeated=_records(log, _REPEATED, [least, REPEATED_DAYS, TOP]),
+        repeated=_records(log, _REPEATED, {"least": least, "days": REPEATED_DAYS, "top": TOP}),
         new_clients=tuple(new[:TOP]), new_count=len(new),
         exemptions=_records(log, _EXEMPTIONS), policies=_records(log, _POLICIES, bounds),
         phase_changes=_records(log, _PHASES, bounds), incidents=_records(log, _INCIDENTS, bounds),
-        coverage=counts.coverage(log, Chosen("time >= $a AND time < $b", {"a": first, "b": last}), "state"),
+        coverage=counts.coverage(log, Chosen("time >= $start AND time < $end", bounds), "state"),
         gateways=tuple(row[0] for row in log.ask(_GATEWAYS)),
         bans=frozenset(row[0] for row in log.ask(_BANS)),
         ban_rows=_records(log, _BAN_FACTS, bounds),
@@ -301,7 +299,8 @@ def collect(
 
 _IN_PERIOD: Final = Chosen("in_period")
 _LINES: Final = """CREATE OR REPLACE TEMP TABLE lines AS
-    WITH marked AS (SELECT *, "time" >= $1 AND "time" < $2 AS in_period FROM events WHERE traffic AND "time" < $2)
+    WITH marked AS (SELECT *, "time" >= $start AND "time" < $end AS in_period FROM events
+        WHERE traffic AND "time" < $end)
     SELECT in_period, coalesce(client, '-') AS client,
         CASE WHEN in_period THEN date_trunc('{unit}', "time") END AS "time",
         CASE WHEN in_period THEN CAST("time" AS DATE) END AS day,
@@ -323,14 +322,14 @@ _STATE: Final = "CREATE OR REPLACE TEMP TABLE state AS SELECT * FROM events WHER
 _BAN_FACTS: Final = """SELECT ban, any_value(authority) AS authority, any_value(basis) AS basis,
         list(DISTINCT network) FILTER (network IS NOT NULL) AS networks,
         list(DISTINCT service) FILTER (service IS NOT NULL) AS services
-    FROM events WHERE ban IS NOT NULL AND "time" >= ? AND "time" < ? GROUP BY 1 ORDER BY 1"""
+    FROM events WHERE ban IS NOT NULL AND "time" >= $start AND "time" < $end GROUP BY 1 ORDER BY 1"""
 _CASE: Final = """SELECT "time", client, message, event_id, events, network, action, rule_title,
         coalesce(name, destination_ip, '–') AS what FROM events
-    WHERE traffic AND "time" >= ? AND "time" < ? ORDER BY "time", CAST(event_id AS VARCHAR) LIMIT ?"""
+    WHERE traffic AND "time" >= $start AND "time" < $end ORDER BY "time", CAST(event_id AS VARCHAR) LIMIT $most"""
 _DISGUISED: Final = """SELECT count(*) FROM lines
     WHERE in_period AND regexp_full_match(client, 'p[0-9]+-[a-z2-7]{16}|withheld')"""
 _MOST: Final = """WITH shared AS (SELECT target FROM lines WHERE in_period GROUP BY 1
-        HAVING count(DISTINCT client) >= ?),
+        HAVING count(DISTINCT client) >= $least),
     tried AS (SELECT client, target, sum(events) AS tries FROM lines WHERE in_period{more} GROUP BY ALL),
     most_tried AS (SELECT client, arg_max(target, (tries, target)) AS most FROM tried
         WHERE target IN (SELECT target FROM shared) GROUP BY 1)"""
@@ -340,7 +339,7 @@ _REPEATED: Final = (
     SELECT client, string_agg(DISTINCT network, ', ') AS network, count(DISTINCT day) AS days, sum(events) AS events,
         count(DISTINCT target) AS names, any_value(most) AS most, min(first_time) AS first, max(last_time) AS last
     FROM lines LEFT JOIN most_tried USING (client) WHERE in_period AND verdict = 'block' GROUP BY client
-    HAVING days >= ? ORDER BY days DESC, events DESC, client LIMIT ?"""
+    HAVING days >= $days ORDER BY days DESC, events DESC, client LIMIT $top"""
 )
 _NEW_CLIENTS: Final = (
     _MOST.format(more="")
@@ -356,12 +355,12 @@ _EXEMPTIONS: Final = """SELECT exemption, any_value(ban) AS ban, any_value(exemp
     FROM lines WHERE in_period AND exemption IS NOT NULL AND verdict = 'allow' GROUP BY 1 ORDER BY events DESC, 1"""
 _POLICIES: Final = """SELECT policy, min(first) AS first, max(last) AS last, sum(events) AS events FROM (
         SELECT policy, first_time AS first, last_time AS last, events FROM lines WHERE in_period UNION ALL
-        SELECT policy, time, time, 0 FROM state WHERE time >= $1 AND time < $2)
+        SELECT policy, time, time, 0 FROM state WHERE time >= $start AND time < $end)
     WHERE policy IS NOT NULL GROUP BY 1 ORDER BY first, 1"""
 _PHASES: Final = """SELECT due, ban, transition, phase, phase_before, exemption, networks, message, count(*) AS records
-    FROM state WHERE action = 'phase-changed' AND due >= ? AND due < ? GROUP BY ALL ORDER BY due, ban"""
+    FROM state WHERE action = 'phase-changed' AND due >= $start AND due < $end GROUP BY ALL ORDER BY due, ban"""
 _INCIDENTS: Final = """SELECT action, count(*) AS records, min(time) AS first, max(time) AS last,
-        sum(coalesce(dropped, 0)) AS dropped FROM state WHERE time >= ? AND time < ? AND action IN
+        sum(coalesce(dropped, 0)) AS dropped FROM state WHERE time >= $start AND time < $end AND action IN
         ('started', 'stopped', 'policy-loaded', 'policy-load-failed', 'ban-near-expiry', 'log-gap', 'log-recovered',
          'log-foreign', 'log-cut', 'clock-set-back', 'clock-set-forward',
          'gateway-differs', 'canary-failed', 'internal-error') GROUP BY 1 ORDER BY 1"""
@@ -382,14 +381,14 @@ def _period(
 
 def case_records(log: Engine, found: ReportData, most: int) -> tuple[Record, ...]:
     """The records about traffic in the report's period, in order of time; at most so many. Raises LogError."""
-    return _records(log, _CASE, [found.start, found.end, most])
+    return _records(log, _CASE, {"start": found.start, "end": found.end, "most": most})
 
 
 def _midnight(at: datetime) -> datetime:
     return at.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _records(log: Engine, sql: str, parameters: object = None) -> tuple[Record, ...]:
+def _records(log: Engine, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[Record, ...]:
     answer = log.answer(sql, parameters)
     return tuple(dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
 

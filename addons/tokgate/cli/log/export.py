@@ -5,13 +5,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
 
 from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.formats import write_csv
-from tokgate.analytics.sql import Row, literal
+from tokgate.analytics.sql import literal
 from tokgate.blocklog.read.reader import Filter
 from tokgate.blocklog.read.reader import open_log as open_file
 from tokgate.cli.commands import Subparsers, add_subcommand
@@ -26,11 +25,8 @@ from tokgate.cli.log.source import (
     wanted_of,
 )
 from tokgate.cli.output_file import becoming
-from tokgate.cli.terminal import Patience
 from tokgate.config.extras import Extra
 
-_TOLD_EVERY: Final = 1000
-"""Records between two displays of progress."""
 FORMATS: Final = ("csv", "parquet", "ndjson")
 _OF_FILES: Final = ("parquet", "ndjson")
 """Formats that are made of files: ClickHouse writes Parquet itself, and keeps no line as it was."""
@@ -77,10 +73,7 @@ def export(args: argparse.Namespace) -> Exit:
     with open_log(args, files, wanted) as database:
         with _writing_to(output) as stream:
             answer = database.answer(listing(wide=True, limit=None))
-            with Patience("exporting records") as patience:
-                if output is not None or not sys.stdout.isatty():  # the count would stand among the lines
-                    answer = replace(answer, rows=_counted(answer.rows, patience))
-                write_csv(answer, stream)
+            write_csv(answer, stream)
         tell_of_lost(database)
     return Exit.DONE
 
@@ -98,22 +91,12 @@ def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
     with (
         becoming(output) as target,
         open_database(files, wanted, also_write=[target]) as database,
-        Patience("exporting") as patience,
     ):
-        database.do(
+        database.ask(
             f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(target))} "  # noqa: S608  (quoted)
-            "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
-            progress=patience,
+            "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
         )
         tell_of_lost(database)
-
-
-def _counted(rows: Iterator[Row], patience: Patience) -> Iterator[Row]:
-    """Count rows while they are written: the total is known at the end only."""
-    for done, row in enumerate(rows):
-        if done % _TOLD_EVERY == 0:
-            patience(done, None)
-        yield row
 
 
 @contextmanager

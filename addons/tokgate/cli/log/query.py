@@ -13,7 +13,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of_lost, wanted_of
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, narrate, visible
+from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
 
 ROWS_SHOWN: Final = 100
@@ -51,13 +51,12 @@ def query(args: argparse.Namespace) -> Exit:
     """Run the query and print its result as a table, JSON or CSV."""
     as_table = not (args.json or args.csv)
     limit = (ROWS_SHOWN if as_table else None) if args.limit is None else args.limit or None
-    with open_log(args, source_files(args), wanted_of(args)) as database, Patience("reading") as patience:
+    with open_log(args, source_files(args), wanted_of(args)) as database:
         if args.sql is not None:
-            answer = database.answer_query(args.sql, progress=patience)
+            answer = database.answer_query(args.sql)
         else:  # one more than is shown, to know whether there are more
             wide = not as_table
-            answer = database.answer(listing(wide=wide, limit=limit and limit + 1), progress=patience)
-        patience.close()
+            answer = database.answer(listing(wide=wide, limit=limit and limit + 1))
         _print(answer, limit, as_json=args.json, as_csv=args.csv)
         tell_of_lost(database)
     return Exit.DONE

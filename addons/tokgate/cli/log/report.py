@@ -25,7 +25,7 @@ from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_o
 from tokgate.cli.log.verify import add_trust, trust_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import add_policies_option, snapshot_if_valid
-from tokgate.cli.terminal import Patience, narrate
+from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
 
@@ -131,8 +131,8 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
     snapshot = snapshot_if_valid(args.policies, now, "phases are drawn from the log alone")
     small_groups = (LogSettings() if snapshot is None else snapshot.settings.log).small_groups
     everything = replace(wanted, since=None, until=None)
-    with open_log(args, files, everything) as database, Patience("reading") as patience:
-        found = collect(database, wanted.since, wanted.until, now, small_groups=small_groups, progress=patience)
+    with open_log(args, files, everything) as database:
+        found = collect(database, wanted.since, wanted.until, now, small_groups=small_groups)
         tell_of(database.damage, found.unreadable)
         records = case_records(database, found, MAX_RECORDS + 1) if args.case else ()
     lanes = _lanes(snapshot, found)

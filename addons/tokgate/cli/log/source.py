@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tokgate.analytics.clickhouse_address import ServerAddress
 from tokgate.analytics.sql import Engine, LogError
 from tokgate.blocklog.paths import whole_log, with_rotated
 from tokgate.blocklog.read.reader import Filter, Junk, client_filter
@@ -16,13 +15,14 @@ from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose
-from tokgate.cli.terminal import Patience, narrate, visible
+from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
 from tokgate.policy.decision import Verdict
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.policy.values.prefixes import IPNetwork
 
 if TYPE_CHECKING:
+    from tokgate.analytics.clickhouse_server import ServerAddress
     from tokgate.analytics.engine import LogDatabase
 PASSWORD: Final = "TOKGATE_CLICKHOUSE_PASSWORD"  # noqa: S105  (a variable's name)
 """The environment's variable with a server's password."""
@@ -62,13 +62,15 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def server_of(args: argparse.Namespace) -> ServerAddress | None:
+def server_of(args: argparse.Namespace) -> "ServerAddress | None":
     """The server that holds the log; None where files do. Raises CommandError."""
     if args.clickhouse is None:
         return None
     if args.log:
         raise CommandError("a log is in files or in ClickHouse: give FILE or --clickhouse", Exit.USAGE)
     need(Extra.CLICKHOUSE)
+    from tokgate.analytics.clickhouse_server import ServerAddress
+
     try:
         given: Path | None = args.clickhouse_password
         password = os.environ.get(PASSWORD, "") if given is None else given.read_text("utf-8").rstrip("\n")
@@ -135,8 +137,7 @@ def told_as_command_errors() -> Iterator[None]:
 
 def tell_of_lost(database: Engine) -> None:
     """Warn of lines that could not be read. Call it after the query, which counts them."""
-    with Patience("counting unreadable lines") as patience:
-        lost = database.unreadable_counts(progress=patience)
+    lost = database.unreadable_counts()
     tell_of((*database.damage, *database.unreadable(lost, MAX_JUNK_SHOWN)), sum(lost.values()) + len(database.damage))
 
 

@@ -12,7 +12,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.source import MAX_JUNK_SHOWN, add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, print_json, styled, visible
+from tokgate.cli.terminal import print_json, styled, visible
 from tokgate.config.extras import Extra
 
 _EPILOG: Final = """\
@@ -98,8 +98,8 @@ def summarise(args: argparse.Namespace) -> Exit:
     """Count events and print them; without `--by` the default tables, or all in JSON."""
     by, top, as_json = args.by or [], args.top, args.json
     tables = tuple(dict.fromkeys(by)) or (tuple(By) if as_json else _SHOWN_BY_DEFAULT)
-    with open_log(args, source_files(args), wanted_of(args)) as database, Patience("reading") as patience:
-        summary = counting.summarise(database, tables=tables, top=top, junk_limit=MAX_JUNK_SHOWN, progress=patience)
+    with open_log(args, source_files(args), wanted_of(args)) as database:
+        summary = counting.summarise(database, tables=tables, top=top, junk_limit=MAX_JUNK_SHOWN)
     tell_of(summary.junk, summary.unreadable)
     if as_json:
         print_json(_as_json(summary, tables), ascii_only=False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokgate.analytics.clickhouse_address import ServerAddress
+from tokgate.analytics.clickhouse_server import ServerAddress
 
 
 @pytest.mark.parametrize(
