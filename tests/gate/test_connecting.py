@@ -13,10 +13,10 @@ from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate.connecting import AskingParent, Connecting, dial, parent
 from tokgate.gate.connection import State, Tunnel
-from tokgate.gate.egress.parents import AskedParent, ConnectHandshake
+from tokgate.gate.egress.parents import AskedParent
 from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
-from tokgate.policy.settings import Upstream, UpstreamKind
+from tokgate.policy.settings import Upstream
 from tokgate.traffic.counters import CONNECT_SECONDS, FIRST_BYTE_SECONDS, ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
 
@@ -107,7 +107,7 @@ def test_what_is_measured(steps: Steps) -> None:
 )
 def test_which_destinations_have_a_parent(steps: Steps, tunnel: Tunnel | None, shown: Any, direct: bool) -> None:
     """What is excluded by name is reached directly: by the name asked for, or else the one in the hello."""
-    upstream = Upstream(kind=UpstreamKind.HTTP, host="192.0.2.1", port=3128, exclusions=("direct.example.org",))
+    upstream = Upstream(host="192.0.2.1", port=3128, exclusions=("direct.example.org",))
     steps.holder.snapshot = snapshot(ban(), upstream=(upstream,))
     steps.connection.tunnel, steps.connection.shown = tunnel, shown
     assert parent(steps.context, steps.connection, ("198.51.100.7", 443)) == (None if direct else upstream)
@@ -160,7 +160,7 @@ def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatc
 
 def asks(steps: Steps, then: State) -> None:
     """A parent is asked for the destination."""
-    asked = AskedParent(steps.gate.dialler.parents, ConnectHandshake("a.example", 443, None))
+    asked = AskedParent(steps.gate.dialler.parents, b"CONNECT")
     steps.connection.state = AskingParent(Connecting(steps.context, then), asked)
 
 

@@ -4,16 +4,14 @@ from ipaddress import ip_network
 
 import pytest
 
-from tokgate.policy.settings import Upstream, UpstreamKind, upstream_for
+from tokgate.policy.settings import Upstream, upstream_for
 
 INNER = Upstream(
-    kind=UpstreamKind.SOCKS5,
     host="inner.example.org",
     port=1080,
     destinations=("intranet.example", ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/48")),
 )
 OUTER = Upstream(
-    kind=UpstreamKind.HTTP,
     host="outer.example.org",
     port=3128,
     exclusions=("direct.example", ip_network("198.51.100.0/24")),
@@ -49,5 +47,5 @@ def test_none_at_all() -> None:
 
 def test_a_difference_shows_every_part() -> None:
     """Whoever reviews a change of policy sees where traffic goes from then on."""
-    assert str(INNER) == "socks5://inner.example.org:1080 for intranet.example, 192.0.2.0/24, 2001:db8:2::/48"
+    assert str(INNER) == "http://inner.example.org:1080 for intranet.example, 192.0.2.0/24, 2001:db8:2::/48"
     assert str(OUTER) == "http://outer.example.org:3128 except direct.example, 198.51.100.0/24"

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
@@ -15,18 +14,10 @@ type Destination = IPNetwork | str
 """A prefix, or a name with those below it."""
 
 
-class UpstreamKind(StrEnum):
-    """The protocol that a parent proxy speaks."""
-
-    HTTP = "http"
-    SOCKS5 = "socks5"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """A parent proxy. `credentials` is the path of a file with `user:password`; no `destinations` are all."""
 
-    kind: UpstreamKind
     host: str
     port: int
     credentials: str | None = None
@@ -41,7 +32,7 @@ class Upstream:
             ("except", self.exclusions),
         )
         more = (f" {key} {', '.join(map(str, values))}" for key, values in parts if values)
-        return f"{self.kind}://{self.host}:{self.port}{''.join(more)}"
+        return f"http://{self.host}:{self.port}{''.join(more)}"
 
     def carries(self, hosts: Collection[str]) -> bool:
         """Whether a destination that is known by these names and addresses is reached by this proxy."""

@@ -156,7 +156,7 @@ NEW: Final[Mapping[str, Any]] = {
     "settings.gateway.canary.seconds": 30,
     "settings.gateway.canary.ipv4": "10.99.99.0/29",
     "settings.gateway.canary.ipv6": "fd00:99::/64",
-    "settings.upstream.proxy": [_PARENT | {"proxy": "socks5://proxy.example.org:1080"}],
+    "settings.upstream.proxy": [_PARENT | {"proxy": "http://proxy.example.org:1080"}],
     "settings.upstream.credentials": [_PARENT | {"credentials": "/etc/tokgate/upstream"}],
     "settings.upstream.for": [_PARENT | {"for": ["example.net"]}],
     "settings.upstream.except": [_PARENT | {"except": ["www.example.org"]}],

@@ -21,7 +21,7 @@ from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket
 from tokgate.gate.sockets import connect as begin
 from tokgate.mitm.layers.egress import Egress
 from tokgate.mitm.origin_certificate import OriginCertificates
-from tokgate.policy.settings import EgressSettings, Upstream, UpstreamKind
+from tokgate.policy.settings import EgressSettings, Upstream
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
 from tokgate.traffic.limits import ProbeLimits
@@ -29,7 +29,6 @@ from tokgate.traffic.limits import ProbeLimits
 POOL = ("127.0.0.7", "127.0.0.8")
 MARK = 0x7
 PASSWORD = "alice:open sesame"
-KINDS = pytest.mark.parametrize("socks", [False, True], ids=["http", "socks5"])
 
 
 def egress(*addresses: str) -> EgressSettings:
@@ -159,7 +158,7 @@ async def test_failures(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_parents_and_certificates(lab: Lab, peers: Peers) -> None:
     """A parent proxy is reached from the pool as well, and so is a destination whose certificate decides."""
     parent = await lab.raw_origin(peers.serve)
-    upstream = Upstream(kind=UpstreamKind.HTTP, host="127.0.0.1", port=parent.port)
+    upstream = Upstream(host="127.0.0.1", port=parent.port)
     running = await lab.proxy(pooled(*POOL, upstream=(upstream,)))
     assert await _get(running.port, "http://only.beyond.example/") == (200, b"origin")
     assert await running.traffic.certificates.names("192.0.2.80", 443, client="192.0.2.1") == ()  # CONNECT, and no TLS
@@ -269,10 +268,9 @@ def parent() -> Iterator[Callable[..., ParentProxy]]:
         each.close()
 
 
-def behind(proxy: ParentProxy, socks: bool = False, **stated: Any) -> Snapshot:
+def behind(proxy: ParentProxy, **stated: Any) -> Snapshot:
     """A policy whose destinations are reached by this parent."""
-    kind = UpstreamKind.SOCKS5 if socks else UpstreamKind.HTTP
-    upstream = Upstream(kind=kind, **({"host": "127.0.0.1", "port": proxy.port} | stated))
+    upstream = Upstream(host="127.0.0.1", port=proxy.port, **stated)
     return policy(ban(), upstream=(upstream,))
 
 
@@ -299,23 +297,11 @@ async def test_redirected_plain_requests(lab: Lab, parent: Any) -> None:
     assert proxy.asked == [f"http://{ALLOWED}/path"]
 
 
-async def test_plain_requests_by_socks(lab: Lab, parent: Any) -> None:
-    """SOCKS carries them as it carries everything."""
-    origin = await lab.web_origin(tls=False)
-    proxy = parent(origin.port, socks=True)
-    running = await lab.proxy(behind(proxy, True))
-    async with client(running.port) as asking:
-        reply = await asking.get("only.beyond.example", "http://only.beyond.example/path")
-    assert (reply.status, reply.body) == (200, b"origin")
-    assert proxy.asked == ["only.beyond.example:80"]
-
-
-@KINDS
-async def test_tunnels(lab: Lab, parent: Any, socks: bool) -> None:
+async def test_tunnels(lab: Lab, parent: Any) -> None:
     """TLS in a tunnel goes by the parent, which gets the name, and shows the origin's own certificate."""
     origin = await lab.web_origin()
-    proxy = parent(origin.port, socks=socks)
-    running = await lab.proxy(behind(proxy, socks))
+    proxy = parent(origin.port)
+    running = await lab.proxy(behind(proxy))
     async with client(running.port) as asking:
         assert (await asking.connect(f"{ALLOWED}:443")).status == 200
         await asking.tls(lab.authority.client(), ALLOWED)
@@ -351,12 +337,11 @@ async def test_exclusions_go_directly(lab: Lab, parent: Any) -> None:
     assert proxy.asked == []
 
 
-@KINDS
-async def test_certificates_are_asked_for_by_the_parent(lab: Lab, parent: Any, socks: bool) -> None:
+async def test_certificates_are_asked_for_by_the_parent(lab: Lab, parent: Any) -> None:
     """Where a destination's certificate decides, it is fetched the same way."""
     origin = await lab.web_origin("www.example.net")
-    proxy = parent(origin.port, socks=socks)
-    running = await lab.proxy(behind(proxy, socks))
+    proxy = parent(origin.port)
+    running = await lab.proxy(behind(proxy))
     names = await running.traffic.certificates.names("192.0.2.80", 443, client="192.0.2.1")
     assert (names, proxy.asked) == (("www.example.net",), ["192.0.2.80:443"])
 
@@ -366,8 +351,13 @@ async def test_a_connection_that_would_go_another_way(lab: Lab, parent: Any, mon
     """Where mitmproxy itself would connect, against the policy, nothing is reached."""
     monkeypatch.setattr(Egress, "serve", lambda *_: None)
     origin = await lab.web_origin(tls=False)
-    running = await lab.proxy(behind(parent(origin.port, socks=True), True) if wanted == "parent" else pooled(*POOL))
-    assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 502
+    running = await lab.proxy(behind(parent(origin.port)) if wanted == "parent" else pooled(*POOL))
+    if wanted == "pool":
+        assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 502
+    async with client(running.port) as asking:  # what a parent is sent in absolute form is meant for it
+        assert (await asking.connect(f"127.0.0.1:{origin.port}")).status in (200, 502)
+        with pytest.raises((OSError, EOFError)):
+            await asking.tls(lab.authority.client(), ALLOWED)
     assert origin.connections == 0
     running.holder.snapshot = pooled()
     assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 200

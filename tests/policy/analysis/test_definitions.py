@@ -23,7 +23,7 @@ from tokgate.policy.analysis.definitions import (
     weaker_settings,
 )
 from tokgate.policy.bans import Action
-from tokgate.policy.settings import GatewaySettings, MissingSni, Settings, Upstream, UpstreamKind
+from tokgate.policy.settings import GatewaySettings, MissingSni, Settings, Upstream
 from tokgate.policy.snapshot import NOTHING, Snapshot
 
 ABROAD = network("abroad", "198.51.100.0/24", zone="America/New_York")
@@ -91,7 +91,7 @@ def test_changes_by_name() -> None:
 
 def test_parents_in_another_order() -> None:
     """The first parent proxy that is for a destination reaches it: their order is part of the setting."""
-    near, far = (Upstream(kind=UpstreamKind.HTTP, host=f"{name}.example.org", port=3128) for name in ("near", "far"))
+    near, far = (Upstream(host=f"{name}.example.org", port=3128) for name in ("near", "far"))
     old, new = (snapshot(upstream=parents) for parents in ((near, far), (far, near)))
     [found] = redefinitions(old.policy, new.policy)
     assert found.added == ("1. http://far.example.org:3128", "2. http://near.example.org:3128")

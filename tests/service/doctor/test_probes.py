@@ -12,7 +12,7 @@ from labs.builders import at, ban, snapshot
 from labs.gate_fixtures import start_origin
 from labs.gate_lab import Origin, echo
 from labs.parent_proxy import FORBIDDEN, ParentProxy
-from tokgate.policy.settings import Upstream, UpstreamKind
+from tokgate.policy.settings import Upstream
 from tokgate.service.doctor import probes
 
 __all__ = ["start_origin"]
@@ -24,26 +24,22 @@ HERE = "127.0.0.1"
 def parent(start_origin: Callable[..., Origin]) -> Callable[..., tuple[ParentProxy, Upstream]]:
     """Makes a parent proxy, and what a policy says of it."""
 
-    def made(*, socks: bool = False, credentials: Path | None = None, **stated: object) -> tuple[ParentProxy, Upstream]:
-        running = ParentProxy(start_origin(echo), socks=socks, password="user:word" if credentials else None)
-        kind = UpstreamKind.SOCKS5 if socks else UpstreamKind.HTTP
+    def made(*, credentials: Path | None = None, **stated: object) -> tuple[ParentProxy, Upstream]:
+        running = ParentProxy(start_origin(echo), password="user:word" if credentials else None)
         said = None if credentials is None else str(credentials)
-        return running, Upstream(kind=kind, host="127.0.0.1", port=running.port, credentials=said, **stated)  # type: ignore[arg-type]
+        return running, Upstream(host="127.0.0.1", port=running.port, credentials=said, **stated)  # type: ignore[arg-type]
 
     return made
 
 
-@pytest.mark.parametrize("socks", [False, True])
-def test_a_parent_that_leads_there(
-    parent: Callable[..., tuple[ParentProxy, Upstream]], tmp_path: Path, socks: bool
-) -> None:
+def test_a_parent_that_leads_there(parent: Callable[..., tuple[ParentProxy, Upstream]], tmp_path: Path) -> None:
     """Each is asked for a destination of its own, with its credentials."""
     (tmp_path / "credentials").write_text("user:word\n")
-    running, upstream = parent(socks=socks, credentials=tmp_path / "credentials")
+    running, upstream = parent(credentials=tmp_path / "credentials")
     (found,) = probes.parents([upstream], "www.example.net")
     assert (found.remedy, found.said) == (None, "leads to www.example.net")
     own = (ip_network("192.0.2.0/24"), "intranet.example.org")
-    second, upstream = parent(socks=socks, destinations=own)
+    second, upstream = parent(destinations=own)
     (found,) = probes.parents([upstream], "www.example.net")
     assert (running.asked, second.asked) == (["www.example.net:443"], ["intranet.example.org:443"])
     running.close()
@@ -64,7 +60,7 @@ def test_parents_that_do_not(parent: Callable[..., tuple[ParentProxy, Upstream]]
         "settings.upstream and its credentials",
     )
     running.close()
-    away = Upstream(kind=UpstreamKind.HTTP, host="127.0.0.1", port=1)
+    away = Upstream(host="127.0.0.1", port=1)
     (found,) = probes.parents([away], "www.example.net")
     assert "Connection refused" in found.said
     assert found.remedy is not None

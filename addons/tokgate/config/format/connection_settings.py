@@ -39,7 +39,6 @@ from tokgate.policy.settings import (
     PortRange,
     ProxyAuth,
     Upstream,
-    UpstreamKind,
 )
 from tokgate.policy.values.hostname import DomainName, IPAddress, normalise
 from tokgate.policy.values.prefixes import IPNetwork
@@ -73,19 +72,18 @@ def ports(value: Any) -> PortRange:
     return PortRange(first, last)
 
 
-def parent_proxy(value: Any) -> tuple[UpstreamKind, str, int]:
-    """The URL of a parent proxy: scheme, host and port."""
+def parent_proxy(value: Any) -> tuple[str, int]:
+    """Host and port in the URL of a parent proxy."""
     written = one_line(value)
     try:
         url = urlsplit(written)
         port, whole = url.port, written == f"{url.scheme}://{url.netloc}" and "@" not in url.netloc
     except ValueError:
         url, port, whole = urlsplit(""), None, False
-    if url.scheme not in list(UpstreamKind) or not url.hostname or not port or not whole:
+    if url.scheme != "http" or not url.hostname or not port or not whole:
         more = "; credentials stand in a file (`credentials`)" if "@" in written else ""
-        message = "write a parent proxy as `http://proxy.example.org:3128` or `socks5://proxy.example.org:1080`"
-        raise wrong(Code.BAD_VALUE, f"{message}{more}")
-    return UpstreamKind(url.scheme), url.hostname, port
+        raise wrong(Code.BAD_VALUE, f"write a parent proxy as `http://proxy.example.org:3128`{more}")
+    return url.hostname, port
 
 
 def destination(value: Any) -> Destination:
@@ -129,12 +127,8 @@ Ports = Annotated[
     ),
 ]
 ParentProxy = Annotated[
-    tuple[UpstreamKind, str, int],
-    Parsed(
-        parent_proxy,
-        "A proxy with its port: `http://proxy.example.org:3128`, `socks5://…`.",
-        r"^(http|socks5)://[^/@]+:[0-9]+$",
-    ),
+    tuple[str, int],
+    Parsed(parent_proxy, "A proxy with its port: `http://proxy.example.org:3128`.", r"^http://[^/@]+:[0-9]+$"),
 ]
 DirectoryUrl = Annotated[str, Parsed(directory_url, "`ldaps://…` or `ldap://…`, without a user.", "^ldaps?://[^/@]+$")]
 
@@ -335,7 +329,7 @@ class UpstreamModel(Model):
     """A parent proxy, which reaches destinations for tokgate. Where it can't, nobody does."""
 
     proxy: ParentProxy = Field(
-        description="Where it is: `http://host:port` (CONNECT) or `socks5://host:port`.",
+        description="Where it is, as `http://host:port`. It is asked by CONNECT.",
         examples=["http://proxy.example.org:3128"],
     )
     credentials: WholePath | None = Field(
@@ -357,7 +351,7 @@ class UpstreamModel(Model):
     )
 
     def built(self) -> Upstream:
-        """The URL of the proxy becomes its kind, host and port."""
+        """The URL of the proxy becomes its host and port."""
         values = self.values()
-        kind, host, port = values.pop("proxy")
-        return Upstream(kind=kind, host=host, port=port, **values)
+        host, port = values.pop("proxy")
+        return Upstream(host=host, port=port, **values)

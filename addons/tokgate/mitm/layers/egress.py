@@ -1,8 +1,7 @@
 """mitmproxy's connections to destinations: by parent proxies, and from the addresses that the policy names.
 
-Both are chosen as gates do it (`gate/egress`). mitmproxy knows parents as a mode only, for all destinations and without
-SOCKS, so a handler of a client's connection gets `open_connection` for its own. Where a parent is due there is no other
-way.
+Both are chosen as gates do it (`gate/egress`). mitmproxy knows parents as a mode only, for all destinations, so a
+handler of a client's connection gets `open_connection` for its own. Where a parent is due there is no other way.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -20,9 +19,16 @@ from mitmproxy.http import Request
 from mitmproxy.proxy import commands, events, server, server_hooks
 
 from tokgate.gate.egress.dialler import PolicySources, Sources
-from tokgate.gate.egress.parents import ParentHandshake, ParentRefused, basic, credentials_of, handshake, parent_for
+from tokgate.gate.egress.parents import (
+    ParentRefused,
+    answer_length,
+    basic,
+    connect_request,
+    credentials_of,
+    parent_for,
+)
 from tokgate.gate.event_loop import SILENCE
-from tokgate.policy.settings import EgressSettings, Upstream, UpstreamKind
+from tokgate.policy.settings import EgressSettings, Upstream
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
 
@@ -72,12 +78,12 @@ class Egress:
         return await (self._directly(host, port) if upstream is None else self._by_parent(upstream, host, port))
 
     def address_parent(self, request: Request) -> None:
-        """Send a plain HTTP request to an HTTP parent as proxies expect it, in absolute form (RFC 9112 §3.2.2).
+        """Send a plain HTTP request to a parent as proxies expect it, in absolute form (RFC 9112 §3.2.2).
 
         Proxies commonly allow CONNECT to the ports of TLS only. Raises OSError if the credentials can't be read.
         """
         upstream = self.parent(request.host, request.host_header and request.host_header.partition(":")[0])
-        if request.scheme != "http" or upstream is None or upstream.kind is not UpstreamKind.HTTP:
+        if request.scheme != "http" or upstream is None:
             return
         try:
             credentials = credentials_of(upstream)
@@ -202,15 +208,16 @@ class Egress:
     async def _by_parent(self, upstream: Upstream, host: str, port: int) -> Streams:
         try:
             async with asyncio.timeout(_DEADLINE):
-                conversation = handshake(upstream, host, port)
+                request = connect_request(upstream, host, port)
                 reader, writer = await self._directly(upstream.host, upstream.port)
                 try:
-                    await _converse(conversation, reader, writer)
+                    writer.write(request)
+                    answer_length(await reader.readuntil(b"\r\n\r\n"))
                 except BaseException:
                     writer.close()
                     raise
                 return reader, writer
-        except (ParentRefused, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (ParentRefused, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise OSError(f"the parent proxy gives no way to {host}: {error or 'no answer'}") from error
 
 
@@ -246,17 +253,3 @@ async def _connected(sock: socket.socket) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-async def _converse(conversation: ParentHandshake, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Octet by octet: what stands behind the answer is the destination's."""
-    writer.write(conversation.first)
-    pending = b""
-    while True:
-        pending += await reader.readexactly(1)
-        progress = conversation.read(pending)
-        if progress is not None:
-            pending = pending[progress.consumed :]
-            writer.write(progress.say)
-            if progress.done:
-                return

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from whenever import Instant
 
-from tokgate.gate.egress.parents import ParentRefused, handshake
+from tokgate.gate.egress.parents import ParentRefused, answer_length, connect_request
 from tokgate.gate.sockets import connect
 from tokgate.gateway.ruleset import Ruleset
 from tokgate.policy.decision import Phase
@@ -61,21 +61,14 @@ def parents(upstreams: Sequence[Upstream], allowed: str) -> Iterator[Result]:
 
 def _led(upstream: Upstream, target: str) -> None:
     """Have a parent proxy connect to a destination. Raises ParentRefused and OSError."""
-    conversation, said = handshake(upstream, target, 443), b""
+    said = b""
     with socket.create_connection((upstream.host, upstream.port), _SECONDS) as sock:
-        sock.sendall(conversation.first)
-        while True:
-            progress = conversation.read(said) if said else None
-            if progress is None:
-                piece = sock.recv(4096)
-                if not piece:
-                    raise ConnectionResetError("it ended the connection")
-                said += piece
-                continue
-            said = said[progress.consumed :]
-            sock.sendall(progress.say)
-            if progress.done:
-                return
+        sock.sendall(connect_request(upstream, target, 443))
+        while answer_length(said) is None:
+            piece = sock.recv(4096)
+            if not piece:
+                raise ConnectionResetError("it ended the connection")
+            said += piece
 
 
 def way_back(rules: Ruleset, allowed: str) -> Iterator[Result]:
