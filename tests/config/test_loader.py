@@ -29,7 +29,6 @@ from tokgate.policy.settings import (
     EncryptedDns,
     MissingSni,
     Settings,
-    StructuredErrors,
 )
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.policy.stores import StoreListing
@@ -103,7 +102,7 @@ def test_the_rest(every_key: Policy) -> None:
     assert every_key.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
     assert every_key.settings.ech_outer is EchOuter.INSPECT
     assert every_key.settings.encrypted_dns is EncryptedDns.ALLOW
-    assert every_key.settings.dns == DnsSettings(ech_keys=EchKeys.ALLOW, structured_errors=StructuredErrors.ALWAYS)
+    assert every_key.settings.dns == DnsSettings(ech_keys=EchKeys.ALLOW)
     assert every_key.settings.nat64_prefixes == (ip_network("2001:db8:64::/96"), ip_network("2001:db8:65::/48"))
 
 

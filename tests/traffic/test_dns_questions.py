@@ -1,6 +1,5 @@
 """DNS questions: what is refused and why, how long answers may be remembered, and what they may hold."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -24,12 +23,11 @@ from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
-from tokgate.policy.settings import DnsSettings, EchKeys, EncryptedDns, OnError, StructuredErrors, UnknownClients
+from tokgate.policy.settings import DnsSettings, EchKeys, EncryptedDns, OnError, UnknownClients
 from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import DnsAnswer, Pass, Refuse, Terms
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.refusal_texts import contact_uris
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.query import Rcode, read_query
 
@@ -146,102 +144,6 @@ def test_extended_error_without_a_ban() -> None:
 def test_extended_error_needs_edns() -> None:
     """Without an OPT record in the query there is none in the answer."""
     assert refused(an_enforcer(), ask(edns=-1)).edns == -1
-
-
-ASKS = [dns.edns.EDEOption(dns.edns.EDECode.OTHER)]
-ALWAYS = DnsSettings(structured_errors=StructuredErrors.ALWAYS)
-
-
-@pytest.mark.parametrize(
-    ("stated", "said"),
-    [
-        (
-            {},
-            {
-                "c": ["mailto:desk@example.org"],
-                "j": "The ban [ban], decided by The Council (Circular 716)",
-                "o": "The Council",
-                "l": "en",
-            },
-        ),
-        (
-            {"authority": None, "basis": None},
-            {"c": ["mailto:desk@example.org"], "s": 5, "j": "The ban [ban]", "l": "en"},
-        ),
-        (
-            {"authority": None, "basis": None, "contact": "Room 7"},
-            {"s": 5, "j": "The ban [ban]; contact: Room 7", "l": "en"},
-        ),
-        ({"authority": None, "basis": None, "contact": None}, {"s": 5, "j": "The ban [ban]", "l": "en"}),
-    ],
-    ids=["imposed", "own", "no-uri", "no-contact"],
-)
-def test_structured_error(stated: dict[str, Any], said: dict[str, Any]) -> None:
-    """A client that reads JSON gets ban, authority and contact in it; a sub-error only with the operator's own bans."""
-    enforcer = an_enforcer(bans=(ban(**stated),))
-
-    (error,) = refused(enforcer, ask(options=ASKS)).options
-
-    assert isinstance(error, dns.edns.EDEOption)
-    assert json.loads(error.text or "") == said
-
-
-def test_structured_error_in_other_letters() -> None:
-    """A title takes no more room than its own letters: escaped it might not fit, and would be left out."""
-    (error,) = refused(an_enforcer(bans=(ban(title="Vidéos"),)), ask(options=ASKS)).options
-
-    assert isinstance(error, dns.edns.EDEOption)
-    assert "Vidéos" in (error.text or "")
-
-
-def test_structured_error_without_a_ban() -> None:
-    """A client that is in no network is told so much in JSON, too."""
-    (error,) = refused(
-        an_enforcer(unknown_clients=UnknownClients.BLOCK), ask(client="198.51.100.1", options=ASKS)
-    ).options
-
-    assert isinstance(error, dns.edns.EDEOption)
-    assert error.text == '{"s":5,"j":"Refused by the policy of this network","l":"en"}'
-
-
-@pytest.mark.parametrize(("settings", "options", "json"), [(DnsSettings(), [], False), (ALWAYS, [], True)])
-def test_who_gets_structured_errors(settings: DnsSettings, options: list[Any], json: bool) -> None:
-    """Who doesn't ask for JSON gets words, unless the policy gives it to all."""
-    (error,) = refused(an_enforcer(dns=settings), ask(options=options)).options
-
-    assert isinstance(error, dns.edns.EDEOption)
-    assert (error.text or "").startswith("{") is json
-
-
-def test_structured_error_where_room_is_short() -> None:
-    """With the longest name in 512 octets the contact remains, and the sentences go."""
-    name = dns.name.Name((b"a" * 63, b"b" * 63, b"c" * 63, b"d" * 40, b"clips", b"example", b"org", b""))
-    enforcer = an_enforcer(bans=(ban(title="Short videos " * 12),), dns=ALWAYS)
-    sent = dns.message.make_query(name, "A", use_edns=0, payload=512)
-
-    (error,) = refused(enforcer, DnsArrival(client=Endpoint("192.0.2.7"), query=read_query(sent.to_wire()))).options
-
-    assert isinstance(error, dns.edns.EDEOption)
-    assert error.text == '{"c":["mailto:desk@example.org"]}'
-
-
-@pytest.mark.parametrize(
-    ("contact", "uris"),
-    [
-        ("desk@example.org", ["mailto:desk@example.org"]),
-        (
-            "Desk <it.desk+a@mail.example.org>, +32 (0)2 555 12-34.",
-            ["mailto:it.desk+a@mail.example.org", "tel:+32025551234"],
-        ),
-        ("mailto:desk@example.org", ["mailto:desk@example.org"]),
-        ("https://help.example.org", []),
-        ("Room 7, 1000 Brussels", []),
-        ("+32", []),
-    ],
-)
-def test_contact_uris(contact: str, uris: list[str]) -> None:
-    """Only mail addresses and whole telephone numbers can be followed by a client."""
-    assert contact_uris(contact) == uris
 
 
 @pytest.mark.parametrize(

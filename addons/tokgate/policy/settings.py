@@ -107,13 +107,6 @@ class EchKeys(Word):
     ALLOW = "allow", "They pass."
 
 
-class StructuredErrors(Word):
-    """Which clients are told in JSON why there is no such name (draft-ietf-dnsop-structured-dns-error)."""
-
-    ON_REQUEST = "on-request", "Clients that ask for it."
-    ALWAYS = "always", "All clients that speak EDNS."
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideLimits:
     """The longest duration that an override may have."""
@@ -126,7 +119,6 @@ class DnsSettings:
     """What clients get whose questions tokgate decides: for those under a ban that blocks."""
 
     ech_keys: EchKeys = EchKeys.WITHHOLD
-    structured_errors: StructuredErrors = StructuredErrors.ON_REQUEST
 
 
 class ClientsShown(Word):

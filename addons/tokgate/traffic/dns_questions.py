@@ -9,10 +9,10 @@ from tokgate.policy.decide import Sighting, decide, is_under_block
 from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.observation import DnsSeen
 from tokgate.policy.services import NO_MATCH
-from tokgate.policy.settings import EchKeys, EncryptedDns, StructuredErrors
+from tokgate.policy.settings import EchKeys, EncryptedDns
 from tokgate.traffic.actions import Terms
 from tokgate.traffic.enforcer import Enforcer, Ruling
-from tokgate.traffic.refusal_texts import explanation, structured
+from tokgate.traffic.refusal_texts import explanation
 from tokgate.traffic.seen import DnsArrival
 from tokgate.wire.dns_message.answer import ExtendedError, capped, leads_to, offers_ech, refusal, without_ech
 from tokgate.wire.dns_message.query import Rcode
@@ -76,7 +76,7 @@ def refuse(asked: DnsArrival, ruling: Ruling) -> bytes:
     """NXDOMAIN with the ban as the extended error. Its TTL ends with the decision, after REMEMBERED seconds at most."""
     left = _left(ruling, ruling.decision.next_change)
     ttl = REMEMBERED if left is None else min(REMEMBERED, left)
-    return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=_explained(asked, ruling))
+    return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=_explained(ruling))
 
 
 def refuse_on_error(asked: DnsArrival) -> bytes:
@@ -156,13 +156,10 @@ def under_ban(ruling: Ruling, asked: DnsArrival) -> bool:
     return is_under_block(ruling.snapshot, asked.client.ip, ruling.at, asked.identity)
 
 
-def _explained(asked: DnsArrival, ruling: Ruling) -> ExtendedError:
+def _explained(ruling: Ruling) -> ExtendedError:
     ban = ruling.ban
     imposed = ban is not None and (ban.authority is not None or ban.basis is not None)
-    setting = ruling.snapshot.settings.dns.structured_errors
-    wanted = asked.query.structured or setting is StructuredErrors.ALWAYS
-    form = structured(ruling, own_policy=not imposed) if wanted else ()
-    return ExtendedError(CENSORED if imposed else BLOCKED, explanation(ruling), form)
+    return ExtendedError(CENSORED if imposed else BLOCKED, explanation(ruling))
 
 
 def dns_seen(asked: DnsArrival, ruling: Ruling) -> DnsSeen:

@@ -1,7 +1,5 @@
 """The texts for refused clients where there is no page: in DNS, in QUIC, and in a gate's answer to CONNECT."""
 
-import json
-import re
 from http import HTTPStatus
 from typing import Final
 
@@ -9,12 +7,6 @@ from tokgate.blocklog.records.record import Stamp, by_whom
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Reason
 from tokgate.traffic.enforcer import Ruling
-
-_MAIL: Final = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
-_PHONE: Final = re.compile(r"\+[0-9](?:[ .()/-]{0,2}[0-9]){4,14}")
-_NO_DIGITS: Final = re.compile(r"[^+0-9]+")
-_NETWORK_OPERATOR: Final = 5
-"""The sub-error for the policy of the local network's operator (draft-ietf-dnsop-structured-dns-error §5.2)."""
 
 
 def _answer(status: HTTPStatus, words: str = "", fields: str = "") -> bytes:
@@ -82,25 +74,3 @@ def explanation(ruling: Ruling) -> str:
     if ban is None:
         return "Refused by the policy of this network"
     return by_whom(ban) + (f"; contact: {ban.contact}" if ban.contact else "")
-
-
-def structured(ruling: Ruling, *, own_policy: bool) -> tuple[str, ...]:
-    """The same as JSON for a client of DNS, and without its sentences, where they don't fit.
-
-    Keys as in draft-ietf-dnsop-structured-dns-error §3: c, contact URIs, of which only `mailto` and `tel` are
-    registered; j, the justification; s, the sub-error, which goes only with a decision of the operator's own; o, whose
-    decision it is; l, the language of both.
-    """
-    ban = ruling.ban
-    contacts = contact_uris(ban.contact) if ban is not None and ban.contact else []
-    brief = {"c": contacts, "s": _NETWORK_OPERATOR if own_policy else None}
-    why = by_whom(ban) if ban is not None and contacts else explanation(ruling)
-    whole = brief | {"j": why, "o": ban and ban.authority, "l": "en"}
-    said = ({key: value for key, value in form.items() if value} for form in (whole, brief))
-    return tuple(json.dumps(form, ensure_ascii=False, separators=(",", ":")) for form in said if form)
-
-
-def contact_uris(contact: str) -> list[str]:
-    """The mail addresses (RFC 6068) and international telephone numbers (RFC 3966) in a line, as URIs."""
-    numbers = (_NO_DIGITS.sub("", number) for number in _PHONE.findall(contact))
-    return [f"mailto:{address}" for address in _MAIL.findall(contact)] + [f"tel:{number}" for number in numbers]

@@ -128,7 +128,6 @@ NEW: Final[Mapping[str, Any]] = {
     "settings.ech_outer": "block",
     "settings.encrypted_dns": "allow",
     "settings.dns.ech_keys": "allow",
-    "settings.dns.structured_errors": "always",
     "settings.nat64_prefixes": ["2001:db8:64::/96"],
     "settings.overrides.longest": "PT8H",
     "settings.reminders": ["P3D"],

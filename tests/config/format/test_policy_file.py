@@ -123,7 +123,7 @@ def test_closed_sets_are_enumerated() -> None:
     listed = {path.rpartition(".")[2] for path, each in properties(policy_schema()) if "enum" in each}
     assert listed == {
         "action", "response", "on_expiry", "expect", "unknown_clients", "on_error", "missing_sni", "ech_outer",
-        "encrypted_dns", "ech_keys", "structured_errors", "overrides", "clients", "format", "on_stop", "on_crash",
+        "encrypted_dns", "ech_keys", "overrides", "clients", "format", "on_stop", "on_crash",
         "language", "sni", "ech", "transport", "reason", "status",
     }  # fmt: skip
 

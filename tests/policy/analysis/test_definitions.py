@@ -135,8 +135,8 @@ def test_orders(name: str) -> None:
         assert told == ((f"{name}: {values[one]} -> {values[other]}",) if other < one else ())
 
 
-NEUTRAL = {"dns.structured_errors", "log.clients"}
-"""Words of which none lets more pass: what refused clients are told, and how the log names clients."""
+NEUTRAL = {"log.clients"}
+"""Words of which none lets more pass: how the log names clients."""
 
 
 def test_all_are_ranked() -> None:

@@ -402,32 +402,3 @@ def test_refusal_of_the_longest_name_fits() -> None:
     (error,) = dns.message.from_wire(data).options
     assert isinstance(error, dns.edns.EDEOption)
     assert error.text == "x" + "é" * 79
-
-
-@pytest.mark.parametrize(("payload", "sent"), [(1232, "long"), (4096, "long"), (512, "short")])
-def test_structured_error_that_fits(payload: int, sent: str) -> None:
-    """The longest form is sent that the client takes and that every path carries unfragmented; never a part of one."""
-    query = read_query(asked(use_edns=0, payload=payload))
-    forms = {"long": '{"j":"' + "é" * 200 + '"}', "short": '{"s":5}'}
-
-    data = refusal(query, Rcode.NXDOMAIN, ttl=1, error=ExtendedError(15, "words", tuple(forms.values())))
-
-    assert len(data) <= payload
-    (error,) = dns.message.from_wire(data).options
-    assert isinstance(error, dns.edns.EDEOption)
-    assert error.text == forms[sent]
-
-
-@pytest.mark.parametrize("octets", [range(300, 500), range(1050, 1232)])
-def test_structured_error_at_the_limit(octets: range) -> None:
-    """One octet more than there is room for, and the code goes alone: cut JSON could not be read."""
-    query = read_query(asked(use_edns=0, payload=octets.stop if octets.stop > 512 else 512))
-    limit = max(512, octets.stop)
-
-    for size in octets:
-        data = refusal(query, Rcode.NXDOMAIN, ttl=1, error=ExtendedError(15, "words", ("x" * size,)))
-        (error,) = dns.message.from_wire(data).options
-        assert isinstance(error, dns.edns.EDEOption)
-        assert len(data) <= limit
-        assert error.text in (None, "x" * size)
-        assert error.text is not None or len(data) + size > limit

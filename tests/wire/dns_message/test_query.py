@@ -182,22 +182,6 @@ def test_longest_owner() -> None:
     assert read_query(signed).name == ""
 
 
-def test_structured_errors_are_asked_for() -> None:
-    """A client that reads JSON says so with an empty extended error of its own, among whatever other options."""
-    cookie, empty = (
-        dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(8)),
-        dns.edns.EDEOption(dns.edns.EDECode.OTHER),
-    )
-
-    bare = dns.edns.GenericOption(dns.edns.OptionType.EDE, b"")
-
-    assert read_query(asked(use_edns=0, options=[cookie, empty])).structured
-    assert read_query(asked(use_edns=0, options=[bare])).structured
-    assert not read_query(asked(use_edns=0, options=[cookie])).structured
-    assert not read_query(asked(use_edns=0)).structured
-    assert not read_query(asked()).structured
-
-
 @given(st.lists(st.binary(min_size=1, max_size=20), max_size=8))
 def test_any_name(labels: list[bytes]) -> None:
     """Any name is told apart from every other: dnspython reads back from the text what was sent."""

@@ -31,7 +31,6 @@ from tokgate.policy.settings import (
     MissingSni,
     OnError,
     OverrideLimits,
-    StructuredErrors,
     UnknownClients,
 )
 from tokgate.policy.values.prefixes import NAT64_LENGTHS
@@ -95,11 +94,6 @@ class DnsModel(Model):
         default=EchKeys.WITHHOLD,
         description="The keys with which ECH (RFC 9849) hides the names of connections, in HTTPS and SVCB records. An "
         "answer without them no longer validates with DNSSEC.",
-    )
-    structured_errors: Annotated[StructuredErrors, OneOf(*StructuredErrors)] = Field(
-        default=StructuredErrors.ON_REQUEST,
-        description="Who is told in JSON instead of words by which ban, on whose authority and whom to ask "
-        "(draft-ietf-dnsop-structured-dns-error).",
     )
 
 
@@ -174,7 +168,7 @@ class SettingsModel(Model):
     dns: DnsModel = Field(
         default_factory=DnsModel,
         description="What clients under a ban that blocks get from tokgate's DNS.",
-        examples=[{"structured_errors": "always"}],
+        examples=[{"ech_keys": "allow"}],
     )
     nat64_prefixes: list[Nat64Prefix] = Field(
         default=[],

@@ -10,7 +10,7 @@ import dns.rdata
 import dns.rdatatype
 from dns.rdtypes.svcbbase import MandatoryParam, ParamKey, SVCBBase
 
-from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, EDE, Query, Rcode
+from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, Query, Rcode
 from tokgate.wire.dns_message.records import (
     HEADER,
     OPT,
@@ -144,6 +144,8 @@ def _without_ech(record: SVCBBase) -> dns.rdata.Rdata:
 _SOA: Final = 6
 _IN: Final = 1
 _RECURSION_AVAILABLE: Final = 0x0080
+EDE: Final = 15
+"""The option code of Extended DNS Errors (RFC 8914 §2)."""
 _PAYLOAD: Final = 1232
 """Octets of UDP that we say we take: they fit every path unfragmented (DNS flag day 2020)."""
 _EDE_TEXT: Final = 160
@@ -159,8 +161,6 @@ class ExtendedError(NamedTuple):
 
     code: int
     text: str
-    structured: tuple[str, ...] = ()
-    """JSON in place of the words, from the longest to the shortest: the first that fits is sent, else no text."""
 
 
 def refusal(query: Query, rcode: Rcode, *, ttl: int | None = None, error: ExtendedError | None = None) -> bytes:
@@ -173,28 +173,12 @@ def refusal(query: Query, rcode: Rcode, *, ttl: int | None = None, error: Extend
         zone = _NOBODY + struct.pack("!I", ttl)
         authority = _FIRST_NAME + RECORD.pack(_SOA, _IN, ttl, len(zone)) + zone
     option = b""
-    if query.payload is not None:
-        octets = min(query.payload, _PAYLOAD) - HEADER.size - len(query.question) - len(authority)
-        option = options(query, error, octets)
+    if query.payload is not None:  # what a client said in its own OPT record is not sent back
+        if error is not None:
+            text = error.text.encode()[:_EDE_TEXT].decode(errors="ignore").encode()
+            option = struct.pack("!HHH", EDE, 2 + len(text), error.code) + text
+        option = b"\0" + RECORD.pack(OPT, _PAYLOAD, DNSSEC_OK if query.dnssec_ok else 0, len(option)) + option
     head = HEADER.pack(
         query.id, RESPONSE | _RECURSION_AVAILABLE | query.flags & COPIED | rcode, 1, 0, bool(authority), bool(option)
     )
     return head + query.question + authority + option
-
-
-def options(query: Query, error: ExtendedError | None, octets: int = 0) -> bytes:
-    """An OPT record of our own, of at most `octets` octets where it has structured text.
-
-    What a client said in its own is not sent back.
-    """
-    option = b""
-    if error is not None:
-        text = _extra_text(error, octets - len(b"\x00") - RECORD.size - 6)
-        option = struct.pack("!HHH", EDE, 2 + len(text), error.code) + text
-    return b"\x00" + RECORD.pack(OPT, _PAYLOAD, DNSSEC_OK if query.dnssec_ok else 0, len(option)) + option
-
-
-def _extra_text(error: ExtendedError, octets: int) -> bytes:
-    if error.structured:
-        return next((text for said in error.structured if len(text := said.encode()) <= octets), b"")
-    return error.text.encode()[:_EDE_TEXT].decode(errors="ignore").encode()

@@ -2,7 +2,6 @@
 # mypy: disallow-untyped-calls=False
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -14,7 +13,6 @@ from tokgate.wire.dns_message.records import (
     OPT,
     QUESTION,
     RESPONSE,
-    ResourceRecord,
     names_in_text,
     read_labels,
     read_records,
@@ -22,8 +20,6 @@ from tokgate.wire.dns_message.records import (
 
 SMALLEST: Final = 512
 """Octets that every client takes over UDP (RFC 1035 §4.2.1)."""
-EDE: Final = 15
-"""The option code of Extended DNS Errors (RFC 8914 §2)."""
 DNSSEC_OK: Final = 0x8000
 COPIED: Final = 0x7910  # opcode, RD (RFC 1035 §4.1.1) and CD (RFC 4035 §3.2.2) come back as they were sent
 _TRANSFERS: Final = (251, 252)  # IXFR, AXFR
@@ -72,8 +68,6 @@ class Query:
     payload: int | None
     """The octets that the client takes over UDP, as its OPT record says (RFC 6891); None without such a record."""
     dnssec_ok: bool
-    structured: bool = False
-    """Whether the client says with an option for extended errors that it reads structured ones."""
 
     @property
     def opcode(self) -> Opcode:
@@ -121,24 +115,9 @@ def read_query(data: bytes) -> Query:
         below=below[0] if below else None,
         type=kind,
         class_=class_,
-        payload=max(_class_at(data, options[0]), SMALLEST) if options else None,
+        payload=max(QUESTION.unpack_from(data, options[0].at)[1], SMALLEST) if options else None,
         dnssec_ok=bool(options) and bool(options[0].ttl & DNSSEC_OK),
-        structured=bool(options) and EDE in _option_codes(data, options[0]),
     )
-
-
-def _class_at(data: bytes, record: ResourceRecord) -> int:
-    found: int = struct.unpack_from("!H", data, record.at + 2)[0]
-    return found
-
-
-def _option_codes(data: bytes, record: ResourceRecord) -> Iterator[int]:
-    """The codes of the options in an OPT record, up to one that is cut off (RFC 6891 §6.1.2)."""
-    at = record.data
-    while at + 4 <= record.end:
-        code, length = struct.unpack_from("!HH", data, at)
-        yield code
-        at += 4 + length
 
 
 def _bare(number: int, flags: int, rcode: Rcode) -> bytes:
