@@ -119,7 +119,7 @@ def test_the_next_address(
     resolves(first, SERVES)
     with come(gate, site.port) as client:
         if first == SILENT:
-            assert until(lambda: gate.gate.loop._dialled)
+            assert until(lambda: gate.gate.loop.dialled)
             assert site.reached == []
             monotonic.now += SILENCE
         assert answer(client, come) == ALLOWED
@@ -142,7 +142,7 @@ def test_no_address_answers(
     gate = start_gate((SILENT, site.port))
     resolves(SILENT, REFUSES, "127.0.0.2")
     with come(gate, site.port) as client:
-        assert until(lambda: gate.gate.loop._dialled)
+        assert until(lambda: gate.gate.loop.dialled)
         monotonic.now += SILENCE
         assert until(lambda: errors(gate).get(ConnectError.REFUSED) == 2)
         pass_time(gate.gate, monotonic, gate.gate.context.limits.connecting)
@@ -188,7 +188,7 @@ def test_a_client_that_leaves(start_gate: StartGate, site: Site, resolves: Calla
     gate = start_gate((SILENT, site.port))
     resolves(SILENT, SILENT.replace("4", "40"), SERVES)
     with dial(gate.redirected, ALLOWED) as client:
-        assert until(lambda: gate.gate.loop._dialled)
+        assert until(lambda: gate.gate.loop.dialled)
         gate.pause()
         (connection,) = set(gate.gate.loop.connections.values())
         first = connection.server

@@ -185,10 +185,11 @@ def test_sweeps_come_with_the_loop(watched: Watched) -> None:
     """The loop looks for who is overdue by itself, when the time has come and not before."""
     watched.connection.deadline = 1.0
     watched.loop.now, watched.loop._next_sweep = 0.0, watched.loop.now + 3600
+    watched.loop._due = watched.loop._next_sweep
     watched.loop.once(0)
     assert watched.loop.done == []
     assert watched.loop.now > 0.0
-    watched.loop._next_sweep = 0.0
+    watched.loop._next_sweep = watched.loop._due = 0.0
     watched.loop.once(0)
     assert set(watched.loop.done) == {"overdue"}
 

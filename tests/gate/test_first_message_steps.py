@@ -447,17 +447,6 @@ def test_a_client_that_does_not_wait_for_an_answer(ends: Ends, held: bytes) -> N
         assert (ends.relay.done, ends.server.recv(10)) == (["asked again"], b"hello")
 
 
-@pytest.mark.parametrize("since", [0.0, 1.0])
-def test_a_watched_answer_is_measured(ends: Ends, since: float) -> None:
-    """As any first octet, once."""
-    ends.connection.awaiting_since, ends.loop.now = since, 7.0
-    ends.watch(watched(None))
-    ends.server.sendall(b"answer")
-    ends.answer(EPOLLIN)
-    assert ends.relay.done == ["first octet"] * bool(since)
-    assert ends.connection.seen == 7.0
-
-
 @pytest.mark.parametrize("gone", [{"state": CLOSED}, {"server": None}])
 def test_a_second_message_that_ends_the_connection(
     ends: Ends, monkeypatch: pytest.MonkeyPatch, gone: dict[str, object]
@@ -489,9 +478,9 @@ def test_what_was_held_back_finds_no_server(ends: Ends) -> None:
 
 def test_opening_sends_what_was_held(ends: Ends) -> None:
     """The client's first words reach a server that takes them; its later ones come by the loop."""
-    ends.connection.received, ends.connection.deadline, ends.loop.now = b"hello", 100.0, 7.0
+    ends.connection.received, ends.connection.deadline = b"hello", 100.0
     ends.proceed()
-    assert (ends.relay.done, ends.connection.awaiting_since) == (["listen"], 7.0)
+    assert ends.relay.done == ["listen"]
     assert ends.server.recv(10) == b"hello"
     assert (ends.is_open, ends.connection.received, ends.connection.deadline) == (True, b"", 0.0)
     assert ends.connection.up is None

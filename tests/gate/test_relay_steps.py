@@ -88,16 +88,6 @@ def test_one_side_takes_nothing_any_more(way: Way) -> None:
     assert len(way.event(EPOLLIN)) == 1
 
 
-@pytest.mark.parametrize(
-    ("since", "event", "counted"), [(1.0, EPOLLIN, True), (0.0, EPOLLIN, False), (1.0, EPOLLOUT, False)]
-)
-def test_the_first_octet_of_an_answer(ends: Ends, since: float, event: int, counted: bool) -> None:
-    """Destinations are measured by when they answer, once."""
-    way = Way(ends, False)
-    ends.connection.awaiting_since = since
-    assert way.event(event) == ["first octet"] * counted
-
-
 def test_another_gate_goes_on(way: Way) -> None:
     """What came meanwhile is told, and what waited has its turn."""
     way.bulk(b"waits")

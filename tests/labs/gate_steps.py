@@ -58,7 +58,7 @@ class Steps:
     def connects(self, then: State | None = None) -> None:
         """A destination is being connected to."""
         self.connection.server, self.connection.server_fd = self.outside, self.outside.fileno()
-        self.connection.state, self.connection.awaiting_since = Connecting(self.context, then or self.gate.relay), 990.0
+        self.connection.state = Connecting(self.context, then or self.gate.relay)
         self.loop.watch_server(self.connection)
 
     def hears(self, said: bytes = b"") -> None:

@@ -41,7 +41,7 @@ class Noting(Relay):
     def __init__(self) -> None:
         self.loop = NotingLoop()
         self.done = self.loop.done
-        super().__init__(self.loop, LIMITS.half_closed, lambda _: self.done.append("first octet"))
+        super().__init__(self.loop, LIMITS.half_closed)
 
     def reset(self, connection: Connection, other: Any) -> None:
         self.done.append("reset client" if other is connection.client else "reset server")

@@ -58,20 +58,19 @@ def dial(context: Context, connection: Connection, destination: Address, connect
 
     """
     snapshot, loop, dialler = context.enforcer.snapshot, context.loop, context.dialler
-    if not connection.awaiting_since:
-        connection.awaiting_since = loop.now
-        connection.deadline = loop.now + context.limits.connecting
+    connection.deadline = connecting.since + context.limits.connecting
     upstream = parent(context, connection, destination) if snapshot.upstream else None
     state: State = connecting
-    place = destination
+    place, client = destination, None
     if upstream is not None:
         asked, place = dialler.parents.begin(upstream, destination)
         state = AskingParent(connecting, asked)
-    transparent = connection.listener.entry is Entry.TPROXY and upstream is None
-    client = (connection.client, connection.peer) if transparent else None
+    elif connection.listener.entry is Entry.TPROXY:
+        client = connection.client, connection.peer
     server = dialler.connect(place, snapshot.settings.egress, loop.now, client)
-    chosen = connection.tunnel is not None or upstream is not None or connecting.untried is not None
-    if chosen and leads_to(server, place, context.listens_at):
+    if (
+        connection.tunnel is not None or upstream is not None or connecting.untried is not None  # chosen here
+    ) and leads_to(server, place, context.listens_at):
         server.close()
         raise NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))
     connection.server = server
@@ -88,7 +87,6 @@ def proceed(context: Context, connection: Connection, state: State) -> None:
     """The destination is there: send what the client has said, and hear it from now on, in another state."""
     connection.state = state
     connection.deadline = 0.0
-    connection.awaiting_since = context.loop.now
     if not connection.received or context.relay.send_received(connection):
         context.loop.watch_client(connection)
 
@@ -96,13 +94,14 @@ def proceed(context: Context, connection: Connection, state: State) -> None:
 class Connecting(State):
     """No address of the destination has answered yet; when one has, the connection is in the state `then`."""
 
-    __slots__ = ("asking", "context", "then", "untried")
+    __slots__ = ("asking", "context", "since", "then", "untried")
 
     def __init__(self, context: Context, then: State, untried: Addresses | None = None) -> None:
         """`untried`: the destination's other addresses; None: the name's are asked for when they are needed."""
         self.context: Final = context
         self.then: Final = then
         self.untried: Addresses | None = untried
+        self.since: Final = context.loop.now
         self.asking = False
 
     @property
@@ -127,9 +126,9 @@ class Connecting(State):
             connection.state.on_server(connection, event)
 
     def _connected(self, connection: Connection) -> None:
-        context = self.context
-        context.dialler.connect_seconds.add(context.loop.now - connection.awaiting_since)
-        connection.awaiting_since = 0.0
+        loop = self.context.loop
+        loop.dialled.pop(connection, None)
+        self.context.dialler.connect_seconds.add(loop.now - self.since)
         self.go_on(connection)
 
     def _look_at_all(self, connection: Connection) -> None:

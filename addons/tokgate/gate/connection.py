@@ -111,8 +111,6 @@ class Connection:
     """What it was let through on: the name in its ClientHello, or more where a name isn't all."""
     deadline: float = 0.0
     """When the present state has lasted too long; 0.0: it may last as long as things happen."""
-    awaiting_since: float = 0.0
-    """Since when an answer of the destination is awaited: to connect, or its first octet; 0.0: none is."""
     client_fin: bool = False
     server_fin: bool = False
     client_error: int = 0

@@ -8,11 +8,12 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from os import sched_yield
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.connection import CLOSED, Attempt, Connection, Direction, State
+from tokgate.gate.connection import CLOSED, Attempt, Connection, Direction
 from tokgate.gate.sockets import Socket
 from tokgate.traffic.limits import Limits
 
@@ -33,8 +34,6 @@ SWEEP_SECONDS: Final = 0.05
 SWEEP_SIZE: Final = 4096
 """Entries of the table looked at between two batches of events, at most this often: the table is seen whole within a
 second up to 80,000 entries, later beyond, and never at once."""
-
-_NEVER: Final = float("inf")
 
 type Callback = Callable[[], None]
 
@@ -61,18 +60,19 @@ class EventLoop:
         self._callbacks: Final[dict[int, Callback]] = {}
         self._listeners: Final[dict[int, Callback]] = {}
         self._dead: list[Socket] = []
-        self._dialled: Final[deque[tuple[float, Connection, State]]] = deque()
-        """Destinations that were dialled in the last SILENCE seconds."""
-        self._silence_at = _NEVER
+        self.dialled: Final[dict[Connection, float]] = {}
+        """When connections are told that their destinations have not answered; the first of them first."""
         self._sweep: Iterator[Connection] = iter(())
         self._next_sweep = 0.0
+        self._due = 0.0
+        """When the next sweep is due, or the first of `dialled`, which may have been answered meanwhile."""
 
     def once(self, timeout: float) -> None:
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
         look = len(self.connections) <= LOOKS_AT and self.now - self._carried > BULK_LASTS
-        if (left := self._silence_at - self.now) < timeout:
+        if (left := self._due - self.now) < timeout:
             timeout = left if left > 0 else 0
         ready = self._polling.wait(0 if bulk else timeout, look=look)
         self.now = time.monotonic()
@@ -99,10 +99,11 @@ class EventLoop:
             self._carried = self.now
             direction = bulk.popleft()
             direction.serve(direction)
-        if self.now >= self._silence_at:
+        if self.now >= self._due:
             self._tell_silence()
-        if self.now >= self._next_sweep:
-            self._look_for_overdue()
+            if self.now >= self._next_sweep:
+                self._look_for_overdue()
+            self._due = min(self._next_sweep, next(iter(self.dialled.values()), self._next_sweep))
         self.release_closed()
 
     def _call(self, callback: Callback) -> None:
@@ -112,15 +113,12 @@ class EventLoop:
             self._failed(error)
 
     def _tell_silence(self) -> None:
-        dialled, now = self._dialled, self.now
-        while dialled and (first := dialled[0])[0] <= now:
-            dialled.popleft()
-            if first[1].state is first[2]:
-                try:
-                    first[2].silent(first[1])
-                except Exception as error:
-                    self.broken(first[1], error)
-        self._silence_at = dialled[0][0] if dialled else _NEVER
+        for connection, _ in list(takewhile(lambda item: item[1] <= self.now, self.dialled.items())):
+            del self.dialled[connection]
+            try:
+                connection.state.silent(connection)
+            except Exception as error:
+                self.broken(connection, error)
 
     def _look_for_overdue(self) -> None:
         """Look at the next part of the table."""
@@ -193,11 +191,10 @@ class EventLoop:
         self.epoll.modify(connection.server_fd, SERVER)
 
     def notice_silence(self, connection: Connection) -> None:
-        """Tell the connection's state after SILENCE seconds, if it is still in it."""
-        at = self.now + SILENCE
-        if not self._dialled:
-            self._silence_at = at
-        self._dialled.append((at, connection, connection.state))
+        """Tell the connection's state after SILENCE seconds, unless its destination has answered by then."""
+        self.dialled.pop(connection, None)
+        self.dialled[connection] = at = self.now + SILENCE
+        self._due = min(self._due, at)
 
     def choose(self, connection: Connection, server: Attempt, rivals: Iterable[Attempt]) -> None:
         """Take one of the sockets that are dialled for the destination's, beside the others."""

@@ -301,8 +301,6 @@ class FirstExchange(State):
         except OSError:
             relay.reset(connection, connection.client)
             return
-        if connection.awaiting_since:
-            relay.first_octet(connection)
         length += received
         again = self.watched.asked(buffer[: min(length, MAX_ANSWER)]) if length else False
         if again is None and received and not connection.server_fin:

@@ -34,7 +34,7 @@ class Gate:
         self.enforcer: Final = enforcer
         self.loop: Final = EventLoop(limits, failed=partial(enforcer.failed, "gate"), closed=self._closed)
         self.dialler: Final = Dialler(enforcer, mark)
-        self.relay: Final = Relay(self.loop, limits.half_closed, self.dialler.first_octet_seconds.add)
+        self.relay: Final = Relay(self.loop, limits.half_closed)
         self.identification: Final = identification_for(enforcer)
         self.context: Final = Context(
             enforcer, opener, limits, self.loop, self.relay, self.dialler, self.identification, listens_at=set()

@@ -7,7 +7,6 @@ turn between two looks at what is new. Nothing here knows what a connection is a
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable
 from errno import ECONNRESET, EPIPE
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import SHUT_WR
@@ -36,17 +35,13 @@ _SPLICE_FLAGS: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 class Relay(State):
     """The state of open connections: what comes from one side goes to the other. One object serves all of them."""
 
-    def __init__(self, loop: EventLoop, half_closed: float, first_octet: Callable[[float], None]) -> None:
-        """`first_octet` gets the seconds until each destination said something.
-
-        `half_closed`: for so many seconds one side may leave octets unacknowledged after the other has broken off.
-        """
+    def __init__(self, loop: EventLoop, half_closed: float) -> None:
+        """`half_closed`: seconds for which one side may leave octets unacknowledged after the other has broken off."""
         self.buffer: Final = bytearray(BUFFER)
         """What was received last, in a loop where nothing waits."""
         self.view: Final = memoryview(self.buffer)
         self._loop: Final = loop
         self._half_closed: Final = half_closed
-        self._first_octet: Final = first_octet
         self._pipes: Final[list[tuple[int, int]]] = []
         self._lively = 0
 
@@ -73,8 +68,6 @@ class Relay(State):
         if event & EPOLLERR:
             self.broke_off(connection, False)
             return
-        if connection.awaiting_since and event & EPOLLIN:
-            self.first_octet(connection)
         if event & EPOLLRDHUP:
             connection.server_fin = True
         if event & EPOLLIN and not connection.down_done:
@@ -91,11 +84,6 @@ class Relay(State):
         waits = self._loop.now - connection.seen < self._half_closed
         if not (waits and self.still_receives(connection)):  # else it is looked at again with the next sweep
             self._loop.close(connection)
-
-    def first_octet(self, connection: Connection) -> None:
-        """Measure how long the destination took to say something."""
-        self._first_octet(self._loop.now - connection.awaiting_since)
-        connection.awaiting_since = 0.0
 
     def resume(self, connection: Connection) -> None:
         """Go on where another relay has stopped; what came meanwhile is told as soon as the sockets are watched."""

@@ -170,8 +170,8 @@ def traffic_class(sock: Socket) -> int:
 
 def connect(
     destination: Address, mark: int | None = None, source: str | None = None, *, dscp: int | None = None
-) -> tuple[Socket, int]:
-    """Begin to connect, from the address `source` if there is one; the socket, and 0 or EINPROGRESS.
+) -> Socket:
+    """Begin to connect, from the address `source` if there is one.
 
     `dscp`, as of `traffic_class`: `source` is not this machine's address but a client's (IP_TRANSPARENT).
 
@@ -203,7 +203,7 @@ def connect(
     except OSError:
         sock.close()
         raise
-    return sock, status
+    return sock
 
 
 def is_connected(sock: Socket) -> bool:

@@ -24,7 +24,7 @@ from whenever import Instant
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder, uncovered
 from tokgate.blocklog.paths import DEFAULT_LOG
 from tokgate.blocklog.records.record import counted
-from tokgate.gate.egress.dialler import PolicySources
+from tokgate.gate.egress.dialler import Sources
 from tokgate.mitm.addon import PolicyRefused, Tokgate, announcement
 from tokgate.mitm.folded_warnings import FoldedWarnings
 from tokgate.mitm.gate_mode import GateInstance
@@ -93,7 +93,7 @@ async def serve(
     secure_folder(confdir)
     establish_authority(confdir, Instant.now())
     master, servers = Master(Options()), proxyserver.Proxyserver()
-    tokgate.traffic.egress.sources = PolicySources(options.mark)
+    tokgate.traffic.egress.sources = Sources(options.mark)
     master.addons.add(core.Core(), servers, tokgate, *addons)
     if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())

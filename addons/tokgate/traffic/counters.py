@@ -310,7 +310,6 @@ class _Errors(dict[str, int]):
 CONNECT_ERROR: Final = "connect-error"
 DNS_ERROR: Final = "dns-error"
 CONNECT_SECONDS: Final = "connect-seconds"
-FIRST_BYTE_SECONDS: Final = "first-byte-seconds"
 """Kinds of keys in shared counters."""
 BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of a histogram's buckets, in seconds, as Prometheus' clients have them."""

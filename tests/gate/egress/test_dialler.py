@@ -72,13 +72,15 @@ def test_failures(
 def test_clients_of_which_the_address_is_taken(monkeypatch: pytest.MonkeyPatch, may: bool) -> None:
     """Where the policy wants it and this process may; this machine's own would come to a gate again."""
     monkeypatch.setattr("tokgate.gate.egress.dialler.may_be_transparent", lambda: may)
-    assert [Sources(client=wanted).takes("192.0.2.7") for wanted in (True, False)] == [may, False]
-    assert not Sources().takes("127.0.0.1")
+    taken = [Sources(None).takes("192.0.2.7", EgressSettings(client=wanted)) for wanted in (True, False)]
+    assert taken == [may, False]
+    assert not Sources(None).takes("127.0.0.1", EgressSettings(client=True))
 
 
 # -- source addresses: used in turn, each with ports of its own
 
-POOL = [ip_address(each) for each in ("127.0.0.2", "127.0.0.3", "::1")]
+POOL = tuple(map(ip_address, ("127.0.0.2", "127.0.0.3", "::1")))
+EGRESS = EgressSettings(addresses=POOL)
 
 
 @pytest.fixture
@@ -90,9 +92,9 @@ def origin() -> Iterator[socket.socket]:
 
 def test_in_turn(origin: socket.socket) -> None:
     """Each address of the destination's family carries as many connections as the others, and shares its ports."""
-    pool, peers = Sources(POOL), []
+    pool, peers = Sources(None), []
     for _ in range(4):
-        sock = pool.connect(origin.getsockname())
+        sock = pool.connect(origin.getsockname(), EGRESS)
         assert sock.getsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT) == 1
         client, (host, _) = origin.accept()
         peers.append(host)
@@ -103,7 +105,7 @@ def test_in_turn(origin: socket.socket) -> None:
 
 def test_without_a_pool(origin: socket.socket) -> None:
     """The address that the route has."""
-    sock = Sources().connect(origin.getsockname())
+    sock = Sources(None).connect(origin.getsockname(), EgressSettings())
     client, (host, _) = origin.accept()
     client.close()
     sock.close()
@@ -114,36 +116,36 @@ def test_without_a_pool(origin: socket.socket) -> None:
 def test_one_has_no_port_left(origin: socket.socket, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The next one is tried; what is the destination's fault is no reason to try again."""
 
-    def from_the_third_alone(destination: Address, mark: int | None, source: str) -> tuple[Socket, int]:
+    def from_the_third_alone(destination: Address, mark: int | None, source: str) -> Socket:
         if source != "127.0.0.3":
             raise OSError(number, os.strerror(number))
         return connect(destination, mark, source)
 
     monkeypatch.setattr("tokgate.gate.egress.dialler.connect", from_the_third_alone)
-    pool = Sources(POOL)
+    pool = Sources(None)
     if number == errno.EADDRNOTAVAIL:
-        pool.connect(origin.getsockname()).close()
+        pool.connect(origin.getsockname(), EGRESS).close()
         origin.accept()[0].close()
     else:
         with pytest.raises(OSError, match=os.strerror(number)):
-            pool.connect(origin.getsockname())
+            pool.connect(origin.getsockname(), EGRESS)
 
 
 def test_all_have_no_port_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The failure is told, and counted by who connects."""
 
-    def never(*_: object) -> tuple[Socket, int]:
+    def never(*_: object) -> Socket:
         raise OSError(errno.EADDRNOTAVAIL, "none")
 
     monkeypatch.setattr("tokgate.gate.egress.dialler.connect", never)
     with pytest.raises(OSError, match="none"):
-        Sources(POOL).connect(("127.0.0.1", 1))
+        Sources(None).connect(("127.0.0.1", 1), EGRESS)
 
 
 def test_a_way_back_is_seen_from_another_address(origin: socket.socket) -> None:
     """A tunnel to the gate's own port would call the gate for ever, whatever its source."""
     own = "127.0.0.1", origin.getsockname()[1]
-    sock = Sources(POOL).connect(own)
+    sock = Sources(None).connect(own, EGRESS)
     origin.accept()[0].close()
     assert leads_to(sock, own, [("0.0.0.0", own[1])])
     sock.close()
@@ -159,15 +161,14 @@ def test_addresses_of_others() -> None:
     [(POOL, "192.0.2.1", ("127.0.0.2",)), (POOL, "2001:db8::9", ("::1",)), (POOL[:2], "2001:db8::9", ())],
 )
 def test_of_the_destinations_family(
-    monkeypatch: pytest.MonkeyPatch, pool: list[IPAddress], host: str, source: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, pool: tuple[IPAddress, ...], host: str, source: tuple[str, ...]
 ) -> None:
     """From an address of the pool, if it has one that can reach the destination."""
     asked: list[tuple[object, ...]] = []
 
-    def note(*stated: object) -> tuple[None, int]:
+    def note(*stated: object) -> None:
         asked.append(stated)
-        return None, 0
 
     monkeypatch.setattr("tokgate.gate.egress.dialler.connect", note)
-    Sources(pool, 7).connect((host, 443))
+    Sources(7).connect((host, 443), EgressSettings(addresses=pool))
     assert asked == [((host, 443), 7, *source)]

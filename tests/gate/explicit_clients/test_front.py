@@ -199,7 +199,7 @@ def test_socks_refusals(start_gate: StartGate, request_: bytes, reply: int) -> N
 )
 def test_what_leads_to_a_listener(destination: str, place: str, leads: bool) -> None:
     """By whichever address of this machine, and only at the listener's port."""
-    sock, _ = connect((destination, 9))
+    sock = connect((destination, 9))
     with contextlib.closing(sock):
         assert leads_to(sock, (destination, 9), [(place, 9)]) is leads
         assert not leads_to(sock, (destination, 9), [(place, 10)])

@@ -16,7 +16,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.proxy_lab import ALLOWED, Lab, ban, client, eventually, policy
 from labs.serving import serving
-from tokgate.gate.egress.dialler import PolicySources, Sources
+from tokgate.gate.egress.dialler import Sources
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket
 from tokgate.gate.sockets import connect as begin
 from tokgate.mitm.layers.egress import Egress
@@ -174,7 +174,7 @@ async def test_a_mark(lab: Lab, peers: Peers, chosen: Any) -> None:
     """The proxy's own connections bear it: a firewall that redirects all others would lead them back."""
     plain, secure = await lab.raw_origin(peers.serve), await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
     running = await lab.proxy(pooled())
-    running.traffic.egress.sources = PolicySources(MARK)
+    running.traffic.egress.sources = Sources(MARK)
     assert await _get(running.port, f"http://127.0.0.1:{plain.port}/") == (200, b"origin")
     assert await running.traffic.certificates.names("127.0.0.1", secure.port, client="192.0.2.1") == (ALLOWED,)
     assert chosen == [(("127.0.0.1", origin.port), MARK, None) for origin in (plain, secure)]
@@ -214,15 +214,14 @@ async def test_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a connection whose client has gone nothing is left."""
     made: list[socket.socket] = []
 
-    class Never(Sources):
-        def connect(self, _: Address, client: object = None) -> Socket:
-            made.append(socket.socket())
-            made[0].listen()  # so that it can't be written to at any time
-            return made[0]
+    def never(*_: object) -> Socket:
+        made.append(socket.socket())
+        made[0].listen()  # so that it can't be written to at any time
+        return made[0]
 
     snapshot = policy()
     made_by = Egress(lambda: snapshot)
-    monkeypatch.setattr(made_by.sources, "of", lambda _: Never())
+    monkeypatch.setattr(made_by.sources, "connect", never)
     task = asyncio.get_running_loop().create_task(made_by.connect("127.0.0.1", 9))
     await asyncio.sleep(0)
     task.cancel()

@@ -8,7 +8,7 @@ import errno
 import itertools
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from itertools import zip_longest
 from typing import Final
@@ -22,7 +22,6 @@ from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
     DNS_ERROR,
-    FIRST_BYTE_SECONDS,
     OWN,
     ConnectError,
     Histogram,
@@ -47,13 +46,12 @@ class Dialler:
     def __init__(self, enforcer: Enforcer, mark: int | None) -> None:
         """`mark` is set on sockets, for firewalls that tell the proxy's own traffic by it."""
         self._enforcer: Final = enforcer
-        self._sources: Final = PolicySources(mark)
+        self._sources: Final = Sources(mark)
         self.parents: Final = Parents(enforcer)
         self.resolver: Final = Resolver(failed=partial(enforcer.counters.add, DNS_ERROR))
         self.bad: Final[dict[Address, float]] = {}
         """Until when addresses are tried last, in monotonic seconds."""
         self.connect_seconds: Final = Histogram(enforcer.counters.shared, CONNECT_SECONDS)
-        self.first_octet_seconds: Final = Histogram(enforcer.counters.shared, FIRST_BYTE_SECONDS)
         self.starved: tuple[ConnectError, float] | None = None
         """The latest error of which this machine is the cause, and when it was, in monotonic seconds."""
 
@@ -65,7 +63,7 @@ class Dialler:
         `client`: one whom TPROXY brought, with its address, from which it may be done.
         """
         try:
-            return self._sources.of(egress).connect(destination, client)
+            return self._sources.connect(destination, egress, client)
         except OSError as error:
             self.failed(connect_error(error.errno), now, destination)
             raise
@@ -106,61 +104,48 @@ class Dialler:
 
 
 class Sources:
-    """Connects from the addresses of a pool in turn; without any, from the client's or the one that the route has."""
+    """Where connections come from: addresses of a pool in turn, the client's, or the one that the route has."""
 
-    def __init__(self, addresses: Iterable[IPAddress] = (), mark: int | None = None, *, client: bool = True) -> None:
-        """`mark` is set on the sockets, for firewalls that tell the proxy's own traffic by it."""
+    def __init__(self, mark: int | None) -> None:
+        """`mark` is set on sockets, for firewalls that tell the proxy's own traffic by it."""
         self._mark: Final = mark
-        self._from_client: Final = client and may_be_transparent()
-        pool = list(addresses)
-        self._pools: Final = {version: [str(a) for a in pool if a.version == version] for version in (4, 6)}
-        self._turns: Final = {version: itertools.cycle(found) for version, found in self._pools.items() if found}
+        self._egress = EgressSettings()
+        self._pools: dict[bool, list[str]] = {}
+        """By whether they are of IPv6."""
+        self._turns: dict[bool, Iterator[str]] = {}
 
-    @property
-    def are_default(self) -> bool:
-        """Whether connections are as any other program makes them."""
-        return self._mark is None and not self._turns
-
-    def connect(self, destination: Address, client: tuple[Socket, str] | None = None) -> Socket:
+    def connect(self, destination: Address, egress: EgressSettings, client: tuple[Socket, str] | None = None) -> Socket:
         """Begin to connect, from another address if one has no port left. Raises OSError.
 
         `client` as of `Dialler`: where its address is of the destination's family.
         """
-        version = 6 if ":" in destination[0] else 4
-        if client is not None and (":" in client[1]) is (version == 6) and self.takes(client[1]):  # noqa: PLR2004
-            sock, address = client
-            return connect(destination, self._mark, address, dscp=traffic_class(sock))[0]
-        turns = self._turns.get(version)
+        if egress is not self._egress:  # turns go on for as long as a policy stays in force
+            self._egress, self._pools = egress, {}
+            for address in map(str, egress.addresses):
+                self._pools.setdefault(":" in address, []).append(address)
+            self._turns = {is_v6: itertools.cycle(pool) for is_v6, pool in self._pools.items()}
+        is_v6 = ":" in destination[0]
+        if client is not None and (":" in client[1]) is is_v6 and self.takes(client[1], egress):
+            sock, source = client
+            return connect(destination, self._mark, source, dscp=traffic_class(sock))
+        turns = self._turns.get(is_v6)
         if turns is None:
-            return connect(destination, self._mark)[0]
-        for _ in self._pools[version][1:]:
+            return connect(destination, self._mark)
+        for _ in self._pools[is_v6][1:]:
             try:
-                return connect(destination, self._mark, next(turns))[0]
+                return connect(destination, self._mark, next(turns))
             except OSError as error:
                 if error.errno not in _NO_PORT:
                     raise
-        return connect(destination, self._mark, next(turns))[0]
+        return connect(destination, self._mark, next(turns))
 
-    def takes(self, address: str) -> bool:
+    def takes(self, address: str, egress: EgressSettings) -> bool:
         """Whether the connections of a client with this address are made from it: it is not this machine itself."""
-        return self._from_client and not _is_here(address)
+        return egress.client and may_be_transparent() and not _is_here(address)
 
-
-class PolicySources:
-    """The source addresses that the policy in force names."""
-
-    def __init__(self, mark: int | None) -> None:
-        """`mark` as in `Sources`."""
-        self._mark: Final = mark
-        self._egress = EgressSettings()
-        self._sources = Sources(mark=mark)
-
-    def of(self, egress: EgressSettings) -> Sources:
-        """Those of a policy; their turns go on for as long as it stays in force."""
-        if egress is not self._egress:
-            self._egress = egress
-            self._sources = Sources(egress.addresses, self._mark, client=egress.client)
-        return self._sources
+    def are_default(self, egress: EgressSettings) -> bool:
+        """Whether connections are as any other program makes them."""
+        return self._mark is None and not egress.addresses
 
 
 def elsewhere(addresses: Iterable[IPAddress]) -> list[str]:

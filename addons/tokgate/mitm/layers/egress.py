@@ -18,7 +18,7 @@ from mitmproxy.connection import Address, Client, ConnectionState, Server
 from mitmproxy.http import Request
 from mitmproxy.proxy import commands, events, server, server_hooks
 
-from tokgate.gate.egress.dialler import PolicySources, Sources
+from tokgate.gate.egress.dialler import Sources
 from tokgate.gate.egress.parents import (
     ParentRefused,
     answer_length,
@@ -43,7 +43,7 @@ class Egress:
 
     def __init__(self, snapshot: Callable[[], Snapshot | None]) -> None:
         """Without a snapshot there are no parents and no addresses."""
-        self.sources = PolicySources(None)
+        self.sources = Sources(None)
         self.others: Callable[[Client, str, int], Awaitable[tuple[str, ...]]] = _no_others
         """The addresses of a name to which a client may be connected."""
         self.names: Final[WeakKeyDictionary[Client, str]] = WeakKeyDictionary()
@@ -146,18 +146,18 @@ class Egress:
         """Whether the policy says nothing of how a connection is made; of datagrams it never does."""
         if wanted.address is None or wanted.transport_protocol != "tcp":
             return True
-        sources = self._sources_in_force()
-        from_client = client is not None and sources.takes(client[1])
-        return self._parent_of(wanted) is None and sources.are_default and not from_client
+        egress = self._settings()
+        from_client = client is not None and self.sources.takes(client[1], egress)
+        return self._parent_of(wanted) is None and self.sources.are_default(egress) and not from_client
 
     def _parent_of(self, wanted: Server) -> Upstream | None:
         if wanted.address is None or self.is_parent(wanted.address):
             return None
         return self.parent(wanted.address[0], wanted.sni)
 
-    def _sources_in_force(self) -> Sources:
+    def _settings(self) -> EgressSettings:
         snapshot = self._snapshot()
-        return Sources() if snapshot is None else self.sources.of(snapshot.settings.egress)
+        return EgressSettings() if snapshot is None else snapshot.settings.egress
 
     async def _directly(
         self,
@@ -174,12 +174,10 @@ class Egress:
         if parse_address(host) is None:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
             addresses = [str(entry[4][0]) for entry in found]
-        snapshot = self._snapshot()
-        seconds = EgressSettings().connect_seconds if snapshot is None else snapshot.settings.egress.connect_seconds
         tried, problem = set[str](), OSError(f"{host} has no address")
         attempts = set[asyncio.Task[socket.socket]]()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._settings().connect_seconds):
                 while True:
                     if not addresses and others is not None:
                         addresses, others = [each for each in await others() if each not in tried], None
@@ -202,7 +200,7 @@ class Egress:
                 each.cancel()
 
     async def _attempt(self, address: tuple[str, int], client: tuple[socket.socket, str] | None) -> socket.socket:
-        begun = self._sources_in_force().connect(address, client)
+        begun = self.sources.connect(address, self._settings(), client)
         return await _connected(socket.socket(fileno=begun.detach()))
 
     async def _by_parent(self, upstream: Upstream, host: str, port: int) -> Streams:

@@ -98,7 +98,7 @@ def way_back(rules: Ruleset, allowed: str) -> Iterator[Result]:
 def _answered(place: tuple[str, int], client: str | None) -> bool:
     """Whether a connection is answered, from a client's address or this machine's."""
     try:
-        with socket.socket(fileno=connect(place, None, client, dscp=None if client is None else 0)[0].detach()) as sock:
+        with socket.socket(fileno=connect(place, None, client, dscp=None if client is None else 0).detach()) as sock:
             poller = select.poll()
             poller.register(sock, select.POLLOUT)
             answered = poller.poll(1000 * _PATIENCE)

@@ -14,7 +14,6 @@ from tokgate.traffic.counters import (
     CONNECT_ERROR,
     CONNECT_SECONDS,
     DNS_ERROR,
-    FIRST_BYTE_SECONDS,
     ConnectError,
     DnsError,
     cumulated,
@@ -206,8 +205,6 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
     _counter("dns_errors", "Names of explicit clients that could not be resolved, by kind.",
              _kinds(DNS_ERROR, DnsError), "kind"),
     _histogram("connect_seconds", "How long destinations took to accept connections.", CONNECT_SECONDS),
-    _histogram("first_byte_seconds", "How long they took for their first octet, after the client's words were passed "
-               "on.", FIRST_BYTE_SECONDS),
     _gauge("accounts_available", "0 while users of an explicit proxy can't sign in, as when the directory is down.",
            _accounts),
     # processes
