@@ -1,5 +1,6 @@
 """What a gate does about what a client says first, step by step."""
 
+import os
 import socket
 import sys
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
@@ -15,7 +16,7 @@ from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, State, Tunnel
 from tokgate.gate.first_message import FirstExchange, FirstMessage
-from tokgate.gate.takeover import describe, read, write
+from tokgate.gate.takeover import read, write
 from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, UnreadLineReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
@@ -70,13 +71,16 @@ def test_what_is_passed_on_of_a_hello_in_pieces(steps: Steps) -> None:
     assert isinstance(steps.connection.state, FirstMessage)
     assert steps.connection.state.reader is not None
     assert steps.connection.state.movable
-    said, descriptors = describe(steps.connection, [steps.connection.listener])
-    there = Steps()
-    read_there = read(there.gate, write(steps.gate, said), descriptors)
-    there.close()
-    assert (read_there.carried["state"].reader, read_there.carried["received"]) == (None, HELLO[:40])
-    assert read_there.carried["state"].context is there.context
+    listeners = [steps.connection.listener]
+    said, descriptors = write(steps.gate, steps.connection, listeners)
     assert descriptors == [steps.connection.client_fd]
+    there = Steps()
+    read_there = read(there.gate, said, [os.dup(steps.connection.client_fd)], listeners)
+    assert isinstance(read_there.state, FirstMessage)
+    assert (read_there.state.reader, read_there.received) == (None, HELLO[:40])
+    assert read_there.state.context is there.context
+    read_there.client.close()
+    there.close()
 
 
 def test_a_client_that_speaks_after_its_server(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from labs.relay_ends import Ends, Noting, Way
 from tokgate.gate import relay
-from tokgate.gate.connection import CLOSED, Connection
+from tokgate.gate.connection import CLOSED, Connection, Direction
 from tokgate.gate.relay import BUFFER, LIVELY, PIPE, SHORT, STICK, Relay
 from tokgate.gate.sockets import Entry, Listener
 
@@ -245,7 +245,7 @@ def test_bulk_that_pauses_holds_no_pipe(way: Way) -> None:
 def test_turns(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """A direction keeps its place for some turns; then it is the others'."""
     monkeypatch.setattr(os, "splice", lambda *_, **__: 1)
-    one, two = way.bulk(), way.relay.moved_here(way.connection, not way.is_up, b"")
+    one, two = way.bulk(), Direction(way.connection, not way.is_up, b"", STICK, way.relay._serve)
     setattr(way.connection, "down" if way.is_up else "up", two)
     for direction in (one, two):
         way.relay._queue(direction)
@@ -324,7 +324,7 @@ def test_bulk_that_was_given_up(way: Way) -> None:
 
 def test_pipes_are_closed_with_the_gate(way: Way) -> None:
     """Those that were kept, and those of connections that are given up."""
-    for direction in (way.bulk(), way.relay.moved_here(way.connection, not way.is_up, b"")):
+    for direction in (way.bulk(), Direction(way.connection, not way.is_up, b"", STICK, way.relay._serve)):
         way.relay._take_pipe(direction)
         setattr(way.connection, "up" if direction.is_up else "down", direction)
     first = way.connection.up.pipe, way.connection.down.pipe  # type: ignore[union-attr]

@@ -146,6 +146,11 @@ class Direction:
     blocked: bool = False
     """Whether the sink takes no more for now."""
 
+    def go_on_elsewhere(self, pipe: tuple[int, int] | None) -> None:
+        """Go on in another gate, which gives it its turn."""
+        self.pipe, self.queued, self.blocked = pipe, False, False
+        self.__post_init__()
+
     def __post_init__(self) -> None:
         one, is_up = self.connection, self.is_up
         self.source_fd, self.sink_fd = (one.client_fd, one.server_fd) if is_up else (one.server_fd, one.client_fd)

@@ -168,7 +168,7 @@ class Relay(State):
 
     def direction(self, connection: Connection, is_up: bool, pending: bytes) -> Direction:
         """Carry one direction as bulk from now on, beginning with what is `pending`; it is not queued yet."""
-        direction = self.moved_here(connection, is_up, pending)
+        direction = Direction(connection, is_up, pending, STICK, self._serve)
         # Receives and sends say so each time; splice can't, and would wait for a client that doesn't read.
         connection.client.setblocking(False)
         if is_up:
@@ -177,10 +177,6 @@ class Relay(State):
             connection.down = direction
             self._loop.watch_client_writes(connection)
         return direction
-
-    def moved_here(self, connection: Connection, is_up: bool, pending: bytes) -> Direction:
-        """The same of a connection that another relay has stopped, before its sockets are watched."""
-        return Direction(connection, is_up, pending, STICK, self._serve)
 
     def unblock(self, direction: Direction | None) -> None:
         """The sink of a direction takes more."""

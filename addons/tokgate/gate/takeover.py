@@ -13,7 +13,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from tokgate.gate.acceptor import ProxyHeader
@@ -42,38 +42,14 @@ _RESERVED: Final = 512
 """Descriptors that are kept for pipes and what else a gate has open: a connection that comes without would be lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class SerializedFlow:
-    """A direction that is blocked or carries bulk; `in_pipe` octets come in a pipe of their own."""
-
-    pending: bytes
-    in_pipe: int
-
-
-@dataclass(frozen=True, slots=True)
-class SerializedConnection:
-    """A connection in all but its descriptors. Times are monotonic, the same for all processes of a machine."""
-
-    carried: dict[str, Any]
-    """The attributes of a connection that are handed over unchanged."""
-    listener: int
-    server: bool
-    up: SerializedFlow | None
-    down: SerializedFlow | None
-
-
-MADE_ANEW: Final = frozenset({"client", "client_fd", "server", "server_fd", "listener", "up", "down", "rivals"})
-"""Attributes of a connection that mean something in one process only."""
-
-
 def _format() -> str:
     """A digest of the fields of what travels."""
     states = (ProxyHeader, ExplicitRequest, TunnelMessage, FirstMessage, Connecting, ConnectingTunnel, FirstExchange)
     values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
-    travels = (SerializedConnection, SerializedFlow, Connection, *values)
+    travels = (Connection, Direction, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
     shapes += [(each.__name__, sorted(_slots(each))) for each in states]
-    return hashlib.sha256(repr((shapes, sorted(MADE_ANEW), [*SocksStep], [*LinePart])).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((shapes, [*SocksStep], [*LinePart])).encode()).hexdigest()[:12]
 
 
 def _slots(kind: type) -> list[str]:
@@ -84,114 +60,94 @@ FORMAT: Final = _format()
 """Gates of two programs pass connections on if both have the same."""
 
 
-def describe(connection: Connection, listeners: Sequence[Listener]) -> tuple[SerializedConnection, list[int]]:
-    """The serialized form of a connection whose state is movable, and its descriptors."""
-    descriptors = [connection.client_fd]
-    if connection.server is not None:
-        descriptors.append(connection.server_fd)
-    up = None if connection.up_done else _flow(connection.up, descriptors)
-    down = None if connection.down_done else _flow(connection.down, descriptors)
-    carried = {field.name: getattr(connection, field.name) for field in fields(connection)}
-    carried = {name: value for name, value in carried.items() if name not in MADE_ANEW}
-    carried["received"] = bytes(connection.received)
-    listener = listeners.index(connection.listener)
-    return SerializedConnection(carried, listener, connection.server is not None, up, down), descriptors
-
-
-def _flow(direction: Direction | None, descriptors: list[int]) -> SerializedFlow | None:
-    if direction is None:
-        return None
-    if direction.pipe is not None and direction.in_pipe:
-        descriptors += direction.pipe
-    return SerializedFlow(direction.pending, direction.in_pipe)
-
-
 class _Pickler(pickle.Pickler):
-    """Leaves the parts of a gate out of the states that refer to them, and what is read anew from what was received."""
+    """Leaves out what is another gate's or another process's own, and what is read anew from what was received."""
 
-    def __init__(self, gate: Gate, file: io.BytesIO) -> None:
+    def __init__(self, gate: Gate, listeners: Sequence[Listener], file: io.BytesIO) -> None:
         super().__init__(file)
-        self._names: Final = {id(part): name for name, part in _parts(gate).items()}
+        self.descriptors: Final[list[int]] = []
+        self._names: Final = {id(part): name for name, part in _parts(gate, listeners).items()}
 
-    def persistent_id(self, value: Any) -> str | None:
-        """The name of what is not pickled."""
+    def persistent_id(self, value: Any) -> str | int | None:
+        """The name of what is not pickled; of a socket, the place of its descriptor."""
+        if isinstance(value, socket.SocketType):
+            descriptor = value.fileno()
+            if descriptor not in self.descriptors:
+                self.descriptors.append(descriptor)
+            return self.descriptors.index(descriptor)
         if isinstance(value, FirstBytesReader | ConnectReader):
             return _NOT_READ
         return self._names.get(id(value))
 
 
 class _Unpickler(pickle.Unpickler):
-    """Puts another gate's parts in their place."""
+    """Puts another gate's parts in their place, and sockets around descriptors."""
 
-    def __init__(self, gate: Gate, file: io.BytesIO) -> None:
+    def __init__(self, gate: Gate, listeners: Sequence[Listener], file: io.BytesIO, descriptors: Sequence[int]) -> None:
         super().__init__(file)
-        self._parts: Final = _parts(gate)
+        self.sockets: Final[dict[int, Socket]] = {}
+        self._descriptors: Final = descriptors
+        self._parts: Final = _parts(gate, listeners)
 
-    def persistent_load(self, name: str) -> Any:
+    def persistent_load(self, name: str | int) -> Any:
         """What stands for a name in this gate."""
-        return self._parts[name]
+        if isinstance(name, str):
+            return self._parts[name]
+        if name not in self.sockets:  # family, type and protocol are found out
+            self.sockets[name] = socket.SocketType(fileno=self._descriptors[name])
+        return self.sockets[name]
 
 
 _NOT_READ: Final = "not read"
 
 
-def _parts(gate: Gate) -> dict[str, object]:
+def _parts(gate: Gate, listeners: Sequence[Listener]) -> dict[str, object]:
     parts = {"context": gate.context, "relay": gate.relay, "front": gate.explicit, "acceptor": gate.acceptor}
-    return parts | {_NOT_READ: None}
+    return parts | {f"listener {number}": each for number, each in enumerate(listeners)} | {_NOT_READ: None}
 
 
-def write(gate: Gate, serialized: SerializedConnection) -> bytes:
-    """Pickle a connection of a gate."""
+def write(gate: Gate, connection: Connection, listeners: Sequence[Listener]) -> tuple[bytes, list[int]]:
+    """A connection of a gate whose state is movable: all but its descriptors, and these."""
     file = io.BytesIO()
-    _Pickler(gate, file).dump(serialized)
-    return file.getvalue()
+    pickler = _Pickler(gate, listeners, file)
+    pickler.dump(connection)
+    for direction in _full(connection):
+        pickler.descriptors.extend(direction.pipe or ())
+    return file.getvalue(), pickler.descriptors
 
 
-def read(gate: Gate, datagram: bytes, descriptors: Sequence[int]) -> SerializedConnection:
-    """Unpickle a connection that another gate sent on the gates' own channel. Raises ValueError if it is malformed."""
+def _full(connection: Connection) -> list[Direction]:
+    """The directions whose pipes hold something."""
+    return [each for each in (connection.up, connection.down) if each is not None and each.in_pipe]
+
+
+def read(gate: Gate, datagram: bytes, descriptors: Sequence[int], listeners: Sequence[Listener]) -> Connection:
+    """A connection that another gate sent on the gates' own channel, around descriptors that are ours now.
+
+    Raises:
+        ValueError: it is malformed; the descriptors are still open.
+
+    """
+    unpickler = _Unpickler(gate, listeners, io.BytesIO(datagram), descriptors)
     try:
-        serialized = _Unpickler(gate, io.BytesIO(datagram)).load()
+        connection: Connection = unpickler.load()
+        pipes = _full(connection)
+        if len(descriptors) != len(unpickler.sockets) + 2 * len(pipes):
+            raise ValueError(f"a connection came with {len(descriptors)} descriptors")
     except Exception as error:
+        for each in unpickler.sockets.values():
+            each.detach()
         raise ValueError(f"what a gate passed on can't be read: {error!r}") from error
-    if not isinstance(serialized, SerializedConnection):
-        raise ValueError("what a gate passed on is no connection")
-    pipes = sum(flow is not None and flow.in_pipe > 0 for flow in (serialized.up, serialized.down))
-    if len(descriptors) != 1 + serialized.server + 2 * pipes:
-        raise ValueError(f"a connection came with {len(descriptors)} descriptors")
-    return serialized
-
-
-def restore(
-    gate: Gate, serialized: SerializedConnection, descriptors: Sequence[int], listeners: Sequence[Listener]
-) -> Connection:
-    """The connection that was described, around descriptors that are ours now."""
-    left = iter(descriptors)
-    client_fd = next(left)
-    connection = Connection(
-        _socket(client_fd), client_fd, listener=listeners[serialized.listener], **serialized.carried
-    )
-    if serialized.server:
-        connection.server_fd = next(left)
-        connection.server = _socket(connection.server_fd)
-    connection.up = _direction(gate, connection, serialized.up, left, is_up=True)
-    connection.down = _direction(gate, connection, serialized.down, left, is_up=False)
+    connection.received = bytes(connection.received)
+    connection.up = None if connection.up_done else connection.up
+    connection.down = None if connection.down_done else connection.down
+    connection.client_fd = connection.client.fileno()
+    connection.server_fd = -1 if connection.server is None else connection.server.fileno()
+    left = iter(descriptors[len(unpickler.sockets) :])
+    for direction in (connection.up, connection.down):
+        if direction is not None:
+            direction.go_on_elsewhere((next(left), next(left)) if direction in pipes else None)
     return connection
-
-
-def _socket(descriptor: int) -> Socket:
-    """The socket behind a descriptor, whose family, type and protocol are found out."""
-    return socket.SocketType(fileno=descriptor)
-
-
-def _direction(
-    gate: Gate, connection: Connection, flow: SerializedFlow | None, descriptors: Iterator[int], *, is_up: bool
-) -> Direction | None:
-    if flow is None:
-        return None
-    direction = gate.relay.moved_here(connection, is_up, flow.pending)
-    if flow.in_pipe:
-        direction.pipe, direction.in_pipe = (next(descriptors), next(descriptors)), flow.in_pipe
-    return direction
 
 
 class ConnectionTransfer:
@@ -246,13 +202,12 @@ class ConnectionTransfer:
                 self._ended = True
                 break
             try:
-                serialized = read(self._gate, datagram, descriptors)
+                connection = read(self._gate, datagram, descriptors, self._listeners)
             except ValueError as error:
                 self._gate.enforcer.failed("succession", error)
                 for descriptor in descriptors:
                     os.close(descriptor)
                 continue
-            connection = restore(self._gate, serialized, descriptors, self._listeners)
             try:
                 self._gate.acceptor.adopt(connection)
             except OSError as error:  # more than the system lets one watch
@@ -273,9 +228,9 @@ class ConnectionTransfer:
             self._next = None
             if connection.rivals or not connection.state.movable:
                 continue
-            serialized, descriptors = describe(connection, self._listeners)
+            datagram, descriptors = write(gate, connection, self._listeners)
             try:
-                socket.send_fds(self._write, [write(gate, serialized)], descriptors)
+                socket.send_fds(self._write, [datagram], descriptors)
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:  # larger than a datagram, which the limits exclude: it stays here
                     continue
