@@ -230,28 +230,32 @@ def test_accepting_fails(
     assert len(numbers) - len(left) == tries
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_out_of_descriptors(make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """The client is let go instead of being told of for ever, with a descriptor that was kept for that, each time."""
-    one = make()
-    for times in (1, 2):
-        ours, theirs = socket.socketpair()
-        spare, descriptors = one.gate.acceptor._spare, [theirs.detach()]
-        assert spare is not None
+@pytest.mark.parametrize(("number", "ends"), [(errno.EMFILE, False), (errno.ENFILE, True)])
+def test_out_of_descriptors(
+    make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, number: int, ends: bool
+) -> None:
+    """Clients wait instead of being told of for ever; with the next try, or the next that ends, they are served."""
+    one, tries = make(), list[int]()
+    first = one.dial()
+    assert one.serves(first)
 
-        def take(spare: int = spare, descriptors: list[int] = descriptors) -> tuple[int, tuple[str, int]]:
-            try:
-                os.fstat(spare)
-            except OSError:  # it was given up: there is one now
-                return descriptors.pop(), ("127.0.0.1", 1)
-            raise OSError(number, os.strerror(number))
+    def fail() -> None:
+        tries.append(number)
+        raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _, take=take: take)
-        one.gate.acceptor.accept(next(iter(one.gate.acceptor.listeners.values())))
-        assert (ours.recv(1), one.counters.at_limit) == (b"", times)
-        ours.close()
-        assert one.gate.acceptor._spare is not None
-        os.fstat(one.gate.acceptor._spare)
+    with monkeypatch.context() as patch:
+        patch.setattr("tokgate.gate.acceptor.acceptor", lambda _: fail)
+        second = one.dial()
+        assert one.running.serves(lambda: tries)
+        for _ in range(3):
+            one.gate.loop.once(0)
+    assert (len(tries), one.counters.at_limit) == (1, 0)
+    if ends:
+        first.close()
+        assert one.serves(second)
+    else:
+        one.gate.acceptor.try_again()
+        assert one.serves(first, second)
 
 
 def test_a_gate_that_accepts_no_more(make: Callable[..., PausedGate]) -> None:
@@ -277,8 +281,7 @@ def test_a_gate_that_is_closed_holds_no_descriptor() -> None:
     steps.gate.relay._release(direction)
     steps.close()
     assert steps.gate.loop.epoll.closed
-    assert steps.gate.acceptor._spare is not None
-    for descriptor in (*pipe, steps.gate.acceptor._spare):
+    for descriptor in pipe:
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(descriptor)
 

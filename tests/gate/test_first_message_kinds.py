@@ -1,10 +1,6 @@
 """What a client's first bytes must not get past the gate, and must not cost it, where names are hidden, cut or late."""
 
-import os
-import resource
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,7 +19,6 @@ from labs.gate_lab import (
     RunningGate,
     StartGate,
     StartOrigin,
-    broken_off,
     dial,
     exactly,
     policy,
@@ -227,33 +222,3 @@ def test_a_refusal_is_read_by_who_is_about_to_say_more(start_gate: StartGate, st
             client.sendall(b"\x17\x03\x03" + bytes(1000))
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == REFUSED
-
-
-@contextmanager
-def no_descriptors_left() -> Iterator[None]:
-    """This process can't open anything."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    probe = os.open(os.devnull, os.O_RDONLY)
-    os.close(probe)
-    taken: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 64, limits[1]))
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def test_who_comes_when_there_are_no_descriptors_is_let_go(start_gate: StartGate) -> None:
-    """A gate that has run out of them turns clients away, instead of burning its core over those who wait."""
-    gate = start_gate()
-    gate.pause()
-    with dial(gate.redirected, b"x") as client:
-        with no_descriptors_left():
-            gate.gate.loop.once(DEADLINE)
-        assert gate.gate.enforcer.counters.at_limit == 1
-        assert broken_off(client)

@@ -164,7 +164,7 @@ class Message(FirstMessage):
     """A first message that tells what would be done, without sockets."""
 
     def __init__(self, gate: Gate, *, short: bool) -> None:
-        self.identified = Identified()
+        self.identified = Identified(gate.enforcer)
         self.done: list[object] = []
         super().__init__(replace(gate.context, identification=self.identified, opener=Opener(self.done)))
         self.short = short

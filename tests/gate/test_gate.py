@@ -18,7 +18,6 @@ from labs.gate_lab import (
     NOBODY,
     StartGate,
     StartOrigin,
-    broken_off,
     dial,
     echo,
     exactly,
@@ -28,7 +27,6 @@ from labs.gate_lab import (
     until,
 )
 from labs.records import Monotonic
-from labs.waiting import readable
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.sockets import Entry, NoDestinationError, listen, original_destination
 from tokgate.policy.decision import Response
@@ -134,25 +132,6 @@ def test_a_failing_callback_costs_no_connection_its_events(start_gate: StartGate
         assert [type(c.state) for c in gate.gate.loop.connections.values()] == [Connecting] * 2
     assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]
     os.close(order)
-
-
-def test_without_descriptors_clients_are_turned_away(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the spare one; should a thread be quicker and take that, no other descriptor is given up in its place."""
-    gate = start_gate()
-    gate.pause()
-    listener = gate.listeners[0]
-    spare = gate.gate.acceptor._spare
-    assert spare is not None
-    monkeypatch.setattr("tokgate.gate.acceptor._spare", lambda: os.open("/nonexistent", os.O_RDONLY))
-    for turn in range(2):
-        with dial(gate.redirected, b"x") as client:
-            assert readable(listener.socket.fileno(), DEADLINE)
-            gate.gate.acceptor._turn_away(listener)
-            assert broken_off(client)
-        if turn == 0:
-            os.dup2(gate.gate.loop.epoll.fileno(), spare)
-    os.close(spare)  # was still somebody else's
-    assert gate.gate.enforcer.counters.at_limit == 2
 
 
 def test_half_closed_connections_end_sooner(

@@ -47,7 +47,7 @@ class Judge:
         self.loop = Told()
         self.done = self.loop.done
         enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
-        parts: Any = (Limits(), self.loop, None, None, Identification(), set())
+        parts: Any = (Limits(), self.loop, None, None, Identification(enforcer), set())
         self.context = Context(enforcer, Adopter(), *parts)
         self.connections = GateConnections(self.context)
         self.loop.epoll.close()

@@ -123,7 +123,7 @@ class Client:
             failed=lambda *_: None, in_order=lambda addresses, _: addresses, resolver=self.resolver
         )
         self.context = NotingContext(
-            self.enforcer, Opener(self.loop), limits, self.loop, relay, dialler, Identification(), set()
+            self.enforcer, Opener(self.loop), limits, self.loop, relay, dialler, Identification(self.enforcer), set()
         )
         self.front = ExplicitFront(self.context)
         self.message = self.front.message

@@ -1,9 +1,7 @@
 """Accepts connections within the limits of a gate and of each client, and counts those that are open."""
 
-import contextlib
 import errno
 import mmap
-import os
 import resource
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -48,7 +46,6 @@ class Acceptor:
         self.open_connections = 0
         self.listeners: Final[dict[int, Listener]] = {}
         self._paused = False
-        self._spare: int | None = _spare()
 
     def add_listener(self, listener: Listener) -> None:
         """Accept its connections from now on."""
@@ -77,10 +74,13 @@ class Acceptor:
     def _pauses(self) -> bool:
         """Whether new connections are left to other gates: this one stops accepting as long as it is full."""
         if not self._paused and self.full and self.others_accept():
-            self._paused = True
-            for descriptor in self.listeners:
-                self.context.loop.accept_no_more(descriptor)
+            self._pause()
         return self._paused
+
+    def _pause(self) -> None:
+        self._paused = True
+        for descriptor in self.listeners:
+            self.context.loop.accept_no_more(descriptor)
 
     def _go_on(self) -> None:
         """Accept again if this gate is not full any more, or if all others are."""
@@ -123,10 +123,10 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._turn_away(listener)
-                elif error.errno in (errno.ECONNABORTED, errno.EINTR):
+                if error.errno in (errno.ECONNABORTED, errno.EINTR):
                     continue
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # else epoll tells of the client without end
+                    self._pause()
                 return
             client = SocketType(listener.family, STREAM, 0, descriptor)
             peer = address[0]
@@ -146,18 +146,6 @@ class Acceptor:
                 state.on_client(connection, 0)
             except Exception as error:
                 loop.broken(connection, error)
-
-    def _turn_away(self, listener: Listener) -> None:
-        """No descriptor is left: accept a connection with the spare one and close it, or epoll reports it for ever."""
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
-        with contextlib.suppress(OSError):
-            descriptor, _ = acceptor(listener.socket)()
-            os.close(descriptor)
-            self.context.enforcer.counters.at_limit += 1
-        with contextlib.suppress(OSError):  # a thread was quicker: the next time then
-            self._spare = _spare()
 
     def adopt(self, connection: Connection) -> None:
         """Serve a connection that another gate has passed on."""
@@ -186,12 +174,6 @@ class Acceptor:
             self.context.loop.accept_no_more(descriptor)
             listener.socket.close()
         self.listeners.clear()
-
-    def close(self) -> None:
-        """Close the listeners, and what is kept for an emergency."""
-        self.stop_accepting()
-        if self._spare is not None:
-            os.close(self._spare)
 
 
 class ProxyHeader(Reading):
@@ -240,8 +222,3 @@ class AcceptingGates:
     def others(self, slot: int) -> bool:
         """Whether another gate than `slot` accepts connections."""
         return any(accepts for number, accepts in enumerate(self._memory[:]) if number != slot)
-
-
-def _spare() -> int:
-    """A descriptor in reserve, which is closed when no other is left."""
-    return os.open(os.devnull, os.O_RDONLY)

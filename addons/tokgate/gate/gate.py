@@ -16,7 +16,7 @@ from tokgate.gate.event_loop import EventLoop
 from tokgate.gate.explicit_clients.front import ExplicitFront
 from tokgate.gate.first_message import FirstMessage, count_silent
 from tokgate.gate.handoff import OpenerChannel
-from tokgate.gate.identification import identification_for
+from tokgate.gate.identification import Identification
 from tokgate.gate.relay import Relay
 from tokgate.gate.sockets import Entry
 from tokgate.traffic.enforcer import Enforcer
@@ -35,7 +35,7 @@ class Gate:
         self.loop: Final = EventLoop(limits, failed=partial(enforcer.failed, "gate"), closed=self._closed)
         self.dialler: Final = Dialler(enforcer, mark)
         self.relay: Final = Relay(self.loop, limits.half_closed)
-        self.identification: Final = identification_for(enforcer)
+        self.identification: Final = Identification(enforcer)
         self.context: Final = Context(
             enforcer, opener, limits, self.loop, self.relay, self.dialler, self.identification, listens_at=set()
         )
@@ -58,7 +58,7 @@ class Gate:
         """Close the listeners, all connections and what the gate holds."""
         self.explicit.close()
         self.dialler.close()
-        self.acceptor.close()
+        self.acceptor.stop_accepting()
         for connection in list(self.loop.connections.values()):
             self.loop.close(connection)
         self.loop.release_closed()

@@ -48,42 +48,30 @@ _FALLS_SILENT: Final = 0.2
 
 
 class Identification:
-    """Identifies clients by what they have signed in as, if they had to; other policies are spared the look-ups."""
-
-    def of(self, connection: Connection) -> Identity | None:
-        """Who the client of a connection is besides its address, as far as the policy in force has use for it."""
-        return connection.person
-
-    def at(self, interface: int, peer: str) -> Identity | None:
-        """The same of a client of QUIC, which has no connection, by the index of its interface."""
-        return None
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class LinkIdentification(Identification):
-    """Identifies clients by interface and hardware address as well."""
+    """Who clients are besides their address, as far as the policy in force uses it. A changed policy gets new gates."""
 
     def __init__(self, enforcer: Enforcer) -> None:
+        """Policies that name no interface and no hardware address are spared the look-ups."""
         self._enforcer: Final = enforcer
-        self._links: Final = Links(partial(enforcer.failed, "links"))
+        links = Links(partial(enforcer.failed, "links")) if enforcer.snapshot.identifies.links else None
+        self._links: Final = links
 
     def of(self, connection: Connection) -> Identity | None:
-        link = self._links.identify(connection.client, connection.peer, self._enforcer.snapshot.identifies)
-        person = connection.person
+        """By what the client of a connection has signed in as, and its link."""
+        links, person = self._links, connection.person
+        if links is None:
+            return person
+        link = links.identify(connection.client, connection.peer, self._enforcer.snapshot.identifies)
         return link if person is None else joined(link, person)
 
     def at(self, interface: int, peer: str) -> Identity | None:
-        return self._links.identify_at(interface, peer, self._enforcer.snapshot.identifies)
+        """By the link of a client of QUIC, which has no connection; `interface` is its index."""
+        links = self._links
+        return None if links is None else links.identify_at(interface, peer, self._enforcer.snapshot.identifies)
 
     def close(self) -> None:
-        self._links.close()
-
-
-def identification_for(enforcer: Enforcer) -> Identification:
-    """What the policy in force needs. A changed policy gets new gates."""
-    return LinkIdentification(enforcer) if enforcer.snapshot.identifies.links else Identification()
+        if self._links is not None:
+            self._links.close()
 
 
 def incoming_interface(sock: Any) -> int | None:

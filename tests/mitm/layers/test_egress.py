@@ -63,11 +63,11 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Address, int | None, s
     """Destination, mark and source of each connection that is begun, by gates' code; the marks are left out."""
     seen: list[tuple[Address, int | None, str | None]] = []
 
-    def note(destination: Address, mark: int | None = None, source: str | None = None) -> tuple[Socket, int]:
+    def note(destination: Address, mark: int | None = None, source: str | None = None) -> Socket:
         seen.append((destination, mark, source))
-        sock, status = begin(destination, None, source)  # a mark takes a capability
+        sock = begin(destination, None, source)  # a mark takes a capability
         assert source is None or sock.getsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT)
-        return sock, status
+        return sock
 
     monkeypatch.setattr("tokgate.gate.egress.dialler.connect", note)
     return seen
