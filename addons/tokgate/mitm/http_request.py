@@ -26,7 +26,7 @@ from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Arrival
 from tokgate.wire import host_names
-from tokgate.wire.proxy_request import Authority, AuthorityProblem, InvalidAuthority, read_authority
+from tokgate.wire.proxy_request import read_authority
 
 MAX_BODY: Final = 65536
 """Octets of request body that are read so that a page can be answered; senders of more are cut off."""
@@ -66,8 +66,8 @@ def can_be_dialled(host: str) -> bool:
 
 def ambiguity(request: Request) -> str | None:
     """Why proxy, resolver and origin might each read a request in another way, if so. No conforming client sends it."""
-    if (authority := invalid_authority(request)) is not None:
-        return f"the host is no host name as everybody writes it ({authority.problem})"
+    if len(request.headers.get_all("host")) > 1 or None in map(read_authority, _named(request)):  # RFC 9112 §3.2: 400
+        return "the host is no host name as everybody writes it"
     if not can_be_dialled(request.data.host):
         return "the host is no name, and no address as everybody writes it"
     if not _TOKEN.fullmatch(request.method) or _IN_TARGETS.search(request.path):  # HTTP/2 can carry them
@@ -89,20 +89,14 @@ def mend(request: Request) -> bool:
     return request.headers.fields != before
 
 
-def invalid_authority(request: Request) -> InvalidAuthority | None:
-    """An authority that no conforming client sends: the proxy and the origin might read it differently."""
-    if len(request.headers.get_all("host")) > 1:  # RFC 9112 §3.2: 400
-        return InvalidAuthority(", ".join(request.headers.get_all("host")), AuthorityProblem.INVALID_HOST)
-    named = (*authorities(request), *filter(None, [authority_in_path(request)]))
-    read = (read_authority(authority) for authority in named)
-    return next((authority for authority in read if isinstance(authority, InvalidAuthority)), None)
+def _named(request: Request) -> tuple[str, ...]:
+    return (*authorities(request), *filter(None, [authority_in_path(request)]))
 
 
 def sightings(flow: HTTPFlow, connection: ClientConnection) -> tuple[Sighting, ...]:
     """Every name that a request and the connection that it came by show."""
     request = flow.request
-    named = (*authorities(request), authority_in_path(request))
-    hosts = [a.host for a in map(read_authority, named) if isinstance(a, Authority)]
+    hosts = [a.host for a in map(read_authority, _named(request)) if a is not None]
     target = request.data.host
     if target and (parse_address(target) is None or not hosts):
         hosts.append(target)

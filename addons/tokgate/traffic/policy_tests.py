@@ -24,7 +24,7 @@ from tokgate.traffic.refusal_texts import status_of
 from tokgate.traffic.seen import Arrival, Connect, DnsArrival, DnsQuestion, Hello, Request, Seen
 from tokgate.wire.client_hello import PUBLIC_NAMES, ClientHello, read_message
 from tokgate.wire.dns_message.query import read_query
-from tokgate.wire.proxy_request import Authority, InvalidAuthority, read_authority
+from tokgate.wire.proxy_request import Authority, read_authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def by_carrier(snapshot: Snapshot, asked: PolicyTest) -> dict[Carrier, Decision]
         found[Carrier.HTTP] = _answered(admit(enforcer, replace(arrival, destination=to), request))
     if scheme != "http":
         found[Carrier.CONNECT] = _MALFORMED
-        if isinstance(authority, Authority):
+        if authority is not None:
             found[Carrier.CONNECT] = admit(enforcer, arrival, Connect(authority.host)).ruling.decision
     if to is None:
         with suppress(ValueError):  # no question can hold the name
@@ -163,11 +163,11 @@ def _request(test: PolicyTest, url: str | None, *, opened: bool) -> Request:
     names += [Sighting(Signal.SNI, sent_name(test.host))] if opened else []
     names += [Sighting(Signal.URL, url)] if url is not None else []
     names += [Sighting(Signal.ADDRESS, to.ip) for to in (_destination(test),) if to is not None]
-    malformed = isinstance(_authority(host), InvalidAuthority)
+    malformed = _authority(host) is None
     return Request(tuple(names), HttpSeen(method="GET"), opened=opened, ambiguous=malformed)
 
 
-def _authority(host: str) -> Authority | InvalidAuthority:
+def _authority(host: str) -> Authority | None:
     """A host as it stands in a request."""
     name = normalise(host)
     return read_authority(f"[{name}]" if isinstance(name, AddressLiteral) and ":" in str(name) else str(name))
