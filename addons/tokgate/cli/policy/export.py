@@ -16,7 +16,7 @@ from whenever import Instant
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import becoming
-from tokgate.cli.policy.known_services import find
+from tokgate.cli.policy.service import find
 from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.yaml.suggestions import did_you_mean

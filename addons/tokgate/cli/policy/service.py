@@ -1,22 +1,41 @@
 """`tokgate service`: services as the policy and the catalogue define them; lists from which they are made."""
 
 import argparse
+import hashlib
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, TypedDict
+
+import yaml
+from whenever import Instant
 
 from tokgate.cli.arguments import argument_of, identifier
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
-from tokgate.cli.exits import Exit
-from tokgate.cli.policy.known_services import KnownService, all_services, find, policy_if_any
-from tokgate.cli.policy_source import add_policies_option
+from tokgate.cli.configuration import default_policies
+from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.output_file import replace_policy_file
+from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import print_json, print_lines, visible
-from tokgate.config.format import times, values
-from tokgate.config.service_lists.lists import ListFormat
-from tokgate.config.service_lists.selection import SourceOutput, source_keys
-from tokgate.policy.services import Match, PatternKind, ServiceIndex
+from tokgate.cli.terminal import narrate, print_json, print_lines, styled, visible
+from tokgate.config.catalogue import catalogue_files
+from tokgate.config.format import values
+from tokgate.config.loader import load
+from tokgate.config.service_lists.lists import EntryKind, ListFormat, detect, read_domain_list, read_hosts
+from tokgate.config.service_lists.selection import (
+    Options,
+    Selection,
+    SourceOutput,
+    names_of,
+    select,
+    service_file,
+    source_keys,
+)
+from tokgate.config.yaml.suggestions import did_you_mean
+from tokgate.policy.services import Match, PatternKind, Service, ServiceIndex, ServiceSource
+from tokgate.policy.snapshot import Policy
 
 _EPILOG: Final = """\
 examples:
@@ -37,7 +56,6 @@ example:
 _IMPORT_EPILOG: Final = """\
 examples:
   tokgate service import domain-list-community/data/telegram --name telegram
-  tokgate service import names.txt --name shops -o -         print it instead
   tokgate diff HEAD:policies policies                        review what it changes
 
 formats:
@@ -45,16 +63,16 @@ formats:
   hosts                   hosts(5), or names one a line
 
 Public suffixes, shared hosts (CDNs, clouds) and keywords are dropped, and reported with their lines; so is what can't
-be read. The file is POLICIES/services/NAME.yaml. Exit code 1: some lines could not be read; the file has the others.
-Also 1, and no file: the policy has a service of this name, or the list has nothing to take."""
+be read. The file is POLICIES/services/NAME.yaml, with the list's digest and day; its title, and where the list is
+published, are yours to write there. Exit code 1: some lines could not be read; the file has the others. Also 1, and no
+file: the policy has a service of this name, or the list has nothing to take."""
 _UPDATE_EPILOG: Final = """\
 examples:
   tokgate service update telegram domain-list-community/data/telegram
-  tokgate service update telegram domain-list-community/data/telegram --write --revision 4f2c1d9
+  tokgate service update telegram domain-list-community/data/telegram --write
 
-Lines with + are names that only the newer list has, lines with - those that it no longer has. --keep leaves these in.
-The list is read as the last one was (format, attributes), unless an option says otherwise. Exit code 1: some lines
-could not be read; with --exit-code also when anything differs."""
+Lines with + are names that only the newer list has, lines with - those that it does not have. The list is read as the
+last one was (format, attributes), unless an option says otherwise. Exit code 1: some lines could not be read."""
 _TEST_EPILOG: Final = """\
 examples:
   tokgate service test tiktok p16-sign-va.tiktokcdn.com
@@ -129,17 +147,10 @@ def add_parser(subparsers: Subparsers) -> None:
     importing = _added(commands, _import, "import", "make a service file of a list", _IMPORT_EPILOG)
     importing.add_argument("file", metavar="FILE", type=Path, help="the list")
     importing.add_argument("--name", required=True, type=identifier, help="what to call the service")
-    importing.add_argument("--title", type=_line, help="what people call it (default: NAME)")
-    importing.add_argument(
-        "-o", "--output", metavar="FILE", help="where to write (default: POLICIES/services/NAME.yaml; - prints it)"
-    )
-    importing.add_argument("--force", action="store_true", help="write over an existing file")
     updating = _added(commands, _update, "update", "show what a newer list changes", _UPDATE_EPILOG)
     updating.add_argument("name", metavar="NAME", help="the service")
     updating.add_argument("file", metavar="NEWLIST", type=Path, help="the newer list")
     updating.add_argument("--write", action="store_true", help="write the service's file")
-    updating.add_argument("--keep", action="store_true", help="keep names that the newer list no longer has")
-    updating.add_argument("--exit-code", action="store_true", help="exit 1 when anything differs")
     for each in (importing, updating):
         each.add_argument("--format", choices=list(ListFormat), help="of the list (default: told by its lines)")
         each.add_argument(
@@ -147,10 +158,6 @@ def add_parser(subparsers: Subparsers) -> None:
             help="only entries with this attribute, or with --attribute=-ATTR without it; may be given several times",
         )  # fmt: skip
         each.add_argument("--subdomains", action="store_true", help="take single hosts with all below them")
-        each.add_argument("--source", type=_line, metavar="URL", help="where the list is published")
-        each.add_argument("--revision", type=_line, help="which revision (default: a digest of the list)")
-        each.add_argument("--licence", type=_line, help="its licence")
-        each.add_argument("--date", type=_date, help="its day, YYYY-MM-DD (default: of its file)")
     for each in (listing, showing, testing, importing, updating):
         add_policies_option(each, argument=each is not testing)
 
@@ -163,20 +170,21 @@ def _added(
     return parser
 
 
-def _import(options: argparse.Namespace) -> int:
-    from tokgate.cli.policy.service_lists import import_list  # formats of lists, which the others can do without
+@dataclass(frozen=True, slots=True)
+class KnownService:
+    """A service, the bans that name it, and whether the policy's own files define it."""
 
-    return import_list(options)
+    service: Service
+    bans: tuple[str, ...]
+    from_catalogue: bool
 
-
-def _update(options: argparse.Namespace) -> int:
-    from tokgate.cli.policy.service_lists import update
-
-    return update(options)
+    @property
+    def where(self) -> str:
+        """Its file and line; of the catalogue's its file there."""
+        return f"catalogue/{self.service.name}.yaml" if self.from_catalogue else str(self.service.origin)
 
 
 _line = argument_of(values.one_line)
-_date = argument_of(times.date)
 _COLUMNS: Final = ("service", "title", "names", "addresses", "apps", "bans", "from")
 
 
@@ -279,3 +287,173 @@ def _verdict(name: str, row: NameTested) -> str:
         return f"{host} is no host name: {row['problem']}"
     instead = ", ".join(f"{service} ({rule})" for service, rule in row["others"].items())
     return f"{host} does not belong to {name}" + (f"; it belongs to {instead}" if instead else "")
+
+
+def policy_if_any(path: Path) -> Policy | None:
+    """The policy; None where there is none at the default place: the catalogue is all there is then."""
+    if not path.exists() and path == default_policies():
+        return None
+    return open_policy(path, Instant.now())
+
+
+def find(policy: Policy | None, name: str) -> KnownService:
+    """A service of the policy, else the catalogue's; a CommandError that suggests others if there is none."""
+    if policy is not None and name in policy.services:
+        bans = tuple(ban.name for ban in policy.bans.values() if name in ban.services)
+        return KnownService(
+            policy.services[name], bans, name in (policy.catalogue.services if policy.catalogue else ())
+        )
+    shipped = catalogue_files()
+    if name not in shipped:
+        known = [*shipped, *(() if policy is None else policy.services)]
+        raise CommandError(f"there is no service {visible(name)}{did_you_mean(name, known)}", Exit.USAGE)
+    its = load(shipped[name], Instant.now()).policy
+    if its is None or name not in its.services:
+        raise CommandError(f"the catalogue's file of {name} is damaged: install tokgate again")
+    return KnownService(its.services[name], (), from_catalogue=True)
+
+
+def all_services(policy: Policy | None) -> list[KnownService]:
+    """The services that a ban can name, in the order of their names."""
+    own = () if policy is None else policy.services
+    return [find(policy, name) for name in sorted({*own, *catalogue_files()})]
+
+
+def _import(options: argparse.Namespace) -> int:
+    """Read the list, report what is not taken of it, and write the file."""
+    name: str = options.name
+    if options.policies.is_file():
+        raise CommandError(f"{visible(str(options.policies))} is one file: import into a folder", Exit.USAGE)
+    target: Path = options.policies / "services" / f"{name}.yaml"
+    policy = open_policy(options.policies, Instant.now()) if options.policies.exists() else None
+    service = None if policy is None else policy.services.get(name)
+    taken = () if policy is None or policy.catalogue is None else policy.catalogue.services
+    there = target if target.exists() else None if service is None or name in taken else service.origin
+    if there is not None:
+        hint = f"`tokgate service update {name} …` shows what a list changes"
+        raise CommandError(f"there is a service {name} already, {visible(str(there))}: {hint}", Exit.FINDINGS)
+    selection, source = _read(options)
+    _write(target, service_file(name, name, source, selection.patterns), selection, options.file)
+    narrate("tokgate: `tokgate diff` shows what it changes; a ban has to name it")
+    kinds = ", ".join(f"{len(values)} {kind}" for kind, values in selection.patterns.items() if values)
+    left = f"{len(selection.dropped)} dropped, {len(selection.unreadable)} not read, {selection.repeated} repeated"
+    sys.stdout.write(f"{visible(str(target))}: {kinds}; {left}\n")
+    return Exit.FINDINGS if selection.unreadable else Exit.DONE
+
+
+_TINTS: Final = {"+": "32", "-": "31"}
+
+
+def _update(options: argparse.Namespace) -> int:
+    """Compare a service with a newer list, show the difference, and with `--write` write it."""
+    known = find(policy_if_any(options.policies), options.name)
+    service, old = known.service, known.service.source
+    file = _own_file(known) if options.write else None
+    selection, source = _read(options, old)
+    changes: list[tuple[str, EntryKind, str]] = []
+    for kind, before in names_of(service).items():
+        changes += [("+", kind, value) for value in sorted(set(selection.patterns[kind]) - set(before))]
+        changes += [("-", kind, value) for value in sorted(set(before) - set(selection.patterns[kind]))]
+    was = "not imported" if old is None else " ".join(filter(None, (old.revision, old.date)))
+    signs = [sign for sign, _, _ in changes]
+    print_lines((
+        f"old: {service.name} ({visible(was)})",
+        f"new: {visible(source.list)} ({source.revision} {source.date})",
+        *(styled(f"{sign}{kind} {visible(value)}", _TINTS[sign]) for sign, kind, value in changes),
+        f"{signs.count('+')} added, {signs.count('-')} removed",
+    ))  # fmt: skip
+    if file is not None:
+        text = service_file(service.name, service.title, source, selection.patterns, service)
+        _write(file, text, selection, options.file)
+        narrate(f"tokgate: wrote {visible(str(file))}")
+    return Exit.FINDINGS if selection.unreadable else Exit.DONE
+
+
+def _own_file(known: KnownService) -> Path:
+    """The file of an imported service, which holds nothing else. Raises CommandError for any other."""
+    service, origin = known.service, known.service.origin
+    if known.from_catalogue or origin is None:
+        raise CommandError(
+            f"{service.name} is the catalogue's: import the list under a name of your own instead", Exit.FINDINGS
+        )
+    if service.source is None:
+        why = "was not imported, and writing it again would lose its comments: add the names by hand"
+        raise CommandError(f"{service.name} ({origin}) {why}", Exit.FINDINGS)
+    path = Path(origin.file)
+    said = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506  (text, lists, mappings)
+    if set(said) - {"version", "services"} or set(said["services"]) != {service.name}:
+        raise CommandError(f"{visible(origin.file)} holds more than {service.name}: it is not written", Exit.FINDINGS)
+    return path
+
+
+_LARGEST: Final = 64 << 20
+"""Octets of a list."""
+_DIGEST: Final = 16
+
+
+def _read(options: argparse.Namespace, before: ServiceSource | None = None) -> tuple[Selection, ServiceSource]:
+    """What is taken of the list of the options, and where it is from; stderr tells what is not taken, line by line.
+
+    Where the options say nothing, the list is read as `before` was.
+    """
+    path: Path = options.file
+    text = _text(path)
+    chosen = options.format or (None if before is None else before.format)
+    if chosen is None:
+        chosen = detect(text)
+        narrate(f"tokgate: {visible(str(path))} is read as {chosen}")
+    source = replace(
+        before or ServiceSource(path.name, chosen),
+        format=chosen,
+        revision=f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]}",
+        date=Instant.from_timestamp(int(path.stat().st_mtime)).to_tz("UTC").date().format_iso(),
+    )
+    if options.attribute:
+        source = replace(source, attributes=tuple(options.attribute))
+    if options.subdomains:
+        source = replace(source, subdomains=True)
+    if chosen == ListFormat.HOSTS:
+        found = read_hosts(str(path), text)
+    else:
+        found = read_domain_list(str(path), text, lambda other: _included(path, other))
+    selection = select(found, Options(frozenset(source.attributes), subdomains=source.subdomains))
+    for each in selection.dropped:
+        narrate(f"{visible(str(each.place))}: dropped {visible(each.text)}: {each.why}")
+    for each in selection.unreadable:
+        narrate(f"{visible(str(each.place))}: not read: {visible(each.text)}: {each.why}")
+    return selection, source
+
+
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{visible(str(path))} is not a file", Exit.USAGE)
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise CommandError(f"{visible(str(path))} is larger than {_LARGEST >> 20} MiB", Exit.FINDINGS)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CommandError(f"{visible(str(path))} is not UTF-8", Exit.FINDINGS) from None
+
+
+def _included(path: Path, name: str) -> str | None:
+    """The text of a list beside this one; None if there is none, or if the name leads out of the folder."""
+    other = path.parent / name
+    if Path(name).name != name or not other.is_file():
+        return None
+    return _text(other)
+
+
+def _write(path: Path, text: str, selection: Selection, file: Path) -> None:
+    """Write the file. Raises CommandError where nothing was taken or the text is no valid policy, and OSError."""
+    if not selection.count:
+        raise CommandError(f"{visible(str(file))} has nothing to take: nothing is written", Exit.FINDINGS)
+    with TemporaryDirectory(prefix="tokgate-") as folder:
+        draft = Path(folder, "service.yaml")
+        draft.write_text(text, encoding="utf-8")
+        errors = load(draft, Instant.now()).errors
+    if errors:
+        raise CommandError(f"the file would not load: {errors[0].message} (line {errors[0].origin.line})")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_policy_file(path, text.encode())
