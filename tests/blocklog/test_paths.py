@@ -1,6 +1,5 @@
 """The files that belong to a log: each has its own name beside it, and none is made beside what is no file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,16 +34,9 @@ def test_nothing_of_it_is_read_as_the_log(tmp_path: Path) -> None:
     key = paths.key_path_for(log)
     kept = (key, paths.public_path_for(key), paths.secret_path_for(log), paths.warned_path_for(log))
     for path in (log, *kept, paths.notified_path_for(log)):
-        assert path is not None
         path.touch()
     assert paths.with_rotated(log) == [log]
     assert list(paths.archived(log)) == []
-
-
-@pytest.mark.parametrize("name_for", [paths.warned_path_for, paths.notified_path_for])
-def test_beside_a_device_there_is_nothing(name_for: Callable[[Path], Path | None]) -> None:
-    """A log that goes to a pipe or a device gets no files in the device's folder."""
-    assert name_for(Path("/dev/null")) is None
 
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])

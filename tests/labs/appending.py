@@ -25,10 +25,9 @@ class AppenderRuns:
         options: LogOptions | None = None,
         now: str = "2023-03-10T12:00Z",
     ) -> None:
-        """Without `options` the lines form no chain."""
         self.path = path
         self.rotation = rotation or Rotation(daily=False)
-        self.options = options
+        self.options = options or LogOptions()
         self.now = at(now)
         self.troubles: list[Exception] = []
 
@@ -39,7 +38,10 @@ class AppenderRuns:
     def begin(self) -> Appender:
         """A run that has written nothing."""
         trouble = self.troubles.append
-        run = Appender(self.path, self.rotation, self.stamp, trouble=trouble, reject=trouble, options=self.options)
+        run = Appender(
+            self.path, self.rotation, self.stamp, trouble=trouble, reject=trouble, options=self.options,
+            uptime=lambda: self.stamp().at.timestamp(),
+        )  # fmt: skip
         _begun.append(run)
         return run
 
@@ -79,8 +81,7 @@ def kill(run: Appender) -> None:
     if run._segment is not None:
         run._segment.close()
         run._segment = None
-    if run._checkpointer is not None:
-        run._checkpointer.close()
+    run._checkpointer.close()
 
 
 def kill_all() -> None:

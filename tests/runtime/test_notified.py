@@ -11,7 +11,6 @@ from whenever import Instant
 
 from labs.builders import at, ban, exemption, snapshot, wall
 from labs.records import Records
-from tokgate.blocklog.paths import notified_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.policy.settings import ClientsShown, LogSettings
@@ -200,12 +199,6 @@ def test_a_file_that_cannot_be_kept(tmp_path: Path, records: Records, caplog: py
     assert len(desk.tell(ending(), WEEK_BEFORE)) == 1
     assert "may tell it again" in caplog.text
     assert desk.tell(ending(), WEEK_BEFORE) == []
-
-
-def test_a_log_that_is_no_file() -> None:
-    """Beside a device or a pipe nothing is written."""
-    assert notified_path_for(Path("/dev/null")) is None
-    assert notified_path_for(Path("elsewhere/block.ndjson")) == Path("elsewhere/block.told.json")
 
 
 def test_what_failed_is_not_told_every_second(log: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:

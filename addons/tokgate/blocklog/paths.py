@@ -37,19 +37,19 @@ def secret_path_for(log: Path) -> Path:
     return log.with_suffix(".pseudonyms")
 
 
-def warned_path_for(log: Path) -> Path | None:
-    """The file of clients that continue past a warning: `block.warned`; None for a log that is no regular file."""
-    return _beside(log, ".warned")
+def warned_path_for(log: Path) -> Path:
+    """The file of clients that continue past a warning: `block.warned`."""
+    return log.with_suffix(".warned")
 
 
-def notified_path_for(log: Path) -> Path | None:
-    """The file of notices that were sent: `block.told.json`; None for a log that is no regular file."""
-    return _beside(log, ".told.json")
+def notified_path_for(log: Path) -> Path:
+    """The file of notices that were sent: `block.told.json`."""
+    return log.with_suffix(".told.json")
 
 
-def heads_path_for(log: Path) -> Path | None:
-    """The file of hashes of the latest records: `block.heads`; None for a log that is no regular file."""
-    return _beside(log, ".heads")
+def heads_path_for(log: Path) -> Path:
+    """The file of hashes of the latest records: `block.heads`."""
+    return log.with_suffix(".heads")
 
 
 def successions_path_for(log: Path) -> Path:
@@ -61,15 +61,6 @@ def successions_path_for(log: Path) -> Path:
 def access_path_for(log: Path) -> Path:
     """The file of who looked into the log: `block.access.ndjson`."""
     return log.with_name(f"{log.stem}.access{log.suffix}")
-
-
-def _beside(log: Path, ending: str) -> Path | None:
-    try:
-        if log.exists() and not log.is_file():
-            return None
-    except OSError:  # writing the log will raise the same error
-        pass
-    return log.with_name(log.stem + ending)
 
 
 # -- files that were rotated away

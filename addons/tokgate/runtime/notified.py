@@ -59,7 +59,7 @@ class NotificationHistory:
     """Writes due reminder and override records, and keeps which were written."""
 
     def __init__(self, log: Path, write: Write) -> None:
-        """Reads the file beside `log`. A log that is a pipe or a device has none: restarts repeat records."""
+        """Reads the file beside `log`."""
         self._path: Final = notified_path_for(log)
         self._write: Final = write
         self._told: set[ReminderKey] = set()
@@ -68,8 +68,7 @@ class NotificationHistory:
         self._seen: Snapshot | None = None
         self._plan: tuple[Reminder, ...] = ()
         self._overrides: dict[str, Override] = {}
-        if self._path is not None:
-            self._read(self._path)
+        self._read(self._path)
 
     def look(self, snapshot: Snapshot, now: Instant) -> bool:
         """Write the records that are due; whether there were any. Call `save` then."""
@@ -139,8 +138,6 @@ class NotificationHistory:
 
     def save(self) -> None:
         """Write the file. An error is logged."""
-        if self._path is None:
-            return
         text = json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n"
         try:
             replace_file(self._path, text.encode("utf-8"), _MODE)

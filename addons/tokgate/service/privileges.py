@@ -183,14 +183,13 @@ def _hindrances(places: Places, confdir: Path) -> Iterator[str]:
     for path in (Path(sys.executable), _PACKAGE, *_policy_paths(places.policies.absolute())):
         if not _usable(path, os.R_OK) or (path.is_dir() and not _usable(path, os.X_OK)):
             yield f"{path} can't be read: `chmod a+rX` it and the folders above, or put it elsewhere"
-    regular = not _usable(log.parent, os.X_OK) or log.is_file() or not log.exists()
-    for folder in dict.fromkeys((log.parent, confdir.absolute()) if regular else (confdir.absolute(),)):
+    for folder in dict.fromkeys((log.parent, confdir.absolute())):
         if not _usable(folder, os.R_OK | os.W_OK | os.X_OK):
             yield f"{folder} can't be written to: `chown {name}: {folder}`, or name another folder"
-    kept: list[Path | None] = [paths.key_path_for(log), paths.secret_path_for(log), paths.successions_path_for(log)]
+    kept = [paths.key_path_for(log), paths.secret_path_for(log), paths.successions_path_for(log)]
     kept += [beside(log) for beside in (paths.warned_path_for, paths.notified_path_for, paths.heads_path_for)]
-    for each in (*kept, confdir / AUTHORITY) if regular else (confdir / AUTHORITY,):
-        if each is not None and not _usable(each, os.R_OK):
+    for each in (*kept, confdir / AUTHORITY):
+        if not _usable(each, os.R_OK):
             yield f"{each} can't be read: `chown {name}: {each}`"
     if not _usable(log, os.W_OK):
         yield f"{log} can't be written to: `chown {name}: {log}`"

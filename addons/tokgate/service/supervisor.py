@@ -21,7 +21,7 @@ from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
 from tokgate.blocklog.write import channel
 from tokgate.blocklog.write.collector import DEADLINE, ORPHANED
-from tokgate.blocklog.write.segment import LogLocked, wait_for_lock
+from tokgate.blocklog.write.segment import LogRefused, wait_for_lock
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate.takeover import FORMAT
 from tokgate.gateway import GatewayError
@@ -202,7 +202,7 @@ class Supervisor:
         try:
             if self._bequest is None:
                 wait_for_lock(self._options.log, ORPHANED + DEADLINE + 1.0)
-        except LogLocked as error:
+        except LogRefused as error:
             raise UnfitEnvironment(f"{error.filename}: {error.strerror}") from error
         try:
             self._processes.listen(self._kept)

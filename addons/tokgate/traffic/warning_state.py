@@ -163,9 +163,8 @@ def open_beside(log: Path, now: Instant) -> WarnedClients:
     """
     path = warned_path_for(log)
     try:
-        if path is not None:
-            replace_file(path, _compacted(path, now), 0o600)
-            return WarnedClients(os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW))
+        replace_file(path, _compacted(path, now), 0o600)
+        return WarnedClients(os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW))
     except OSError as error:
         logger.warning("who continues past a warning can't be kept in %s, a restart will forget it: %s", path, error)
     descriptor = os.memfd_create("tokgate-warned")

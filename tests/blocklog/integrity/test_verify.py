@@ -1042,7 +1042,7 @@ def test_a_key_that_fails_is_tried_once_for_a_record(tmp_path: Path) -> None:
     """A key file that others may read is told of once for what is due, not at every turn of the writer."""
     key, told = tmp_path / "block.key", list[Exception]()
     key.write_bytes(b"no key")
-    checkpointer = Checkpointer(LogOptions(), key, told.append)
+    checkpointer = Checkpointer(tmp_path / "block.ndjson", LogOptions(), told.append)
     checkpointer.wrote(Head("chain", 7), None)
     assert checkpointer.unattested == 7
     assert checkpointer.checkpoint(checkpointer.head, "2023-03-10T11:00:00Z") is None

@@ -1,9 +1,10 @@
-"""Rotation at its boundaries, files that others move or cut, and writes that stop half-way."""
+"""Rotation at its boundaries, files that others move, and writes that stop half-way."""
 
 import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import pytest
 
 from labs.appending import AppenderRuns, append
 from labs.builders import at
+from tokgate.blocklog.paths import with_rotated
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.segment import Rotation
 
 Lines = Callable[..., list[dict[str, Any]]]
+NOT_DAILY = Rotation(daily=False)
 
 
 class Log(AppenderRuns):
@@ -25,18 +29,34 @@ class Log(AppenderRuns):
         super().__init__(path, rotation or Rotation(), now=now)
         self.appender = self.begin()
 
-    def append(self, *records: dict[str, Any]) -> None:
+    def append(self, *numbers: object) -> None:
         """Write records and everything that they bring about."""
-        append(self.appender, *records)
+        append(self.appender, *({"n": number} for number in numbers))
 
     def numbers(self, path: Path | None = None) -> list[int | str]:
-        """The records of a file: their number, or their action if they are the log's own."""
-        lines = (json.loads(line) for line in (path or self.path).read_bytes().splitlines())
-        return [line["n"] if "n" in line else line["event"]["action"] for line in lines]
+        """The records of a file: their number, or their action if they are the log's own, or `torn`."""
+        found: list[int | str] = []
+        for line in (path or self.path).read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                found.append("torn")
+            else:
+                found.append(record["n"] if "n" in record else record["event"]["action"])
+        return found
+
+    def told(self) -> Any:
+        """What the current file's first record of the log's own says."""
+        line = next(line for line in self.path.read_bytes().splitlines() if line.startswith(b'{"@timestamp"'))
+        return json.loads(line)["tokgate"]
 
     def others(self) -> list[Path]:
-        """Files beside the log, oldest first."""
-        return sorted(path for path in self.path.parent.iterdir() if path != self.path)
+        """Files that were rotated, oldest first."""
+        return [path for path in with_rotated(self.path) if path != self.path]
+
+    def everything(self) -> list[int | str]:
+        """The numbers in all files."""
+        return [n for path in (*self.others(), self.path) for n in self.numbers(path) if n != "log-continued"]
 
 
 @pytest.fixture
@@ -45,7 +65,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "block.ndjson"
 
 
-LINE = len(encode({"n": 0}))
+@pytest.fixture
+def log(path: Path) -> Log:
+    """A log that is open, and is not rotated by day."""
+    log = Log(path, NOT_DAILY)
+    log.appender.ready()
+    return log
+
+
+LINE = len(encode(link(Head("00000000-0000-4000-8000-000000000000"), {"n": 0})[0]))
 
 
 @pytest.mark.parametrize(
@@ -59,45 +87,40 @@ def test_a_file_ends_with_the_line_that_reaches_the_limit(
 ) -> None:
     """Whether lines come alone or in a batch, the same line is the last of the file."""
     log = Log(path, Rotation(max_bytes=limit))
-    records = [{"n": n} for n in range(5)]
-    if at_once:
-        log.append(*records)
-    else:
-        for record in records:
-            log.append(record)
-    [old] = log.others()[:1]
+    for numbers in [range(5)] if at_once else [[n] for n in range(5)]:
+        log.append(*numbers)
+    old, *others = log.others()
     assert log.numbers(old) == first_file
-    assert all(b"log-continued" in p.read_bytes().splitlines()[0] for p in [*log.others()[1:], path])
-    everything = [n for p in [*log.others(), path] for n in log.numbers(p) if n != "log-continued"]
-    assert everything == [0, 1, 2, 3, 4]
+    assert all(b"log-continued" in p.read_bytes().splitlines()[0] for p in [*others, path])
+    assert log.everything() == [0, 1, 2, 3, 4]
 
 
 def test_a_new_file_says_what_it_continues(path: Path, check_lines: Lines) -> None:
     """The first record has the old file's name, its lines and its bytes, and why it ended."""
     log = Log(path, Rotation(max_bytes=LINE))
-    log.append({"n": 0}, {"n": 1})
+    log.append(0, 1)
     [old] = log.others()
-    first = json.loads(path.read_bytes().splitlines()[0])
-    assert first["tokgate"]["continues"] == {"file": old.name, "records": 1, "bytes": LINE}
-    assert first["event"]["reason"] == "the file was full"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
-    check_lines(path)
+    (first,) = check_lines(path)
+    last = json.loads(old.read_bytes())["event"]
+    continues = {"file": old.name, "records": 1, "bytes": LINE, "sequence": 1, "hash": last["hash"]}
+    assert (first["tokgate"]["continues"], first["event"]["reason"]) == (continues, "the file was full")
 
 
 def test_a_limit_below_a_continuation_still_makes_progress(path: Path) -> None:
     """With an absurd limit each file holds one record, and none is lost or repeated."""
     log = Log(path, Rotation(max_bytes=1))
-    log.append(*({"n": n} for n in range(4)))
+    log.append(*range(4))
     assert [log.numbers(p)[-1] for p in [*log.others(), path]] == [0, 1, 2, 3]
 
 
 def test_the_day_changes_at_midnight_utc(path: Path) -> None:
     """A microsecond before midnight is the old file's, midnight the new one's."""
     log = Log(path, now="2023-03-10T23:59:59.999999Z")
-    log.append({"n": 0})
-    log.append({"n": 1})
+    log.append(0)
+    log.append(1)
     log.now = at("2023-03-11T00:00:00Z")
-    log.append({"n": 2})
+    log.append(2)
     [old] = log.others()
     assert log.numbers(old) == [0, 1]
     assert old.name == "block-20230311T000000.000000Z.ndjson"
@@ -109,20 +132,18 @@ def test_a_day_without_records_makes_no_file(path: Path) -> None:
     """Quiet days leave no empty files behind; the next record starts the next one."""
     log = Log(path, now="2023-03-10T12:00:00Z")
     log.appender.ready()
-    log.now = at("2023-03-12T12:00:00Z")
-    log.append({"n": 0})
-    assert log.others() == []
-    log.now = at("2023-03-20T12:00:00Z")
-    log.append({"n": 1})
-    assert len(log.others()) == 1
+    for day, files in ((12, 0), (20, 1)):
+        log.now = at(f"2023-03-{day}T12:00:00Z")
+        log.append(day)
+        assert len(log.others()) == files
 
 
 def test_rotation_can_be_left_to_others(path: Path) -> None:
     """Without limits nothing is rotated, however long or large."""
     log = Log(path, Rotation(max_bytes=None, daily=False), "2023-03-10T12:00:00Z")
-    log.append({"n": 0, "pad": "x" * 100_000})
+    log.append("x" * 100_000)
     log.now = at("2024-01-01T00:00:00Z")
-    log.append({"n": 1})
+    log.append(1)
     assert log.others() == []
 
 
@@ -134,57 +155,37 @@ def test_a_file_from_yesterday_is_archived_at_start(path: Path) -> None:
     log = Log(path)
     log.appender.ready()
     assert path.exists()  # for whoever reads it, also before the first record
-    log.append({"n": 1})
+    log.append(1)
     assert log.numbers(log.others()[0]) == [0]
     assert log.numbers() == ["log-continued", 1]
 
 
-def test_a_rename_by_others_is_followed(path: Path) -> None:
-    """logrotate renames: the next record makes a new file that names the renamed one."""
-    log = Log(path)
-    log.append({"n": 0})
-    path.rename(path.with_name("block.ndjson.1"))
-    log.append({"n": 1})
-    assert log.numbers() == ["log-continued", 1]
-    assert json.loads(path.read_bytes().splitlines()[0])["tokgate"]["continues"]["file"] == "block.ndjson.1"
-
-
-def test_a_removed_folder_is_made_again(tmp_path: Path) -> None:
-    """A log folder that vanishes costs the old file, not the new records."""
+@pytest.mark.parametrize("kept", ["block.ndjson.1", None])
+def test_a_file_that_others_take_away(tmp_path: Path, kept: str | None) -> None:
+    """The next record makes a new one, and its folder, that names the one which was renamed, as logrotate does."""
     path = tmp_path / "log" / "block.ndjson"
     log = Log(path)
-    log.append({"n": 0})
-    path.unlink()
-    path.parent.rmdir()
-    log.append({"n": 1})
+    log.append(0)
+    if kept is None:
+        shutil.rmtree(path.parent)
+    else:
+        path.rename(path.with_name(kept))
+    log.append(1)
     assert log.numbers() == ["log-continued", 1]
-    assert "file" not in json.loads(path.read_bytes().splitlines()[0])["tokgate"]["continues"]
+    assert log.told()["continues"].get("file") == kept
 
 
-def test_a_file_cut_short_by_others_goes_on(path: Path) -> None:
-    """copytruncate loses what it loses; the lines after it are whole."""
-    log = Log(path)
-    log.append({"n": 0}, {"n": 1})
-    os.truncate(path, 0)
-    log.append({"n": 2})
-    assert log.numbers() == [2]
-    os.truncate(path, 3)
-    log.append({"n": 3})
-    assert path.read_bytes() == b'{"n\n{"n":3}\n'
-
-
-def test_a_torn_line_is_recovered_before_anything_else(path: Path, check_lines: Lines) -> None:
+def test_a_torn_line_is_recovered_before_anything_else(path: Path, log: Log) -> None:
     """After a crash the torn line is ended and the first new record tells of it."""
+    log.appender.leave("closed")
     path.write_bytes(b'{"n":0}\n{"n":')
-    log = Log(path)
-    log.append({"n": 1})
-    before, torn, told, record = path.read_bytes().splitlines()
-    assert (before, torn, record) == (b'{"n":0}', b'{"n":', b'{"n":1}')
-    assert json.loads(told)["tokgate"]["torn"]["bytes"] == 5
+    log = Log(path, NOT_DAILY)
+    log.append(1)
+    assert (log.numbers(), log.told()["torn"]["bytes"]) == ([0, "torn", "log-recovered", 1], 5)
 
 
 class Disk:
-    """Stands in for os.write: takes as many bytes as it has room for, then fails with an error."""
+    """Stands in for os.write to the log: takes as many bytes as it has room for, then fails with an error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int, code: int = errno.ENOSPC) -> None:
         self.room, self.code, self._write = room, code, os.write
@@ -192,6 +193,8 @@ class Disk:
 
     def write(self, fd: int, data: bytes) -> int:
         """A short write, or the error."""
+        if b'"boot"' in data:  # the journal of hashes
+            return self._write(fd, data)
         if self.room <= 0:
             raise OSError(self.code, os.strerror(self.code))
         count = self._write(fd, data[: self.room])
@@ -199,79 +202,65 @@ class Disk:
         return count
 
 
-@pytest.mark.parametrize("room", range(3 * LINE + 1))
-def test_a_full_disk_tears_nothing_that_does_not_heal(path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+@pytest.mark.parametrize("lines", range(4))
+@pytest.mark.parametrize("part", [0, 1, LINE // 2, LINE - 2, LINE - 1])
+def test_a_full_disk_tears_nothing_that_does_not_heal(
+    log: Log, monkeypatch: pytest.MonkeyPatch, lines: int, part: int
+) -> None:
     """Wherever the disk fills up, the rest of the line follows once there is room."""
-    log = Log(path)
-    log.appender.ready()
-    disk = Disk(monkeypatch, room)
-    records = [{"n": n} for n in range(4)]
+    disk = Disk(monkeypatch, lines * LINE + part)
     with pytest.raises(OSError, match="No space"):
-        log.append(*records)
-    assert log.appender.written == room // LINE
+        log.append(0, 1, 2, 3)
+    assert log.appender.written == lines
     disk.room = 1 << 20
     log.append()
     assert log.numbers() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("room", range(LINE + 1))
-def test_an_io_error_costs_no_record(path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+@pytest.mark.parametrize("room", [0, 1, LINE // 2, LINE - 2, LINE - 1, LINE])
+def test_an_io_error_costs_no_record(log: Log, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """When the file itself fails it is opened again: a line left torn is told of, and its record follows whole."""
-    log = Log(path, Rotation(daily=False))
-    log.appender.ready()
     disk = Disk(monkeypatch, room, errno.EIO)
     with pytest.raises(OSError, match="error"):
-        log.append({"n": 0}, {"n": 1})
+        log.append(0, 1)
     log.appender.leave("an error")
     disk.room = 1 << 20
     log.append()
-    lines = path.read_bytes().splitlines()
     if 0 < room < LINE - 1:  # what lacks only its newline is whole
-        assert json.loads(lines.pop(1))["tokgate"]["torn"]["bytes"] == room
-        lines.pop(0)
-    assert lines == [b'{"n":0}', b'{"n":1}']
+        assert log.numbers() == ["torn", "log-recovered", 0, 1]
+    else:
+        assert log.numbers() == [0, 1]
 
 
-def test_what_was_half_written_and_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of a record that is given up never runs into the next one: it is ended, and told of."""
-    log = Log(path, Rotation(daily=False))
-    log.appender.ready()
+@pytest.mark.parametrize("renamed", [False, True])
+def test_what_was_given_up(path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, renamed: bool) -> None:
+    """The rest of a record never runs into the next one; what the log says of its own files isn't counted as lost."""
     disk = Disk(monkeypatch, 3, errno.EIO)
+    if renamed:
+        path.rename(path.with_name("moved"))
+        disk.room = 0
     with pytest.raises(OSError, match="error"):
-        log.append({"n": 0}, {"n": 1})
+        log.append(0, 1)
     disk.room = 1 << 20
     assert log.appender.abandon() == 2
-    log.append({"n": 2})
-    torn, told, record = path.read_bytes().splitlines()
-    assert (torn, record) == (b'{"n', b'{"n":2}')
-    assert json.loads(told)["tokgate"]["torn"]["bytes"] == 3
+    log.append(2)
+    assert log.numbers()[-1] == 2
+    assert renamed or log.numbers() == ["torn", "log-recovered", 2]
 
 
-def test_only_records_are_counted_as_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gap that the log admits is of records that were to be kept, not of what it says about its own files."""
-    log = Log(path)
-    log.appender.ready()
-    path.rename(path.with_name("moved"))
-    Disk(monkeypatch, 0, errno.EIO)
-    with pytest.raises(OSError, match="error"):
-        log.append({"n": 0}, {"n": 1})
-    assert log.appender.abandon() == 2
-
-
-def test_a_half_written_line_is_written_whole_into_another_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_written_line_is_written_whole_into_another_file(
+    path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the file is moved away while a line is half in it, the new file gets the whole line."""
-    log = Log(path)
-    log.appender.ready()
     disk = Disk(monkeypatch, LINE + 3)
     with pytest.raises(OSError, match="No space"):
-        log.append({"n": 0}, {"n": 1})
+        log.append(0, 1)
     path.rename(path.with_name("moved"))
     disk.room = 1 << 20
     log.append()
-    assert path.with_name("moved").read_bytes() == b'{"n":0}\n{"n'
+    assert log.numbers(path.with_name("moved")) == [0, "torn"]
     assert log.numbers() == ["log-continued", 1]
-    said = json.loads(path.read_bytes().splitlines()[0])["tokgate"]["torn"]
-    assert said == {"bytes": 3, "sha256": hashlib.sha256(b'{"n').hexdigest()}
+    assert log.told()["torn"] == {"bytes": 3, "sha256": hashlib.sha256(b'{"n').hexdigest()}
 
 
 def test_a_half_written_line_is_finished_before_its_file_is_rotated(
@@ -282,9 +271,9 @@ def test_a_half_written_line_is_finished_before_its_file_is_rotated(
     log.appender.ready()
     disk = Disk(monkeypatch, LINE + 3)
     with pytest.raises(OSError, match="No space"):
-        log.append({"n": 0}, {"n": 1})
+        log.append(0, 1)
     log.now, disk.room = log.now.add(hours=24), 1 << 20
-    log.append({"n": 2})
+    log.append(2)
     [old] = log.others()
     assert (log.numbers(old), log.numbers()) == ([0, 1], ["log-continued", 2])
 
@@ -292,48 +281,39 @@ def test_a_half_written_line_is_finished_before_its_file_is_rotated(
 def test_short_writes_are_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that takes a byte at a time gets whole lines all the same, also over rotations."""
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:1]))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data if b'"boot"' in data else data[:1]))
     log = Log(path, Rotation(max_bytes=2 * LINE))
-    log.append(*({"n": n} for n in range(5)))
-    numbers = [n for p in [*log.others(), path] for n in log.numbers(p) if n != "log-continued"]
-    assert numbers == [0, 1, 2, 3, 4]
+    log.append(*range(5))
+    assert log.everything() == [0, 1, 2, 3, 4]
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError(errno.EACCES, "no")
 
 
 def test_a_file_that_cannot_be_renamed_is_written_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If archiving fails the log grows on, and the trouble is told, once in a while and not for each line."""
     log = Log(path, Rotation(max_bytes=LINE))
     monkeypatch.setattr(Path, "rename", _refuse)
-    log.append(*({"n": n} for n in range(20)))
+    log.append(*range(20))
     assert log.numbers() == list(range(20))
-    assert len(log.troubles) == 1
-    assert log.appender.rotations == 0
+    assert (len(log.troubles), log.appender.rotations) == (1, 0)
 
 
-def _refuse(self: Path, target: Path) -> None:
-    raise PermissionError(errno.EACCES, "no", str(self))
-
-
-def test_what_json_cannot_say_is_rejected_alone(path: Path) -> None:
+def test_what_json_cannot_say_is_rejected_alone(log: Log) -> None:
     """One bad record costs itself only."""
-    log = Log(path)
-    log.append({"n": 0}, {"n": object()}, {"n": float("nan")}, {"n": 1})
-    assert log.numbers() == [0, 1]
-    assert len(log.troubles) == 2
+    log.append(0, object(), float("nan"), 1)
+    assert (log.numbers(), len(log.troubles)) == ([0, 1], 2)
 
 
-def test_a_file_that_fails_to_the_last_is_left_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_fails_to_the_last_is_left_all_the_same(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that can't be looked at and a sync that fails are told, cost no record and keep nobody from going on."""
-    log = Log(path, Rotation(daily=False))
-    log.append({"n": 0})
+    log.append(0)
     with monkeypatch.context() as broken:
-        broken.setattr(os, "fdatasync", _fail)
-        broken.setattr(Path, "lstat", _fail)
-        log.append({"n": 1})
+        broken.setattr(os, "fdatasync", _refuse)
+        broken.setattr(Path, "lstat", _refuse)
+        log.append(1)
         log.appender.leave("an error")
-    assert [type(error) for error in log.troubles] == [PermissionError]
-    log.append({"n": 2})
+    assert {type(error) for error in log.troubles} == {PermissionError}
+    log.append(2)
     assert log.numbers() == [0, 1, 2]
-
-
-def _fail(*_: object) -> None:
-    raise PermissionError(errno.EACCES, "no")

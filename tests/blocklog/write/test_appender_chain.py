@@ -75,21 +75,6 @@ def test_what_no_chain_can_be_read_from_is_not_continued(path: Path) -> None:
     assert not set(chains(before)) & set(chains(after))
 
 
-def test_a_pipe_continues_nothing(path: Path) -> None:
-    """Whoever reads from a pipe gets a chain from its first record, without a file that is not for them, and no key."""
-    run(path, 1)
-    path.rename(path.with_name("block.ndjson.1"))
-    key_path_for(path).unlink()
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    run(path, 2)
-    found = records(os.read(reader, 1 << 16))
-    os.close(reader)
-    assert [record["event"]["action"] for record in found] == ["test"]
-    assert sequences(found) == [1]
-    assert not key_path_for(path).exists()
-
-
 def test_a_slow_disk_is_not_signed_more_often(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that takes many writes gets one checkpoint, as one that takes a single write."""
     write, found = os.write, list[list[str]]()

@@ -21,7 +21,7 @@ HEAD = Head("c0ffee", 7, "0" * 64)
 @pytest.fixture
 def checkpointer(tmp_path: Path) -> Checkpointer:
     """Of a run that has just begun."""
-    return Checkpointer(LogOptions(), tmp_path / "block.key", _unexpected)
+    return Checkpointer(tmp_path / "block.ndjson", LogOptions(), _unexpected)
 
 
 def _unexpected(error: Exception) -> None:
@@ -91,13 +91,6 @@ def test_whose_checkpoint_a_line_is(
     assert checkpointer.signed(encode(link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), other.as_json()))[0])) is None
     after = Head(HEAD.chain, HEAD.sequence + 1, HEAD.hash)
     assert checkpointer.signed(encode(link(after, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))[0])) is None
-
-
-def test_a_pipe_has_no_journal(checkpointer: Checkpointer, tmp_path: Path) -> None:
-    """Its records can be signed, but nothing tells after a crash what came through it last."""
-    Signer(tmp_path / "block.key")
-    checkpointer.announce(["0" * 64])
-    assert checkpointer.known_on_disk() is None
 
 
 def test_an_evolving_key_is_replaced_once_its_checkpoint_is_on_the_disk(tmp_path: Path) -> None:

@@ -83,13 +83,15 @@ def test_a_checkpoint_is_sent_once_it_is_on_the_disk(tmp_path: Path) -> None:
     def broken(_: str) -> None:
         raise ConnectionRefusedError("nobody there")
 
-    checkpointer = Checkpointer(LogOptions(outlets=(broken, sent.append)), tmp_path / "block.key", troubles.append)
+    options = LogOptions(outlets=(broken, sent.append))
+    checkpointer = Checkpointer(tmp_path / "block.ndjson", options, troubles.append)
     checkpoint = checkpointer.checkpoint(checkpointer.head, AT)
     assert checkpoint is not None
     checkpointer.wrote(checkpointer.head, checkpoint)
     assert sent == []
     checkpointer.synced()
     checkpointer.synced()
+    checkpointer.close()
     assert list(parse_checkpoints(sent)) == [checkpoint]
     assert [type(trouble) for trouble in troubles] == [ConnectionRefusedError]
 

@@ -1,5 +1,6 @@
 """The process that writes the log for all others: it ends after them, loses nothing, and says so if it does."""
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from tokgate.blocklog.write import collector
 from tokgate.blocklog.write.channel import KEPT, Backlog, RecordSender, channel, left_in, new_backlog
 from tokgate.blocklog.write.channel import receive as channel_receive
 from tokgate.blocklog.write.collector import collect
+from tokgate.blocklog.write.segment import Segment
 from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 
 
@@ -170,14 +172,22 @@ def test_the_last_records_before_the_end_are_written(
 
 
 def test_lost_records_are_told_by_the_exit_code(
-    ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[socket.socket, socket.socket],
+    lifeline: tuple[int, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a full disk the end must not look like a good one: a supervisor could not tell that lines are missing."""
+
+    def no_room(_: Segment, __: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Segment, "write", no_room)
     monkeypatch.setattr(collector, "DEADLINE", 0.1)
     write, read = ends
     RecordSender(write, OBSERVER).put({"n": 1})
     write.close()
-    assert collect(read, Path("/dev/full"), OBSERVER, lifeline[0]) == 3
+    assert collect(read, tmp_path / "block.ndjson", OBSERVER, lifeline[0]) == 3
     os.close(lifeline[1])
 
 

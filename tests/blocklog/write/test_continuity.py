@@ -125,7 +125,6 @@ def test_a_writer_without_its_journal_believes_signatures(runs: Runs) -> None:
     """Who takes away the file of hashes too gains nothing for forged records: they are all signed by nobody."""
     key = runs.path.with_suffix(".key").read_bytes()
     heads = heads_path_for(runs.path)
-    assert heads is not None
     heads.unlink()
     runs.forge()
     runs.run()
@@ -139,7 +138,6 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     """Hashes that aren't authenticated by the key say nothing, whatever they are of."""
     runs.forge()
     heads = heads_path_for(runs.path)
-    assert heads is not None
     head = stated_head(json.loads(runs.path.read_bytes().splitlines()[-1]))
     assert head is not None
     journal = HeadJournal(heads, b"another secret")

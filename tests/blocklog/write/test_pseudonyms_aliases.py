@@ -1,7 +1,5 @@
 """Clients in the log: under the name that the policy says, and nowhere under another."""
 
-import json
-import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.pseudonyms import (
     Secret,
-    client_alias,
     prefix,
     prefix_around,
     with_alias,
@@ -198,42 +195,3 @@ def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_l
         }[clients]
     )
     assert list(Verifier().run([path])) == []
-
-
-def test_a_pipe_whose_key_has_a_place(tmp_path: Path) -> None:
-    """The secret of the pseudonyms is kept beside the key that the settings name."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    key, troubles = tmp_path / "keys" / "log.key", list[Exception]()
-    options = LogOptions(clients=ClientsShown.PSEUDONYM, key=key)
-    alias = client_alias(pipe, options, lambda: NOON, troubles.append)
-    assert alias(record_of("192.0.2.7"))["source"]["address"].startswith("p")
-    assert secret_path_for(key).exists()
-    assert not troubles
-
-
-def test_a_pipe_has_no_place_for_a_secret(tmp_path: Path) -> None:
-    """Where a log goes to another program, clients are withheld unless a key's place is given."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        writer = LogWriter(pipe, OBSERVER, LogOptions(clients=ClientsShown.PSEUDONYM))
-        writer.start()
-        writer.put(record_of("192.0.2.7"))
-        writer.close(60)
-        written = [json.loads(line) for line in os.read(reader, 1 << 16).splitlines()]
-    finally:
-        os.close(reader)
-    assert [record["source"] for record in written if "source" in record] == [{"address": WITHHELD}]
-    assert list(tmp_path.iterdir()) == [pipe]
-
-
-def test_a_link_has_no_place_for_a_secret(tmp_path: Path) -> None:
-    """Such as /dev/stdout, wherever it leads: what is beside it is not the log's."""
-    whole, link = tmp_path / "whole.ndjson", tmp_path / "stdout"
-    whole.touch()
-    link.symlink_to(whole)
-    alias = client_alias(link, LogOptions(clients=ClientsShown.PSEUDONYM), lambda: NOON, list[Exception]().append)
-    assert alias(record_of("192.0.2.7"))["source"] == {"address": WITHHELD}
-    assert sorted(tmp_path.iterdir()) == [link, whole]

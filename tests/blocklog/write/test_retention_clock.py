@@ -3,7 +3,6 @@
 import time
 
 import pytest
-from whenever import Instant
 
 from labs.builders import at
 from labs.samples import OBSERVER
@@ -81,17 +80,7 @@ def test_many_checkpoints(clocks: Clocks) -> None:
     assert SETTLED <= (clocks.wall - settled).total("seconds") <= SETTLED * 1.2
 
 
-def test_seconds_since_start() -> None:
-    """It goes on as time does."""
-    before = time.monotonic()
-    assert since_start() >= before
-    assert Instant.now() > NOON
-
-
 def test_seconds_of_sleep_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A laptop that slept for an hour has no clock that jumped; where the system can't tell, it seems to have."""
+    """A laptop that slept for an hour has no clock that jumped."""
     monkeypatch.setattr(time, "clock_gettime", lambda clock: {time.CLOCK_BOOTTIME: 4600.0}[clock])
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     assert since_start() == 4600.0
-    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
-    assert since_start() == 1000.0

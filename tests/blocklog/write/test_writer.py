@@ -1,5 +1,6 @@
 """The writer under load, with failing disks, on SIGHUP and at the end: it never holds up and never hides a loss."""
 
+import errno
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write import writer as writer_module
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.checkpointer import LogOptions
-from tokgate.blocklog.write.segment import LogLocked, Rotation, Segment
+from tokgate.blocklog.write.segment import LogRefused, Rotation, Segment
 from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 
 Lines = Callable[..., list[dict[str, Any]]]
@@ -118,7 +119,7 @@ def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter])
 def test_a_second_writer_of_the_same_file_is_refused(path: Path, make: Callable[..., LogWriter]) -> None:
     """Two writers would tear each other's chain: the second one doesn't start."""
     make(path)
-    with pytest.raises(LogLocked, match="give each its own file"):
+    with pytest.raises(LogRefused, match="give each its own file"):
         make(path)
 
 
@@ -145,15 +146,19 @@ def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter]) -
 
 
 @pytest.fixture
-def full(path: Path) -> Path:
-    """A log on a device that is always full; a link leads there, so that the key isn't made beside the device."""
-    path.symlink_to("/dev/full")
-    return path
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes no record."""
+
+    def write(_: Segment, __: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Segment, "write", write)
 
 
-def test_a_full_device_costs_only_records(full: Path, make: Callable[..., LogWriter]) -> None:
-    """On a full device the queue stays within its bound, and neither put nor close waits for what never comes."""
-    writer = make(full, WriterLimits(queued=100, batch=10, retry_first=0.005, retry_longest=0.02))
+@pytest.mark.usefixtures("full")
+def test_a_full_disk_costs_only_records(path: Path, make: Callable[..., LogWriter]) -> None:
+    """On a full disk the queue stays within its bound, and neither put nor close waits for what never comes."""
+    writer = make(path, WriterLimits(queued=100, batch=10, retry_first=0.005, retry_longest=0.02))
     kept = sum(writer.put(refusal()) for _ in range(5000))
     until(lambda: not writer.health().ok)
     health = writer.health()
@@ -287,7 +292,7 @@ def test_reopening_without_a_rename_changes_nothing(
 def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
     """The writer rotates by the clock it is given, at midnight UTC."""
     moments = [Instant.from_utc(2026, 3, 10, hour=23, minute=59)]
-    writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1], uptime=None)
+    writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1], uptime=lambda: moments[-1].timestamp())
     writer.start()
     writer.put(refusal(1))
     assert writer.flush(waiting.DEADLINE)
@@ -300,9 +305,10 @@ def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
     assert actions(check_lines(path)) == ["log-continued", "tls-handshake-refused", "log-checkpoint"]
 
 
-def test_a_flush_that_cannot_succeed_says_so(full: Path) -> None:
+@pytest.mark.usefixtures("full")
+def test_a_flush_that_cannot_succeed_says_so(path: Path) -> None:
     """Nobody is told that a record is safe when it isn't."""
-    writer = LogWriter(full, OBSERVER, limits=QUICK)
+    writer = LogWriter(path, OBSERVER, limits=QUICK)
     writer.start()
     writer.put(refusal())
     assert not writer.flush(0.05)
@@ -413,6 +419,18 @@ def test_the_log_leaves_room_for_others(small_disk: Path, make: Callable[..., Lo
     gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
     assert gaps == writer.health().dropped >= 10
     assert len(numbers(records)) + gaps == put
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device"])
+def test_what_is_no_file(path: Path, make: Callable[..., LogWriter], kind: str) -> None:
+    """Nothing would prove what went there, and a link could lead anywhere: a writer doesn't start."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else path.with_name("other"))
+    with pytest.raises(LogRefused, match="name a file"):
+        make(path)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])

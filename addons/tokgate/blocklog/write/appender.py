@@ -1,6 +1,6 @@
 """Appends whole lines to the log: rotation by size and day, and files that others rename, truncate or remove.
 
-With a checkpointer the lines form a chain: they get their numbers and hashes here, in the order of the file.
+The lines form a chain: they get their numbers and hashes here, in the order of the file.
 
 Single-threaded and blocking. After an OSError a call can be repeated: pending records are kept.
 """
@@ -15,7 +15,7 @@ from typing import Final
 from whenever import Date, Instant
 
 from tokgate.blocklog import access_log
-from tokgate.blocklog.paths import access_path_for, heads_path_for, key_path_for, successions_path_for
+from tokgate.blocklog.paths import access_path_for
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.log_state import Foreign
@@ -48,10 +48,10 @@ class Appender:
         *,
         trouble: Callable[[Exception], None],
         reject: Callable[[Exception], None],
-        options: LogOptions | None = None,
-        uptime: Callable[[], float] | None = None,
+        options: LogOptions,
+        uptime: Callable[[], float],
     ) -> None:
-        """Nothing is opened yet. Without `options` the lines form no chain. `uptime` as for LogClock."""
+        """Nothing is opened yet. `uptime` as for LogClock."""
         self.path: Final = path
         self.written = 0
         self.rotations = 0
@@ -60,17 +60,16 @@ class Appender:
         self._trouble: Final = trouble
         self._reject: Final = reject
         self._segment: Segment | None = None
-        self._regular: bool | None = None
+        self._resumed = False
         self._previous_file: Callable[[Stamp], Record] | None = None
         self._options: Final = options
-        self._checkpointer: Checkpointer | None = None
-        """None without a chain."""
+        self._checkpointer: Final = Checkpointer(path, options, trouble)
         self._clock: Final = LogClock(stamp, uptime)
         self.foreign = 0
         """How many lines others wrote to the log."""
         self._queue: Final = LineQueue()
         self._no_rotation_before = 0.0
-        self._retention: Final = Retention(path, None if options is None else options.retention_days, trouble)
+        self._retention: Final = Retention(path, options.retention_days, trouble)
 
     @property
     def pending(self) -> int:
@@ -94,15 +93,15 @@ class Appender:
     @property
     def unattested(self) -> int:
         """How many records came after the last checkpoint."""
-        return self._checkpointer.unattested if self._checkpointer is not None else 0
+        return self._checkpointer.unattested
 
     @property
     def never_attested(self) -> bool:
-        """Whether this run has signed nothing yet; False without a chain."""
-        return self._checkpointer is not None and not self._checkpointer.attested
+        """Whether this run has signed nothing yet."""
+        return not self._checkpointer.attested
 
     def ready(self) -> Segment:
-        """Open or rotate; returns the file at the path, open and not full. Raises OSError, LogLocked."""
+        """Open or rotate; returns the file at the path, open and not full. Raises OSError, LogRefused."""
         segment = self._segment
         if segment is None or segment.replaced():
             if segment is not None and segment.present_name() is None and not self.path.exists():
@@ -134,11 +133,10 @@ class Appender:
         cut, foreign = segment.cut_by_others(), segment.written_by_others()
         if foreign is not None:
             self._queue.waiting.appendleft(self._tell(foreign))
-        head = self._head()
-        if cut and head is not None:
+        if cut:
             self._trouble(ForeignLines(f"the log was cut to {counted(segment.size, 'byte')} while it was written"))
             if segment.size:  # copytruncate leaves none, and the lines in a copy
-                self._queue.waiting.appendleft(log_state.log_cut(self._stamp(), head))
+                self._queue.waiting.appendleft(log_state.log_cut(self._stamp(), self._checkpointer.head))
 
     def _tell(self, foreign: Foreign) -> Record:
         self.foreign += foreign.lines
@@ -159,10 +157,9 @@ class Appender:
 
     def require_room(self) -> None:
         """Raise OSError instead of writing where others need the room; not if files are about to be deleted."""
-        keep, segment = 0 if self._options is None else self._options.keep_free, self._segment
-        if segment is None or not segment.regular or self._retention.about_to_delete:
+        if self._segment is None or self._retention.about_to_delete:
             return
-        least = segment.room_missing(keep)
+        least = self._segment.room_missing(self._options.keep_free)
         if least:
             raise OSError(
                 errno.ENOSPC, f"No space left on device but the {least >> 10} KiB that settings.log.keep_free keeps",
@@ -184,7 +181,7 @@ class Appender:
         if segment.replaced():  # else what is opened next is the same file
             self._previous_file = partial(
                 log_state.log_continued, file=segment.present_name(), records=segment.lines, size=segment.size, why=why,
-                last=self._head(), torn=self._queue.torn(),
+                last=self._checkpointer.head, torn=self._queue.torn(),
             )  # fmt: skip
         self._segment = None
         self._queue.rewind()
@@ -200,8 +197,7 @@ class Appender:
     def close(self) -> None:
         """Close the file and the journal beside it."""
         self.leave("closed")
-        if self._checkpointer is not None:
-            self._checkpointer.close()
+        self._checkpointer.close()
 
     def abandon(self) -> int:
         """Drop what is pending; returns how many records that were. A torn line is reported by the next file."""
@@ -211,21 +207,14 @@ class Appender:
         return self._queue.drop()
 
     def _sync(self, segment: Segment) -> None:
-        checkpointer = self._checkpointer
-        if checkpointer is not None:
-            checkpointer.syncing()
+        self._checkpointer.syncing()
         segment.sync()
-        if checkpointer is not None:
-            checkpointer.synced()
+        self._checkpointer.synced()
         # The record that names them and a checkpoint over it are on the disk now, or the key can't be used.
-        self._retention.delete(0 if checkpointer is None else checkpointer.attested)
+        self._retention.delete(self._checkpointer.attested)
 
     def _open(self) -> Segment:
         segment = Segment(self.path, self._today())
-        if self._regular not in (None, segment.regular):  # a pipe would not keep what a file keeps
-            segment.close()
-            raise OSError(errno.EINVAL, "is not the kind of file any more that it was at the start", str(self.path))
-        self._regular = segment.regular
         continuity = self._resume(segment)
         openers: list[QueueEntry] = []
         if continuity.torn is not None:
@@ -245,32 +234,22 @@ class Appender:
 
     def _resume(self, segment: Segment) -> Continuity:
         """Find where the chain goes on, and what others wrote."""
-        options, checkpointer = self._options, self._checkpointer
-        if options is None:
-            return Continuity(segment.survey().rest.torn()) if segment.regular else Continuity()
-        if checkpointer is not None:
-            return self._reopened(segment, checkpointer) if segment.regular else Continuity()
-        key = options.key or (key_path_for(self.path) if segment.regular else None)
-        successions = successions_path_for(self.path) if segment.regular else None
-        checkpointer = Checkpointer(options, key, self._trouble, heads_path_for(self.path), successions)
-        self._checkpointer = checkpointer
-        found = resume(segment, checkpointer, self.path, self._trouble)
+        if self._resumed:
+            return self._reopened(segment)
+        found = resume(segment, self._checkpointer, self.path, self._trouble)
+        self._resumed = True
         if found.last is not None:
             signed = text_at(found.last, "event", "action") == EventAction.LOG_CHECKPOINT
             self._clock.was_written(instant_of(found.last), signed=signed)
         return found
 
-    def _reopened(self, segment: Segment, checkpointer: Checkpointer) -> Continuity:
+    def _reopened(self, segment: Segment) -> Continuity:
         """What others wrote to a file while this run had it closed."""
-        found = segment.survey(checkpointer.known().owns)
+        found = segment.survey(self._checkpointer.known().owns)
         if self._previous_file is not None and segment.lines:
             self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
         torn, strange = found.rest.torn(), found.head is not None and found.rest.strange
         return Continuity(torn, found.rest.foreign(self.path.name, found.line, running=True) if strange else None)
-
-    def _head(self) -> Head | None:
-        """The last record that was written completely; None without a chain."""
-        return self._checkpointer.head if self._checkpointer is not None else None
 
     def _rotate(self, segment: Segment, why: str) -> Segment:
         try:
@@ -310,9 +289,9 @@ class Appender:
 
         Lines that weren't complete when the file was replaced are encoded again, after the new file's first records.
         """
-        head, queue = self._head(), self._queue
+        head, queue = self._checkpointer.head, self._queue
         size, limit = segment.size, self._rotation.max_bytes
-        if head is not None and (told := self._clock.look()) is not None:
+        if (told := self._clock.look()) is not None:
             queue.add_early(told)
         while queue.waiting:
             entry = queue.waiting.popleft()
@@ -327,42 +306,35 @@ class Appender:
             queue.lines.append(line)
             head = line.head
             size += len(line.data)
-            if segment.regular and limit is not None and size >= limit:
+            if limit is not None and size >= limit:
                 break
-        if self._checkpointer is not None:
-            self._checkpointer.announce([line.head.hash for line in queue.lines if line.head is not None])
+        self._checkpointer.announce([line.head.hash for line in queue.lines])
 
-    def _line(self, entry: QueueEntry, head: Head | None) -> PendingLine | None:
-        """The line of an entry after `head`; None for a checkpoint without a key or a chain.
+    def _line(self, entry: QueueEntry, head: Head) -> PendingLine | None:
+        """The line of an entry after `head`; None for a checkpoint without a key.
 
         Raises TypeError, ValueError or RecursionError for what JSON can't represent.
         """
         record, checkpoint = entry, None
         if record is None:
-            if self._checkpointer is None or head is None:
-                return None
             stamp = self._stamp()
-            coming = [(line.head, line.checkpoint is not None) for line in self._queue.lines if line.head is not None]
+            coming = [(line.head, line.checkpoint is not None) for line in self._queue.lines]
             checkpoint = self._checkpointer.checkpoint(head, timestamp(stamp.at), coming)
             if checkpoint is None:
                 return None
             record = log_state.log_checkpoint(stamp, checkpoint.as_json())
-        if head is not None:
-            record, head = link(head, record)
+        record, head = link(head, record)
         return PendingLine(entry, encode(record), head, checkpoint)
 
     def _account(self, segment: Segment, count: int) -> None:
-        checkpointer = self._checkpointer
         for line in self._queue.take_written(count):
             segment.lines += 1
             self.written += 1
-            if checkpointer is not None and line.head is not None:
-                checkpointer.wrote(line.head, line.checkpoint)
-                if line.checkpoint is not None:
-                    self._clock.signed(Instant.parse_iso(line.checkpoint.at))
-                self._retention.wrote(line.entry, line.head.sequence)
-        due = checkpointer is not None and checkpointer.unattested >= checkpointer.options.records
-        if due and not self._queue.lines:
+            self._checkpointer.wrote(line.head, line.checkpoint)
+            if line.checkpoint is not None:
+                self._clock.signed(Instant.parse_iso(line.checkpoint.at))
+            self._retention.wrote(line.entry, line.head.sequence)
+        if self._checkpointer.unattested >= self._options.records and not self._queue.lines:
             self._queue.add_early(None)
 
     def _today(self) -> Date:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Signer, Tree, checkpoint_of, tree_root
+from tokgate.blocklog.paths import heads_path_for, key_path_for, successions_path_for
 from tokgate.blocklog.records.chain import Head, proper_hash, stated_head
 from tokgate.blocklog.records.record import EventAction, Record, decode, value_at
 from tokgate.blocklog.write.head_journal import HeadJournal, KnownRecords
@@ -122,26 +123,15 @@ def log_options_of(settings: LogSettings) -> LogOptions:
 class Checkpointer:
     """The head of the chain that is being written, and its checkpoints."""
 
-    def __init__(
-        self,
-        options: LogOptions,
-        key: Path | None,
-        trouble: Callable[[Exception], None],
-        heads: Path | None = None,
-        successions: Path | None = None,
-    ) -> None:
-        """`key` is the private key's file, None: nothing is signed. `trouble` is called with each OSError.
-
-        `heads` is the journal of hashes. Without one nothing shows after a crash whose the last records are.
-        `successions` is the file of checkpoints that announced the next key, None: they are only in the log.
-        """
+    def __init__(self, log: Path, options: LogOptions, trouble: Callable[[Exception], None]) -> None:
+        """Nothing is read yet. `trouble` is called with each OSError."""
         self.head = Head(str(uuid4()))
         self.options: Final = options
         self.attested = 0
         """The sequence up to which no further checkpoint is needed."""
-        self._key: Final = key
-        self._heads: Final = heads
-        self._successions: Final = successions
+        self._key: Final = options.key or key_path_for(log)
+        self._heads: Final = heads_path_for(log)
+        self._successions: Final = successions_path_for(log)
         self._trouble: Final = trouble
         self._signer: Signer | None = None
         self._journal: HeadJournal | None = None
@@ -164,7 +154,7 @@ class Checkpointer:
 
     def known_on_disk(self) -> KnownRecords | None:
         """The records that an earlier run wrote with this key; None if nothing tells."""
-        if self._key is None or not self._key.exists():
+        if not self._key.exists():
             return None
         journal = self._open_journal()
         try:
@@ -224,11 +214,8 @@ class Checkpointer:
 
         `coming` are the records that aren't written yet, up to `head`, and whether each is a checkpoint.
         """
-        if self._key is None:
-            self.attested = head.sequence
-            return None
         try:
-            signer = self._open_signer(self._key)
+            signer = self._open_signer()
         except OSError as error:
             self._trouble(error)
             self.attested = head.sequence  # don't retry with every batch
@@ -261,14 +248,11 @@ class Checkpointer:
             self._unannounced = False
             self._attempt(lambda journal: journal.void(), self._journal)
         before, self.head = self.head, head
-        if self._key is None:
-            self._base = head
         if checkpoint is not None:
             self.attested = head.sequence
             self._written.append(checkpoint)
             self._base, self._since = before, []
-        if self._key is not None:
-            self._since.append(head.hash)
+        self._since.append(head.hash)
 
     def syncing(self) -> None:
         """To be called before the log is synced."""
@@ -289,8 +273,7 @@ class Checkpointer:
 
     def _succeed(self, checkpoint: Checkpoint) -> None:
         """Replace the key, once the checkpoint that announces the next one is kept as well; else it signs again."""
-        if self._successions is not None:
-            append_succession(self._successions, checkpoint.message())
+        append_succession(self._successions, checkpoint.message())
         if self._signer is not None:
             self._signer.used(checkpoint)
 
@@ -300,17 +283,15 @@ class Checkpointer:
             self._attempt(lambda journal: journal.close(), self._journal)
             self._journal = None
 
-    def _open_signer(self, key: Path) -> Signer:
+    def _open_signer(self) -> Signer:
         if self._signer is None:
-            self._signer = Signer(key, evolving=self.options.forward_secure)
+            self._signer = Signer(self._key, evolving=self.options.forward_secure)
         return self._signer
 
     def _open_journal(self) -> HeadJournal | None:
         """The journal; None without a usable key, which the next checkpoint tells."""
-        if self._key is None or self._heads is None:
-            return None
         try:
-            return HeadJournal(self._heads, self._open_signer(self._key).secret)
+            return HeadJournal(self._heads, self._open_signer().secret)
         except OSError:
             return None
 

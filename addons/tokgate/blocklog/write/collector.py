@@ -49,7 +49,7 @@ def collect(
     yet. Exit code 3: records were lost at the end.
 
     Raises:
-        LogLocked: another process writes this file.
+        LogRefused: another process writes this file.
 
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends last, when all senders have ended

@@ -36,8 +36,6 @@ def resume(
     segment: Segment, checkpointer: Checkpointer, path: Path, trouble: Callable[[Exception], None]
 ) -> Continuity:
     """Continue the chain that an earlier run wrote in this file or the previous one, or begin a new chain."""
-    if not segment.regular:
-        return Continuity()
     known = checkpointer.known_on_disk()
     owns = checkpointer.signed if known is None else partial(_owned, checkpointer, known)
     if segment.size:

@@ -37,7 +37,7 @@ class PendingLine:
 
     entry: QueueEntry
     data: bytes
-    head: Head | None
+    head: Head
     checkpoint: Checkpoint | None = None
 
 

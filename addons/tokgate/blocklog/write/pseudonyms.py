@@ -171,16 +171,12 @@ def client_alias(
 ) -> Callable[[Record], Record]:
     """The function that gives a record's client its alias, as the options say.
 
-    Without a file that can hold a secret, as where the log is a pipe, pseudonyms are `withheld`. `trouble` gets errors
-    of the file with the secret.
+    `trouble` gets errors of the file with the secret.
     """
     if options.clients is ClientsShown.PLAIN:
         return lambda record: record
     if options.clients is ClientsShown.PREFIX:
         return lambda record: with_alias(record, prefix)
-    device = log.is_symlink() or (log.exists() and not log.is_file())
-    if device and options.key is None:  # no file can be kept beside it
-        return lambda record: with_alias(record, lambda _: WITHHELD)
     pseudonyms = Pseudonyms(secret_path_for(options.key or log), options.pseudonym_days, now, trouble)
     return lambda record: with_alias(record, pseudonyms)
 

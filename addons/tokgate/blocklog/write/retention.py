@@ -28,15 +28,14 @@ _APART: Final = 30.0
 
 def since_start() -> float:
     """Seconds since the machine's start, sleep included (CLOCK_BOOTTIME, clock_gettime(2)): no one can set them."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class LogClock:
     """Compares the wall clock with records, with checkpoints, and with a clock that nobody can set."""
 
-    def __init__(self, stamp: Callable[[], Stamp], uptime: Callable[[], float] | None) -> None:
-        """`stamp` is by the wall clock; `uptime` counts seconds, None: jumps forward are not looked for."""
+    def __init__(self, stamp: Callable[[], Stamp], uptime: Callable[[], float]) -> None:
+        """`stamp` is by the wall clock; `uptime` counts seconds, whatever the wall clock shows."""
         self._stamp: Final = stamp
         self._uptime: Final = uptime
         self._latest: Instant | None = None
@@ -45,9 +44,9 @@ class LogClock:
 
     def look(self) -> Record | None:
         """The record that the clock jumped since the last look; None if it didn't."""
-        stamp, before = self._stamp(), self._latest
-        due = self._due(stamp.at)
-        self._latest = stamp.at
+        stamp, before, seen, up = self._stamp(), self._latest, self._seen, self._uptime()
+        due = None if seen is None else seen[0] + TimeDelta(seconds=up - seen[1])
+        self._latest, self._seen = stamp.at, (stamp.at, up)
         if before is not None and stamp.at < before.subtract(seconds=CLOCK_TOLERANCE):
             self._forget_after(stamp.at)
             return log_state.clock_set_back(stamp, before)
@@ -55,14 +54,6 @@ class LogClock:
         if due is not None and stamp.at > due.add(seconds=CLOCK_TOLERANCE):
             return log_state.clock_set_forward(stamp, due)
         return None
-
-    def _due(self, now: Instant) -> Instant | None:
-        """What time it has to be, by the last look and the clock that nobody can set; None at the first look."""
-        if self._uptime is None:
-            return None
-        seen, up = self._seen, self._uptime()
-        self._seen = now, up
-        return None if seen is None else seen[0] + TimeDelta(seconds=up - seen[1])
 
     def was_written(self, at: Instant | None, *, signed: bool) -> None:
         """Note the instant of the last record of an earlier run, and whether that is a checkpoint."""

@@ -35,8 +35,8 @@ LOCKED: Final = "another process writes this log; give each its own file"
 _LOOK_EVERY: Final = 0.05
 
 
-class LogLocked(BlockingIOError):
-    """Another process holds the lock of this log."""
+class LogRefused(OSError):
+    """Another process writes this log, or it is a link, a pipe or a device."""
 
 
 @dataclass(slots=True)
@@ -126,36 +126,27 @@ def _record(line: bytes) -> Record | None:
 
 
 class Segment:
-    """An open log file of `size` octets and `lines` lines, of which the first `openers` are about the log itself.
+    """An open log file of `size` octets and `lines` lines, of which the first `openers` are about the log itself."""
 
-    Devices and pipes (`/dev/stdout`) can be written too: they are not `regular`, and never locked, archived or synced.
-    """
-
-    __slots__ = (
-        *("_checked", "_fd", "_folder_synced", "_identity", "_recent"),
-        *("day", "lines", "openers", "path", "regular", "size"),
-    )
+    __slots__ = ("_checked", "_fd", "_folder_synced", "_recent", "day", "lines", "openers", "path", "size")
 
     def __init__(self, path: Path, today: Date) -> None:
-        """Open or create for appending. What is in it is known once it was surveyed. Raises OSError."""
+        """Open or create for appending. What is in it is known once it was surveyed. Raises OSError, LogRefused."""
         self.path: Final = path
-        self._fd: Final = _open(path)
+        require_file(path)
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        self._fd: Final = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
         try:
-            found = os.fstat(self._fd)
-            self.regular: Final = stat.S_ISREG(found.st_mode)
-            self._identity: Final = (found.st_dev, found.st_ino)
-            self.size = self.lines = 0
+            self.lines = 0
             self.openers: int
             self._folder_synced = False
-            self._recent = b""
+            self._lock()
+            found = os.fstat(self._fd)
+            self.size = found.st_size
             self.day = today
-            if self.regular:
-                self._lock()
-                found = os.fstat(self._fd)
-                self.size = found.st_size
-                if self.size:
-                    modified = datetime.fromtimestamp(found.st_mtime, UTC)
-                    self.day = Date(modified.year, modified.month, modified.day)
+            if self.size:
+                modified = datetime.fromtimestamp(found.st_mtime, UTC)
+                self.day = Date(modified.year, modified.month, modified.day)
             self.looked()
         except BaseException:
             os.close(self._fd)
@@ -174,8 +165,7 @@ class Segment:
         """Append as many octets as one write takes; returns how many. Raises OSError."""
         count = os.write(self._fd, data)
         self.size += count
-        if self.regular:
-            self._recent += data[:count]
+        self._recent += data[:count]
         return count
 
     def room_missing(self, keep: int) -> int:
@@ -186,7 +176,7 @@ class Segment:
 
     def changed_by_others(self) -> bool:
         """Whether another program truncated the file (copytruncate) or appended to it since the last look."""
-        return self.regular and os.fstat(self._fd).st_size != self.size
+        return os.fstat(self._fd).st_size != self.size
 
     def cut_by_others(self) -> bool:
         """Whether another program made the file shorter since the last look."""
@@ -223,30 +213,26 @@ class Segment:
     def replaced(self) -> bool:
         """Whether the path no longer leads to this file: it was renamed or removed."""
         try:
-            there = self.path.lstat() if self.regular else self.path.stat()
+            return not os.path.samestat(self.path.lstat(), os.fstat(self._fd))
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:  # unknown, and the open file can still be written
             return False
-        return (there.st_dev, there.st_ino) != self._identity
 
     def present_name(self) -> str | None:
         """The file's name now, also after a rename; None if it was removed or is unknown."""
         try:
             target = Path(f"/proc/self/fd/{self._fd}").readlink()
-            there = target.lstat()
+            return target.name if os.path.samestat(target.lstat(), os.fstat(self._fd)) else None
         except OSError:
-            return self.path.name if not self.replaced() else None
-        return target.name if (there.st_dev, there.st_ino) == self._identity else None
+            return None
 
     def archive(self, at: Instant) -> None:
         """Rename the file to `archive_name`, so that names sort by time. Raises OSError."""
         self.path.rename(archive_name(self.path, at))
 
     def sync(self) -> None:
-        """Sync a regular file to the disk. Raises OSError."""
-        if not self.regular:
-            return
+        """Sync the file to the disk. Raises OSError."""
         os.fdatasync(self._fd)
         if not self._folder_synced:  # a new file's directory entry has to be synced separately
             sync(self.path.parent)
@@ -265,9 +251,9 @@ class Segment:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LogLocked(errno.EWOULDBLOCK, LOCKED, str(self.path)) from error
+            raise LogRefused(errno.EWOULDBLOCK, LOCKED, str(self.path)) from error
         if self.replaced():  # archived by its writer between our opening and our locking it
-            raise LogLocked(errno.EWOULDBLOCK, "another process was rotating this log", str(self.path))
+            raise LogRefused(errno.EWOULDBLOCK, "another process was rotating this log", str(self.path))
 
     def _lines(self, start: int = 0) -> BinaryIO:
         stream = os.fdopen(os.dup(self._fd), "rb")
@@ -276,47 +262,40 @@ class Segment:
 
 
 def wait_for_lock(path: Path, patience: float) -> None:
-    """Wait until no process holds the log's lock. Raises LogLocked after `patience` seconds.
+    """Wait until no process holds the log's lock. Raises LogRefused after `patience` seconds, or if it is no file.
 
     Other errors are ignored: opening the log raises them.
     """
+    require_file(path)
     until = time.monotonic() + patience
     while True:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
             return
         try:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError as error:
             if time.monotonic() >= until:
-                raise LogLocked(errno.EWOULDBLOCK, LOCKED, str(path)) from error
+                raise LogRefused(errno.EWOULDBLOCK, LOCKED, str(path)) from error
         finally:
             os.close(fd)
         time.sleep(_LOOK_EVERY)
 
 
-def _open(path: Path) -> int:
-    """Open or create; a symbolic link is followed to devices and pipes only. Raises OSError.
+def require_file(path: Path) -> None:
+    """Raise LogRefused for a link, a pipe or a device; what can't be looked at, or isn't there, passes.
 
     Rotation would rename a link instead of its target, and a link in a folder that others may write to could direct
-    records, or permissions, to any file.
+    records, or permissions, to any file. What went through a pipe can't be verified.
     """
-    flags = os.O_APPEND | os.O_NONBLOCK  # a full pipe raises instead of blocking
     try:
-        there = path.lstat().st_mode
-    except FileNotFoundError:
-        there = stat.S_IFREG
-        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    if stat.S_ISREG(there):
-        return os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
-    fd = os.open(path, flags | os.O_WRONLY)  # raises for a pipe without a reader
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.ELOOP, "is a symbolic link; name the file itself", str(path))
-    return fd
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except OSError:
+        return
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise LogRefused(errno.EINVAL, "is a link, a pipe or a device; name a file", str(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,8 +307,6 @@ class Rotation:
 
     def due(self, segment: Segment, today: Date) -> str | None:
         """Why a file has to be rotated, in words for the next one; None if it hasn't. `today` is the UTC day."""
-        if not segment.regular:
-            return None
         if segment.lines <= segment.openers:  # it holds no records but those with which a new file would begin
             segment.day = today
             return None

@@ -23,7 +23,7 @@ from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.pseudonyms import client_alias
 from tokgate.blocklog.write.retention import since_start
-from tokgate.blocklog.write.segment import LogLocked, Rotation
+from tokgate.blocklog.write.segment import LogRefused, Rotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,11 @@ class LogWriter:
         *,
         limits: WriterLimits | None = None,
         clock: Callable[[], Instant] = Instant.now,
-        uptime: Callable[[], float] | None = since_start,
+        uptime: Callable[[], float] = since_start,
     ) -> None:
         """Nothing is opened before `start()`. `options` is how the chain is signed, by default with a key beside it.
 
-        `uptime`: seconds by which it is seen that `clock` was set forward; None: that is not looked for.
+        `uptime`: seconds by which it is seen that `clock` was set forward.
         """
         self.path: Final = path
         self._observer: Final = observer
@@ -137,10 +137,10 @@ class LogWriter:
         self._tampered: tuple[float, str | None] = (0.0, None)
 
     def start(self) -> None:
-        """Open the file and start the thread. Raises LogLocked; other errors are in `health`, and are retried."""
+        """Open the file and start the thread. Raises LogRefused; other errors are in `health`, and are retried."""
         try:
             self._appender.ready()
-        except LogLocked:
+        except LogRefused:
             raise
         except OSError as error:
             self._failed(error)
