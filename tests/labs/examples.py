@@ -13,7 +13,6 @@ from tokgate.blocklog.integrity.checkpoint import sign
 from tokgate.blocklog.records import lifecycle, log_state
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.coverage import coverage_counted
-from tokgate.blocklog.records.log_state import Foreign, Torn
 from tokgate.blocklog.records.record import Observer, Stamp
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
@@ -86,7 +85,7 @@ def changes(kind: TransitionKind) -> list[Record]:
     return [lifecycle.phase_changed(stamped(), change, "test") for change in found if change.kind is kind]
 
 
-def continued(file: str | None, torn: Torn | None = None) -> Record:
+def continued(file: str | None, torn: Record | None = None) -> Record:
     """The first record of a new file."""
     return log_state.log_continued(
         stamped(), file=file, records=3, size=99, why="renamed or removed", last=Head(CHAIN, 7, "ab" * 32), torn=torn
@@ -125,8 +124,8 @@ def often(stage: Stage, number: int, apart: int, clients: int = 1) -> list[Recor
 
 CLIPS = service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",))
 OPEN = snapshot(ban(), networks=(network("office", "192.0.2.0/24"),), on_error=OnError.ALLOW)
-TORN = Torn(17, "ab" * 32)
-FOREIGN = Foreign("block.ndjson", 8, 2, 99, "ab" * 32, running=True)
+TORN = {"bytes": 17, "sha256": "ab" * 32, "lines": 1}
+FOREIGN = TORN | {"bytes": 99, "lines": 2, "line": 8, "file": "block.ndjson", "running": True}
 ONE, OTHER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32), Ed25519PrivateKey.from_private_bytes(b"\2" * 32)
 SINCE = NOON.subtract(hours=1)
 REFUSED = [traffic(seen())]

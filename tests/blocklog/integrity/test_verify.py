@@ -39,7 +39,7 @@ from tokgate.blocklog.integrity.verify import TornLines, Verifier
 from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for, with_rotated
 from tokgate.blocklog.records.chain import Head, link, proper_hash, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.log_state import Foreign, log_checkpoint, log_deleted, log_foreign
+from tokgate.blocklog.records.log_state import StrayLines, log_checkpoint, log_deleted, log_foreign
 from tokgate.blocklog.records.record import Stamp
 from tokgate.blocklog.write.appender import ForeignLines
 from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
@@ -887,7 +887,7 @@ def test_a_broken_list_of_deleted_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("message", ["Two lines were put in.", None])
 def test_what_a_record_says_of_others(log: Log, message: str | None) -> None:
     """The finding has the record's own words, where it has any."""
-    record = log_foreign(stamp(), Foreign("block.ndjson", 7, 2, 5, "0" * 64, running=False))
+    record = log_foreign(stamp(), StrayLines(2, 5).said() | {"line": 7, "file": "block.ndjson", "running": False})
     forge(log, record | {"message": message})
     (found,) = log.findings()
     assert (found.line, found.code) == (13, FindingCode.FOREIGN)

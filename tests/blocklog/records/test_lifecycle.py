@@ -11,13 +11,14 @@ from labs.builders import at, ban, exemption, snapshot, wall
 from labs.samples import NOON, SNAPSHOT, stamp
 from tokgate.blocklog.records import lifecycle, log_state
 from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.log_state import Foreign, Torn
 from tokgate.blocklog.records.record import EventAction, decode, encode
 from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange
 from tokgate.policy.analysis.held_bans import BanEffects
 from tokgate.policy.analysis.timeline import TransitionKind, transitions
 from tokgate.policy.bans import Lifted
 
+TORN = {"bytes": 1, "sha256": "0" * 64, "lines": 1}
+FOREIGN = TORN | {"bytes": 5, "line": 7, "file": "a.ndjson", "running": True}
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -249,7 +250,7 @@ def test_the_logs_own_history(valid_record: Valid) -> None:
     assert after["tokgate"]["continues"] == {"file": "block-1.ndjson", "records": 3, "bytes": 99}
     empty = log_state.log_continued(stamp(), file=None, records=0, size=0, why="gone", last=Head("c0ffee"))
     assert valid_record(empty)["tokgate"]["continues"] == {"records": 0, "bytes": 0}
-    torn = valid_record(log_state.log_recovered(stamp(), Torn(12, "0" * 64)))
+    torn = valid_record(log_state.log_recovered(stamp(), TORN | {"bytes": 12}))
     assert torn["tokgate"]["torn"]["bytes"] == 12
 
 
@@ -266,16 +267,16 @@ _TORN = "torn: 1 byte of records whose writing was interrupted."
             lambda: log_state.log_continued(stamp(), file="a.ndjson", records=1, size=99, why="full"),
             "The log continues from a.ndjson (1 record, 99 bytes): full.",
         ),
-        (lambda: log_state.log_recovered(stamp(), Torn(1, "0" * 64)), f"The line before this one is {_TORN}"),
-        (lambda: log_state.log_recovered(stamp(), Torn(1, "0" * 64, 3)), f"The 3 lines before this one are {_TORN}"),
+        (lambda: log_state.log_recovered(stamp(), TORN), f"The line before this one is {_TORN}"),
+        (lambda: log_state.log_recovered(stamp(), TORN | {"lines": 3}), f"The 3 lines before this one are {_TORN}"),
         (lambda: log_state.log_deleted(stamp(), ["a"], 1), "1 file of the log was older than 1 day: deleted."),
         (lambda: log_state.log_deleted(stamp(), ["a", "b"], 7), "2 files of the log were older than 7 days: deleted."),
         (
-            lambda: log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 1, 5, "0" * 64, running=True)),
+            lambda: log_state.log_foreign(stamp(), FOREIGN),
             "1 line of this log, from line 7 of a.ndjson, was not written by tokgate: while tokgate was writing it.",
         ),
         (
-            lambda: log_state.log_foreign(stamp(), Foreign("a.ndjson", 7, 2, 5, "0" * 64, running=False)),
+            lambda: log_state.log_foreign(stamp(), FOREIGN | {"lines": 2, "running": False}),
             "2 lines of this log, from line 7 of a.ndjson, were not written by tokgate: since tokgate last wrote it.",
         ),
     ],

@@ -148,8 +148,8 @@ def test_the_last_record_and_what_comes_after_it(
     digest = hashlib.sha256(b"\n".join(after)).hexdigest()
     if b'{"n":"more than 16"}' not in after:  # a line that is read in parts
         told, foreign = found.rest.torn(), found.rest.foreign("any.ndjson", found.line, running=False)
-        assert (None if told is None else told.sha256) == (digest if after and torn else None)
-        assert (None if foreign is None else (foreign.sha256, foreign.lines)) == (
+        assert (None if told is None else told["sha256"]) == (digest if after and torn else None)
+        assert (None if foreign is None else (foreign["sha256"], foreign["lines"])) == (
             (digest, len(after)) if after and not torn else None
         )
     assert (segment.size, segment.lines) == (path.stat().st_size, path.read_bytes().count(b"\n"))
@@ -167,7 +167,7 @@ def test_a_line_without_an_end(tmp_path: Path, rest: bytes, torn: int | None) ->
     told = segment.survey().rest.torn()
     segment.close()
     assert path.read_bytes() == b'{"a":0}\n' + rest + b"\n"
-    assert (None if told is None else told.size, segment.lines, segment.size) == (torn, 2, 8 + len(rest) + 1)
+    assert (None if told is None else told["bytes"], segment.lines, segment.size) == (torn, 2, 8 + len(rest) + 1)
 
 
 def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:

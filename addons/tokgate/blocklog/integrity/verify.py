@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tokgate.blocklog.integrity.chain_state import (
     CLOCK_TOLERANCE,
@@ -37,6 +37,7 @@ from tokgate.blocklog.integrity.trusted_keys import (
 from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import LONGEST_LINE, UNREADABLE, OpenLog, decode_strictly, in_order, open_log
 from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
+from tokgate.blocklog.records.log_state import StrayLines
 from tokgate.blocklog.records.record import EventAction, Record, instant_in, text_at, value_at
 
 _TICK: Final = 10_000
@@ -377,30 +378,20 @@ class TornLines:
     """Consecutive lines that are no records."""
 
     lines: list[LinePosition] = field(default_factory=list)
-    size: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
+    content: StrayLines = field(default_factory=StrayLines)
     open_end: bool = False
     """Whether the last has no newline and may be the beginning of a record, or what a power failure leaves of one."""
 
     def add(self, place: LinePosition, raw: bytes) -> None:
         """Add the next line, `raw` with its newline if it has one."""
-        if self.lines:
-            self.size += 1
-            self.digest.update(b"\n")
-        content = raw.removesuffix(b"\n")
-        self.size += len(content)
-        self.digest.update(content)
         self.lines.append(place)
-        self.open_end = content is raw and raw[:1] in (b"{", b"\0")
+        self.content.add(raw)
+        self.open_end = not self.content.ended and raw[:1] in (b"{", b"\0")
 
     def is_reported_by(self, record: Record, field_name: str = "torn") -> bool:
         """Whether `tokgate.torn` of a record, or another field, tells of exactly these octets."""
-        reported = value_at(record, "tokgate", field_name)
-        return (
-            value_at(reported, "bytes") == self.size
-            and value_at(reported, "sha256") == self.digest.hexdigest()
-            and (value_at(reported, "lines") or 1) == len(self.lines)
-        )
+        said, own = value_at(record, "tokgate", field_name), self.content.said()
+        return isinstance(said, dict) and all(({"lines": 1} | said).get(key) == own[key] for key in own)
 
 
 @dataclass(slots=True)

@@ -1,36 +1,65 @@
 """Records about the log itself: gaps, files, what was torn, deleted or put in, signatures. No clock, no I/O."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from whenever import Instant
 
 from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, frame, pruned, timestamp
+from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, decode, frame, pruned, timestamp
+
+_MAX_TORN: Final = 16
+"""Most torn lines at a file's end: each is from a run that was killed before it wrote a record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Torn:
-    """Incomplete lines at a file's end, mostly one: `size` in octets, and SHA-256 over all but the last newline."""
+@dataclass(slots=True)
+class StrayLines:
+    """Consecutive lines that are none of the writer's records: how many, their octets, a digest of them."""
 
-    size: int
-    sha256: str
-    lines: int = 1
+    lines: int = 0
+    size: int = 0
+    ended: bool = False
+    digest: Any = field(default_factory=hashlib.sha256)
+    strange: bool = False
+    """Whether any is more than part of a record or zeros, which a kill or a power failure leaves."""
+
+    def add(self, raw: bytes) -> None:
+        """Add the next line, or the next part of a long one."""
+        if self.ended:
+            self.digest.update(b"\n")
+        if self.ended or not self.size:
+            self.lines += 1
+            self.strange |= self.lines > _MAX_TORN or raw[:1] not in (b"{", b"\0") or record_in(raw) is not None
+        self.ended = raw.endswith(b"\n")
+        self.size += len(raw)
+        self.digest.update(raw.removesuffix(b"\n"))
+
+    def said(self) -> Record:
+        """What a record says of them: their octets but for a last newline, SHA-256 over those, how many lines."""
+        return {"bytes": self.size - self.ended, "sha256": self.digest.hexdigest(), "lines": self.lines}
+
+    def torn(self) -> Record | None:
+        """`said` of what a killed run left; None if there are none, or if others wrote any of them."""
+        return None if not self.lines or self.strange else self.said()
+
+    def foreign(self, file: str, after: int, *, running: bool) -> Record | None:
+        """`said` of what another program wrote after a line; None if nothing shows that.
+
+        `running`: while the writer had the file open.
+        """
+        if not self.strange and not running:
+            return None
+        return self.said() | {"line": after + 1, "file": file, "running": running}
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """What another program wrote to a log: `size` octets from `line` of `file` on, SHA-256 over all but a last newline.
-
-    `running`: while the writer had the file open.
-    """
-
-    file: str
-    line: int
-    lines: int
-    size: int
-    sha256: str
-    running: bool
+def record_in(line: bytes) -> Record | None:
+    """The record of a line; None if it holds none, as part of one does."""
+    try:
+        return decode(line)
+    except ValueError:
+        return None
 
 
 def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Record:
@@ -51,7 +80,7 @@ def log_continued(
     size: int,
     why: str,
     last: Head | None = None,
-    torn: Torn | None = None,
+    torn: Record | None = None,
 ) -> Record:
     """The first record of a new file: the previous file (None if it is gone), its lines and its octets.
 
@@ -66,10 +95,10 @@ def log_continued(
     return record | pruned({"tokgate": {"continues": continues, "torn": torn and _torn(torn)}})
 
 
-def log_recovered(stamp: Stamp, torn: Torn) -> Record:
-    """The lines before this record are torn: their size and digest. A newline was added, and nothing deleted."""
-    what = "The line before this one is" if torn.lines == 1 else f"The {torn.lines} lines before this one are"
-    message = f"{what} torn: {counted(torn.size, 'byte')} of records whose writing was interrupted."
+def log_recovered(stamp: Stamp, torn: Record) -> Record:
+    """The lines before this record are torn, as `StrayLines` says. A newline was added, and nothing deleted."""
+    what = "The line before this one is" if torn["lines"] == 1 else f"The {torn['lines']} lines before this one are"
+    message = f"{what} torn: {counted(torn['bytes'], 'byte')} of records whose writing was interrupted."
     record = frame(stamp, EventAction.LOG_RECOVERED, message, category=("process",), kinds=("info",))
     return record | {"tokgate": {"torn": _torn(torn)}}
 
@@ -102,16 +131,15 @@ def log_checkpoint(stamp: Stamp, checkpoint: Record) -> Record:
     return record | {"tokgate": {"checkpoint": checkpoint}}
 
 
-def log_foreign(stamp: Stamp, foreign: Foreign) -> Record:
-    """Another program wrote to the log: which lines. They stay, and the chain continues the record before them."""
-    lines = counted(foreign.lines, "line")
-    when = "while tokgate was writing it" if foreign.running else "since tokgate last wrote it"
-    where = f"from line {foreign.line} of {foreign.file}"
-    message = f"{lines} of this log, {where}, {'was' if foreign.lines == 1 else 'were'} not written by tokgate: {when}."
+def log_foreign(stamp: Stamp, foreign: Record) -> Record:
+    """Another program wrote to the log, as `StrayLines` says. It stays, and the chain continues the record before."""
+    lines, were = counted(foreign["lines"], "line"), "was" if foreign["lines"] == 1 else "were"
+    when = "while tokgate was writing it" if foreign["running"] else "since tokgate last wrote it"
+    where = f"from line {foreign['line']} of {foreign['file']}"
+    message = f"{lines} of this log, {where}, {were} not written by tokgate: {when}."
     kinds = ("info",)
     record = frame(stamp, EventAction.LOG_FOREIGN, message, category=("process",), kinds=kinds, succeeded=False)
-    said = {"bytes": foreign.size, "sha256": foreign.sha256, "lines": foreign.lines, "line": foreign.line}
-    return record | {"tokgate": {"foreign": said | {"file": foreign.file, "running": foreign.running}}}
+    return record | {"tokgate": {"foreign": foreign}}
 
 
 def log_cut(stamp: Stamp, last: Head) -> Record:
@@ -142,6 +170,5 @@ def _clock(stamp: Stamp, action: EventAction, message: str, before: Instant, sec
     return record | {"tokgate": {"clock": {"before": timestamp(before), "seconds": number}}}
 
 
-def _torn(torn: Torn) -> Record:
-    said = {"bytes": torn.size, "sha256": torn.sha256}
-    return said if torn.lines == 1 else said | {"lines": torn.lines}
+def _torn(torn: Record) -> Record:
+    return {key: value for key, value in torn.items() if key != "lines" or value != 1}

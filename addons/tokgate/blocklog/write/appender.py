@@ -18,7 +18,6 @@ from tokgate.blocklog import access_log
 from tokgate.blocklog.paths import access_path_for
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.chain import Head, link
-from tokgate.blocklog.records.log_state import Foreign
 from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, encode, instant_of, text_at, timestamp
 from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.write.continuity import Continuity, resume
@@ -138,11 +137,10 @@ class Appender:
             if segment.size:  # copytruncate leaves none, and the lines in a copy
                 self._queue.waiting.appendleft(log_state.log_cut(self._stamp(), self._checkpointer.head))
 
-    def _tell(self, foreign: Foreign) -> Record:
-        self.foreign += foreign.lines
-        self._trouble(
-            ForeignLines(f"{counted(foreign.lines, 'line')} by others, from {foreign.file}:{foreign.line} on")
-        )
+    def _tell(self, foreign: Record) -> Record:
+        self.foreign += foreign["lines"]
+        lines, where = counted(foreign["lines"], "line"), f"{foreign['file']}:{foreign['line']}"
+        self._trouble(ForeignLines(f"{lines} by others, from {where} on"))
         return log_state.log_foreign(self._stamp(), foreign)
 
     def advance(self) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import UNREADABLE, open_log, written_last
 from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.log_state import Foreign, Torn, log_continued
+from tokgate.blocklog.records.log_state import log_continued
 from tokgate.blocklog.records.record import EventAction, Record, Stamp, text_at
 from tokgate.blocklog.write.checkpointer import Checkpointer
 from tokgate.blocklog.write.head_journal import KnownRecords
@@ -25,8 +25,8 @@ class Continuity:
     `previous` makes the record that this file continues another one. `last` is the last record of this file.
     """
 
-    torn: Torn | None = None
-    foreign: Foreign | None = None
+    torn: Record | None = None
+    foreign: Record | None = None
     cut: Head | None = None
     previous: Callable[[Stamp], Record] | None = None
     last: Record | None = None

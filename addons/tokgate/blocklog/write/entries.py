@@ -1,6 +1,5 @@
 """The appender's queue: records and checkpoints that are to be written, and lines that are written in part."""
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Final
 
 from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.log_state import Torn
+from tokgate.blocklog.records.log_state import StrayLines
 from tokgate.blocklog.records.record import EventAction, Record, text_at
 
 _FIRST: Final = {
@@ -78,12 +77,12 @@ class LineQueue:
         """Whether nothing but its newline is missing of the line at the file's end."""
         return self.begun > 0 and self.begun == len(self.lines[0].data) - 1
 
-    def torn(self) -> Torn | None:
-        """The incomplete line at the file's end; None if there is none."""
-        if not self.begun:
-            return None
-        data = self.lines[0].data[: self.begun]
-        return Torn(len(data), hashlib.sha256(data).hexdigest())
+    def torn(self) -> Record | None:
+        """What `StrayLines` says of the incomplete line at the file's end; None if there is none."""
+        torn = StrayLines()
+        if self.begun:
+            torn.add(self.lines[0].data[: self.begun])
+        return torn.torn()
 
     def rewind(self) -> None:
         """Have the lines made again that aren't complete in the file."""

@@ -5,7 +5,6 @@ Nothing here queues or retries, and nothing removes or rewrites an octet that wa
 
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 import time
@@ -14,21 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from whenever import Date, Instant
 
 from tokgate.blocklog.atomic_file import sync
 from tokgate.blocklog.paths import archive_name
 from tokgate.blocklog.records.chain import Head
-from tokgate.blocklog.records.log_state import Foreign, Torn
+from tokgate.blocklog.records.log_state import StrayLines, record_in
 from tokgate.blocklog.records.record import Record, decode
 
 FILE_MODE: Final = 0o640
 FOLDER_MODE: Final = 0o750
 _CHUNK: Final = 1 << 20
-_MAX_TORN: Final = 16
-"""Most torn lines at a file's end: each is from a run that was killed before it wrote a record."""
+_NEAR_THE_END: Final = 16
+"""Lines at a file's end among which a record is looked for, if the journal knows none."""
 
 
 LOCKED: Final = "another process writes this log; give each its own file"
@@ -37,41 +36,6 @@ _LOOK_EVERY: Final = 0.05
 
 class LogRefused(OSError):
     """Another process writes this log, or it is a link, a pipe or a device."""
-
-
-@dataclass(slots=True)
-class Rest:
-    """Consecutive lines: how many, their octets, SHA-256 over all but a last newline."""
-
-    lines: int = 0
-    size: int = 0
-    ended: bool = False
-    digest: Any = field(default_factory=hashlib.sha256)
-    strange: bool = False
-    """Whether any is more than part of a record or zeros, which a kill or a power failure leaves."""
-
-    def add(self, raw: bytes) -> None:
-        """Add the next line, or the next part of a long one."""
-        if self.ended:
-            self.digest.update(b"\n")
-        if self.ended or not self.size:
-            self.lines += 1
-            self.strange |= self.lines > _MAX_TORN or raw[:1] not in (b"{", b"\0") or _record(raw) is not None
-        self.ended = raw.endswith(b"\n")
-        self.size += len(raw)
-        self.digest.update(raw.removesuffix(b"\n"))
-
-    def torn(self) -> Torn | None:
-        """The lines as what a killed run left; None if there are none, or if others wrote any of them."""
-        if not self.lines or self.strange:
-            return None
-        return Torn(self.size - self.ended, self.digest.hexdigest(), self.lines)
-
-    def foreign(self, file: str, after: int, *, running: bool) -> Foreign | None:
-        """The lines, which follow line `after`, as what another program wrote; None if nothing shows that."""
-        if not self.strange and not running:
-            return None
-        return Foreign(file, after + 1, self.lines, self.size - self.ended, self.digest.hexdigest(), running)
 
 
 @dataclass(slots=True)
@@ -85,7 +49,7 @@ class Survey:
     """The last record's, if it is known to be the writer's own."""
     line: int = 0
     """The number of the last record's line."""
-    rest: Rest = field(default_factory=Rest)
+    rest: StrayLines = field(default_factory=StrayLines)
 
 
 def survey(stream: BinaryIO, owns: Callable[[bytes], Head | None]) -> Survey:
@@ -93,14 +57,14 @@ def survey(stream: BinaryIO, owns: Callable[[bytes], Head | None]) -> Survey:
 
     If it knows none, it is the last JSON object, if that is among the last few lines. Reading raises UNREADABLE.
     """
-    found, latest, own = Survey(), deque[bytes](maxlen=_MAX_TORN), b""
+    found, latest, own = Survey(), deque[bytes](maxlen=_NEAR_THE_END), b""
     ended = True
     while raw := stream.readline(_CHUNK):
         found.lines, found.size = found.lines + ended, found.size + len(raw)
         ended = raw.endswith(b"\n")
         head, known = owns(raw), found.head
         if head is not None and (known is None or head.chain != known.chain or head.sequence > known.sequence):
-            found.head, found.line, found.rest, own = head, found.lines, Rest(), raw
+            found.head, found.line, found.rest, own = head, found.lines, StrayLines(), raw
         elif known is not None:
             found.rest.add(raw)
         latest.append(raw)
@@ -109,20 +73,13 @@ def survey(stream: BinaryIO, owns: Callable[[bytes], Head | None]) -> Survey:
         return found
     behind: list[bytes] = []
     while latest and found.last is None:
-        found.last = _record(latest[-1])
+        found.last = record_in(latest[-1])
         if found.last is None:
             behind.insert(0, latest.pop())
     for raw in behind:
         found.rest.add(raw)
     found.line = found.lines - found.rest.lines
     return found
-
-
-def _record(line: bytes) -> Record | None:
-    try:
-        return decode(line)  # part of an object is no JSON, so the newline may be missing
-    except ValueError:
-        return None
 
 
 class Segment:
@@ -182,7 +139,7 @@ class Segment:
         """Whether another program made the file shorter since the last look."""
         return os.fstat(self._fd).st_size < self.size
 
-    def written_by_others(self) -> Foreign | None:
+    def written_by_others(self) -> Record | None:
         """What another program appended since the last look, before or after what was written here. Raises OSError.
 
         After this the file's present size is known, and its last line ended.
@@ -194,7 +151,7 @@ class Segment:
             region = os.pread(self._fd, len(recent) + _CHUNK, begin)
             at = region.find(recent)  # appending is atomic: what was written here stands in one piece
             start, line = (begin, line) if at > 0 else (begin + len(recent), line + recent.count(b"\n"))
-            rest, left = Rest(), (begin + at if at > 0 else actual) - start
+            rest, left = StrayLines(), (begin + at if at > 0 else actual) - start
             with self._lines(start) as stream:
                 while left and (raw := stream.readline(min(_CHUNK, left))):
                     rest.add(raw)
