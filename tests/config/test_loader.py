@@ -8,15 +8,12 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
-from tokgate.config import build
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
-from tokgate.policy.analysis.definitions import redefinitions
 from tokgate.policy.bans import Action, OnExpiry, Overrides
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason, Response
@@ -272,24 +269,12 @@ def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
     assert gc.isenabled()
 
 
-def test_what_is_written_is_read_again(every_key: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that is kept for the next start states the same bans: on all, by language, with whole days."""
-    monkeypatch.chdir(EVERY_KEY.parent)
-    written = tmp_path / "written.yaml"
-    written.write_text(yaml.safe_dump(build.written(every_key, {}), allow_unicode=True))
-    again = valid(load(written, Instant.from_utc(2023, 5, 1)))
-    assert [each for each in redefinitions(every_key, again) if each.kind == "bans"] == []
-
-
 def test_texts_by_language(say: Say, minimal: str) -> None:
     """A ban's texts may be given in the page's languages; the one that is stated first is the log's."""
     policy = valid(say(minimal.replace("title: TikTok at work", "title: {nl: Op het werk, en: At work}")))
     ban = policy.bans["tiktok"]
     assert (ban.title, ban.said("title", "en"), ban.said("title", "fr", "en")) == ("Op het werk", "At work", "At work")
     assert ban.said("reason", "en") is None
-    written = build.written(policy, {})["bans"]["tiktok"]
-    assert written["title"] == {"nl": "Op het werk", "en": "At work"}
-    assert "translations" not in written
     for wrong in ("{pl: W pracy}", "{}", "{en: [x]}"):
         assert say(minimal.replace("title: TikTok at work", f"title: {wrong}")).policy is None
 

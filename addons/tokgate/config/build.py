@@ -1,17 +1,16 @@
-"""Builds the values of `policy/` from checked sections, with their positions, and writes them as sections again."""
+"""Builds the values of `policy/` from checked sections, with their positions."""
 
 import csv
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
-from enum import StrEnum
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
-from whenever import Instant, PlainDateTime, Time, Weekday
+from whenever import Time
 
 from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
 from tokgate.config.format.bans import BanModel
@@ -20,10 +19,10 @@ from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.test_model import EXPECTED, PolicyTest, TestModel
 from tokgate.config.format.values import built
 from tokgate.config.yaml.nodes import plain
-from tokgate.policy.bans import ALL, TRANSLATED, Ban, Exemption, Lifted, Translation
+from tokgate.policy.bans import TRANSLATED, Ban, Exemption, Lifted, Translation
 from tokgate.policy.membership import Clients, Identity
 from tokgate.policy.networks import Device, Network, linked
-from tokgate.policy.schedule import Duration, Edge, Window, resolve
+from tokgate.policy.schedule import Edge, resolve
 from tokgate.policy.services import Catalogue, NamePattern, PatternKind, Service
 from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy
@@ -33,6 +32,19 @@ from tokgate.policy.values import Origin
 
 def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catalogue | None = None) -> Policy:
     """The policy that valid sections state, with these networks of theirs. Raises ValueError for an invalid entry."""
+    named: tuple[tuple[str, Mapping[str, PolicyEntry[Any]]], ...] = (
+        ("services", sections.services),
+        ("networks", sections.networks),
+        ("bans", sections.bans),
+        ("exemptions", sections.exemptions),
+    )
+    stated: dict[str, dict[str, Any]] = {
+        kind: {name: plain(entry.node) for name, entry in entries.items()} for kind, entries in named
+    }
+    version = _version(sections, stated)
+    for name, kind, _ in _name_lists(sections):  # the names in place of the files
+        listed = sections.patterns(sections.services[name], kind)
+        stated["services"][name]["names"][kind.value] = [value for value, _, _ in listed]
     return Policy(
         services={name: service(entry, _model(entry), sections) for name, entry in sections.services.items()},
         networks=networks,
@@ -42,26 +54,19 @@ def policy(sections: Sections, networks: Mapping[str, Network], catalogue: Catal
             for name, entry in sections.exemptions.items()
         },
         settings=Settings(**{name: built(value) for name, value in sections.settings.items()}),
-        version=version(sections),
+        version=version,
         lifted=tuple(Lifted(origin=_origin(entry), **_model(entry).values()) for entry in sections.lifted),
+        stated=stated | {"settings": sections.stated_settings},
         catalogue=catalogue,
     )
 
 
-def version(sections: Sections) -> str:
+def _version(sections: Sections, stated: Mapping[str, Mapping[str, Any]]) -> str:
     """The policy's version: 12 hexadecimal digits of SHA-256 over its content, inventories included.
 
     Comments, order, formatting and the split into files make no difference.
     """
-    named: tuple[tuple[str, Mapping[str, PolicyEntry[Any]]], ...] = (
-        ("services", sections.services),
-        ("networks", sections.networks),
-        ("bans", sections.bans),
-        ("exemptions", sections.exemptions),
-    )
-    content: dict[str, Any] = {
-        kind: {name: plain(entry.node) for name, entry in entries.items()} for kind, entries in named
-    }
+    content: dict[str, Any] = {**stated}
     if sections.inventories:
         content["inventories"] = {
             name: inventory.digest
@@ -202,23 +207,6 @@ def _test(
     )
 
 
-_UNWRITTEN: Final = ("name", "origin")
-_NOT_KEYS: Final = ("except_cidrs", "except_networks")
-"""What a network has under `except`."""
-
-
-def written(policy: Policy, inventories: dict[str, str]) -> dict[str, Any]:
-    """The sections of a policy without its settings, as plain values; `inventories` are file names by network."""
-    named = {
-        "services": {name: _written_service(each) for name, each in policy.services.items()},
-        "networks": {name: _written_network(each, inventories.get(name)) for name, each in policy.networks.items()},
-        "bans": {name: _written_ban(each) for name, each in policy.bans.items()},
-        "exemptions": {name: _stated(each) for name, each in policy.exemptions.items()},
-        "lifted": [_stated(each) for each in policy.lifted],
-    }
-    return {section: entries for section, entries in named.items() if entries}
-
-
 def written_inventory(devices: Iterable[Device]) -> str:
     """Devices as an inventory, a CSV file."""
     out = io.StringIO()
@@ -228,62 +216,3 @@ def written_inventory(devices: Iterable[Device]) -> str:
         addresses = " ".join(str(prefix.network_address) for prefix in each.addresses)
         rows.writerow((each.name, addresses, " ".join(each.hardware), each.owner, "+".join(each.paid_by)))
     return out.getvalue()
-
-
-def _stated(entry: Any) -> dict[str, Any]:
-    """What a dataclass states whose fields are called as the keys are."""
-    stated = (each.name for each in fields(entry) if each.compare and each.name not in _UNWRITTEN)
-    values = {name: getattr(entry, name) for name in stated}
-    return {key: _plain(value) for key, value in values.items() if value is not None and value != ()}
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case bool():
-            return value
-        case tuple():
-            return [_plain(each) for each in value]
-        case StrEnum():
-            return value.value
-        case Instant() | PlainDateTime() | Duration():
-            return value.format_iso()
-        case Window():
-            return {
-                "days": [day.name[:3].lower() for day in Weekday if day in value.days],
-                "from": value.start.format_iso()[:5],
-                "to": "24:00" if value.end == Time.MIN else value.end.format_iso()[:5],
-            } | ({"except_holidays": list(value.except_holidays)} if value.except_holidays else {})
-        case _:
-            return str(value)
-
-
-def _written_service(service: Service) -> dict[str, Any]:
-    names: dict[str, list[str]] = {}
-    for pattern in service.patterns:
-        names.setdefault(pattern.kind.value, []).append(pattern.value)
-    stores: dict[str, list[str]] = {}
-    for entry in service.stores:
-        stores.setdefault(entry.store, []).append(entry.identifier)
-    stated = {"names": names, "addresses": [str(prefix) for prefix in service.addresses], "store": stores}
-    described = {"title": service.title, "description": service.description}
-    return {key: value for key, value in (described | stated).items() if value}
-
-
-def _written_ban(ban: Ban) -> dict[str, Any]:
-    stated = _stated(ban)
-    for each in ban.translations:
-        stated[each.key] = {} if isinstance(stated[each.key], str) else stated[each.key]
-        stated[each.key][each.language.value] = each.text
-    stated.pop("translations", None)
-    del stated["on_all"]
-    if ban.on_all:
-        stated |= {"services": ALL} | ({"except": stated.pop("excepted")} if ban.excepted else {})
-    return stated
-
-
-def _written_network(network: Network, file: str | None) -> dict[str, Any]:
-    stated = {key: value for key, value in _stated(network).items() if key not in _NOT_KEYS}
-    excepted = [*map(str, network.except_cidrs), *network.except_networks]
-    if excepted:
-        stated["except"] = excepted
-    return stated | {"devices": {"file": file}} if file is not None else stated

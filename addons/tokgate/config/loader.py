@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from whenever import Instant
 
@@ -34,8 +34,6 @@ class Loaded:
     files: tuple[Path, ...]
     named_files: tuple[Path, ...] = ()
     """Inventories and files of names that the policy files name, also missing ones."""
-    settings: Mapping[str, Any] = MappingProxyType({})
-    """The settings as the files state them, in plain values."""
     ignored: frozenset[Place] = frozenset()
     """Warnings that comments in the files silence; the diagnostics don't have them."""
 
@@ -84,7 +82,7 @@ def load(
         policy = build.policy(sections, networks, shipped)
         tests = build.build_tests(sections, policy.networks.values())
         ignored = frozenset(report.ignored)
-        return Loaded(policy, report.sorted(), tests, paths, named, sections.stated_settings, ignored)
+        return Loaded(policy, report.sorted(), tests, paths, named, ignored)
 
 
 def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:

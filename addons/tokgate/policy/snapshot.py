@@ -7,10 +7,10 @@ import gc
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -43,6 +43,8 @@ class Policy:
     """Bans in force that the files no longer state and nobody has lifted (`analysis.held_bans`)."""
     catalogue: Catalogue | None = None
     """None if the files define all services."""
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """What the files state, by section and name, in plain values: from it the same policy can be read again."""
 
 
 NOTHING: Final = Policy(services={}, networks={}, bans={}, exemptions={}, settings=Settings(), version="")

@@ -7,11 +7,10 @@ them, or mitmproxy without one; openers read the held bans, so that all hold the
 import hashlib
 import json
 import logging
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from tokgate.blocklog.atomic_file import replace_file
@@ -19,7 +18,6 @@ from tokgate.config import build
 from tokgate.config.checks import named_files, references
 from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Level, render
-from tokgate.config.loader import Loaded
 from tokgate.config.reload.holder import HeldStore
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, decode, read_file
@@ -73,7 +71,7 @@ class HeldFile(HeldStore):
         if not self.path.exists():
             return NOTHING
         try:
-            policy, _ = _read(self.path)
+            policy = _read(self.path)
         except _DamagedError as error:
             _log.warning("a ban that was held back is lifted, since its file is damaged: %s", error)
             return NOTHING
@@ -103,7 +101,7 @@ class HeldFile(HeldStore):
         if not gone:
             return NOTHING
         try:
-            policy, _ = _read(self._enforced)
+            policy = _read(self._enforced)
         except _DamagedError as error:
             policy, why = NOTHING, str(error)
         else:
@@ -113,12 +111,12 @@ class HeldFile(HeldStore):
             _log.warning("bans that vanished while tokgate was stopped are not held: %s: %s", ", ".join(lost), why)
         return restricted(policy, tuple(name for name in gone if name in policy.bans))
 
-    def last(self) -> Loaded | None:
+    def last(self) -> Policy | None:
         """The policy that was in force when tokgate last ran; None if none is kept. Errors are logged."""
         try:
             with self._enforced.open(encoding="utf-8") as file:
                 head = "".join(islice(file, _ENFORCED.count("\n") + 1))
-            policy, settings = _read(self._enforced)
+            policy = _read(self._enforced)
             if not head.startswith(_ENFORCED):
                 raise _DamagedError("its first lines are not those that tokgate wrote")
         except FileNotFoundError:
@@ -127,23 +125,22 @@ class HeldFile(HeldStore):
             _log.warning("the policy that was in force last can't be read from %s: %s", self._enforced, error)
             return None
         held = tuple(name for name in self.read().held if name in policy.bans)
-        policy = replace(policy, version=head.removeprefix(_ENFORCED).strip(), held=held)
-        return Loaded(policy, (), (), (), settings=settings)
+        return replace(policy, version=head.removeprefix(_ENFORCED).strip(), held=held)
 
-    def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
-        """Keep a policy with its stated settings, and which of its bans are in force. An error is logged."""
+    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
+        """Keep a policy, and which of its bans are in force. An error is logged."""
         head = f"{_ENFORCED}{policy.version}\n"
         try:
             if not _begins_with(self._enforced, head):
-                _write(self._enforced, head, replace(policy, lifted=()), settings)
+                _write(self._enforced, head, replace(policy, lifted=()))
             replace_file(self._in_force, "".join(f"{name}\n" for name in in_force).encode(), _MODE)
         except OSError as error:
             why = "the next start can neither fall back on it nor hold a ban that vanishes meanwhile"
             _log.warning("the policy can't be kept in %s, %s: %s", self._enforced, why, error)
 
 
-def _read(path: Path) -> tuple[Policy, Mapping[str, Any]]:
-    """The policy in a file that `_write` wrote, and its settings as stated. Raises _DamagedError."""
+def _read(path: Path) -> Policy:
+    """The policy in a file that `_write` wrote. Raises _DamagedError."""
     report, sections, networks = Report(), Sections(path.parent), dict[str, Network]()
     data = read_file(path, report)
     source = None if data is None else decode(path, data, report)
@@ -156,13 +153,13 @@ def _read(path: Path) -> tuple[Policy, Mapping[str, Any]]:
         if each.level is Level.ERROR:
             raise _DamagedError(render(each))
     try:
-        return build.policy(sections, networks), sections.stated_settings
+        return build.policy(sections, networks)
     except (ValueError, KeyError) as error:
         raise _DamagedError(f"{path}: {error}") from None
 
 
-def _write(path: Path, head: str, kept: Policy, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Write a policy with these settings, and its devices as inventories beside it. Raises OSError.
+def _write(path: Path, head: str, kept: Policy) -> None:
+    """Write a policy, and its devices as inventories beside it. Raises OSError.
 
     Inventories are named after the version: until the policy is replaced, the one before it has its own.
     """
@@ -170,7 +167,12 @@ def _write(path: Path, head: str, kept: Policy, settings: Mapping[str, Any] = Ma
     inventories = {name: f"{path.stem}-{kept.version}-{name}.csv" for name in lists}
     for name, file in inventories.items():
         replace_file(path.with_name(file), build.written_inventory(lists[name]).encode(), _MODE)
-    sections = build.written(kept, inventories) | ({"settings": settings} if settings else {})
+    sections: dict[str, Any] = {kind: dict(entries) for kind, entries in kept.stated.items() if entries}
+    for name, stated in sections.get("networks", {}).items():
+        listed = {"devices": {"file": inventories[name]}} if name in inventories else {}
+        sections["networks"][name] = {key: each for key, each in stated.items() if key != "devices"} | listed
+    if kept.lifted:
+        sections["lifted"] = [{"ban": e.ban, "reason": e.reason} | ({"by": e.by} if e.by else {}) for e in kept.lifted]
     replace_file(path, "".join((head, *_body(sections))).encode(), _MODE)
     for stale in path.parent.glob(f"{path.stem}-*.csv"):
         if stale.name not in inventories.values():

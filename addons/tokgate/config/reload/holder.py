@@ -9,12 +9,12 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from whenever import Instant
 
@@ -80,12 +80,12 @@ class HeldStore:
         """The bans that were in force when tokgate last ran, with what they need, but those that are `stated` now."""
         return NOTHING
 
-    def last(self) -> Loaded | None:
+    def last(self) -> Policy | None:
         """The whole policy that was in force when tokgate last ran; None if none is kept."""
         return None
 
-    def write_enforced(self, policy: Policy, settings: Mapping[str, Any], in_force: tuple[str, ...]) -> None:
-        """Keep a policy with its stated settings, for the next start, and which of its bans are in force."""
+    def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
+        """Keep a policy for the next start, and which of its bans are in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,8 @@ def open_policy(
     held = HeldStore() if held is None else held
     if loaded.policy is not None:
         policy = held_at_start(loaded.policy, held, now)
-    elif (last := held.last()) is not None and last.policy is not None:
-        policy, loaded = last.policy, replace(loaded, policy=last.policy, settings=last.settings)
+    elif (last := held.last()) is not None:
+        policy, loaded = last, replace(loaded, policy=last)
     else:
         raise PolicyError(loaded.diagnostics)
     return PolicyHolder(path, compiled(policy), loaded, loaded_at=now, seen=seen, held=held, compiled=compiled)
@@ -300,7 +300,7 @@ class PolicyHolder:
             lifted = tuple(each for each in kept.lifted if each.ban not in stated)
             if policy.held != kept.held or lifted != kept.lifted:
                 self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
-            self._held.write_enforced(policy, self.loaded.settings, tuple(in_force(self.snapshot.tracks, now)))
+            self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
 
     def _exchanged(self, read: PolicyRead) -> Reloaded:
         loaded, snapshot = read.loaded, read.snapshot

@@ -4,9 +4,9 @@ A file that was emptied or deleted by mistake lifts no ban. A ban that ends stat
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -71,20 +71,23 @@ def with_held(new: Policy, old: Policy, names: tuple[str, ...]) -> Policy:
         exemptions={**part.exemptions, **new.exemptions},
         version=version,
         held=names,
+        stated={kind: {**part.stated.get(kind, {}), **new.stated.get(kind, {})} for kind in (*part.stated, "settings")},
     )
 
 
 def restricted(policy: Policy, names: tuple[str, ...]) -> Policy:
-    """The part of a policy that these bans need."""
+    """The part of a policy that these bans need, without settings."""
     bans = {name: policy.bans[name] for name in names}
-    services = {name for ban in bans.values() for name in (*ban.services, *ban.excepted)}
-    networks = with_parts((name for ban in bans.values() for name in ban.networks), policy.networks)
-    return replace(
-        policy,
-        services={name: each for name, each in policy.services.items() if name in services},
-        networks={name: each for name, each in policy.networks.items() if name in networks},
-        bans=bans,
-        exemptions={name: each for name, each in policy.exemptions.items() if each.ban in bans},
-        lifted=(),
-        held=names,
-    )
+    needed: dict[str, Collection[str]] = {
+        "services": {name for ban in bans.values() for name in (*ban.services, *ban.excepted)},
+        "networks": with_parts((name for ban in bans.values() for name in ban.networks), policy.networks),
+        "bans": bans,
+        "exemptions": {name for name, each in policy.exemptions.items() if each.ban in bans},
+    }
+
+    def part(kind: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: each for name, each in entries.items() if name in needed[kind]}
+
+    kept: dict[str, Any] = {kind: part(kind, getattr(policy, kind)) for kind in needed} | {"bans": bans}
+    stated = {kind: part(kind, policy.stated.get(kind, {})) for kind in needed}
+    return replace(policy, lifted=(), held=names, stated=stated, **kept)
