@@ -27,8 +27,8 @@ def rows() -> Iterator[Row]:
     addresses = {f"connect-{kind}" for kind in (*_EMBEDDED, "nat64-local", "translated", "isatap")}
     addresses |= {f"connect-address-{kind}" for kind in SPELLINGS}
     addresses |= {f"socks-{kind}" for kind in (*_EMBEDDED, "decimal", "hex", "brackets", "mapped-as-name")}
-    addresses |= {f"connect-{kind}" for kind in (*_DOTTED, "address-brackets", "zone", "zone-encoded", "unbracketed")}
-    addresses |= {f"socks-{kind}" for kind in ("zone", "octal", "short", "address-dot", "isatap")}
+    addresses |= {f"connect-{kind}" for kind in (*_DOTTED, "address-brackets", "zone", "unbracketed")}
+    addresses |= {f"socks-{kind}" for kind in ("zone", "octal", "address-dot", "isatap")}
     addresses |= {"socks-udp", "socks-bind", "socks-4"}
     for attempt in (*family(Family.PROXY_REQUESTS), *family(Family.SOCKS_REQUESTS)):
         if attempt.id in addresses:

@@ -94,7 +94,6 @@ def _name_last(target: Target) -> bytes:
 
 
 _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
-    "hello-version-0302": ("a hello of TLS 1.1", _legacy(0x0302), False),
     "hello-version-0505": ("a hello of a version to come", _legacy(0x0505), False),
     "sslv2": ("a hello in the format of SSL 2.0", _sslv2, False),
     "padded-16k": ("padded to over a record", _padded(17000), True),
@@ -107,13 +106,11 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
     "hello-version-0200": ("a hello of version 2.0", _legacy(0x0200), False),
     "hello-version-0101": ("a hello of version 1.1, as of TLCP", _legacy(0x0101), False),
     "hello-version-0304": ("a hello of version 3.4", _legacy(0x0304), False),
-    "hello-version-7f1c": ("a hello of a draft", _legacy(0x7F1C), False),
     "two-compressions": ("deflate and null compression", _compressions(b"\1\0"), False),
     "deflate-alone": ("deflate alone", _compressions(b"\1"), False),
     "no-compressions": ("no compression at all", _compressions(b""), False),
     "message-too-short": ("a length that leaves octets behind the hello", _shorter(2), False),
     "empty-extension-first": ("an unknown extension before the name", _extensions((0x1234, b"")), True),
-    "grease-first": ("GREASE before the name", _extensions((0x0A0A, b"")), True),
     "two-hundred-extensions": (
         "two hundred extensions before the name",
         _extensions(*((0x7000 + number, b"x") for number in range(200))),
@@ -141,7 +138,6 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
         ],
         True,
     ),
-    "name-behind-60k": ("60,000 octets of padding before the name", _padded(60000), False),
     "name-last": ("the name behind all else", lambda t: [records(_name_last(t))], True),
 }
 
