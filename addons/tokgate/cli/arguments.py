@@ -3,13 +3,17 @@
 import argparse
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Final
 
 from whenever import Instant
 
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Edge, Moment, Span, resolve
 from tokgate.policy.values.text import read_moment, utc
+
+_PLACE: Final = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+_MOST: Final = 65_535
 
 
 def moment_or_now(text: str) -> Moment:
@@ -91,3 +95,19 @@ def whole_number(what: str, first: int = 0, last: int | None = None) -> Callable
         return number
 
     return convert
+
+
+def host_and_port(text: str, port: int | None = None, *, first: int = 1) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[ADDRESS]:PORT`, where `port` is taken if none is stated.
+
+    For argparse's `type=`; `first` is the lowest port. Raises ArgumentTypeError.
+    """
+    found = _PLACE.fullmatch(text)
+    try:
+        host = "" if found is None else found["host"] or str(ip_address(found["address"]))
+        number = int((found and found["port"]) or ("" if port is None else port))
+    except ValueError:
+        host, number = "", 0
+    if not host or not first <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT, as in www.example.org:443 or [2001:db8::7]:443")
+    return host, number

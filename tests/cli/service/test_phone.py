@@ -105,9 +105,9 @@ def test_names(phones: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("up", "--endpoint", "vpn.example.org:0"), "there is no port 0"),
-        (("up", "--endpoint", "vpn.example.org:x"), "is no host with a port"),
-        (("up", "--endpoint", "a b"), "is no host with a port"),
+        (("up", "--endpoint", "vpn.example.org:0"), "is no HOST:PORT"),
+        (("up", "--endpoint", "vpn.example.org:x"), "is no HOST:PORT"),
+        (("up", "--endpoint", "a b"), "is no HOST:PORT"),
         (("up", "--prefix", "10.0.0.1/8"), "has host bits set"),
         (("up", *UP, "--prefix", "10.0.0.0/8"), "one IPv4 and one IPv6 prefix"),
         (("add", "a/b"), "does not match"),

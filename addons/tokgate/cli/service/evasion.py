@@ -5,9 +5,10 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, TypedDict
 
-from tokgate.cli.arguments import whole_number
+from tokgate.cli.arguments import host_and_port, whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.tables import show_rows
@@ -89,7 +90,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--name", help="the test name, which is banned for this client")
     parser.add_argument(
-        "--server", metavar="HOST[:PORT]", type=_server, help="what answers for it over TLS (default port: 443)"
+        "--server",
+        metavar="HOST[:PORT]",
+        type=partial(host_and_port, port=443),
+        help="what answers for it over TLS (default port: 443)",
     )
     parser.add_argument(
         "--http-port",
@@ -205,21 +209,4 @@ def _via(text: str) -> tuple[Carriage, Address | None]:
     scheme, _, rest = text.rpartition("://")
     if (scheme or "http") not in _SCHEMES:
         raise argparse.ArgumentTypeError(f"{text!r}: route, HOST:PORT, http://HOST:PORT or socks5://HOST:PORT")
-    host, port = _host_and_port(rest.rstrip("/"), None)
-    return _SCHEMES[scheme or "http"], (host, port)
-
-
-def _server(text: str) -> Address:
-    return _host_and_port(text, 443)
-
-
-def _host_and_port(text: str, default: int | None) -> Address:
-    """`HOST:PORT`, `[ADDRESS]:PORT`, or without the port where there is a default."""
-    bracketed = text.startswith("[")
-    host, _, port = text[1:].partition("]") if bracketed else text.partition(":")
-    port = port.removeprefix(":") if bracketed else port
-    if not port and default is not None:
-        return host, default
-    if not host or (":" in host and not bracketed):
-        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT")
-    return host, _port(port)
+    return _SCHEMES[scheme or "http"], host_and_port(rest.rstrip("/"))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final, TypedDict
@@ -15,7 +16,7 @@ import yaml
 from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replacing
-from tokgate.cli.arguments import argument_of
+from tokgate.cli.arguments import argument_of, host_and_port
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.output_file import locked, replace_policy_file
@@ -99,8 +100,6 @@ _PREFIXES: Final = (ip_network("10.83.0.0/16"), ip_network("fd83:7467:6174:6500:
 _HEADINGS: Final = ("name", "owner", "addresses", "added", "last seen", "revoked")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _INTERFACE: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,14}")
-_HOST: Final = re.compile(r"[A-Za-z0-9.-]+")
-_MOST: Final = 65_535
 
 
 class PhoneOutput(TypedDict):
@@ -207,7 +206,12 @@ def add_parser(subparsers: Subparsers) -> None:
         return made
 
     up = command("up", "make the tunnel, or bring up the one that was made", _UP_EPILOG, _up)
-    up.add_argument("--endpoint", metavar="HOST[:PORT]", type=_endpoint, help=f"where phones find it ({DEFAULT_PORT})")
+    up.add_argument(
+        "--endpoint",
+        metavar="HOST[:PORT]",
+        type=partial(host_and_port, port=DEFAULT_PORT),
+        help=f"where phones find it ({DEFAULT_PORT})",
+    )
     up.add_argument("--dns", metavar="ADDRESS", type=ip_address, action="append", help="a resolver; repeatable")
     up.add_argument(
         "--prefix",
@@ -258,25 +262,6 @@ def _key(text: str) -> str:
     if not is_key(text):
         raise argparse.ArgumentTypeError("no key of WireGuard, which is 44 characters and ends in `=`")
     return text
-
-
-def _endpoint(text: str) -> tuple[str, int]:
-    """Host and port; an IPv6 address with a port stands in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]") or (host.count(":") and not host.endswith("]")):
-        host, port = text, str(DEFAULT_PORT)
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        number = int(port)
-        if ":" in host:
-            ip_address(host)
-        elif not _HOST.fullmatch(host):
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"`{text}` is no host with a port, such as vpn.example.org:51820") from None
-    if not 0 < number <= _MOST:
-        raise argparse.ArgumentTypeError(f"there is no port {number}")
-    return host, number
 
 
 def _prefix(text: str) -> IPNetwork:

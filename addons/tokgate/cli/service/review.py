@@ -1,12 +1,11 @@
 """`tokgate review`: the log in a browser. Turns options into an authentication method, a listener and files."""
 
 import argparse
-import re
 import socket
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.account import you
+from tokgate.cli.arguments import host_and_port
 from tokgate.cli.commands import COMMANDS, Subparsers
 from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
@@ -24,14 +24,13 @@ from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, s
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
-from tokgate.service.listeners import MAX_PORT
+from tokgate.runtime.banner import written
 
 if TYPE_CHECKING:
     from tokgate.analytics.index import Source
     from tokgate.webui.auth import Authenticator
 
-DEFAULT_LISTEN: Final = "127.0.0.1:8090"
-_LISTEN: Final = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@]+):)?(?P<port>[0-9]{1,5})")
+DEFAULT_LISTEN: Final = ("127.0.0.1", 8090)
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 _BACKLOG: Final = 128
 
@@ -54,8 +53,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "review", help=summary, description="Show the block log in a browser.", epilog=_EPILOG
     )
     parser.add_argument(
-        "--listen", type=_listen_address, default=_listen_address(DEFAULT_LISTEN), metavar="HOST:PORT",
-        help=f"where to be reached (default: {DEFAULT_LISTEN})",
+        "--listen", type=partial(host_and_port, first=0), default=DEFAULT_LISTEN, metavar="HOST:PORT",
+        help=f"where to be reached (default: {written(*DEFAULT_LISTEN)})",
     )  # fmt: skip
     add_log_option(parser, f"logs to show, those rotated away included (default: {default_log()})")
     add_no_rotated(parser)
@@ -86,17 +85,6 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run, usage_error=parser.error, extra=Extra.REVIEW)
 
 
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """An address and a port to listen on, from `HOST:PORT`."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 def run(args: argparse.Namespace) -> int:
     """Serve the review page until interrupted."""
     _check(args)
@@ -110,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     with closing(_listener(args.listen)) as listener:
         port = listener.getsockname()[1]
-        address = f"{'https' if args.tls_cert else 'http'}://{ListenAddress(args.listen.host, port)}"
+        address = f"{'https' if args.tls_cert else 'http'}://{written(args.listen[0], port)}"
         audit_log = AuditLog(this_observer(), Instant.now, _tell, args.access_log, purpose_of(args))
         authenticator = _authenticator(args, args.origin or address)
         secure = bool(args.tls_cert) or (args.origin or "").startswith("https:")
@@ -146,6 +134,7 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse a page that other machines can reach without authentication."""
     from tokgate.webui.middleware import is_loopback
 
+    listen = f"--listen {written(*args.listen)}:"
     if args.trusted_header and not args.trusted_proxy:
         args.usage_error("--trusted-header needs --trusted-proxy")
     if args.trusted_proxy and not args.trusted_header and not args.htpasswd:
@@ -154,17 +143,15 @@ def _check(args: argparse.Namespace) -> None:
         args.usage_error("argument --trusted-header: not allowed with argument --htpasswd")
     if bool(args.tls_cert) != bool(args.tls_key):
         args.usage_error("--tls-cert and --tls-key need each other")
-    if args.listen.host in _EVERYWHERE and not args.origin:
-        args.usage_error(f"--listen {args.listen}: say how browsers call the page: --origin https://review.example.org")
-    if is_loopback(args.listen.host) or args.trusted_header:
+    if args.listen[0] in _EVERYWHERE and not args.origin:
+        args.usage_error(f"{listen} say how browsers call the page: --origin https://review.example.org")
+    if is_loopback(args.listen[0]) or args.trusted_header:
         return
     if not args.htpasswd:
-        args.usage_error(
-            f"--listen {args.listen}: other machines could reach it: say who may look: --htpasswd or --trusted-header"
-        )
+        args.usage_error(f"{listen} other machines could reach it: say who may look: --htpasswd or --trusted-header")
     if not args.tls_cert:
         args.usage_error(
-            f"--listen {args.listen}: passwords would cross the network in the clear: give --tls-cert and --tls-key, "
+            f"{listen} passwords would cross the network in the clear: give --tls-cert and --tls-key, "
             "or listen on 127.0.0.1 behind a proxy that has TLS"
         )
 
@@ -193,33 +180,26 @@ def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
 
 def _hosts(args: argparse.Namespace, port: int) -> set[str]:
     """The host names that the page is served under, besides those of loopback."""
-    hosts = set() if args.listen.host in _EVERYWHERE else {str(ListenAddress(args.listen.host, port))}
+    hosts = set() if args.listen[0] in _EVERYWHERE else {written(args.listen[0], port)}
     return hosts | ({urlsplit(args.origin).netloc} if args.origin else set())
 
 
-def _listener(address: ListenAddress) -> socket.socket:
+def _listener(address: tuple[str, int]) -> socket.socket:
     """The listening socket; opened first, so that a port in use is reported at once. Raises CommandError."""
     try:
         return socket.create_server(
-            (address.host, address.port),
-            family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+            address,
+            family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET,
             backlog=_BACKLOG,
         )
     except OSError as error:
-        raise CommandError(f"can't listen on {address}: {error.strerror or error}") from error
+        raise CommandError(f"can't listen on {written(*address)}: {error.strerror or error}") from error
 
 
 def _tell(text: str) -> None:
     """Print a line on stderr, unbuffered."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
-
-
-def _listen_address(text: str) -> ListenAddress:
-    found = _LISTEN.fullmatch(text)
-    if found is None or int(found["port"]) > MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no place to listen: HOST:PORT, as in {DEFAULT_LISTEN}")
-    return ListenAddress((found["host"] or "127.0.0.1").strip("[]"), int(found["port"]))
 
 
 def _network(text: str) -> object:
