@@ -1,7 +1,6 @@
 """`tokgate log export`: the log in the formats of other systems."""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,24 +11,13 @@ from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.formats import write_csv
 from tokgate.analytics.sql import literal
 from tokgate.blocklog.read.reader import Filter
-from tokgate.blocklog.read.reader import open_log as open_file
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.log.source import (
-    add_whole_log,
-    open_database,
-    open_log,
-    source_files,
-    tell_of_lost,
-    told_as_command_errors,
-    wanted_of,
-)
+from tokgate.cli.log.source import add_whole_log, open_database, open_log, source_files, tell_of_lost, wanted_of
 from tokgate.cli.output_file import becoming
 from tokgate.config.extras import Extra
 
-FORMATS: Final = ("csv", "parquet", "ndjson")
-_OF_FILES: Final = ("parquet", "ndjson")
-"""Formats that are made of files: ClickHouse writes Parquet itself, and keeps no line as it was."""
+FORMATS: Final = ("csv", "parquet")
 
 _EPILOG: Final = """\
 examples:
@@ -37,9 +25,8 @@ examples:
   tokgate log export --format parquet -o march.parquet
   tokgate log export --format csv --ban belgium-federal-2023 | gzip > march.csv.gz
 
-csv and parquet have the columns of docs/log-queries.md; ndjson is the lines themselves, without filters.
-A file is complete or isn't there. Parquet and ndjson are made of files alone: ClickHouse writes Parquet itself
-(FORMAT Parquet), and keeps no line as it was."""
+Both have the columns of docs/log-queries.md. A file is complete or isn't there. Parquet is made of files alone:
+ClickHouse writes it itself (FORMAT Parquet)."""
 
 
 def add_parsers(commands: Subparsers) -> None:
@@ -56,17 +43,11 @@ def export(args: argparse.Namespace) -> Exit:
     wanted = wanted_of(args)
     if args.format == "parquet" and output is None:
         raise CommandError("parquet can't be written to stdout: name a file with -o", Exit.USAGE)
-    if args.clickhouse is not None and args.format in _OF_FILES:
-        raise CommandError(f"{args.format} is made of files: give FILE, or another format", Exit.USAGE)
+    if args.clickhouse is not None and args.format == "parquet":
+        raise CommandError("parquet is made of files: give FILE, or another format", Exit.USAGE)
     files = source_files(args)
     if output is not None and any(output.exists() and output.samefile(path) for path in files):
         raise CommandError(f"{output} is the log itself", Exit.USAGE)
-    if args.format == "ndjson":
-        if wanted != Filter():
-            raise CommandError("ndjson is every line as it is: it takes no filters", Exit.USAGE)
-        with _writing_to(output) as stream, told_as_command_errors():
-            _copy_lines(files, stream)
-        return Exit.DONE
     if args.format == "parquet" and output is not None:
         _export_parquet(files, wanted, output)
         return Exit.DONE
@@ -76,15 +57,6 @@ def export(args: argparse.Namespace) -> Exit:
             write_csv(answer, stream)
         tell_of_lost(database)
     return Exit.DONE
-
-
-def _copy_lines(files: list[Path], stream: TextIO) -> None:
-    """Copy lines as bytes, without decoding: they may be verified later."""
-    stream.flush()
-    for path in files:
-        with open_file(path) as log:
-            shutil.copyfileobj(log, stream.buffer)
-    stream.buffer.flush()
 
 
 def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
