@@ -10,7 +10,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Limit, Opens, Result, ServerReply, Target, broken
+from tokgate.evasion.attempt import Attempt, Opens, Result, ServerReply, Target, broken
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.hello import vector
 
@@ -166,12 +166,7 @@ class Trial:
         """Whether the gateway stopped it: no server answered."""
         if self.answer.result not in (Result.SERVED, Result.OTHER):
             return TrialResult.STOPPED
-        return TrialResult.PASSED if self.limit is None else TrialResult.DOCUMENTED
-
-    @property
-    def limit(self) -> Limit | None:
-        """The documented limit by which it may pass; None: it has to be stopped."""
-        return self.attempt.limit
+        return TrialResult.PASSED if self.attempt.limit is None else TrialResult.DOCUMENTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

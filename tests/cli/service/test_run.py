@@ -298,25 +298,6 @@ def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert "did you mean `transparent`?" in said
     assert "`gate:explicit`" in said
-    assert main(["run", "--mode", "foo"]) == 2
-    assert "`upstream`" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("mode", "said"),
-    [
-        (
-            "upstream:http://192.0.2.1:80",
-            "does not filter in mode `upstream`, in which all clients go to one server (p",
-        ),
-        ("reverse:http://192.0.2.1:80", "does not filter in mode `reverse`, in which all clients go to one server;"),
-        *(
-            (mode, "phones come through the gateway: `tokgate phone`")
-            for mode in ("wireguard", "tun:tg0", "local:curl")
-        ),
-    ],
-)
-def test_modes_that_filter_nothing(mode: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Modes of mitmproxy that are no filter's end with 2 and a reason."""
-    assert main(["run", "--mode", mode]) == 2
-    assert said in capsys.readouterr().err
+    for mode in ("foo", "upstream:http://192.0.2.1:80", "reverse:http://192.0.2.1:80", "wireguard", "local:curl"):
+        assert main(["run", "--mode", mode]) == 2
+        assert f"unknown mode `{mode}`; " in capsys.readouterr().err

@@ -71,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
     results = list(_examined(args))
     found = [each for each in results if each.remedy is not None]
     if args.json:
-        said = {"ok": not found, "results": [asdict(each) | {"ok": each.remedy is None} for each in results]}
-        print_json(said)
+        print_json({"ok": not found, "results": [asdict(each) | {"ok": each.remedy is None} for each in results]})
     else:
         for each in results:
             sys.stdout.write(readable(f"{'!' if each.remedy else ' '} {each.subject}: {each.said}") + "\n")

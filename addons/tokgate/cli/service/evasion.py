@@ -125,16 +125,15 @@ def run(args: argparse.Namespace) -> int:
     missing = [f"--{key}" for key in ("via", "name", "server") if not getattr(args, key)]
     if missing:
         raise CommandError(f"missing: {', '.join(missing)} (see tokgate evasion --help)", Exit.USAGE)
-    tried = _try(args, attempts)
-    counts = Counter(each.verdict for each in tried)
+    tried = [_result(each) for each in _try(args, attempts)]
+    counts = Counter(each["verdict"] for each in tried)
+    stopped, documented, passed = (counts[verdict] for verdict in TrialResult)
     if args.json:
-        print_json(_as_json(tried, counts))
+        print_json(EvasionResult(stopped=stopped, documented=documented, passed=passed, attempts=tried))
     else:
-        _show([each for each in tried if not args.quiet or each.verdict is not TrialResult.STOPPED])
-        sys.stdout.write(", ".join(f"{counts[verdict]} {verdict}" for verdict in TrialResult) + "\n")
-    return (
-        Exit.FINDINGS if counts[TrialResult.PASSED] or (args.strict and counts[TrialResult.DOCUMENTED]) else Exit.DONE
-    )
+        _show([each for each in tried if not args.quiet or each["verdict"] is not TrialResult.STOPPED])
+        sys.stdout.write(f"{stopped} stopped, {documented} documented, {passed} passed\n")
+    return Exit.FINDINGS if passed or (args.strict and documented) else Exit.DONE
 
 
 def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
@@ -157,17 +156,14 @@ def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
         return list(try_all(routes, args.name, attempts, patience))
 
 
-def _show(tried: Sequence[Trial]) -> None:
-    rows = [
-        (each.verdict, each.carriage, each.attempt.id, each.attempt.what, visible(_answered(each))) for each in tried
-    ]
+def _show(results: Sequence[AttemptResult]) -> None:
+    rows = []
+    for each in results:
+        said = " ".join((each["answer"], each["detail"])).strip()
+        said += f": {each['documented']}" if each["verdict"] is TrialResult.DOCUMENTED else ""
+        rows.append((each["verdict"], each["by"], each["attempt"], each["what"], visible(said)))
     if rows:
         show_rows(_HEADINGS, rows, _WHOLE)
-
-
-def _answered(tried: Trial) -> str:
-    said = " ".join((tried.answer.result, tried.answer.detail)).strip()
-    return said if tried.verdict is not TrialResult.DOCUMENTED else f"{said}: {PATH}#{tried.limit}"
 
 
 def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
@@ -182,24 +178,17 @@ def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
     )
 
 
-def _as_json(tried: Sequence[Trial], counts: Counter[TrialResult]) -> EvasionResult:
+def _result(trial: Trial) -> AttemptResult:
+    attempt, answer = trial.attempt, trial.answer
     return {
-        "stopped": counts[TrialResult.STOPPED],
-        "documented": counts[TrialResult.DOCUMENTED],
-        "passed": counts[TrialResult.PASSED],
-        "attempts": [
-            {
-                "attempt": each.attempt.id,
-                "family": each.attempt.family,
-                "by": each.carriage,
-                "what": each.attempt.what,
-                "verdict": each.verdict,
-                "answer": each.answer.result,
-                "detail": each.answer.detail,
-                "documented": None if each.limit is None else f"{PATH}#{each.limit}",
-            }
-            for each in tried
-        ],
+        "attempt": attempt.id,
+        "family": attempt.family,
+        "by": trial.carriage,
+        "what": attempt.what,
+        "verdict": trial.verdict,
+        "answer": answer.result,
+        "detail": answer.detail,
+        "documented": None if attempt.limit is None else f"{PATH}#{attempt.limit}",
     }
 
 

@@ -35,8 +35,6 @@ DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"
 MITMPROXY_MODES: Final = ("regular", "transparent", "socks5", "dns")
 """The first words of mitmproxy's own modes that tokgate can be started in."""
-_TO_ONE_SERVER: Final = ("upstream", "reverse")
-_WITH_UDP: Final = ("wireguard", "tun", "local")
 _USER_HINT: Final = "make a user `tokgate` (deploy/README.md), or name one with --user"
 _MOST_PROCESSES: Final = 1024
 _DAY: Final = 86_400
@@ -151,11 +149,6 @@ def run(args: argparse.Namespace) -> int:
         if not gate and word not in MITMPROXY_MODES:
             known = ("gate", "gate:explicit", "gate:tproxy", *MITMPROXY_MODES)
             why = f"unknown mode `{mode}`{did_you_mean(word, known) if near(word, known) else ''}"
-            if word in _TO_ONE_SERVER:
-                why = f"tokgate does not filter in mode `{word}`, in which all clients go to one server"
-                why += " (parent proxies are `settings.upstream`)" if word == "upstream" else ""
-            elif word in _WITH_UDP:
-                why = f"tokgate does not filter in mode `{word}` (phones come through the gateway: `tokgate phone`)"
             raise CommandError(f"{why}; there are {listed(known)}", Exit.USAGE)
     if not any(gates):
         _leave_root(
