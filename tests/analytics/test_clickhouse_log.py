@@ -42,10 +42,11 @@ def test_the_summary_is_the_same(days: list[Path], clickhouse: "ClickHouse", wan
 
     with LogDatabase(days, wanted) as database, ClickHouseLog(clickhouse.address, wanted) as log:
         here, there = summarise(database), summarise(log)
-    assert there == here
-    assert here.unreadable == 2
-    assert (here.events > 0) == (wanted.ban is None)
-    assert wanted != Filter() or {row.key[0] for row in here.tables[By.VERDICT].rows} == {
+    assert there[0] == here[0]
+    summary = here[0]
+    assert summary["unreadable"] == 2
+    assert (summary["events"] > 0) == (wanted.ban is None)
+    assert wanted != Filter() or {row["verdict"] for row in summary["tables"][By.VERDICT]["rows"]} == {
         "block", "warn", "monitor", "allow",
     }  # fmt: skip
 
@@ -55,7 +56,7 @@ def test_what_is_cut_off_is_the_same(days: list[Path], clickhouse: "ClickHouse")
     from tokgate.analytics.clickhouse_log import ClickHouseLog
 
     with LogDatabase(days) as database, ClickHouseLog(clickhouse.address) as log:
-        assert summarise(log, top=2).tables == summarise(database, top=2).tables
+        assert summarise(log, top=2)[0] == summarise(database, top=2)[0]
 
 
 @pytest.mark.parametrize("wanted", [FILTERS["everything"], FILTERS["a network"], FILTERS["hostile text"]])

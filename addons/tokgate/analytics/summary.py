@@ -7,12 +7,11 @@ Each table counts each event once, so every table adds up to `events`. A record 
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from tokgate.analytics.sql import Engine, quoted, rfc3339
-from tokgate.blocklog.read.reader import Junk
+from tokgate.blocklog.records.coverage import share_of
 
 ABSENT: Final = "-"
 
@@ -33,56 +32,43 @@ class By(StrEnum):
     """Client, name, ban and network together: one row answers who, what and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCount:
-    """The events of one key, with the earliest and latest instant as RFC 3339."""
+class TableOutput(TypedDict):
+    """How often each key occurred: `rows` have the columns of the key, `count`, `first` and `last`."""
 
-    key: tuple[str, ...]
-    count: int
-    first: str
-    last: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The keys with most events first; `other` counts the events of keys that are cut off, `keys` all keys."""
-
-    rows: tuple[KeyCount, ...]
-    other: int
     keys: int
-
-    @property
-    def total(self) -> int:
-        """All events, also of the keys that are cut off."""
-        return sum(row.count for row in self.rows) + self.other
+    rows: list[dict[str, str | int | None]]
+    other: int
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """`records` are the lines with a record, `events` those about traffic, `dropped` the sum of `log-gap` records."""
+class CoverageOutput(TypedDict):
+    """How many connections there were, and how many were judged by name; by network and visibility."""
 
-    records: int
-    events: int
-    unreadable: int
-    dropped: int
+    total: int
+    named: int
+    networks: dict[str, dict[str, int]]
+
+
+class Summarised(TypedDict):
+    """`tokgate log summary --json`: tables by what they count."""
+
     first: str | None
     last: str | None
-    tables: dict[By, Table]
-    coverage: dict[str, dict[str, int]]
-    """Connections and requests by network and visibility, also allowed ones; from `coverage-counted` records."""
-    junk: tuple[Junk, ...]
-    """The first few lines that could not be read."""
+    records: int
+    events: int
+    dropped: int
+    unreadable: int
+    coverage: CoverageOutput | None
+    tables: dict[str, TableOutput]
 
 
 _COLUMN: Final[dict[By, str]] = {by: by.value for by in By} | {By.NAME: "target"}
-_ATTEMPT: Final = (By.CLIENT, By.NAME, By.BAN, By.NETWORK)
 _KEYS: Final = tuple(by for by in By if by is not By.ATTEMPT)
+KEY: Final[dict[By, tuple[By, ...]]] = {by: (by,) for by in By} | {By.ATTEMPT: (By.CLIENT, By.NAME, By.BAN, By.NETWORK)}
+"""The columns of a table's key."""
 
 
-def summarise(
-    engine: Engine, *, tables: Iterable[By] = tuple(By), top: int | None = None, junk_limit: int = 0,
-) -> Summary:  # fmt: skip
-    """Read the log once. Each table has its `top` most frequent rows, `junk` the first `junk_limit` unreadable lines.
+def summarise(engine: Engine, tables: Iterable[By] = tuple(By), top: int | None = None) -> tuple[Summarised, list[str]]:
+    """Read the log once; each table has its `top` most frequent rows. Also the files with lines that hold no record.
 
     Raises LogError.
     """
@@ -93,21 +79,21 @@ def summarise(
         FROM combinations WHERE readable"""
     )
     junk_in = engine.ask('SELECT "file", sum("records") FROM combinations WHERE NOT readable GROUP BY 1 ORDER BY 1')
-    lines = sum(count for _, count in junk_in)
-    junk = (*engine.damage, *engine.unreadable((file for file, _ in junk_in), junk_limit))
-    return Summary(
-        records=int(records),
-        events=int(events),
-        unreadable=int(lines) + len(engine.damage),
-        dropped=int(dropped),
-        first=rfc3339(first) if events else None,
-        last=rfc3339(last) if events else None,
-        tables={by: _table(engine, by, top) for by in tables},
-        coverage=sum_coverage(
-            engine.ask('SELECT "coverage", sum("records") FROM combinations WHERE "coverage" IS NOT NULL GROUP BY 1')
-        ),
-        junk=junk,
+    coverage = sum_coverage(
+        engine.ask('SELECT "coverage", sum("records") FROM combinations WHERE "coverage" IS NOT NULL GROUP BY 1')
     )
+    share = share_of(coverage)
+    summary: Summarised = {
+        "first": rfc3339(first) if events else None,
+        "last": rfc3339(last) if events else None,
+        "records": int(records),
+        "events": int(events),
+        "dropped": int(dropped),
+        "unreadable": int(sum(count for _, count in junk_in)) + len(engine.damage),
+        "coverage": {"total": share.total, "named": share.named, "networks": coverage} if coverage else None,
+        "tables": {by.value: _table(engine, by, top) for by in tables},
+    }
+    return summary, [file for file, _ in junk_in]
 
 
 def _count_combinations(engine: Engine) -> None:
@@ -121,19 +107,21 @@ def _count_combinations(engine: Engine) -> None:
     )
 
 
-def _table(engine: Engine, by: By, top: int | None) -> Table:
-    parts = _ATTEMPT if by is By.ATTEMPT else (by,)
-    keys = ", ".join(f"coalesce({quoted(_COLUMN[part])}, '{ABSENT}') AS {quoted(part.value)}" for part in parts)
+def _table(engine: Engine, by: By, top: int | None) -> TableOutput:
+    keys = ", ".join(f"coalesce({quoted(_COLUMN[part])}, '{ABSENT}') AS {quoted(part.value)}" for part in KEY[by])
     grouped = (
         f'SELECT {keys}, sum("events") AS "count", min("first") AS "first", max("last") AS "last" '
         'FROM combinations WHERE "traffic" GROUP BY ALL'
     )
     ((number, total),) = engine.ask(f'SELECT count(*), coalesce(sum("count"), 0) FROM ({grouped})')
-    order = ", ".join(str(position + 1) for position in range(len(parts)))
+    order = ", ".join(str(position) for position, _ in enumerate(KEY[by], 1))
     limit = "" if top is None else f" LIMIT {int(top)}"
-    found = engine.answer(f'SELECT * FROM ({grouped}) ORDER BY "count" DESC, {order}{limit}').rows
-    rows = tuple(KeyCount(tuple(row[:-3]), int(row[-3]), rfc3339(row[-2]), rfc3339(row[-1])) for row in found)
-    return Table(rows, int(total) - sum(row.count for row in rows), int(number))
+    found = engine.ask(f'SELECT * FROM ({grouped}) ORDER BY "count" DESC, {order}{limit}')
+    rows: list[dict[str, str | int | None]] = [
+        {**dict(zip(KEY[by], key, strict=True)), "count": int(count), "first": rfc3339(first), "last": rfc3339(last)}
+        for *key, count, first, last in found
+    ]
+    return {"keys": int(number), "rows": rows, "other": int(total) - sum(int(row[-3]) for row in found)}
 
 
 def sum_coverage(records: Iterable[tuple[Any, int]]) -> dict[str, dict[str, int]]:

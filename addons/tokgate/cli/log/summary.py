@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from typing import Final, TypedDict
+from typing import Final
 
 from tokgate.analytics import summary as counting
-from tokgate.analytics.summary import By, Summary, Table
+from tokgate.analytics.summary import KEY, By, Summarised, TableOutput
 from tokgate.blocklog.records.coverage import Coverage, Share, share_of
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_subcommand
@@ -37,7 +37,6 @@ _TITLES: Final = {
     By.ACTION: "What was done",
     By.VERDICT: "Verdicts",
 }
-_COLUMNS: Final = {By.ATTEMPT: ("client", "name", "ban", "network")}
 _COVERAGE: Final = ("network", "connections", "judged by name", "what was visible")
 _WHOLE: Final = (False, True, True, False)
 """The columns that are never wrapped."""
@@ -45,35 +44,6 @@ _STAMP: Final = len("2023-03-10T08:00:00.000000Z")
 _FOLDED: Final = 6
 """Minimum width of a wrapped name: four names, a number and two times fit into 80 columns."""
 _SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, By.SIGNAL, By.ACTION)
-
-
-class TableOutput(TypedDict):
-    """How often each key occurred: `rows` have the columns of the key, `count`, `first` and `last`."""
-
-    keys: int
-    rows: list[dict[str, str | int | None]]
-    other: int
-
-
-class CoverageOutput(TypedDict):
-    """How many connections there were, and how many were judged by name; by network and visibility."""
-
-    total: int
-    named: int
-    networks: dict[str, dict[str, int]]
-
-
-class Summarised(TypedDict):
-    """`tokgate log summary --json`: tables by what they count."""
-
-    first: str | None
-    last: str | None
-    records: int
-    events: int
-    dropped: int
-    unreadable: int
-    coverage: CoverageOutput | None
-    tables: dict[str, TableOutput]
 
 
 def add_parsers(commands: Subparsers) -> None:
@@ -99,60 +69,27 @@ def summarise(args: argparse.Namespace) -> Exit:
     by, top, as_json = args.by or [], args.top, args.json
     tables = tuple(dict.fromkeys(by)) or (tuple(By) if as_json else _SHOWN_BY_DEFAULT)
     with open_log(args, source_files(args), wanted_of(args)) as database:
-        summary = counting.summarise(database, tables=tables, top=top, junk_limit=MAX_JUNK_SHOWN)
-    tell_of(summary.junk, summary.unreadable)
+        summary, torn = counting.summarise(database, tables, top)
+        tell_of((*database.damage, *database.unreadable(torn, MAX_JUNK_SHOWN)), summary["unreadable"])
     if as_json:
-        print_json(_as_json(summary, tables), ascii_only=False)
+        print_json(summary, ascii_only=False)
     else:
         _show_summary(summary, tables)
     return Exit.DONE
 
 
-def _as_json(summary: Summary, tables: tuple[By, ...]) -> Summarised:
-    return {
-        "first": summary.first,
-        "last": summary.last,
-        "records": summary.records,
-        "events": summary.events,
-        "dropped": summary.dropped,
-        "unreadable": summary.unreadable,
-        "coverage": _coverage_as_json(summary.coverage),
-        "tables": {by.value: _table_as_json(by, summary.tables[by]) for by in tables},
-    }
-
-
-def _coverage_as_json(coverage: Coverage) -> CoverageOutput | None:
-    if not coverage:
-        return None
-    share = share_of(coverage)
-    return {
-        "total": share.total,
-        "named": share.named,
-        "networks": {network: dict(seen) for network, seen in coverage.items()},
-    }
-
-
-def _table_as_json(by: By, table: Table) -> TableOutput:
-    columns = _COLUMNS.get(by, (by.value,))
-    rows: list[dict[str, str | int | None]] = [
-        {**dict(zip(columns, row.key, strict=True)), "count": row.count, "first": row.first, "last": row.last}
-        for row in table.rows
-    ]
-    return {"keys": table.keys, "rows": rows, "other": table.other}
-
-
-def _show_summary(summary: Summary, tables: tuple[By, ...]) -> None:
-    when = f" from {summary.first} to {summary.last}" if summary.first is not None else ""
-    _print(f"{summary.events} events{when}, in {summary.records} records", _BOLD)
-    if summary.dropped:
-        _print(f"{summary.dropped} records were dropped (log-gap)", _RED)
-    if summary.unreadable:
-        _print(f"{summary.unreadable} lines could not be read", _RED)
+def _show_summary(summary: Summarised, tables: tuple[By, ...]) -> None:
+    when = f" from {summary['first']} to {summary['last']}" if summary["first"] is not None else ""
+    _print(f"{summary['events']} events{when}, in {summary['records']} records", _BOLD)
+    if summary["dropped"]:
+        _print(f"{summary['dropped']} records were dropped (log-gap)", _RED)
+    if summary["unreadable"]:
+        _print(f"{summary['unreadable']} lines could not be read", _RED)
     for by in tables:
-        if summary.tables[by].keys:
-            _show_table(by, summary.tables[by])
-    if summary.coverage:
-        _show_coverage(summary.coverage)
+        if summary["tables"][by]["keys"]:
+            _show_table(by, summary["tables"][by])
+    if summary["coverage"] is not None:
+        _show_coverage(summary["coverage"]["networks"])
 
 
 def _show_coverage(coverage: Coverage) -> None:
@@ -165,16 +102,19 @@ def _show_coverage(coverage: Coverage) -> None:
     _print(" ".join(share_of(coverage).sentences()))
 
 
-def _show_table(by: By, table: Table) -> None:
-    keys = _COLUMNS.get(by, (by.value,))
+def _show_table(by: By, table: TableOutput) -> None:
+    keys, rows = KEY[by], table["rows"]
     names, whole = (*keys, "events", "first", "last"), (*(False for _ in keys), True, True, True)
-    rows = [[*map(visible, row.key), str(row.count), _to_minute(row.first), _to_minute(row.last)] for row in table.rows]
-    if table.other:
+    cells = [
+        [*(visible(str(row[key])) for key in keys), str(row["count"]), *(_to_minute(str(row[e])) for e in names[-2:])]
+        for row in rows
+    ]
+    if table["other"]:
         blank = [""] * (len(keys) - 1)
-        rows.append([f"({table.keys - len(table.rows)} others)", *blank, str(table.other), "", ""])
+        cells.append([f"({table['keys'] - len(rows)} others)", *blank, str(table["other"]), "", ""])
     _print(f"\n{_TITLES[by]}", _BOLD)
     # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
-    show_rows(names, rows, whole, right=[name == "events" for name in names], readable=_FOLDED)
+    show_rows(names, cells, whole, right=[name == "events" for name in names], readable=_FOLDED)
 
 
 def _print(text: str, style: str = "") -> None:
