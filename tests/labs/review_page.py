@@ -7,19 +7,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 from starlette.testclient import TestClient
 
 from labs.logs import refusal, repeats, write
 from labs.records import Monotonic
 from labs.samples import NOON, OBSERVER
+from tokgate.accounts.htpasswd import Htpasswd
 from tokgate.analytics import index as index_module
 from tokgate.analytics.index import Index
 from tokgate.analytics.report.report_data import BanPhases, PhaseSpan
 from tokgate.blocklog.read.reader import Line
 from tokgate.webui.app import build
 from tokgate.webui.audit_log import AuditLog
-from tokgate.webui.auth import Authenticator, IPNetwork, LinkAuthenticator, Sessions
+from tokgate.webui.auth import Authenticator, IPNetwork, LinkAuthenticator, PasswordAuthenticator, Sessions
 from tokgate.webui.context import Devices, Explanation, Site
 from tokgate.webui.queries import QueryCache
 
@@ -128,6 +130,24 @@ def open_page(tmp_path: Path) -> OpenPage:
                 yield Page(log, client, chosen, clock, told, tokens)
 
     return opened
+
+
+def hashed(password: str) -> str:
+    """A hash as `htpasswd -B` writes it, as quick as can be."""
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """Two users."""
+    path = tmp_path / "users.htpasswd"
+    path.write_text(f"# analysts\nalice:{hashed('correct horse')}\n\nbob:{hashed('x' * 72)}\n")
+    return path
+
+
+def passwords(users: Path) -> Callable[[Sessions, Monotonic], Authenticator]:
+    """An authenticator for the users of a file."""
+    return lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
 
 
 @pytest.fixture

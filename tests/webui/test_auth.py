@@ -8,45 +8,25 @@ from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote
 
-import bcrypt
 import pytest
 from anyio import to_thread
 
-from labs.records import Monotonic
-from labs.review_page import COOKIE, OpenPage, Page
-from labs.samples import NOON, OBSERVER
+from labs.review_page import COOKIE, OpenPage, Page, hashed, passwords
 from tokgate.accounts.htpasswd import Htpasswd
 from tokgate.webui import sign_in
-from tokgate.webui.audit_log import AuditLog
 from tokgate.webui.auth import (
     FAILURE_SECONDS,
-    IDLE,
     MAX_FAILURES,
     MAX_FAILURES_OF_ADDRESS,
     SLOW_SECONDS,
     HeaderAuthenticator,
-    LinkAuthenticator,
     PasswordAuthenticator,
-    Sessions,
 )
 from tokgate.webui.sign_in import own_path
 
 PAGES = ("/", "/lines", "/lines.csv", "/counts.csv?by=client", "/live", "/live/stream")
 EVENT = "/event/01862000-0000-7000-8000-000000000001"
 HOUR = 3600.0
-
-
-def hashed(password: str) -> str:
-    """A hash as `htpasswd -B` writes it, as quick as can be."""
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
-
-
-@pytest.fixture
-def users(tmp_path: Path) -> Path:
-    """Two users."""
-    path = tmp_path / "users.htpasswd"
-    path.write_text(f"# analysts\nalice:{hashed('correct horse')}\n\nbob:{hashed('x' * 72)}\n")
-    return path
 
 
 @pytest.mark.parametrize("url", [*PAGES, EVENT, "/events", "/nothing"])
@@ -135,91 +115,10 @@ def test_no_session_goes_on_for_ever(page: Page) -> None:
     assert page.get("/").status_code == 303
 
 
-def test_following_keeps_no_session_alive() -> None:
-    """A tab that was left open with the live page doesn't stay signed in by itself."""
-    clock = Monotonic()
-    sessions = Sessions(clock)
-    token = sessions.begin("alice")
-    clock.now += IDLE - 1
-    assert sessions.user(token, awake=False) == "alice"
-    clock.now += 2
-    assert sessions.user(token, awake=False) is None
-
-
-def test_a_page_that_is_followed_ends_with_its_session(users: Path) -> None:
-    """Who only leaves the live page open, or is taken out of the file of users, is not shown any more of the log."""
-    clock = Monotonic()
-    sessions = Sessions(clock)
-    authenticators = (
-        LinkAuthenticator(sessions, "alice", list[str]().append),
-        PasswordAuthenticator(sessions, Htpasswd(users), clock),
-    )
-    token = sessions.begin("alice")
-    for authenticator in authenticators:
-        assert authenticator.still(token)
-        assert not authenticator.still(None)
-    clock.now += IDLE - 1
-    assert [authenticator.still(token) for authenticator in authenticators] == [True, True]
-    clock.now += 2
-    assert [authenticator.still(token) for authenticator in authenticators] == [False, False]
-    token = sessions.begin("alice")
-    users.write_text(f"bob:{hashed('x')}\n")
-    assert not authenticators[1].still(token)
-
-
-def test_no_token_opens_nothing(open_page: OpenPage) -> None:
-    """While the link is used up there is nothing to give: a link without a token is not the one that is missing."""
-    with open_page() as page:
-        page.sign_in()
-        page.client.cookies.clear()
-        assert page.get("/enter?token=").status_code == 403
-        assert page.get("/").status_code == 303
-
-
-def test_sessions_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signing in again and again fills no memory: whoever was away longest has to sign in anew."""
-    monkeypatch.setattr("tokgate.webui.auth.MAX_SESSIONS", 3)
-    clock = Monotonic()
-    sessions = Sessions(clock)
-    tokens = []
-    for _ in range(3):
-        clock.now += 1
-        tokens.append(sessions.begin("alice"))
-    clock.now += 1
-    sessions.user(tokens[0])
-    tokens.append(sessions.begin("bob"))
-    assert [sessions.user(token) for token in tokens] == ["alice", None, "alice", "bob"]
-
-
-def test_failures_are_forgotten(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The right password ends the counting for a user; and guesses from very many addresses fill no memory."""
-    monkeypatch.setattr("tokgate.webui.auth._MAX_REMEMBERED", 8)
-    clock = Monotonic()
-    authenticator = PasswordAuthenticator(Sessions(clock), Htpasswd(users), clock)
-    for password in [*["wrong"] * (MAX_FAILURES - 1), "correct horse", "wrong"]:
-        assert not authenticator.is_slowed("192.0.2.7", "alice")
-        authenticator.sign_in("192.0.2.7", "alice", password)
-    assert not authenticator.is_slowed("192.0.2.7", "alice")
-    for number in range(20):
-        authenticator.sign_in(f"192.0.2.{number}", "alice", "wrong")
-        assert len(authenticator._failures) <= 8
-
-
-def test_a_form_has_a_bound(open_page: OpenPage, users: Path) -> None:
-    """A form without end would fill the memory before anybody has signed in."""
-    said = {"user": "alice", "password": "x" * 9000}
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
-        assert page.client.post("/sign-in", data=said, headers={"Origin": "http://127.0.0.1:8090"}).status_code == 400
-
-
 def test_passwords(open_page: OpenPage, users: Path) -> None:
     """The right one begins a session and leads on; a wrong one says nothing about which part was wrong."""
     origin = {"Origin": "http://127.0.0.1:8090"}
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock), secure=True
-    ) as page:
+    with open_page(authenticator=passwords(users), secure=True) as page:
         form = page.get("/sign-in?next=/lines%3Fban%3Dx")
         assert 'name="next" value="/lines?ban=x"' in form.text
         wrong = {
@@ -243,9 +142,7 @@ def test_signing_in_is_recorded(open_page: OpenPage, users: Path, tmp_path: Path
     """Also where it failed; a name that nobody has is not kept, for it may be a password in the wrong field."""
     origin = {"Origin": "http://127.0.0.1:8090"}
     path = tmp_path / "access.ndjson"
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock), access_log=path
-    ) as page:
+    with open_page(authenticator=passwords(users), access_log=path) as page:
         for user, password in (("alice", "wrong"), ("hunter2", ""), ("alice", "correct horse")):
             page.client.post("/sign-in", data={"user": user, "password": password}, headers=origin)
     said = [json.loads(line) for line in path.read_text().splitlines()]
@@ -293,9 +190,7 @@ def attempt(page: Page, user: str, password: str, client: str = "") -> int:
 
 def test_many_names_from_one_address(open_page: OpenPage, users: Path, waits: list[float]) -> None:
     """Are slowed down in all; whoever has the right password there waits as well, and is let in."""
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         for number in range(MAX_FAILURES_OF_ADDRESS):
             assert attempt(page, f"user-{number}", "x") == 403
         assert waits == []
@@ -306,9 +201,7 @@ def test_many_names_from_one_address(open_page: OpenPage, users: Path, waits: li
 
 def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path, waits: list[float]) -> None:
     """After ten for one user from one address each takes seconds, also the right one; nobody else waits."""
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         for _ in range(MAX_FAILURES):
             assert attempt(page, "alice", "wrong") == 403
         assert attempt(page, "bob", "x" * 72) == 303
@@ -322,9 +215,7 @@ def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path, waits: list
 
 def test_failures_are_over_after_a_while(open_page: OpenPage, users: Path, waits: list[float]) -> None:
     """An attack in the morning slows nobody in the afternoon."""
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         for _ in range(MAX_FAILURES):
             attempt(page, "alice", "wrong")
         page.clock.now += FAILURE_SECONDS + 1
@@ -348,9 +239,7 @@ def test_one_behind_a_proxy_slows_no_other(open_page: OpenPage, users: Path, wai
 
 def test_a_header_of_anybody_is_not_believed(open_page: OpenPage, users: Path, waits: list[float]) -> None:
     """Without a proxy that is named, a new address in each request is still one client."""
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         for number in range(MAX_FAILURES + 1):
             attempt(page, "alice", "wrong", f"198.51.100.{number}")
         assert waits == [SLOW_SECONDS]
@@ -365,9 +254,7 @@ def test_guesses_at_once_are_no_more(open_page: OpenPage, users: Path, monkeypat
         assert await to_thread.run_sync(turned_away.wait, 30)
 
     monkeypatch.setattr(sign_in, "sleep", wait)
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         answers = Counter[int]()
 
         def guess(_: int) -> None:
@@ -398,9 +285,7 @@ def test_no_other_site_signs_anybody_in_or_out(
     open_page: OpenPage, users: Path, headers: dict[str, str], path: str
 ) -> None:
     """A form has to come from this very page."""
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         answer = page.client.post(path, data={"user": "alice", "password": "correct horse"}, headers=headers)
         assert answer.status_code == 403
         assert "set-cookie" not in answer.headers
@@ -479,12 +364,6 @@ def test_a_name_that_was_made_to_lead_here_gets_nothing(open_page: OpenPage, hos
         assert answer.status_code == (200 if fine else 421)
 
 
-def test_a_request_with_two_hosts_gets_nothing(page: Page) -> None:
-    """A proxy in front may have judged the one name, and this page would judge the other."""
-    answer = page.client.get("/sign-in", headers=[("Host", "127.0.0.1:8090"), ("Host", "evil.example")])
-    assert answer.status_code == 421
-
-
 @pytest.mark.parametrize(
     ("headers", "fine"),
     [
@@ -506,18 +385,6 @@ def test_other_sites_get_nothing(page: Page, headers: dict[str, str], fine: bool
     assert not any(name.startswith("access-control") for name in answer.headers)
     if not fine:
         assert "192.0.2.7" not in answer.text
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-@pytest.mark.parametrize(
-    "path", ["/", "/lines", EVENT, "/static/review.css", "/enter", "/nothing", "/sign-in", "/sign-out"]
-)
-def test_the_page_only_reads(page: Page, method: str, path: str) -> None:
-    """There is nothing to change but who is signed in, for which there is one method."""
-    if method == "POST" and path.startswith("/sign-"):
-        return
-    answer = page.client.request(method, path, headers={"Origin": "http://127.0.0.1:8090"})
-    assert answer.status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -605,14 +472,3 @@ def test_what_can_not_be_recorded_is_not_shown(open_page: OpenPage, tmp_path: Pa
         assert answer.status_code == 503
         assert "192.0.2" not in answer.text
         assert "can&#39;t be recorded" in answer.text
-
-
-def test_the_purpose_of_all_looks(tmp_path: Path) -> None:
-    """Why the page was opened, and by which ticket, stands in each record of a look."""
-    path = tmp_path / "access.ndjson"
-    purpose = {"why": "complaint of 3 April", "ticket": "HR-17"}
-    AuditLog(OBSERVER, lambda: NOON, lambda _: None, path, purpose).record("alice", "192.0.2.7", "lines", {})
-    AuditLog(OBSERVER, lambda: NOON, lambda _: None, path).record("alice", "192.0.2.7", "lines", {})
-    first, second = (json.loads(line)["tokgate"]["review"] for line in path.read_text("utf-8").splitlines())
-    assert first == {"page": "lines", "filters": {}, **purpose}
-    assert second == {"page": "lines", "filters": {}}

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import bcrypt
 import pytest
+from starlette.datastructures import Headers
 
 from labs.records import Monotonic
-from labs.review_page import BASE, OpenPage, Page
+from labs.review_page import BASE, OpenPage, Page, passwords
 from tokgate.accounts.htpasswd import Htpasswd
 from tokgate.webui.auth import (
     FAILURE_SECONDS,
@@ -16,6 +16,7 @@ from tokgate.webui.auth import (
     MAX_FAILURES,
     MAX_FAILURES_OF_ADDRESS,
     MAX_SESSIONS,
+    Authenticator,
     LinkAuthenticator,
     PasswordAuthenticator,
     Sessions,
@@ -25,13 +26,9 @@ RIGHT = {"user": "alice", "password": "correct horse"}
 ORIGIN = {"Origin": BASE}
 
 
-@pytest.fixture
-def users(tmp_path: Path) -> Path:
-    """Two users."""
-    path = tmp_path / "users.htpasswd"
-    alice, bob = (bcrypt.hashpw(password, bcrypt.gensalt(4)).decode() for password in (b"correct horse", b"x"))
-    path.write_text(f"alice:{alice}\nbob:{bob}\n")
-    return path
+def follows(authenticator: Authenticator, token: str | None) -> bool:
+    """Whether a live page that is left open goes on."""
+    return authenticator.viewer("192.0.2.1", Headers(), token, awake=False) is not None
 
 
 @pytest.fixture
@@ -49,9 +46,7 @@ def authenticator(users: Path, clock: Monotonic) -> PasswordAuthenticator:
 @pytest.fixture
 def password_page(open_page: OpenPage, users: Path) -> Iterator[Page]:
     """A page that users sign in to."""
-    with open_page(
-        authenticator=lambda sessions, clock: PasswordAuthenticator(sessions, Htpasswd(users), clock)
-    ) as page:
+    with open_page(authenticator=passwords(users)) as page:
         yield page
 
 
@@ -70,10 +65,10 @@ def test_a_tab_that_follows_does_not_stay_signed_in(clock: Monotonic) -> None:
     token = authenticator.open(links[0])
     assert token is not None
     clock.now += IDLE - 1
-    assert authenticator.still(token)
+    assert follows(authenticator, token)
     clock.now += 2
-    assert not authenticator.still(token)
-    assert authenticator.viewer("127.0.0.1", {}, token) is None
+    assert not follows(authenticator, token)
+    assert authenticator.viewer("127.0.0.1", Headers(), token) is None
 
 
 def test_who_reads_stays_signed_in_and_who_only_follows_does_not(
@@ -83,20 +78,20 @@ def test_who_reads_stays_signed_in_and_who_only_follows_does_not(
     token = authenticator.sign_in("192.0.2.1", **RIGHT)
     for _ in range(2):
         clock.now += IDLE - 1
-        assert authenticator.viewer("192.0.2.1", {}, token) == "alice"
+        assert authenticator.viewer("192.0.2.1", Headers(), token) == "alice"
     clock.now += IDLE - 1
-    assert authenticator.still(token)
+    assert follows(authenticator, token)
     clock.now += 2
-    assert not authenticator.still(token)
+    assert not follows(authenticator, token)
 
 
 def test_who_is_no_user_any_more_follows_no_more(authenticator: PasswordAuthenticator, users: Path) -> None:
     """Taken out of the file, an analyst doesn't see another line on the page that is still open."""
     token = authenticator.sign_in("192.0.2.1", **RIGHT)
-    assert authenticator.still(token)
+    assert follows(authenticator, token)
     kept = [line for line in users.read_text().splitlines(keepends=True) if not line.startswith("alice:")]
     users.write_text("".join(kept))
-    assert not authenticator.still(token)
+    assert not follows(authenticator, token)
 
 
 def test_an_own_account_is_no_way_to_guess_on(authenticator: PasswordAuthenticator) -> None:

@@ -72,21 +72,6 @@ async def test_no_page_is_open_to_strangers(site: Site, path: str) -> None:
     assert await site.ask("GET", path, origin="http://localhost") == 200, "scripts of ours may say where they are"
 
 
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("localhost:8090", 200),
-        ("evil.localhost:8090", 421),
-        ("evillocalhost", 421),
-        ("evil.review.example.org", 421),
-        ("review.example.org", 200),
-    ],
-)
-async def test_names_under_a_name_of_ours_are_not_ours(site: Site, host: str, status: int) -> None:
-    """Browsers give a site of its own to each name under localhost, and whoever runs there is somebody else."""
-    assert await site.ask("GET", "/", host) == status
-
-
 @pytest.mark.parametrize("hosts", [("localhost", "evil.example"), ("evil.example", "localhost")])
 async def test_two_hosts_are_none(site: Site, hosts: tuple[str, ...]) -> None:
     """Of two Host fields a proxy in front may have gone by the other one (RFC 9112 §3.2)."""

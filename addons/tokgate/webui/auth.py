@@ -6,12 +6,15 @@ the peer or, behind trusted proxies, the address that they forward in X-Forwarde
 
 import hashlib
 import secrets
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Protocol
+from typing import ClassVar, Final
+
+from starlette.datastructures import Headers
 
 from tokgate.accounts.htpasswd import Htpasswd
 
@@ -131,47 +134,38 @@ _LONGEST_USER: Final = 256
 _MAX_REMEMBERED: Final = 10_000
 
 
-type Headers = Mapping[str, Sequence[str]]
-"""Values by name in lower case; a header that is repeated has several."""
+class Authenticator(ABC):
+    """An authentication method: names the user who sent a request. Here of one with sessions of this site."""
 
+    has_sessions: ClassVar[bool] = True
+    """Whether users have sessions of this site, which they can end."""
 
-class Authenticator(Protocol):
-    """An authentication method: names the user who sent a request."""
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions: Final = sessions
 
-    @property
-    def has_sessions(self) -> bool:
-        """Whether users have sessions of this site, which they can end."""
-
-    def viewer(self, peer: str, headers: Headers, token: str | None) -> str | None:
+    def viewer(self, peer: str, headers: Headers, token: str | None, *, awake: bool = True) -> str | None:
         """The user who sent a request; None for a request that must not be answered with a page.
 
-        `peer` is the address of the connection, `token` the value of the session cookie.
+        `peer` is the address of the connection, `token` the value of the session cookie. Without `awake`, as for a
+        stream of live lines, the session is not extended.
         """
+        return None if token is None else self._sessions.user(token, awake=awake)
 
-    def still(self, token: str | None) -> bool:
-        """Whether a stream of live lines that began with `token` may continue. Does not extend the session."""
+    @abstractmethod
+    def leave(self, token: str) -> None:
+        """End the session of `token`, if there is one."""
 
 
-class LinkAuthenticator:
+class LinkAuthenticator(Authenticator):
     """One local user: a link signs in once. When its session has ended, there is a new link."""
-
-    has_sessions: Final = True
 
     def __init__(self, sessions: Sessions, user: str, tell: Callable[[str], None]) -> None:
         """`tell` is given the token of each new link."""
-        self._sessions: Final = sessions
+        super().__init__(sessions)
         self.user: Final = user
         self._tell: Final = tell
         self._token = ""
         self.renew()
-
-    def viewer(self, peer: str, headers: Headers, token: str | None) -> str | None:
-        """The user, if `token` is of the session that the link began."""
-        return None if token is None else self._sessions.user(token)
-
-    def still(self, token: str | None) -> bool:
-        """Whether the session of `token` has not ended."""
-        return token is not None and self._sessions.user(token, awake=False) is not None
 
     def open(self, token: str) -> str | None:
         """Begin a session with the link's token, which is invalid from then on; None for any other token."""
@@ -193,29 +187,20 @@ class LinkAuthenticator:
             self._tell(self._token)
 
 
-class PasswordAuthenticator:
+class PasswordAuthenticator(Authenticator):
     """Users of an htpasswd file, who sign in with a form. Wrong passwords are counted by address and user."""
-
-    has_sessions: Final = True
 
     def __init__(self, sessions: Sessions, users: Htpasswd, clock: Callable[[], float]) -> None:
         """`clock` returns monotonic seconds."""
-        self._sessions: Final = sessions
+        super().__init__(sessions)
         self._users: Final = users
         self._clock: Final = clock
         self._failures: Final[OrderedDict[tuple[str, ...], list[float]]] = OrderedDict()
         self._waiting: Final[set[tuple[str, str]]] = set()
 
-    def viewer(self, peer: str, headers: Headers, token: str | None) -> str | None:
+    def viewer(self, peer: str, headers: Headers, token: str | None, *, awake: bool = True) -> str | None:
         """The user of the session, if the htpasswd file still has them. Raises AccountsError."""
-        return self._user(token)
-
-    def still(self, token: str | None) -> bool:
-        """Whether the session lasts and the htpasswd file still has its user. Raises AccountsError."""
-        return self._user(token, awake=False) is not None
-
-    def _user(self, token: str | None, *, awake: bool = True) -> str | None:
-        user = None if token is None else self._sessions.user(token, awake=awake)
+        user = super().viewer(peer, headers, token, awake=awake)
         return user if user is not None and self._users.has(user) else None
 
     def leave(self, token: str) -> None:
@@ -267,26 +252,25 @@ class PasswordAuthenticator:
         return len(recent)
 
 
-class HeaderAuthenticator:
+class HeaderAuthenticator(Authenticator):
     """Users whom an authenticating proxy names in a request header; the header counts from its addresses only."""
 
-    has_sessions: Final = False
+    has_sessions = False
 
     def __init__(self, header: str, proxies: Sequence[IPNetwork]) -> None:
         """`proxies` are the addresses from which the header is believed."""
-        self._header: Final = header.lower()
+        self._header: Final = header
         self._proxies: Final = tuple(proxies)
 
-    def viewer(self, peer: str, headers: Headers, token: str | None) -> str | None:
+    def viewer(self, peer: str, headers: Headers, token: str | None, *, awake: bool = True) -> str | None:
         """The user in the header, if the peer is one of the proxies and the header occurs once."""
         if not is_among(peer, self._proxies):
             return None
-        named = headers.get(self._header, ())
+        named = headers.getlist(self._header)
         if len(named) != 1:  # none, or one of the client's beside the proxy's
             return None
         user = named[0].strip()
         return user if 0 < len(user) <= _LONGEST_USER and user.isprintable() else None
 
-    def still(self, token: str | None) -> bool:
-        """True: the proxy closes the connection when the user may no longer follow."""
-        return True
+    def leave(self, token: str) -> None:
+        """Nothing: the proxy ends sessions."""

@@ -96,7 +96,8 @@ class Site:
 
     def still(self, request: Request) -> bool:
         """Whether a stream of live lines may continue."""
-        return self.authenticator.still(request.cookies.get(self.cookie))
+        peer, token = request.client.host if request.client else "", request.cookies.get(self.cookie)
+        return self.authenticator.viewer(peer, request.headers, token, awake=False) is not None
 
     def page(self, request: Request, template: str, status: int = 200, **said: Any) -> Response:
         """Render a template of `templates/` as a response for the signed-in user."""

@@ -1,10 +1,12 @@
 """Checks on every request: the Host header, the site that it comes from (Fetch Metadata), and its user."""
 
 import ipaddress
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -61,22 +63,16 @@ class AuthMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.lower().encode(), value.encode())
-                        for name, value in HEADERS.items()
-                        if name.lower().encode() not in own
-                    ),
-                ]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         refusal = self._refusal(scope)
         await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers = _headers(scope)
+        headers = Headers(scope=scope)
         host = _only(headers, "host").lower()
         if not self._is_ours(host):  # DNS rebinding: a name of somebody else that resolves to this server
             return PlainTextResponse("This page is not served under that name.\n", 421)
@@ -86,8 +82,8 @@ class AuthMiddleware:
         if not _from_here(headers, method, host):
             return PlainTextResponse("Another site asked for this.\n", 403)
         peer = scope["client"][0] if scope.get("client") else ""
-        viewer = self._authenticator.viewer(peer, headers, _cookie(headers, self._cookie))
-        client = client_address(peer, headers.get("x-forwarded-for", ()), self._proxies)
+        viewer = self._authenticator.viewer(peer, headers, HTTPConnection(scope).cookies.get(self._cookie))
+        client = client_address(peer, headers.getlist("x-forwarded-for"), self._proxies)
         scope.setdefault("state", {}).update(viewer=viewer, client=client)
         if viewer is None and not path.startswith(OPEN):
             return self._closed(scope)
@@ -109,20 +105,13 @@ class AuthMiddleware:
         return name in _HERE or name in self._hosts
 
 
-def _headers(scope: Scope) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return found
-
-
-def _only(headers: Mapping[str, Sequence[str]], name: str) -> str:
+def _only(headers: Headers, name: str) -> str:
     """The value of a header that occurs once, else an empty string."""
-    values = headers.get(name, ())
+    values = headers.getlist(name)
     return values[0] if len(values) == 1 else ""
 
 
-def _from_here(headers: Mapping[str, Sequence[str]], method: str, host: str) -> bool:
+def _from_here(headers: Headers, method: str, host: str) -> bool:
     """Whether a request comes from our own pages, or from a person who followed a link or typed the address.
 
     https://web.dev/articles/fetch-metadata; a browser too old to say is judged by its Origin alone.
@@ -135,15 +124,6 @@ def _from_here(headers: Mapping[str, Sequence[str]], method: str, host: str) -> 
         return False
     followed = _only(headers, "sec-fetch-mode") == "navigate" and _only(headers, "sec-fetch-dest") == "document"
     return site in ("same-origin", "none") or followed
-
-
-def _cookie(headers: Mapping[str, Sequence[str]], name: str) -> str | None:
-    for line in headers.get("cookie", ()):
-        for part in line.split(";"):
-            key, _, value = part.strip().partition("=")
-            if key == name:
-                return value
-    return None
 
 
 def _without_port(host: str) -> str:

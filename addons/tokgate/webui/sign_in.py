@@ -80,10 +80,8 @@ class SignInViews:
 
     async def sign_out(self, request: Request) -> Response:
         """`POST /sign-out`: end the session, delete the cookie."""
-        authenticator = self._site.authenticator
-        token = request.cookies.get(self._site.cookie)
-        if token is not None and isinstance(authenticator, LinkAuthenticator | PasswordAuthenticator):
-            authenticator.leave(token)
+        if (token := request.cookies.get(self._site.cookie)) is not None:
+            self._site.authenticator.leave(token)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(self._site.cookie, path="/", secure=self._site.secure, httponly=True, samesite="strict")
         return response
