@@ -38,7 +38,8 @@ class Store:
     keys: Set[str] = frozenset()
     """The parameters of the query whose values are identifiers, in lower case."""
     shape: str = _PACKAGE
-    """What a value has to be."""
+    """What an identifier has to be."""
+    example: str = "com.example.app"
     dedicated: bool = True
     """The hosts carry nothing but store pages."""
     fragment: bool = False
@@ -57,32 +58,47 @@ STORES: Final[Mapping[str, Store]] = {
         r"/(?:[iI][dD])?([0-9]{6,})(?=/|\Z)",
         keys={"id", "ids", "adamid", "salableadamid"},
         shape=r"[0-9]{6,}",
+        example="835599320",
     ),
     "microsoft": Store(
         {"apps.microsoft.com"},
         r"/(?i:detail|productid)/(?:[^/]+/)?([0-9A-Za-z]{12})(?=/|\Z)",
         keys={"productid"},
         shape=r"[0-9A-Za-z]{12}",
+        example="9NH2GPH4JZS4",
     ),
     "amazon": Store(
         {"www.amazon.com", "www.amazon.de", "www.amazon.fr", "www.amazon.nl", "www.amazon.com.be", "www.amazon.co.uk"},
         r"/(?:dp|gp/product)/([0-9A-Z]{10})(?=/|\Z)",
         keys={"asin"},
         shape=r"[0-9A-Z]{10}",
+        example="B00EXAMPLE",
         dedicated=False,
     ),
     "galaxy-store": Store(
         {"galaxystore.samsung.com", "apps.samsung.com"}, r"/(?i:detail)/([A-Za-z0-9_.]+)", keys={"appid"}
     ),
     "huawei": Store(
-        {"appgallery.huawei.com"}, r"/(?i:app)/(C[0-9]+)", keys={"id", "appid"}, shape=r"C[0-9]+", fragment=True
+        {"appgallery.huawei.com"},
+        r"/(?i:app)/(C[0-9]+)",
+        keys={"id", "appid"},
+        shape=r"C[0-9]+",
+        example="C100315379",
+        fragment=True,
     ),
-    "apkmirror": Store({"www.apkmirror.com", "apkmirror.com"}, r"\A/apk/([^/]+/[^/]+)(?=/|\Z)"),
+    "apkmirror": Store(
+        {"www.apkmirror.com", "apkmirror.com"},
+        r"\A/apk/([^/]+/[^/]+)(?=/|\Z)",
+        shape=r"[^/\s]+/[^/\s]+",
+        example="example-inc/example",
+    ),
     "apkpure": Store(
         {"apkpure.com", "apkpure.net", "d.apkpure.com", "d.apkpure.net", "m.apkpure.com"},
         rf"\A(?:/b/[A-Za-z]+|/[^/]+(?:/[^/.]+)?)/([a-z]{_PACKAGE.removeprefix('[A-Za-z]')})(?=/|\Z)",
     ),
-    "apple-bundle": Store(frozenset()),  # in no URL: for `tokgate export mdm`
+    "apple-bundle": Store(  # in no URL: for `tokgate export mdm`; CFBundleIdentifier (Apple, Information Property List)
+        frozenset(), shape=r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", example="com.example.App"
+    ),
 }
 """The stores that policies may name, by the word used in YAML."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from labs.command_line import Command
 from tokgate.config.format.policy_file import policy_schema
-from tokgate.config.format.services import STORE_EXAMPLES
+from tokgate.policy.stores import STORES
 
 _UNSHOWN: Final = ("version", "tests", "lifted")
 """The format has one version; tests decide nothing; what is lifted is gone from the bans."""
@@ -69,7 +69,7 @@ NEW: Final[Mapping[str, Any]] = {
     "services.names.label": ["clipsapp"],
     "services.names.regex": ["^clips[0-9]+\\.example\\.com$"],
     "services.addresses": ["203.0.113.0/24"],
-    **{f"services.store.{store}": [identifier] for store, identifier in STORE_EXAMPLES.items()},
+    **{f"services.store.{name}": [store.example] for name, store in STORES.items()},
     "networks.title": "The office",
     "networks.cidrs": ["192.0.2.0/25"],
     "networks.users": ["alice"],

@@ -1,6 +1,7 @@
 """Values of policies: what parsers take and say, and that whatever is written is a value or an error of ours."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ _VALIDATORS: list[Callable[[Any], Any]] = [
     *(networks.cidr, settings.nat64_prefix, networks.address),
     *(connection_settings.ports, networks.interface),
     *(services.suffix, services.exact, services.label, services.regex),
-    *(services.store_id(store) for store in STORES),
+    *(partial(services.store_id, store) for store in STORES),
 ]
 
 

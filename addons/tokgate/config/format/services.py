@@ -1,7 +1,6 @@
 """Services in policy files: name patterns, addresses and store listings, with hints for common mistakes."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final
@@ -22,31 +21,6 @@ from tokgate.policy.values.prefixes import IPNetwork
 _MAX_REGEX: Final = 1000
 _UNRELATED: Final = ("example.org", "www.example.com", "a-0.b.c.example.net", "xn--bcher-kva.example")
 """Unrelated names: a regex that matches all of them is taken to match every name."""
-_PACKAGE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+\Z", re.ASCII)
-_BUNDLE: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\Z", re.ASCII)
-"""What CFBundleIdentifier may be (Apple, Information Property List)."""
-_LISTINGS: Final = {
-    "google-play": "https://play.google.com/store/apps/details?id={}",
-    "apple": "https://apps.apple.com/app/id{}",
-    "microsoft": "https://apps.microsoft.com/detail/{}",
-    "amazon": "https://www.amazon.com/dp/{}",
-    "galaxy-store": "https://galaxystore.samsung.com/detail/{}",
-    "huawei": "https://appgallery.huawei.com/app/{}",
-    "apkmirror": "https://www.apkmirror.com/apk/{}/",
-    "apkpure": "https://apkpure.com/app/{}",
-}
-_SHAPES: Final = {"google-play": _PACKAGE, "galaxy-store": _PACKAGE, "apkpure": _PACKAGE, "apple-bundle": _BUNDLE}
-STORE_EXAMPLES: Final = {
-    "google-play": "com.example.app",
-    "apple": "835599320",
-    "microsoft": "9NH2GPH4JZS4",
-    "amazon": "B00EXAMPLE",
-    "galaxy-store": "com.example.app",
-    "huawei": "C100315379",
-    "apkmirror": "example-inc/example",
-    "apkpure": "com.example.app",
-    "apple-bundle": "com.example.App",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +106,15 @@ def address(value: Any) -> IPNetwork:
     return prefix
 
 
-def store_id(store: str) -> Callable[[Any], str]:
-    """A validator for the identifiers of one store, as they occur in URLs of listings."""
-    return partial(_store_id, store)
-
-
-def _store_id(store: str, value: Any) -> str:
+def store_id(store: str, value: Any) -> str:
+    """An identifier of one store, as it occurs in URLs of listings."""
     written = text(value)
-    shown = listing(_LISTINGS[store].format(written)) if store in _LISTINGS else None
-    readable = store not in _LISTINGS or (shown is not None and shown.identifier == written)
-    spaced = any(character.isspace() for character in written)
-    if readable and not spaced and (store not in _SHAPES or _SHAPES[store].match(written)):
+    if re.fullmatch(STORES[store].shape, written, re.ASCII):
         return written
     by_url = listing(written)
-    hint = f": for example `{STORE_EXAMPLES[store]}`" if store in STORE_EXAMPLES else ""
-    if by_url is not None and by_url.store == store:
-        hint = f": write `{by_url.identifier}`"
-    raise wrong(Code.BAD_STORE_ID, f"`{written}` is no identifier of the store `{store}`{hint}")
+    meant = by_url.identifier if by_url is not None and by_url.store == store else None
+    hint = f"for example `{STORES[store].example}`" if meant is None else f"write `{meant}`"
+    raise wrong(Code.BAD_STORE_ID, f"`{written}` is no identifier of the store `{store}`: {hint}")
 
 
 _NAME_FILE: Final = {
@@ -227,8 +193,8 @@ class NamesModel(Model):
 def _store_listings(store: str) -> tuple[Any, Any]:
     """A key of `store`; Apple's identifiers are numbers, which need no quotes."""
     kinds = ["string", "integer"] if store == "apple" else "string"
-    identifier = Annotated[str, Parsed(store_id(store), type=kinds)]
-    examples = [[STORE_EXAMPLES.get(store, "…")]]
+    identifier = Annotated[str, Parsed(partial(store_id, store), type=kinds)]
+    examples = [[STORES[store].example]]
     return list[identifier], Field(default=[], description=f"Listings in `{store}`.", examples=examples)
 
 
