@@ -39,13 +39,15 @@ def policies(draw: st.DrawFn) -> dict[str, Network]:
     for number in range(draw(st.integers(1, 6))):
         earlier = st.lists(st.sampled_from([each.name for each in found]), max_size=3) if found else st.just([])
         macs = draw(st.lists(st.sampled_from(MACS), max_size=1))
+        hosts = draw(st.lists(st.sampled_from(ADDRESSES).map(ip_network), max_size=1))
         found.append(
             Network(
                 f"n{number}",
                 draw(prefixes()),
                 users=tuple(draw(st.lists(st.just("alice"), max_size=1))),
                 interfaces=tuple(draw(st.lists(st.sampled_from(["eth1", "eth2"]), max_size=1))),
-                devices=tuple(Device(None, (), (mac,), None, ()) for mac in macs),
+                groups=tuple(draw(st.lists(st.just("press"), max_size=1))),
+                devices=(Device(None, tuple(hosts), tuple(macs), None, ()),),
                 networks=tuple(dict.fromkeys(draw(earlier))),
                 except_cidrs=draw(prefixes()),
                 except_networks=tuple(dict.fromkeys(draw(earlier))),
@@ -57,6 +59,7 @@ def policies(draw: st.DrawFn) -> dict[str, Network]:
 CLIENTS: Final = st.builds(
     Identity,
     user=st.sampled_from([None, "alice", "bob"]),
+    groups=st.sampled_from([frozenset(), frozenset({"press", "staff"})]),
     device=st.sampled_from([None, *MACS]),
     interface=st.sampled_from([None, "eth1", "eth2"]),
 )
@@ -69,7 +72,9 @@ def holds(networks: Mapping[str, Network], name: str, address: str, who: Identit
         any(client in prefix for prefix in network.cidrs)
         or who.user in network.users
         or who.interface in network.interfaces
+        or not who.groups.isdisjoint(network.groups)
         or any(who.device in device.hardware for device in network.devices)
+        or any(client in prefix for device in network.devices for prefix in device.addresses)
         or any(holds(networks, each, address, who) for each in network.networks)
     )
     outside = any(client in prefix for prefix in network.except_cidrs) or any(
@@ -151,7 +156,8 @@ def test_the_kernel_takes_the_same_clients(networks: dict[str, Network], address
     """The sets and conditions of nftables hold whom the policy holds; users are known to no kernel."""
     seen = Identity(device=who.device, interface=who.interface)
     for name, network in networks.items():
-        if nested_exceptions(network) or any(out.users for part in network.parts for out in part.excluded):
+        people = (out for part in network.parts for out in part.excluded if out.users or out.groups)
+        if nested_exceptions(network) or any(people):
             continue
         rules = ClientSets("c", "Clients.", (network,), loopback=True)
         text = "\n".join(rules.declared())

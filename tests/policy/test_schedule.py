@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from whenever import Date, Instant, ItemizedDelta, Time, Weekday
 
 from labs.builders import BRUSSELS, at, ban, wall
-from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decision import Phase
 from tokgate.policy.schedule import Edge, Inactive, Span, Weekly, Window, add_duration, is_holiday, resolve
 from tokgate.policy.snapshot import schedule_of
@@ -89,15 +88,6 @@ def test_duration_from_an_instant_follows_the_zone() -> None:
     assert add_duration(at("2023-03-09T23:00Z"), ItemizedDelta(months=6), BRUSSELS) == at("2023-09-09T22:00Z")
 
 
-def test_ban_boundaries_to_the_microsecond() -> None:
-    """`[starts, expires)`: announced before, blocked from the first tick, expired from the last."""
-    schedule = schedule_of(ban(duration=ItemizedDelta(months=6)), BRUSSELS)
-    before, start, after = around(at("2023-03-09T23:00Z"))
-    assert [schedule.state_at(t).phase for t in (before, start, after)] == [Phase.ANNOUNCED, Phase.BLOCK, Phase.BLOCK]
-    before, end, after = around(at("2023-09-09T22:00Z"))
-    assert [schedule.state_at(t).phase for t in (before, end, after)] == [Phase.BLOCK, Phase.EXPIRED, Phase.EXPIRED]
-
-
 def test_all_phases_in_order() -> None:
     """A ban with every moment goes through every phase; before the announcement it has none."""
     schedule = schedule_of(
@@ -112,20 +102,6 @@ def test_all_phases_in_order() -> None:
     days = ["02-28", "03-01", "03-03", "03-05", "03-10", "04-01"]
     phases = [schedule.state_at(resolve(wall(f"2023-{d}T00:00"), KOLKATA, Edge.START)).phase for d in days]
     assert phases == [None, Phase.ANNOUNCED, Phase.MONITOR, Phase.WARN, Phase.BLOCK, Phase.EXPIRED]
-
-
-@pytest.mark.parametrize(("action", "phase"), [(Action.MONITOR, Phase.MONITOR), (Action.WARN, Phase.WARN)])
-def test_action_is_the_phase_after_the_start(action: Action, phase: Phase) -> None:
-    """A ban that only monitors or warns is in that phase from its start."""
-    assert schedule_of(ban(action=action), BRUSSELS).state_at(at("2023-03-10T00:00Z")).phase is phase
-
-
-def test_hold_stays_and_is_overdue() -> None:
-    """`on_expiry: hold` keeps blocking and says that the end has passed."""
-    schedule = schedule_of(ban(expires=wall("2023-04-01T00:00"), on_expiry=OnExpiry.HOLD), BRUSSELS)
-    before, end, _ = around(at("2023-03-31T22:00Z"))
-    assert (schedule.state_at(before).phase, schedule.state_at(before).overdue) == (Phase.BLOCK, False)
-    assert (schedule.state_at(end).phase, schedule.state_at(end).overdue) == (Phase.BLOCK, True)
 
 
 NIGHT = Window(frozenset({Weekday.FRIDAY}), clock("22:00"), clock("06:00"))
@@ -156,21 +132,6 @@ def test_window_boundaries(windows: tuple[Window, ...], boundary: str, opens: bo
     assert [weekly.state_at(t)[0] for t in (before, edge, after)] == [not opens, opens, opens]
     assert weekly.state_at(before)[1].end == edge
     assert weekly.state_at(edge)[1].start == edge
-
-
-@pytest.mark.parametrize(("zone", "boundary"), [(KOLKATA, "2023-03-10T02:30Z"), (LORD_HOWE, "2023-03-09T21:00Z")])
-def test_windows_follow_the_zone(zone: str, boundary: str) -> None:
-    """08:00 is 08:00 in a zone without DST and in one that shifts by half an hour."""
-    before, edge, _ = around(at(boundary))
-    weekly = Weekly((OFFICE_HOURS,), zone)
-    assert (weekly.state_at(before)[0], weekly.state_at(edge)[0]) == (False, True)
-
-
-def test_window_in_half_hour_shift() -> None:
-    """On Lord Howe's autumn day 01:30-02:00 happens twice, and a window up to 01:45 ends at the later."""
-    weekly = Weekly((Window(ALL_DAYS, clock("01:00"), clock("01:45")),), LORD_HOWE)
-    before, end, _ = around(at("2023-04-01T15:15Z"))
-    assert (weekly.state_at(before)[0], weekly.state_at(end)[0]) == (True, False)
 
 
 def test_whole_day_window_has_no_seam() -> None:

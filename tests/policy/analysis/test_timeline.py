@@ -47,6 +47,7 @@ def test_half_open_range() -> None:
     past = transitions(policy, start.add(nanoseconds=1), end.add(nanoseconds=1))
     assert [t.at for t in past] == [end]
     assert [t.at for t in transitions(policy, Instant.MIN, Instant.MAX)] == [start, end]
+    assert (next_transition(policy, start), next_transition(policy, end)) == (end, None)
 
 
 def test_windows_are_endless_and_lazy() -> None:
@@ -88,16 +89,6 @@ def test_an_exemption_ends_where_it_holds() -> None:
     ]  # fmt: skip
 
 
-def test_next_transition() -> None:
-    """The first instant after the one given; None when nothing changes any more."""
-    policy = snapshot(ban(expires=wall("2023-04-01T00:00")), exemptions=(exemption(),))
-    start, hole, end = at("2023-03-09T23:00Z"), at("2023-03-31T16:00Z"), at("2023-03-31T22:00Z")
-    assert next_transition(policy, Instant.MIN) == start
-    assert next_transition(policy, start) == hole
-    assert next_transition(policy, hole) == end
-    assert next_transition(policy, end) is None
-
-
 TICK = 1  # nanosecond
 ENDING = ban(starts=wall("2023-03-10T00:00"), expires=wall("2023-09-10T00:00"))
 ENDS = at("2023-09-09T22:00:00Z")
@@ -114,37 +105,28 @@ def told_at(now: Instant, told: frozenset[ReminderKey] = frozenset(), **settings
     return [reminder.notice.before for reminder in due_reminders(planned, now, told)]
 
 
-@pytest.mark.parametrize("before", EDGES)
-def test_edges(before: str) -> None:
-    """A reminder is due from its very instant on, and not one tick earlier."""
-    edge = EDGES[before]
-    assert before not in told_at(edge.subtract(nanoseconds=TICK))
-    assert told_at(edge) == [before]
-    assert told_at(edge.add(nanoseconds=TICK)) == [before]
-
-
-def test_the_end() -> None:
-    """Up to the last tick it can be told that a ban ends; at its end there is nothing to remind of."""
-    assert told_at(ENDS.subtract(nanoseconds=TICK)) == ["P1D"]
-    assert told_at(ENDS) == []
-
-
-def test_told_once() -> None:
-    """What was told is not told again, and the next one is."""
+@pytest.mark.parametrize(
+    ("now", "told_before", "told"),
+    [
+        *(
+            (EDGES[before].subtract(nanoseconds=TICK), None, rest)
+            for before, rest in zip(EDGES, ([], ["P30D"], ["P7D"]), strict=True)
+        ),
+        *((EDGES[before], None, [before]) for before in EDGES),
+        (ENDS.subtract(nanoseconds=TICK), None, ["P1D"]),
+        (ENDS, None, []),
+        (EDGES["P30D"], "P30D", []),
+        (EDGES["P7D"].subtract(nanoseconds=TICK), "P30D", []),
+        (EDGES["P7D"], "P30D", ["P7D"]),
+        (EDGES["P1D"], "P1D", []),
+        (EDGES["P30D"], "P1D", []),  # the clock was set back
+    ],
+)
+def test_what_is_told(now: Instant, told_before: str | None, told: list[str]) -> None:
+    """From its very instant to the ban's end a reminder is due, once; of several the latest, and none before it."""
     planned = planned_reminders(snapshot(ENDING))
-    told = missed_reminders(planned, EDGES["P30D"])
-    assert told_at(EDGES["P30D"], told) == []
-    assert told_at(EDGES["P7D"].subtract(nanoseconds=TICK), told) == []
-    assert told_at(EDGES["P7D"], told) == ["P7D"]
-
-
-def test_a_late_start_tells_once() -> None:
-    """Of several that are due the latest alone is told, and the earlier ones never."""
-    late = EDGES["P1D"]
-    assert told_at(late) == ["P1D"]
-    told = missed_reminders(planned_reminders(snapshot(ENDING)), late)
-    assert told_at(late, told) == []
-    assert told_at(EDGES["P30D"], told) == []  # the clock was set back
+    known = frozenset() if told_before is None else missed_reminders(planned, EDGES[told_before])
+    assert told_at(now, known) == told
 
 
 def test_a_ban_that_is_prolonged_is_told_anew() -> None:
