@@ -245,7 +245,7 @@ def test_thousands_of_unknown_names(say: Say) -> None:
 
 
 def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
-    """A policy of 3 MB loads in seconds, with progress, and leaves the garbage collector as it was."""
+    """A policy of 3 MB loads in seconds, and leaves the garbage collector as it was."""
     with (tmp_path / "a.yaml").open("w") as file:
         file.write("services:\n")
         for service in range(1000):
@@ -260,12 +260,10 @@ def test_a_hundred_thousand_names(tmp_path: Path, now: Instant) -> None:
         for n in range(1000):
             networks = ", ".join(f"n{n * 10 + k}" for k in range(10))
             file.write(f"  b{n}: {{title: b, services: [s{n}], networks: [{networks}], starts: 2023-03-10}}\n")
-    seen: list[tuple[int, int]] = []
     start = time.process_time()
-    policy = valid(load(tmp_path, now, progress=lambda done, total: seen.append((done, total))))
+    policy = valid(load(tmp_path, now))
     assert time.process_time() - start < 30  # about 1.3 on an idle machine
     assert sum(len(service.patterns) for service in policy.services.values()) == 100_000
-    assert seen == [(1, 2), (2, 2)]
     assert gc.isenabled()
 
 

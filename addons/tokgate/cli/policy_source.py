@@ -21,7 +21,7 @@ from tokgate.cli.configuration import FILE, POLICIES, default_policies
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import Patience, narrate, visible, wants_color
 from tokgate.config.diagnostics import render
-from tokgate.config.loader import Loaded, load
+from tokgate.config.loader import load
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 
@@ -63,7 +63,7 @@ def open_policy(path: Path, now: Instant, base: Path | None = None) -> Policy:
     if not path.exists():
         hint = f"name them with --policies, or {POLICIES} in {FILE}; `tokgate init` writes some"
         raise CommandError(f"there are no policies at {visible(str(path))}: {hint}", Exit.FINDINGS)
-    loaded = load_patiently(path, now, base)
+    loaded = load(path, now, base=base)
     if loaded.policy is None:
         for diagnostic in loaded.errors:
             narrate(render(diagnostic, color=wants_color(sys.stderr)))
@@ -74,30 +74,18 @@ def open_policy(path: Path, now: Instant, base: Path | None = None) -> Policy:
 
 def open_snapshot(path: Path, now: Instant, base: Path | None = None) -> Snapshot:
     """Load and compile a policy, as `open_policy`."""
-    return compile_patiently(open_policy(path, now, base))
+    return compile_policy(open_policy(path, now, base))
 
 
 def snapshot_if_valid(path: Path, now: Instant, otherwise: str) -> Snapshot | None:
     """The compiled policy; None where there is none, or an invalid one: then stderr says what is done `otherwise`."""
     if not path.exists():
         return None
-    policy = load_patiently(path, now).policy
+    policy = load(path, now).policy
     if policy is None:
         narrate(f"tokgate: {path} has errors (see `tokgate check`): {otherwise}")
         return None
-    return compile_patiently(policy)
-
-
-def load_patiently(path: Path, now: Instant, base: Path | None = None) -> Loaded:
-    """Load, with progress on a terminal."""
-    with Patience("reading files") as progress:
-        return load(path, now, progress, base=base)
-
-
-def compile_patiently(policy: Policy) -> Snapshot:
-    """Compile, with progress on a terminal."""
-    with Patience("compiling bans") as progress:
-        return compile_policy(policy, progress)
+    return compile_policy(policy)
 
 
 LOOKED_BACK: Final = 100

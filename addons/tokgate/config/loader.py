@@ -1,6 +1,6 @@
 """Loads a file or folder as a policy, or returns all its errors. Never raises for bad input."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,9 +17,6 @@ from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.nodes import Scalar, compose
 from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file
 from tokgate.policy.snapshot import Policy, gc_paused
-
-Progress = Callable[[int, int], None]
-"""Called with (files read, files) while loading."""
 
 _NOTHING: Final[Mapping[Path, bytes]] = MappingProxyType({})
 
@@ -51,7 +48,6 @@ class Loaded:
 def load(
     path: Path,
     now: Instant,
-    progress: Progress | None = None,
     *,
     proposed: Mapping[Path, bytes] = _NOTHING,
     base: Path | None = None,
@@ -66,10 +62,8 @@ def load(
         if proposed:
             paths = tuple(dict.fromkeys((*paths, *proposed)))
         sections = Sections(path if path.is_dir() else path.parent, whole=not report.failed)
-        for done, each in enumerate(paths, 1):
+        for each in paths:
             _read(each, proposed.get(each), sections, report)
-            if progress is not None:
-                progress(done, len(paths))
         shipped = catalogue.complete(sections, report)
         named_files.read_inventories(sections, report)
         named_files.read_names(sections, report)

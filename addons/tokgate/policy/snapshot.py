@@ -5,7 +5,7 @@ A compiled ban is one track for each time zone among its networks.
 
 import gc
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,9 +22,6 @@ from tokgate.policy.schedule import Edge, PhaseChange, Schedule, Span, Weekly, a
 from tokgate.policy.services import Catalogue, Match, Service, ServiceIndex
 from tokgate.policy.settings import Settings
 from tokgate.policy.values.prefixes import Cover
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while compiling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +155,7 @@ class Snapshot:
 
     MAX_CACHES: Final = 65536
 
-    def __init__(self, policy: Policy, progress: Progress | None = None, own: Policy = NOTHING) -> None:
+    def __init__(self, policy: Policy, own: Policy = NOTHING) -> None:
         """Compile a policy, which config/ has validated.
 
         `own`: what an instance enforces beside it for itself. That is in no list, and no client is known by it: who is
@@ -170,10 +167,10 @@ class Snapshot:
         self.bans: Final = policy.bans
         services = (*policy.services.values(), *own.services.values())
         self.services: Final = ServiceIndex(services, policy.settings.nat64_prefixes)
-        self.tracks: Final = tuple(_tracks(policy, progress))
+        self.tracks: Final = tuple(_tracks(policy))
         self.banned_services: Final = frozenset(name for ban in policy.bans.values() for name in ban.services)
         by_pair: dict[tuple[str, str], list[Track]] = {}
-        for track in (*self.tracks, *_tracks(own, None)):
+        for track in (*self.tracks, *_tracks(own)):
             for service in track.ban.services:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
@@ -220,10 +217,10 @@ class Snapshot:
         return found
 
 
-def compile_policy(policy: Policy, progress: Progress | None = None, own: Policy = NOTHING) -> Snapshot:
+def compile_policy(policy: Policy, own: Policy = NOTHING) -> Snapshot:
     """Compile a valid policy: seconds for 10,000 networks, 1,000 bans, 100,000 names and 100,000 devices."""
     with gc_paused():
-        return Snapshot(policy, progress, own)
+        return Snapshot(policy, own)
 
 
 @contextmanager
@@ -241,7 +238,7 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
+def _tracks(policy: Policy) -> Iterable[Track]:
     exemptions: dict[str, list[Exemption]] = {}
     for exemption in policy.exemptions.values():
         exemptions.setdefault(exemption.ban, []).append(exemption)
@@ -249,7 +246,7 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
     for ban in policy.bans.values():
         if ban.extends is not None:
             extended.setdefault(ban.extends, []).append(ban)
-    for done, ban in enumerate(policy.bans.values(), 1):
+    for ban in policy.bans.values():
         zones: dict[str, list[Network]] = {}
         for network in map(policy.networks.__getitem__, ban.networks):
             zones.setdefault(network.timezone, []).append(network)
@@ -267,5 +264,3 @@ def _tracks(policy: Policy, progress: Progress | None) -> Iterable[Track]:
             names = tuple(network.name for network in networks)
             extensions = tuple(each.name for each in following)
             yield Track(ban, zone, names, schedule_of(ban, zone, taken_over), spans, extensions)
-        if progress is not None:
-            progress(done, len(policy.bans))

@@ -24,15 +24,15 @@ from tokgate.cli.policy.warnings import (
     untrusted,
     without_authority,
 )
-from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
+from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
 from tokgate.config.catalogue import own_definitions
 from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level, as_json, render
 from tokgate.config.format.test_model import TestTransport
-from tokgate.config.loader import Loaded
+from tokgate.config.loader import Loaded, load
 from tokgate.gateway.ruleset import current
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.policy.values.text import both, local, utc
 from tokgate.traffic.policy_tests import TestResult, run_tests
 
@@ -132,8 +132,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check a folder or a file, and print the findings."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
-    loaded = load_patiently(options.policies, now)
-    snapshot = None if loaded.policy is None else compile_patiently(loaded.policy)
+    loaded = load(options.policies, now)
+    snapshot = None if loaded.policy is None else compile_policy(loaded.policy)
     found, ending, results = [*loaded.diagnostics], tuple[Ending, ...](), tuple[TestResult, ...]()
     tests = list[TestOutput]()
     if snapshot is not None:

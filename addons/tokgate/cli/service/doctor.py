@@ -12,11 +12,13 @@ from whenever import Instant
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.exits import Exit, need
-from tokgate.cli.policy_source import add_policies_option, compile_patiently, load_patiently
+from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import print_json
 from tokgate.config.extras import Extra
+from tokgate.config.loader import load
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import TableOptions, Tproxy, ruleset_of
+from tokgate.policy.snapshot import compile_policy
 from tokgate.policy.values.text import readable
 from tokgate.runtime.control_socket import NAME, ControlRequest, ask
 from tokgate.service.doctor import Result, installation, kernel, probes
@@ -82,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _examined(args: argparse.Namespace) -> Iterator[Result]:
     now = Instant.now()
-    loaded = load_patiently(args.policies, now)
-    snapshot = None if loaded.policy is None else compile_patiently(loaded.policy)
+    loaded = load(args.policies, now)
+    snapshot = None if loaded.policy is None else compile_policy(loaded.policy)
     confdir = confdir_of_running(NAME) if args.confdir is None else args.confdir.expanduser()
     try:
         state = ask(confdir, ControlRequest.STATUS, longest=installation.PATIENCE)
