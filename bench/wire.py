@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "addons"))
 
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
-from tokgate.wire.hello_reader import HelloBuffer, read_client_hello
+from tokgate.wire.hello_reader import HelloReader, read_client_hello
 from tokgate.wire.ja4 import ja4
 
 BROWSER = Path(__file__).parents[1] / "tests/labs/chromium-156.hex"
@@ -43,10 +43,12 @@ def in_records(data: bytes, size: int) -> bytes:
 
 
 def ours_in_pieces(data: bytes, size: int) -> None:
-    """Feed a buffer piece by piece, as a gate does with a hello that comes in several segments."""
-    buffer = HelloBuffer()
+    """Read piece by piece, as a gate does with a hello that comes in several segments."""
+    received = bytearray()
+    reader = HelloReader(received)
     for i in range(0, len(data), size):
-        buffer.feed(data[i : i + size])
+        received += data[i : i + size]
+        reader.read()
 
 
 def mitmproxy_in_pieces(data: bytes, size: int) -> None:

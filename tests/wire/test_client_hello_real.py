@@ -10,8 +10,9 @@ from mitmproxy.net.check import is_valid_host
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs import hello_builder as build
+from labs.hello_pieces import HelloPieces
 from tokgate.wire.client_hello import ClientHello, is_ech_outer, is_grease
-from tokgate.wire.hello_reader import HelloBuffer, read_client_hello
+from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.host_names import NameStatus
 from tokgate.wire.ja4 import ja4
 
@@ -78,7 +79,7 @@ def test_versions_of_python_ssl(settings: dict[str, object], versions: tuple[int
 def test_real_hello_split_at_every_octet() -> None:
     """A real hello is incomplete at every cut, for mitmproxy too, and complete at the end."""
     data = build.openssl_hello(alpn=["h2"])
-    buffer = HelloBuffer()
+    buffer = HelloPieces()
     for end in range(1, len(data)):
         assert read_client_hello(data[:end]) is None
         assert buffer.feed(data[end - 1 : end]) is None
@@ -112,7 +113,7 @@ def test_post_quantum_key_share() -> None:
     assert share[2:4] == b"\x11\xec"
     assert len(data) > 1400
     for mss in (536, 1220, 1380):
-        buffer = HelloBuffer()
+        buffer = HelloPieces()
         results = [buffer.feed(data[i : i + mss]) for i in range(0, len(data), mss)]
         assert results[-1] == seen
         assert not any(results[:-1])

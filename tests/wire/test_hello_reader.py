@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs import hello_builder as build
-from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, is_grease
+from labs.hello_pieces import HelloPieces
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_grease
 from tokgate.wire.hello_reader import (
     HELLO_RETRY,
     MAX_ANSWER,
-    HelloBuffer,
     asks_again,
     may_begin_record,
     read_client_hello,
@@ -28,7 +28,7 @@ from tokgate.wire.hello_reader import (
 from tokgate.wire.host_names import NameStatus, can_be_dialled
 from tokgate.wire.ja4 import ja4
 
-type Outcome = ClientHello | HelloProblem | None
+type Outcome = ClientHello | type[ClientHelloError] | None
 
 label = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
 names = st.builds(
@@ -66,18 +66,18 @@ def outcome(data: bytes) -> Outcome:
     try:
         return read_client_hello(data)
     except ClientHelloError as error:
-        return error.problem
+        return type(error)
 
 
 def outcome_in_pieces(pieces: list[bytes]) -> Outcome:
     """The same by way of the buffer, which is fed no more once it has an answer."""
-    buffer = HelloBuffer()
+    buffer = HelloPieces()
     for piece in pieces:
         try:
             if seen := buffer.feed(piece):
                 return seen
         except ClientHelloError as error:
-            return error.problem
+            return type(error)
     return None
 
 

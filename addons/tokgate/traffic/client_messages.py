@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import ClassVar, Final
 
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, ProxyConnect, Unreadable
-from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, NotTlsError
 from tokgate.wire.hello_reader import HelloReader, asks_again, end_of_hello, may_begin_record, unfinished_early_data
 from tokgate.wire.http_detection import HttpKind, HttpStartReader, UnreadLine, begin_unread_line, read_on
 from tokgate.wire.proxy_request import MAX_HEAD, ConnectReader, ConnectRequestError
@@ -54,10 +54,10 @@ class FirstBytesReader:
         if self._hello is not None:
             try:
                 hello = self._hello.read()
-            except ClientHelloError as error:
-                if error.problem is not HelloProblem.NOT_TLS:
-                    return Unreadable()
+            except NotTlsError:
                 self._hello = None
+            except ClientHelloError:
+                return Unreadable()
             else:
                 return None if hello is None else Hello(hello, openable=self.openable)
         kind, start = self._http.read(), self._http.line

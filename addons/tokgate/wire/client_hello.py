@@ -6,7 +6,6 @@ Whether a name is banned, and what it looks like once normalised, is decided els
 import struct
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from tokgate.wire.host_names import (
@@ -29,24 +28,12 @@ _ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D  # https://www.rfc-editor.org/rfc/rfc984
 _type_and_length = struct.Struct("!HH").unpack_from
 
 
-class HelloProblem(StrEnum):
-    """Why bytes can never become a ClientHello. All but `not-tls` might still be one to a server that reads more."""
-
-    NOT_TLS = "not-tls"
-    SSLV2 = "sslv2"
-    UNEXPECTED_RECORD = "unexpected-record"
-    RECORD_TOO_LONG = "record-too-long"
-    NOT_CLIENT_HELLO = "not-client-hello"
-    HELLO_TOO_LONG = "hello-too-long"
-    MALFORMED = "malformed"
-
-
 class ClientHelloError(ValueError):
-    """The bytes are not the start of a ClientHello, whatever may follow them."""
+    """The bytes are not the start of a ClientHello, whatever may follow; to a server that reads more they may be one."""
 
-    def __init__(self, problem: HelloProblem) -> None:
-        super().__init__(problem.value)
-        self.problem = problem
+
+class NotTlsError(ClientHelloError):
+    """No server takes the bytes for the start of TLS."""
 
 
 class ClientHello(NamedTuple):
@@ -165,12 +152,12 @@ def read_message(message: bytes) -> ClientHello:
         compressions = message[position]
         position += 1 + compressions
         if session_id > 32 or ciphers < 2 or ciphers & 1 or compressions < 1:
-            raise ClientHelloError(HelloProblem.MALFORMED)
+            raise ClientHelloError("malformed")
         if position < end:  # before TLS 1.3 a hello may end here: RFC 5246 §7.4.1.2
             extensions = message[position] << 8 | message[position + 1]
             position += 2
             if position + extensions != end:
-                raise ClientHelloError(HelloProblem.MALFORMED)
+                raise ClientHelloError("malformed")
         while position < end:
             kind, length = unpack(message, position)
             if not kind:
@@ -180,9 +167,9 @@ def read_message(message: bytes) -> ClientHello:
                 early_data = True
             position += 4 + length
     except (IndexError, struct.error):
-        raise ClientHelloError(HelloProblem.MALFORMED) from None
+        raise ClientHelloError("malformed") from None
     if position != end:
-        raise ClientHelloError(HelloProblem.MALFORMED)
+        raise ClientHelloError("malformed")
     name, status = None, NameStatus.SEVERAL if repeated else NameStatus.ABSENT
     if server_name and not repeated:
         name, status = read_server_name(message, server_name, name_end)

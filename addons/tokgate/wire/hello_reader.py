@@ -7,7 +7,7 @@ passes over them, because the name behind them is served.
 import struct
 from typing import Final
 
-from tokgate.wire.client_hello import ClientHello, ClientHelloError, HelloProblem, read_message
+from tokgate.wire.client_hello import ClientHello, ClientHelloError, NotTlsError, read_message
 
 MAX_HELLO: Final = 65536
 """Octets of the stream, record headers included, within which a hello must end. Real ones take 0.2 to 2 kB."""
@@ -40,8 +40,8 @@ def read_client_hello(data: bytes) -> ClientHello | None:
     """Read the hello at the start of `data`; None as long as it is incomplete. What follows it doesn't matter.
 
     Takes 2 to 3 µs for a browser's hello in one record, half of it for walking over all extensions: stopping at the
-    first server_name would miss a second one, and ECH. A caller whose hello comes in more than one piece uses
-    `HelloBuffer`, which doesn't start again at each.
+    first server_name would miss a second one, and ECH. A hello that comes in more than one piece is for
+    `HelloReader`, which doesn't start again at each.
 
     Raises:
         ClientHelloError: no continuation of `data` is a ClientHello.
@@ -51,7 +51,7 @@ def read_client_hello(data: bytes) -> ClientHello | None:
         begins, length, message = _START(data)
         if begins == b"\x16\3" and message == length + _FILLED and length <= _MAX_RECORD and len(data) >= 5 + length:
             return read_message(data[5 : 5 + length])
-    return HelloBuffer().feed(data)
+    return HelloReader(bytearray(data)).read()
 
 
 def end_of_hello(said: bytes | bytearray, hello: ClientHello) -> int:
@@ -119,8 +119,8 @@ class HelloReader:
         while self._take_record():
             missing = 4 + int.from_bytes(self._start[1:]) - self._taken
             if missing <= 0:
-                if missing:  # a second message in the record: of two hellos, a server might go by the other one
-                    raise ClientHelloError(HelloProblem.MALFORMED)
+                if missing:  # of two hellos, a server might go by the other one
+                    raise ClientHelloError("a second message in the record")
                 return read_message(self._message())
         return None
 
@@ -143,7 +143,7 @@ class HelloReader:
         begun, is_fragment = self._start, received[start] == _HANDSHAKE
         end = start + 5 + length
         if end > MAX_HELLO:
-            raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)
+            raise ClientHelloError("too long")
         if is_fragment:
             begun += received[start + 5 : min(end, start + 9 - len(begun))]
             self._check_start(begun)
@@ -164,63 +164,47 @@ class HelloReader:
         kind = received[start]
         if kind not in CONTENT_TYPES:
             if start:
-                raise ClientHelloError(HelloProblem.UNEXPECTED_RECORD)
+                raise ClientHelloError("no record")
             self._refuse_unless_sslv2()
             return None
         is_odd = here > 1 and received[start + 1] > _HIGHEST_MAJOR
         if is_odd and (start or kind != _HANDSHAKE):
-            raise ClientHelloError(HelloProblem.UNEXPECTED_RECORD if start else HelloProblem.NOT_TLS)
+            raise ClientHelloError("an odd record") if start else NotTlsError
         if here < 5:
             return None
         length = received[start + 3] << 8 | received[start + 4]
         if is_odd and length < _HEADER:
-            raise ClientHelloError(HelloProblem.NOT_TLS)
+            raise NotTlsError
         if length > _MAX_RECORD:
-            raise self._error(HelloProblem.RECORD_TOO_LONG)
+            raise self._error("a record that is too long")
         if kind == _HANDSHAKE or (kind == _APPLICATION_DATA and self._early_data):
             return length
         if length > _LONGEST_IGNORED.get(kind, 0):
-            raise self._error(HelloProblem.UNEXPECTED_RECORD)
+            raise self._error("a record that belongs elsewhere")
         return length
 
     def _refuse_unless_sslv2(self) -> None:
         """An SSLv2 hello has two octets of length with the top bit set, then type 1; here its lengths must add up."""
         received = self._received
         if not received[0] & 0x80 or (len(received) > 2 and received[2] != _CLIENT_HELLO):
-            raise ClientHelloError(HelloProblem.NOT_TLS)
+            raise NotTlsError
         if len(received) < 11:
             return
         length, _, _, ciphers, session_id, challenge = _SSLV2_HELLO(received)
         whole = 9 + ciphers + session_id + challenge == length & 0x7FFF
-        raise ClientHelloError(HelloProblem.SSLV2 if whole else HelloProblem.NOT_TLS)
+        raise ClientHelloError("of SSLv2") if whole else NotTlsError
 
     def _check_start(self, message: bytes | bytearray) -> None:
         """Refuse early what the first octets of a handshake message rule out, instead of waiting for the rest."""
         if message and message[0] != _CLIENT_HELLO:
-            raise self._error(HelloProblem.NOT_CLIENT_HELLO)
+            raise self._error("another message")
         if 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
-            raise ClientHelloError(HelloProblem.HELLO_TOO_LONG)  # in records of any version: Go's server takes it
+            raise ClientHelloError("too long")  # in records of any version: Go's server takes it
 
-    def _error(self, problem: HelloProblem) -> ClientHelloError:
+    def _error(self, problem: str) -> ClientHelloError:
         """Nothing but a first record of another version than 3.x can be anything else than TLS by now."""
         is_tls = self.end or self._received[1] == 3
-        return ClientHelloError(problem if is_tls else HelloProblem.NOT_TLS)
-
-
-class HelloBuffer:
-    """A hello that comes in pieces, with the octets."""
-
-    __slots__ = ("_reader", "received")
-
-    def __init__(self) -> None:
-        self.received: Final = bytearray()
-        """Everything fed so far: what must be passed on unchanged to whoever serves the connection."""
-        self._reader: Final = HelloReader(self.received)
-
-    def feed(self, data: bytes) -> ClientHello | None:
-        """Take the next piece of the stream; for the rest see `HelloReader.read`."""
-        self.received.extend(data)
-        return self._reader.read()
+        return ClientHelloError(problem) if is_tls else NotTlsError()
 
 
 HELLO_RETRY: Final = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
