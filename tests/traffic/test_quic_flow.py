@@ -16,7 +16,7 @@ from tokgate.traffic import admission, kind
 from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.quic_flow import MAX_CONNECTIONS, MAX_PENDING, QuicFlow
-from tokgate.traffic.seen import Arrival, Shown
+from tokgate.traffic.seen import Arrival
 from tokgate.traffic.warning_state import Person
 from tokgate.wire.quic import initials
 
@@ -31,22 +31,23 @@ class Flow(QuicFlow):
     """One flow of datagrams, from its first one on."""
 
     def __init__(self, records: Records, snapshot: Any = None, *, address: str = "203.0.113.9") -> None:
-        super().__init__()
-        self._server = Endpoint(address, 443)
+        super().__init__(
+            Arrival(
+                client=Endpoint(*CLIENT), destination=Endpoint(address, 443), connection="1", transport=Transport.UDP
+            )
+        )
         self.counters = Counters()
         observer = Observer(hostname="gateway.example.org", version="0")
         self.enforcer = Enforcer(
             Holder(snapshot or policy()), records, observer, counters=self.counters, now=lambda: NOW
         )
-        self.passed: list[str | None] = []
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
 
-    def arrival(self) -> Arrival:
-        return Arrival(client=Endpoint(*CLIENT), destination=self._server, connection="1", transport=Transport.UDP)
-
-    def let_pass(self, arrival: Arrival, shown: Shown) -> None:
-        self.passed.append(shown.name)
+    @property
+    def passed(self) -> list[str | None]:
+        """The names that were let through."""
+        return [shown.name for shown in self.shown]
 
     def sends(self, *data: bytes) -> "Flow":
         """The client sends datagrams."""

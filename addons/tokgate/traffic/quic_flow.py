@@ -3,7 +3,6 @@
 What passes is carried datagram by datagram. Only Initial packets are read, whose keys anyone can derive.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -87,25 +86,26 @@ class _Connection:
             return True
 
 
-class QuicFlow(ABC):
+class QuicFlow:
     """One flow, from its first datagram on. It refers to nothing else, so that another process can go on with it."""
 
-    __slots__ = ("_connections", "_others", "_unreadable")
+    __slots__ = ("_connections", "_others", "_unreadable", "arrival", "shown")
 
-    def __init__(self) -> None:
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival: Final = arrival
+        """Who sends the flow and where to."""
+        self.shown: Final[list[Shown]] = []
+        """What was let through, each kind once."""
         self._connections: list[_Connection] = []
         self._others: bool | None = None
         """Whether datagrams pass that belong to no connection that was seen to begin."""
         self._unreadable: bool | None = None
         """Whether QUIC passes in versions that can't be read."""
 
-    @abstractmethod
-    def arrival(self) -> Arrival:
-        """Who sends the flow and where to, as admission asks for it."""
-
-    @abstractmethod
-    def let_pass(self, arrival: Arrival, shown: Shown) -> None:
-        """Called for each connection, or what else is in the flow, that may pass."""
+    @property
+    def overfull(self) -> bool:
+        """Whether it was let through on more than can be judged again."""
+        return len(self.shown) > MAX_CONNECTIONS
 
     @property
     def began(self) -> bool:
@@ -247,13 +247,14 @@ class QuicFlow(ABC):
 
     def _admit(self, enforcer: Enforcer, seen: FirstBytes, connection: _Connection | None = None) -> Refuse | None:
         """Decide about a connection or a flow, and remember what passes: None."""
-        admission = admit(enforcer, self.arrival(), seen)
+        admission = admit(enforcer, self.arrival, seen)
         admission.record(enforcer)
         match admission.action:
             case Pass(watch=watch):
                 if watch and connection is not None:
                     connection.watched = admission.shown.name or ""
-                self.let_pass(admission.arrival, admission.shown)
+                if admission.shown not in self.shown:
+                    self.shown.append(admission.shown)
                 return None
             case Refuse() as refusal:
                 return refusal

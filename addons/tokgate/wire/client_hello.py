@@ -29,7 +29,7 @@ _type_and_length = struct.Struct("!HH").unpack_from
 
 
 class ClientHelloError(ValueError):
-    """The bytes are not the start of a ClientHello, whatever may follow; to a server that reads more they may be one."""
+    """The bytes are not the start of a ClientHello, whatever may follow; to a server that reads more they may be."""
 
 
 class NotTlsError(ClientHelloError):

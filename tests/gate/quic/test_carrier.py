@@ -154,7 +154,7 @@ def test_who_comes_by_an_interface(gate: Callable[..., QuicGate]) -> None:
     one = gate(i2=Identity(interface="eth2")).comes(*flight, interface=2)
 
     (found,) = one.carrier.flows.undecided.values()
-    assert found.arrival().identity == Identity(interface="eth2")
+    assert found.arrival.identity == Identity(interface="eth2")
 
 
 def test_a_flow_that_lasts(gate: Callable[..., QuicGate]) -> None:

@@ -150,11 +150,8 @@ class QuicCarrier:
         return False
 
     def _begun(self, came: Datagram) -> GateFlow:
-        label, identity = (
-            new_event_id(self.enforcer.now()),
-            self._context.identification.at(came.interface, came.key[0]),
-        )
-        flow = GateFlow(came.key, label, identity, self._now)
+        identity = self._context.identification.at(came.interface, came.key[0])
+        flow = GateFlow(came.key, new_event_id(self.enforcer.now()), identity, self._now)
         self.flows.begin(flow)
         return flow
 

@@ -14,8 +14,8 @@ from tokgate.gate.quic.sockets import Key
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic.limits import client_key
-from tokgate.traffic.quic_flow import MAX_CONNECTIONS, QuicFlow
-from tokgate.traffic.seen import Arrival, Shown
+from tokgate.traffic.quic_flow import QuicFlow
+from tokgate.traffic.seen import Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +43,27 @@ class QuicLimits:
 
 
 class GateFlow(QuicFlow):
-    """A flow, and what it was let through on."""
+    """A flow that a gate carries."""
 
-    __slots__ = ("accounted", "began_anew", "cut", "identity", "key", "label", "seen", "shown")
+    __slots__ = ("accounted", "began_anew", "cut", "key", "seen")
 
     def __init__(self, key: Key, label: str, identity: Identity | None, now: float) -> None:
-        super().__init__()
+        """`label`: the id of the flow in the log."""
+        host, port, server, server_port = key
+        client, destination = Endpoint(host, port), Endpoint(server, server_port)
+        super().__init__(
+            Arrival(
+                client=client, destination=destination, connection=label, identity=identity, transport=Transport.UDP
+            )
+        )
         self.key: Final = key
-        self.label: Final = label
-        """The id of the flow in the log."""
-        self.identity: Final = identity
         self.seen = now
-        self.shown: Final[list[Shown]] = []
         self.cut = False
         """It was refused while it lasted, and stays refused: its packets can't be told from a new connection's."""
         self.accounted = 0
         """The octets that it was last accounted for."""
         self.began_anew = False
         """Further handshakes are under way."""
-
-    def arrival(self) -> Arrival:
-        host, port, server, server_port = self.key
-        return Arrival(
-            client=Endpoint(host, port),
-            destination=Endpoint(server, server_port),
-            connection=self.label,
-            identity=self.identity,
-            transport=Transport.UDP,
-        )
-
-    def let_pass(self, arrival: Arrival, shown: Shown) -> None:
-        if shown not in self.shown:
-            self.shown.append(shown)
-
-    @property
-    def overfull(self) -> bool:
-        """Whether it was let through on more than can be judged again."""
-        return len(self.shown) > MAX_CONNECTIONS
 
 
 class FlowTable:

@@ -154,10 +154,10 @@ class LiveFlows:
             return None
         host, _, server, _ = one.key
         for shown in one.shown:
-            plain = shown.visibility is Visibility.QUIC_SNI and shown.legible is None and one.identity is None
+            plain = shown.visibility is Visibility.QUIC_SNI and shown.legible is None and one.arrival.identity is None
             if plain and shown.name and passes(snapshot, host, shown.name, server, at, Signal.QUIC_SNI):
                 continue
-            admission = admit(self._quic.enforcer, one.arrival(), shown)
+            admission = admit(self._quic.enforcer, one.arrival, shown)
             if admission.ruling.blocks:
                 return admission.ruling, admission.observe()
         return None
