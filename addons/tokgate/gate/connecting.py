@@ -15,11 +15,11 @@ from typing import Final
 
 from tokgate.gate.connection import Attempt, Connection, State
 from tokgate.gate.context import Context, Reading
-from tokgate.gate.egress.parents import AskedParent, parent_for
+from tokgate.gate.egress.parents import AskedParent
 from tokgate.gate.explicit_clients.background import Addresses
 from tokgate.gate.sockets import Address, Entry, NoDestinationError, is_connected, is_here, leads_to
 from tokgate.policy.observation import Endpoint
-from tokgate.policy.settings import Upstream
+from tokgate.policy.settings import Upstream, upstream_for
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed
 from tokgate.traffic.counters import ConnectError, connect_error
@@ -32,7 +32,7 @@ def parent(context: Context, connection: Connection, destination: Address) -> Up
     """The parent proxy that reaches a destination, by the name asked for or else the one in the hello; None: none."""
     tunnel, shown = connection.tunnel, connection.shown
     name = tunnel.host if tunnel is not None else shown if isinstance(shown, str) else None
-    return parent_for(context.enforcer.snapshot, destination[0], name)
+    return upstream_for(context.enforcer.snapshot.upstream, (destination[0], name))
 
 
 def closed_to(context: Context, connection: Connection, port: int, address: str) -> bool:

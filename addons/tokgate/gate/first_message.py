@@ -17,7 +17,6 @@ from tokgate.gate.context import Context, Reading
 from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, PEEK, Address, NoDestinationError
 from tokgate.policy.decide import decide, is_under_block
 from tokgate.policy.decision import Response, Signal, Verdict
-from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Stage
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
@@ -137,19 +136,14 @@ class FirstMessage(Reading):
         name = hello.name
         if name is not None and hello.names_a_host:
             try:
-                identity = self.context.identification.of(connection)
-                if (identity is None or self._is_as_others(connection, identity)) and self._takes_shortcut(
-                    connection, name, destination, hello
-                ):
+                identity, peer = self.context.identification.of(connection), connection.peer
+                membership = self.context.enforcer.snapshot.membership
+                is_as_others = identity is None or membership(peer, identity) is membership(peer)
+                if is_as_others and self._takes_shortcut(connection, name, destination, hello):
                     return
             except Exception as error:  # `admit` decides again, and answers for it
                 self.context.enforcer.failed("gate", error)
         self.admit(connection, Hello(hello))
-
-    def _is_as_others(self, connection: Connection, identity: Identity) -> bool:
-        """Whether the policy makes no difference between the client and others at its address."""
-        membership, peer = self.context.enforcer.snapshot.membership, connection.peer
-        return membership(peer, identity) is membership(peer)
 
     def _takes_shortcut(self, connection: Connection, name: str, destination: Address, hello: ClientHello) -> bool:
         """Carry out a plain pass or a repeated refusal, as `admit` decides it; False, and nothing done, otherwise.

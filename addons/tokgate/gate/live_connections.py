@@ -46,7 +46,8 @@ class GateConnections:
         if plain and type(shown) is str and passes(snapshot, one.peer, shown, destination[0], at):
             return None
         arrival = self._context.arrival(one)
-        for seen in (None if tunnel is None else _TUNNEL, _in_full(shown)):
+        seen_first = Shown(visibility=Visibility.SNI, name=shown) if isinstance(shown, str) else shown
+        for seen in (None if tunnel is None else _TUNNEL, seen_first):
             admission = None if seen is None else admit(self._context.enforcer, arrival, seen)
             if admission is not None and admission.ruling.blocks:
                 return admission.ruling, replace(admission.observe(), carried=octets(one.client))
@@ -66,7 +67,3 @@ def passes(snapshot: Snapshot, client: str, name: str, address: str, at: Instant
         decide(snapshot, client, name, at, signal).verdict is not Verdict.BLOCK
         and decide(snapshot, client, address, at, Signal.ADDRESS).verdict is not Verdict.BLOCK
     )
-
-
-def _in_full(shown: str | Shown | None) -> Shown | None:
-    return Shown(visibility=Visibility.SNI, name=shown) if isinstance(shown, str) else shown

@@ -132,7 +132,9 @@ def original_destination(sock: Socket, listener: Listener) -> Address:
         try:
             a: bytes = sock.getsockopt(level, SO_ORIGINAL_DST, size)
         except OSError as error:
-            raise _untracked(error) from error
+            if error.errno in (errno.ENOENT, errno.ENOPROTOOPT):  # no tracking entry, or none that was translated
+                raise NoDestinationError(errno.ELOOP, "nobody redirected this connection") from error
+            raise
         host = socket.inet_ntoa(a[4:8]) if v4 else socket.inet_ntop(socket.AF_INET6, a[8:24])
         destination = host, a[2] << 8 | a[3]
         if destination[1] == listener.port and destination[0] == sock.getsockname()[0]:
@@ -144,13 +146,6 @@ def is_here(address: str) -> bool:
     """Whether an address is this machine's: the kernel then takes it for this end, too."""
     own = _routed_from((address, 9))
     return own == address or (own != "" and address.startswith("127."))
-
-
-def _untracked(error: OSError) -> OSError:
-    """No connection tracking entry, or none that was translated: nobody redirected this connection."""
-    if error.errno in (errno.ENOENT, errno.ENOPROTOOPT):
-        return NoDestinationError(errno.ELOOP, os.strerror(errno.ELOOP))
-    return error
 
 
 def traffic_class(sock: Socket) -> int:

@@ -167,14 +167,7 @@ UNREADABLE: Final = "unreadable"
 """The outcome of what was refused because it can't be read or hides its destination, which is no ban's refusal."""
 DECISION: Final = "decision"
 ERROR: Final = "error"
-LOOP: Final = "loop"
-TIMEOUT: Final = "timeout"
-UNFINISHED: Final = "unfinished"
-CUT: Final = "cut"
-WRONG_PASSWORD: Final = "wrong-password"
 AT_LIMIT: Final = "refused-at-limit"
-STREAM_DROPPED: Final = "stream-dropped"
-FLOOD: Final = "flood"
 HANDED_OVER: Final = "handed-over"
 NOT_HANDED_OVER: Final = "not-handed-over"
 RECORDS_DROPPED: Final = "records-dropped"
@@ -209,16 +202,16 @@ class Counters:
 
     def __init__(self, shared: SharedCounters | None = None) -> None:
         """Without `shared` the counts can be read in this process only."""
-        self.shared: Final = shared if shared is not None else _unshared()
+        self.shared: Final = shared if shared is not None else SharedCounters()
+        if shared is None:
+            self.shared.keep()
         self.cells: Final = self.shared.cells
         self.plain: Final[Mapping[str | None, int]] = _BySni(self, Verdict.ALLOW)
         """Slots for connections that pass by their SNI, by network: what is counted most."""
         self.refused: Final[Mapping[str | None, int]] = _BySni(self, Verdict.BLOCK)
         """Slots for those that are refused by it."""
-        self.errors: Final[dict[str, int]] = _Errors(self.shared)
-        """Internal errors, by where they were raised."""
         self.last_error: str | None = None
-        """The latest of them, in a line."""
+        """The latest internal error, in a line."""
 
     def slot(self, network: str | None, visibility: Visibility, outcome: str) -> int:
         """The slot of a kind of decisions: `cells[slot] += 1`."""
@@ -241,21 +234,26 @@ class Counters:
         """The number of decisions by network, visibility and outcome."""
         return decisions_in(self.shared.read())
 
+    @property
+    def errors(self) -> Counter[str]:
+        """The number of internal errors, by where they were raised."""
+        return errors_in(self.shared.read())
+
     at_limit = _Single(AT_LIMIT)
     """Connections turned away because there were too many, of all clients or of one."""
-    streams_dropped = _Single(STREAM_DROPPED)
+    streams_dropped = _Single("stream-dropped")
     """Streams of HTTP/2 that clients reset before anything was made of them."""
-    floods = _Single(FLOOD)
+    floods = _Single("flood")
     """Connections of HTTP/2 that were ended for resets, or for frames that ask for nothing."""
-    loops = _Single(LOOP)
+    loops = _Single("loop")
     """Connections refused because they came from this very proxy, or would have led to it or its own machine."""
-    timeouts = _Single(TIMEOUT)
+    timeouts = _Single("timeout")
     """Connections closed because the client did not say in time what it wants."""
-    unfinished = _Single(UNFINISHED)
+    unfinished = _Single("unfinished")
     """Connections that the client ended before it had said what it wants."""
-    cuts = _Single(CUT)
+    cuts = _Single("cut")
     """Connections that were ended while they lasted."""
-    wrong_passwords = _Single(WRONG_PASSWORD)
+    wrong_passwords = _Single("wrong-password")
     """Sign-ins to an explicit proxy with a name and password that don't belong together."""
 
 
@@ -270,15 +268,9 @@ def decisions_in(counts: Mapping[Key, int]) -> Counter[DecisionKey]:
     )
 
 
-def errors_in(counts: Mapping[Key, int]) -> dict[str, int]:
+def errors_in(counts: Mapping[Key, int]) -> Counter[str]:
     """The internal errors among what was counted, by where they were raised."""
-    return {key[1]: number for key, number in counts.items() if key[0] == ERROR}
-
-
-def _unshared() -> SharedCounters:
-    shared = SharedCounters()
-    shared.keep()
-    return shared
+    return Counter({key[1]: number for key, number in counts.items() if key[0] == ERROR})
 
 
 class _BySni(dict[str | None, int]):
@@ -291,20 +283,6 @@ class _BySni(dict[str | None, int]):
     def __missing__(self, network: str | None) -> int:
         slot = self[network] = self._counters.slot(network, Visibility.SNI, self._verdict)
         return slot
-
-
-class _Errors(dict[str, int]):
-    """The errors that this process has counted, shared as well; what never failed has 0."""
-
-    def __init__(self, shared: SharedCounters) -> None:
-        self._shared: Final = shared
-
-    def __missing__(self, where: str) -> int:
-        return 0
-
-    def __setitem__(self, where: str, number: int) -> None:
-        super().__setitem__(where, number)
-        self._shared.cells[self._shared.slot(ERROR, where)] = number
 
 
 CONNECT_ERROR: Final = "connect-error"

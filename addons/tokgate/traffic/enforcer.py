@@ -13,7 +13,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.ecs_fields import folded_name
-from tokgate.blocklog.records.folding import Fold, Folding, Repeats, Shares, key_of
+from tokgate.blocklog.records.folding import Fold, Folding, Shares, key_of
 from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
 from tokgate.blocklog.records.traffic import is_notable, repeats_record, traffic_record
 from tokgate.policy import decide as core
@@ -25,7 +25,7 @@ from tokgate.policy.observation import Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.public_suffix import load_suffix_list
-from tokgate.traffic.counters import UNREADABLE, Counters
+from tokgate.traffic.counters import ERROR, UNREADABLE, Counters
 from tokgate.traffic.limits import RECORDS_A_MINUTE, client_key
 from tokgate.traffic.warning_state import WarnedClients
 
@@ -178,12 +178,12 @@ class Enforcer:
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log an internal error; never raises."""
-        self.counters.errors[where] += 1
+        self.counters.add(ERROR, where)
         self.counters.last_error = f"{where}: {type(error).__name__} at {self.now()}"
         try:
             self._sink.put(lifecycle.internal_error(new_stamp(self.now(), self.observer), error, where))
         except Exception:
-            self.counters.errors["record"] += 1
+            self.counters.add(ERROR, "record")
 
     def write(self, build: Callable[[Stamp], Record | None]) -> None:
         """Write a record about tokgate itself."""
@@ -241,11 +241,8 @@ class Enforcer:
         for fold in folds:
             event, repeats = fold.event, fold.repeats(fold.event.stamp.id)
             if repeats is not None:
-                self._put(partial(self._repeats_record, event, repeats))
-
-    def _repeats_record(self, event: _First, repeats: Repeats) -> Record | None:
-        stamp, ruling = new_stamp(repeats.last, self.observer), event.ruling
-        return repeats_record(stamp, event.seen, ruling, ruling.snapshot, repeats)
+                stamp, ruling = new_stamp(repeats.last, self.observer), event.ruling
+                self._put(partial(repeats_record, stamp, event.seen, ruling, ruling.snapshot, repeats))
 
 
 def _on_error(snapshot: Snapshot, sighting: Sighting) -> Decision:

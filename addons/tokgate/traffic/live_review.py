@@ -7,12 +7,11 @@ has left that span, or the policy has changed, all open connections are decided 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Final, Protocol
 
 from whenever import Instant
 
-from tokgate.policy.analysis.timeline import Transition, transitions
+from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.observation import Observation
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer, Ruling
@@ -21,8 +20,6 @@ TURN: Final = 0.002
 """Seconds that judging takes before others have their turn: what a live connection may wait for it."""
 LONGEST: Final = 0.5
 """Seconds between two looks at clock and policy: how late a jump or a reload may be noticed."""
-_MOST_PASSED: Final = 1000
-"""Transitions passed over one by one; a clock that jumped over more has the next one looked up anew."""
 
 type Cut = tuple[Ruling, Observation]
 """The ruling by which a connection must end, and its observation for the log."""
@@ -44,24 +41,19 @@ class Carrier[T](Protocol):
 class StableSpan:
     """The span from the latest look to the policy's next transition, in which no decision changes."""
 
-    __slots__ = ("_snapshot", "_start", "_upcoming", "end")
+    __slots__ = ("_snapshot", "_start", "end")
 
     def __init__(self) -> None:
         self.end: Instant = Instant.MIN
         self._start: Instant = Instant.MAX
         self._snapshot: Snapshot | None = None
-        self._upcoming: Iterator[Transition] = iter(())
 
     def left(self, snapshot: Snapshot, at: Instant) -> bool:
         """Whether policy or instant are outside; if so the span is the one around them from now on."""
         if snapshot is self._snapshot and self._start <= at < self.end:
             return False
-        anew = snapshot is not self._snapshot or at < self._start
         self._snapshot, self._start = snapshot, at
-        later = None if anew else next((t for t in islice(self._upcoming, _MOST_PASSED) if t.at > at), None)
-        if later is None:
-            self._upcoming = transitions(snapshot, at.add(nanoseconds=1), Instant.MAX)
-            later = next(self._upcoming, None)
+        later = next(transitions(snapshot, at.add(nanoseconds=1), Instant.MAX), None)
         self.end = Instant.MAX if later is None else later.at
         return True
 

@@ -33,10 +33,9 @@ from tokgate.gate.egress.parents import (
     answer_length,
     connect_request,
     credentials_of,
-    parent_for,
 )
 from tokgate.gateway.canary import definition
-from tokgate.policy.settings import CanarySettings, Upstream
+from tokgate.policy.settings import CanarySettings, Upstream, upstream_for
 from tokgate.policy.snapshot import Snapshot
 from tokgate.wire.proxy_request import Credentials
 from tokgate.wire.tls_alert import Alert
@@ -303,11 +302,15 @@ def test_the_gateways_own_canary_has_no_parent() -> None:
     upstream = Upstream(host="192.0.2.1", port=3128)
     settings = CanarySettings()
     stated = snapshot(ban(), own=definition.canary_policy(settings, {}), upstream=(upstream,))
-    chosen = parent_for(stated, "198.51.100.7", "www.example.org")
+    chosen = upstream_for(stated.upstream, ("198.51.100.7", "www.example.org"))
     assert chosen is not None
     assert (chosen.host, chosen.port) == (upstream.host, upstream.port)
     for server in map(str, definition.servers(settings)):
-        assert parent_for(stated, server, None) is parent_for(stated, server, definition.ALLOWED) is None
+        assert (
+            upstream_for(stated.upstream, (server, None))
+            is upstream_for(stated.upstream, (server, definition.ALLOWED))
+            is None
+        )
 
 
 # -- what a parent proxy is told, and its answer

@@ -15,8 +15,7 @@ from typing import Final
 
 from tokgate.gate.explicit_clients.background import Addresses, BackgroundCalls, addresses_of
 from tokgate.gate.sockets import DONT_WAIT, PEEK, Address, Socket
-from tokgate.policy.settings import Upstream, upstream_for
-from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.settings import Upstream
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.counters import DnsError
 from tokgate.traffic.enforcer import Enforcer
@@ -110,11 +109,6 @@ class AskedParent:
         if said == b"" or event & EPOLLRDHUP:
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         return False
-
-
-def parent_for(snapshot: Snapshot, *hosts: str | None) -> Upstream | None:
-    """The parent for a destination, by the names and addresses known of it; None where it is reached directly."""
-    return upstream_for(snapshot.upstream, hosts) if hosts else None
 
 
 def connect_request(upstream: Upstream, host: str, port: int) -> bytes:

@@ -25,10 +25,9 @@ from tokgate.gate.egress.parents import (
     basic,
     connect_request,
     credentials_of,
-    parent_for,
 )
 from tokgate.gate.event_loop import SILENCE
-from tokgate.policy.settings import EgressSettings, Upstream
+from tokgate.policy.settings import EgressSettings, Upstream, upstream_for
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import parse_address
 
@@ -55,7 +54,7 @@ class Egress:
     def parent(self, *hosts: str | None) -> Upstream | None:
         """The parent proxy that reaches a destination, by the names and addresses known of it."""
         snapshot = self._snapshot()
-        return None if snapshot is None else parent_for(snapshot, *hosts)
+        return None if snapshot is None else upstream_for(snapshot.upstream, hosts)
 
     def is_parent(self, address: Address) -> bool:
         """Whether a parent proxy is at this address: what goes there was sent to it on purpose."""
