@@ -6,7 +6,6 @@ from typing import Any
 
 import bcrypt
 import pytest
-from whenever import Time, Weekday
 
 from labs.builders import ban, network, service
 from labs.gate_lab import (
@@ -25,13 +24,12 @@ from labs.gate_lab import (
     read_all,
     until,
 )
-from labs.hello_builder import EARLY_DATA, ech, hello, hello_for, records, supported_versions
+from labs.hello_builder import EARLY_DATA, hello, hello_for, records, supported_versions
 from labs.waiting import readable
-from tokgate.policy.bans import Action
 from tokgate.policy.decision import Response
 from tokgate.policy.networks import Network
-from tokgate.policy.schedule import Schedule, Window
-from tokgate.policy.settings import EchOuter, MissingSni, ProxyAuth
+from tokgate.policy.schedule import Schedule
+from tokgate.policy.settings import MissingSni, ProxyAuth
 from tokgate.traffic.limits import Limits
 
 NAMELESS = records(hello(supported_versions(0x0304)))
@@ -50,33 +48,6 @@ def through(gate: RunningGate, port: int, said: bytes, host: str = "localhost", 
         client.sendall(said)
         client.shutdown(socket.SHUT_WR)
         return read_all(client)
-
-
-def test_a_certificate_is_asked_for_where_nothing_is_named(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """With `check-certificate`, a redirected hello without SNI goes to who can ask the destination who it is."""
-    gate = start_gate(start_origin(), policy(ban(networks=("loop",)), missing_sni=MissingSni.CHECK_CERTIFICATE))
-    with dial(gate.redirected, NAMELESS):
-        ((_, _, received, tls, explicit),) = until(lambda: gate.opener.adopted)
-    assert (received, tls, explicit) == (NAMELESS, True, False)
-    with dial(gate.explicit, connect_request("localhost", start_origin().address[1])) as client:
-        exactly(client, len(ESTABLISHED))
-        client.sendall(NAMELESS)
-        (_, arrival, *handed) = until(lambda: gate.opener.adopted[1:])[0]
-    assert (arrival.connect, arrival.destination is not None) == ("localhost", True)
-    assert handed == [NAMELESS, True, False]
-
-
-def test_ech_is_opened_only_for_those_under_a_ban(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """With `ech_outer: inspect`, other people's connections aren't decrypted."""
-    said = hello_for("cloudflare-ech.com", ech())
-    banned = {"networks": ELSEWHERE, "ech_outer": EchOuter.INSPECT}
-    gate = start_gate(start_origin(), policy(ban(networks=("other",)), **banned))
-    with dial(gate.redirected, said) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == said
-    gate.holder.snapshot = policy(ban(networks=("loop",)), **banned)
-    with dial(gate.redirected, said):
-        assert until(lambda: gate.opener.adopted)
 
 
 def test_hiding_a_name_is_no_way_past_a_ban_of_one_person(
@@ -126,19 +97,6 @@ def test_a_failure_about_a_hidden_name_is_no_pass(
     assert gate.sink.records[0]["event"]["action"] == "internal-error"
 
 
-def test_outside_a_bans_hours_hidden_names_pass(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """A ban that holds from eight to six refuses hellos without SNI by day alone."""
-    hours = Window(frozenset(Weekday), Time(8), Time(18))
-    clock = Clock("2023-04-03T10:00:00Z")
-    held = policy(ban(networks=("loop",), windows=(hours,)), missing_sni=MissingSni.BLOCK)
-    gate = start_gate(start_origin(), held, now=clock)
-    for moment, expected in (("2023-04-03T10:00:00Z", REFUSED), ("2023-04-03T20:00:00Z", NAMELESS)):
-        clock.set(moment)
-        with dial(gate.redirected, NAMELESS) as client:
-            client.shutdown(socket.SHUT_WR)
-            assert read_all(client) == expected
-
-
 @pytest.mark.parametrize("said", [b"", ALLOWED[:20], b"GET"])
 def test_a_redirected_client_that_ends_before_it_has_said_anything(
     start_gate: StartGate, start_origin: StartOrigin, said: bytes
@@ -150,14 +108,6 @@ def test_a_redirected_client_that_ends_before_it_has_said_anything(
         assert read_all(client) == b""
     assert gate.settled()
     assert (origin.accepted, gate.sink.records) == (0, [])
-
-
-def test_a_store_is_opened_to_read_its_urls(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """A store's name is allowed; which app's page is asked for has to be seen all the same."""
-    listed = (service("clips", "suffix:clips.example.org", stores=("google-play/org.example.clips",)),)
-    gate = start_gate(start_origin(), policy(ban(networks=("loop",), inspect_stores=True), services=listed))
-    with dial(gate.redirected, hello_for("play.google.com")):
-        assert until(lambda: gate.opener.adopted)
 
 
 def test_an_innocent_name_in_a_tunnel_to_a_banned_one(start_gate: StartGate, start_origin: StartOrigin) -> None:
@@ -173,14 +123,6 @@ def test_an_innocent_name_in_a_tunnel_to_a_banned_one(start_gate: StartGate, sta
         assert gate.serves(lambda: gate.sink.records)
         assert exactly(client, len(ALLOWED)) == REFUSED
     assert gate.sink.records[0]["tokgate"]["mismatch"] is True
-
-
-def test_an_innocent_name_in_a_tunnel_that_is_warned_of(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """What passes with a warning is in the log, though its hello shows another name than its CONNECT."""
-    named = {"services": (service("clips", "exact:localhost"),)}
-    gate = start_gate(snapshot=policy(ban(networks=("loop",), action=Action.WARN), **named))
-    assert through(gate, start_origin().address[1], ALLOWED) == ALLOWED
-    assert [r["event"]["action"] for r in gate.sink.records] == ["connection-warned"]
 
 
 def test_a_page_is_shown_again(start_gate: StartGate, start_origin: StartOrigin) -> None:

@@ -21,6 +21,7 @@ from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import admission as admission_module
 from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
 from tokgate.traffic.admission import Admission, admit, refusal_octets
+from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import (
     Arrival,
@@ -415,3 +416,63 @@ def test_a_cut_connection_is_counted_once() -> None:
     admission = admit(enforcer, ARRIVAL, Hello(named(BANNED)))
     enforcer.cut(admission.ruling, replace(admission.observe(), stage=Stage.LIVE))
     assert (enforcer.counters.cuts, len(sink.records)) == (1, 1)
+
+
+# -- connections without a name, and by which of their signals they are decided
+
+NAMELESS, NAMED = build.records(build.hello()), build.hello_for(ALLOWED)
+BANNED_ADDRESS, OTHER_ADDRESS = "203.0.113.7", "198.51.100.7"
+
+
+def first_bytes(data: bytes, destination: str | None, missing: MissingSni) -> Admission:
+    """What becomes of first bytes that end there."""
+    end, reader = None if destination is None else Endpoint(destination, 443), FirstBytesReader()
+    seen = reader.feed(data) or reader.ended()
+    return decided(seen, builders.ban(), replace(ARRIVAL, destination=end), missing_sni=missing)
+
+
+@pytest.mark.parametrize(
+    ("data", "destination", "missing", "passes"),
+    [
+        (NAMELESS, BANNED_ADDRESS, MissingSni.ALLOW, True),
+        (NAMELESS, BANNED_ADDRESS, MissingSni.CHECK_ADDRESS, False),
+        (NAMELESS, OTHER_ADDRESS, MissingSni.CHECK_ADDRESS, True),
+        (NAMELESS, OTHER_ADDRESS, MissingSni.BLOCK, False),
+        (NAMED, BANNED_ADDRESS, MissingSni.ALLOW, False),
+        (NAMED, BANNED_ADDRESS, MissingSni.CHECK_ADDRESS, False),
+        (NAMED, OTHER_ADDRESS, MissingSni.ALLOW, True),
+        (b"SSH-2.0-client\r\n", BANNED_ADDRESS, MissingSni.ALLOW, False),
+    ],
+    ids=[
+        *("nameless-allow", "nameless-check-address", "nameless-other-address", "nameless-block"),
+        *("named-allow", "named-check-address", "named-other-address", "other-protocol"),
+    ],
+)
+def test_when_the_address_decides(data: bytes, destination: str, missing: MissingSni, passes: bool) -> None:
+    """`missing_sni: allow` lets TLS without a name pass, and nothing else that goes to a banned address."""
+    action = first_bytes(data, destination, missing).action
+    assert isinstance(action, Pass if passes else Refuse)
+
+
+@pytest.mark.parametrize(
+    ("data", "destination", "signals"),
+    [
+        (NAMELESS, BANNED_ADDRESS, []),
+        (NAMED, BANNED_ADDRESS, [Signal.SNI, Signal.ADDRESS]),
+        (b"SSH-2.0-client\r\n", BANNED_ADDRESS, [Signal.ADDRESS]),
+    ],
+    ids=["nameless", "named", "other-protocol"],
+)
+def test_the_log_names_what_was_judged(data: bytes, destination: str, signals: list[Signal]) -> None:
+    """An address that had no say isn't told as a name of the connection: whoever reads the log would look for it."""
+    admission = first_bytes(data, destination, MissingSni.ALLOW)
+    assert [sighting.signal for sighting in admission.names] == signals
+
+
+@pytest.mark.parametrize(
+    ("data", "signal"), [(NAMELESS, Signal.SNI), (b"SSH-2.0-client\r\n", Signal.ADDRESS)], ids=["tls", "other-protocol"]
+)
+def test_nothing_at_all_is_seen(data: bytes, signal: Signal) -> None:
+    """Where neither a name nor an address is known, the record says which signal was missing."""
+    sighting = first_bytes(data, None, MissingSni.ALLOW).ruling.sighting
+    assert (sighting.signal, sighting.value) == (signal, "")

@@ -2,16 +2,25 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from whenever import Instant
+from hypothesis import given
+from hypothesis import strategies as st
+from whenever import Instant, Time, Weekday
 
 from labs import builders
 from labs.builders import at, wall
 from labs.gate_lab import Sink
 from labs.records import Holder
 from tokgate.blocklog.records.record import Observer
+from tokgate.policy.analysis.timeline import transitions
+from tokgate.policy.decide import Sighting, decide
+from tokgate.policy.decision import Signal, Verdict
+from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
+from tokgate.policy.schedule import Window
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.live_review import LONGEST, TURN, Cut, LiveReview, StableSpan
@@ -24,14 +33,14 @@ END = at("2023-09-09T22:00:00Z")
 class Open:
     """Some open connections, of which a test says whether they can be judged."""
 
-    names: list[str]
+    names: list[Any]
     fails: bool = False
     found: Cut | None = None
     cuts: list[str] = field(default_factory=list)
 
     def open_now(self) -> Iterable[str]:
         """All of them."""
-        return self.names
+        return list(self.names)
 
     def judge(self, one: str, snapshot: Snapshot, at: Instant) -> Cut | None:
         """The same of each, unless it fails."""
@@ -74,43 +83,6 @@ def test_all_are_judged_when_a_ban_begins_and_not_before() -> None:
     clock[0] = START
     review.look()
     assert review.judged == 4
-
-
-def test_all_are_judged_by_a_new_policy_and_when_the_clock_goes_back() -> None:
-    """A reload holds for what is open, too; and a ban that has begun by a wrong clock does not stay in force."""
-    clock = [START.add(hours=1)]
-    review, _, holder = reviewed(Open(["a"]), clock)
-    review.look()
-    holder.snapshot = builders.snapshot()
-    review.look()
-    assert review.judged == 2
-    clock[0] = START.subtract(hours=1)
-    review.look()
-    assert review.judged == 3
-
-
-def test_a_policy_is_read_again_before_a_ban_begins() -> None:
-    """The ban of a policy that was loaded while nothing was banned ends connections when it begins."""
-    clock = [START.subtract(hours=1)]
-    review, _, holder = reviewed(Open(["a"]), clock)
-    review.look()
-    holder.snapshot = builders.snapshot(builders.ban(expires=wall("2023-09-10T00:00")))
-    review.look()
-    clock[0] = START
-    review.look()
-    assert review.judged == 3
-
-
-def test_a_clock_that_is_set_back_before_a_ban_begins() -> None:
-    """The ban ends connections when it begins by the clock, however often that was set."""
-    clock = [START.subtract(hours=1)]
-    review, _, _ = reviewed(Open(["a"]), clock)
-    review.look()
-    clock[0] = START.subtract(hours=2)
-    review.look()
-    clock[0] = START
-    review.look()
-    assert review.judged == 3
 
 
 def test_a_clock_that_jumps_to_a_later_change() -> None:
@@ -191,3 +163,84 @@ def test_a_span_without_an_end() -> None:
     assert not span.left(held, START)
     assert span.left(held, START.subtract(nanoseconds=1))
     assert span.end == START
+
+
+# -- however the clock runs or jumps
+
+
+@given(
+    st.lists(
+        st.integers(0, 3 * 86400).map(lambda second: at("2023-03-09T12:00:00Z").add(seconds=second)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_span_never_hides_a_transition(looks: list[Instant]) -> None:
+    """However the clock runs or jumps: between two looks with a transition in between, the second one says so."""
+    held = builders.snapshot(
+        builders.ban(windows=(Window(frozenset(Weekday), Time(8), Time(18)),)),
+        exemptions=(builders.exemption(until=wall("2023-03-11T09:00")),),
+    )
+    span = StableSpan()
+    span.left(held, looks[0])
+    for before, now in pairwise(looks):
+        first, last = sorted((before, now))
+        passed = any(transitions(held, first.add(nanoseconds=1), last.add(nanoseconds=1)))
+        left = span.left(held, now)
+        assert left or not passed
+        assert now < span.end
+
+
+class Judged(Open):
+    """Open connections of a client to a name, which are decided about."""
+
+    enforcer: Enforcer
+
+    def judge(self, one: Any, snapshot: Snapshot, at: Instant) -> Cut | None:
+        names = (Sighting(Signal.SNI, one[1]),)
+        ruling = self.enforcer.judge(one[0], names)
+        seen = Observation(client=Endpoint(one[0]), stage=Stage.LIVE, visibility=Visibility.SNI, names=names)
+        return (ruling, seen) if ruling.blocks else None
+
+    def cut(self, one: Any) -> None:
+        self.names.remove(one)
+
+
+CLIENTS = st.sampled_from(["192.0.2.7", "192.0.2.9", "198.51.100.1", "2001:db8:1::5"])
+NAMES = st.sampled_from(
+    ["www.clips.example.org", "clips.example.org", "other.example.org", "203.0.113.9", "notclips.example.org"]
+)
+INSTANTS = st.integers(0, 60).map(lambda days: at("2023-02-20T12:00:00Z").add(hours=24 * days))
+POLICIES = st.builds(
+    lambda starts, days, holes: builders.snapshot(
+        builders.ban(starts=at(starts.format_iso()), expires=starts.add(hours=24 * days)),
+        exemptions=(builders.exemption(clients=(ip_network("192.0.2.9/32"),)),) if holes else (),
+    ),
+    INSTANTS,
+    st.integers(1, 30),
+    st.booleans(),
+)
+
+
+@given(
+    st.lists(st.tuples(CLIENTS, NAMES), max_size=12, unique=True),
+    POLICIES,
+    POLICIES,
+    st.lists(INSTANTS, min_size=1, max_size=6),
+)
+def test_cut_is_exactly_what_decide_blocks(
+    connections: list[tuple[str, str]], first: Snapshot, second: Snapshot, instants: list[Instant]
+) -> None:
+    """However the clock runs or jumps, and when the policy is exchanged: what `decide` lets pass goes on, no more."""
+    carrier, clock = Judged(list(connections)), [START]
+    review, carrier.enforcer, holder = reviewed(carrier, clock)
+    held = holder.snapshot = first
+    for number, instant in enumerate(instants):
+        clock[0] = instant
+        if number == len(instants) // 2:
+            held = holder.snapshot = second
+        before = list(carrier.names)
+        while review.look() == 0.0:
+            pass
+        passes = [one for one in before if decide(held, one[0], one[1], instant).verdict is not Verdict.BLOCK]
+        assert carrier.names == passes

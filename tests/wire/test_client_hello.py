@@ -241,11 +241,6 @@ def test_what_is_legible_of_a_name_that_is_none(
     assert seen.legible == parts or len(seen.legible) == 8
 
 
-def test_every_status_is_reached() -> None:
-    """The table above covers the whole closed set."""
-    assert {parameter.values[1] for parameter in NO_NAME} | {NameStatus.VALID} == set(NameStatus)
-
-
 def test_split_at_every_octet() -> None:
     """A hello cut anywhere is incomplete, by the reader and by the buffer, until its last octet is there."""
     data = build.records(PLAIN, size=400)
@@ -257,19 +252,6 @@ def test_split_at_every_octet() -> None:
             assert buffer.feed(data[end - 1 : end]) is None
     assert buffer.feed(data[-1:]) == whole
     assert buffer.received == data
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 37, 255, 1000, len(PLAIN) - 1, len(PLAIN)])
-def test_fragmented_over_records(size: int) -> None:
-    """How the message is cut into records makes no difference, down to records of one octet."""
-    assert read(build.records(PLAIN, size)) == read(build.records(PLAIN))
-
-
-def test_fragmented_at_every_octet() -> None:
-    """Two records with the border anywhere give the same hello as one."""
-    whole = read(build.records(PLAIN))
-    for cut in range(1, len(PLAIN)):
-        assert read(build.records_at(PLAIN, [cut])) == whole
 
 
 @pytest.mark.parametrize(

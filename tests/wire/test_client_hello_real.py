@@ -6,7 +6,6 @@ import shutil
 import ssl
 
 import pytest
-from mitmproxy.net.check import is_valid_host
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs import hello_builder as build
@@ -61,31 +60,6 @@ def test_python_ssl(settings: dict[str, object]) -> None:
     assert [protocol.decode() for protocol in seen.alpn] == settings.get("alpn", [])
 
 
-@pytest.mark.parametrize(
-    ("settings", "versions"),
-    [
-        ({}, (0x0304, 0x0303)),
-        ({"minimum_version": ssl.TLSVersion.TLSv1_3}, (0x0304,)),
-        ({"maximum_version": ssl.TLSVersion.TLSv1_2}, (0x0303,)),
-    ],
-)
-def test_versions_of_python_ssl(settings: dict[str, object], versions: tuple[int, ...]) -> None:
-    """The versions read are those that the client was allowed to speak."""
-    seen = read_client_hello(build.openssl_hello(**settings))  # type: ignore[arg-type]
-    assert seen is not None
-    assert seen.versions == versions
-
-
-def test_real_hello_split_at_every_octet() -> None:
-    """A real hello is incomplete at every cut, for mitmproxy too, and complete at the end."""
-    data = build.openssl_hello(alpn=["h2"])
-    buffer = HelloPieces()
-    for end in range(1, len(data)):
-        assert read_client_hello(data[:end]) is None
-        assert buffer.feed(data[end - 1 : end]) is None
-    assert buffer.feed(data[-1:]) == read_client_hello(data)
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 @pytest.mark.parametrize(
     ("arguments", "name"),
@@ -137,44 +111,3 @@ def test_the_builder_makes_ordinary_hellos() -> None:
     """The hello that other tests take from the builder is one that mitmproxy reads just the same."""
     seen = assert_same_as_mitmproxy(build.hello_for("www.example.org", build.ech()))
     assert (seen.name, seen.ech, seen.alpn, seen.versions) == ("www.example.org", True, (b"h2",), (0x0304, 0x0303))
-
-
-NAMES = [
-    b"example.org",
-    b"EXAMPLE.org.",
-    b"a_b.example",
-    b"192.0.2.1",
-    b"2001:db8::1",
-    b"a b",
-    b"",
-    b".",
-    b"a..b",
-    b"*.a",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_as_mitmproxy_sees_them(name: bytes) -> None:
-    """Both readers agree which bytes are a host's name."""
-    data = build.records(build.hello(build.server_name(name)))
-    seen = read_client_hello(data)
-    theirs = parse_client_hello(data)
-    assert seen is not None
-    assert theirs is not None
-    assert seen.name == theirs.sni
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(b"example.org\n", id="newline_passes_a_dollar_sign"),
-        pytest.param(b"fe80::1%eth0", id="zone"),
-        pytest.param(".".join(["a" * 63] * 3 + ["b" * 62]).encode(), id="254_octets"),
-    ],
-)
-def test_names_on_which_we_differ(name: bytes) -> None:
-    """The known differences, each on purpose: names that DNS can't know."""
-    seen = read_client_hello(build.records(build.hello(build.server_name(name))))
-    assert seen is not None
-    assert seen.name_status is not NameStatus.VALID
-    assert is_valid_host(name)

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import threading
 
 import pytest
 
@@ -10,7 +9,6 @@ from labs.builders import ban, network
 from labs.gate_lab import (
     ALLOWED,
     ESTABLISHED,
-    NOBODY,
     REFUSED,
     StartGate,
     StartOrigin,
@@ -24,7 +22,7 @@ from labs.gate_lab import (
 from labs.records import Monotonic
 from labs.waiting import DEADLINE
 from tokgate.gate.connecting import Connecting
-from tokgate.gate.context import Parting, Waiting
+from tokgate.gate.context import Parting
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.explicit_clients.pac import pac_file
 from tokgate.gate.sockets import connect, leads_to
@@ -34,22 +32,6 @@ from tokgate.traffic.refusal_texts import pac_answer
 def connect_request(host: str, port: int) -> bytes:
     """A CONNECT request."""
     return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        connect_request("www.clips.example.org", 443),
-        connect_request("203.0.113.7", 443),
-        b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n",
-    ],
-)
-def test_openers_answer_everything_else(start_gate: StartGate, said: bytes) -> None:
-    """Refused CONNECTs and requests in absolute form go to an opener with every byte, which tells the reason."""
-    gate = start_gate()
-    with dial(gate.explicit, said[:9], said[9:]):
-        ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
-    assert (received, tls, explicit, arrival.destination) == (said, False, True, None)
 
 
 def test_without_an_opener_the_gate_refuses(start_gate: StartGate) -> None:
@@ -133,54 +115,6 @@ def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
             served = gate.gate.loop.connections
             found = until(lambda: [c for c in list(served.values()) if isinstance(c.state, Connecting)])
             assert found[0].deadline - gate.gate.loop.now > gate.gate.context.limits.connecting / 2
-
-
-def test_a_name_that_nobody_resolves(
-    start_gate: StartGate, monotonic: Monotonic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When the resolver takes too long, the client is told so."""
-    slow = threading.Event()
-    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", lambda _: slow.wait(DEADLINE) and ())
-    gate = start_gate()
-    with dial(gate.explicit, connect_request("www.example.net", 443)) as client:
-        assert until(lambda: [c for c in list(gate.gate.loop.connections.values()) if isinstance(c.state, Waiting)])
-        pass_time(gate.gate, monotonic, gate.gate.context.limits.connecting)
-        assert read_all(client).startswith(b"HTTP/1.1 502 ")
-    slow.set()
-    assert gate.settled()
-
-
-@pytest.mark.parametrize("host", ["localhost", "nonexistent.invalid"])
-def test_unreachable_destinations(start_gate: StartGate, host: str) -> None:
-    """A destination that refuses, or a name that does not exist, is a bad gateway."""
-    gate = start_gate()
-    with dial(gate.explicit, connect_request(host, NOBODY[1])) as client:
-        assert read_all(client).startswith(b"HTTP/1.1 502 ")
-    assert gate.settled()
-
-
-def socks_request(host: str, port: int) -> bytes:
-    """A SOCKS 5 request by name."""
-    return b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2)
-
-
-@pytest.mark.parametrize(
-    ("request_", "reply"),
-    [
-        (socks_request("www.clips.example.org", 443), 2),
-        (b"\x05\x01\x00\x01\xcb\x00\x71\x07\x01\xbb", 2),  # 203.0.113.7
-        (b"\x05\x02\x00\x01\x7f\x00\x00\x01\x01\xbb", 7),  # BIND
-        (b"\x05\x01\x00\x09\x7f\x00\x00\x01\x01\xbb", 8),
-        (b"\x05\x01\x00\x03\x00\x01\xbb", 1),
-    ],
-)
-def test_socks_refusals(start_gate: StartGate, request_: bytes, reply: int) -> None:
-    """A banned destination is not allowed, and is recorded; what isn't served is said."""
-    gate = start_gate()
-    with dial(gate.explicit, b"\x05\x01\x00", request_) as client:
-        answer = read_all(client)
-    assert answer[:4] == bytes((5, 0, 5, reply))
-    assert [r["event"]["action"] for r in gate.sink.records] == (["connect-refused"] if reply == 2 else [])
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,9 @@
 """Explicit clients that say too much, too little, nonsense, or leave while somebody works for them."""
 
 import base64
-import threading
-from pathlib import Path
 
-import bcrypt
 import pytest
 
-from labs.builders import ban, network
 from labs.gate_lab import (
     ALLOWED,
     ESTABLISHED,
@@ -16,20 +12,13 @@ from labs.gate_lab import (
     dial,
     exactly,
     pass_time,
-    policy,
     read_all,
-    reset,
     until,
 )
 from labs.records import Monotonic
-from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.connection import CLOSED
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.first_message import FirstMessage
-from tokgate.policy.membership import Identity
-from tokgate.policy.settings import ProxyAuth
-from tokgate.policy.snapshot import Snapshot
-from tokgate.wire.proxy_request import Credentials
 
 
 def test_a_first_line_without_an_end_is_not_kept(start_gate: StartGate) -> None:
@@ -85,72 +74,7 @@ def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, star
 # -- while a password is checked --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def asking(tmp_path: Path) -> Snapshot:
-    """Bob may do what he likes once he has said who he is."""
-    (tmp_path / "htpasswd").write_text(f"bob:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
-    return policy(
-        ban(networks=("loop",)),
-        networks=(network("loop", "127.0.0.0/8"),),
-        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd")),
-    )
-
-
-class Slow:
-    """Accounts that answer when a test lets them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.checking, self.go_on = threading.Event(), threading.Event()
-        real = FileAccounts.identify
-
-        def identify(accounts: FileAccounts, credentials: Credentials) -> Identity | None:
-            self.checking.set()
-            self.go_on.wait(30)
-            return real(accounts, credentials)
-
-        monkeypatch.setattr(FileAccounts, "identify", identify)
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
-    """Holds checks up."""
-    return Slow(monkeypatch)
-
-
 def connect(port: int, said: str | None = None, host: str = "localhost") -> bytes:
     """A CONNECT request, by `user:password` if somebody is said to ask."""
     who = "" if said is None else f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}\r\n"
     return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{who}\r\n".encode()
-
-
-def test_the_queue_for_checks_has_an_end(
-    start_gate: StartGate, start_origin: StartOrigin, asking: Snapshot, slow: Slow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who comes when too many wait is told to come again: guessing doesn't fill the gate with people who wait."""
-    monkeypatch.setattr("tokgate.gate.explicit_clients.proxy_auth.MOST_WAITING", 2)
-    gate, port = start_gate(snapshot=asking), start_origin().address[1]
-    with dial(gate.explicit, connect(port, "bob:guess")), dial(gate.explicit, connect(port, "bob:secret")) as second:
-        assert until(lambda: gate.gate.acceptor.open_connections == 2)
-        assert slow.checking.wait(30)
-        with dial(gate.explicit, connect(port, "bob:another")) as third:
-            assert read_all(third).startswith(b"HTTP/1.1 503 ")
-        slow.go_on.set()
-        assert exactly(second, len(ESTABLISHED)) == ESTABLISHED
-
-
-def test_an_answer_for_who_has_left_is_nobodys(
-    start_gate: StartGate, start_origin: StartOrigin, asking: Snapshot, slow: Slow
-) -> None:
-    """A client that breaks off while its password is checked leaves nothing that the answer could bring to life."""
-    gate, origin = start_gate(snapshot=asking), start_origin()
-    with dial(gate.explicit, connect(origin.address[1], "bob:secret")) as leaver:
-        assert slow.checking.wait(30)
-        reset(leaver)
-        assert until(lambda: not gate.gate.acceptor.open_connections)
-    with dial(gate.explicit, connect(origin.address[1], "bob:secret")) as stayer:
-        slow.go_on.set()
-        assert exactly(stayer, len(ESTABLISHED)) == ESTABLISHED
-        assert gate.gate.acceptor.open_connections == 1
-    assert gate.settled()
-    assert gate.sink.records == []
-    assert origin.accepted <= 1

@@ -169,23 +169,6 @@ def test_socks(start_gate: StartGate, start_origin: StartOrigin, policy: Snapsho
     assert gate.settled()
 
 
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (socks("bob:wrong", "localhost", 443), CHOSEN + REJECTED),
-        (b"\x05\x01\x00", b"\x05\xff"),
-        (b"\x05\x01\x02\x07", CHOSEN + REJECTED),
-        (b"\x05\x01\x02\x01\x01\xff\x01x", CHOSEN + REJECTED),
-    ],
-)
-def test_socks_says_no(start_gate: StartGate, policy: Snapshot, said: bytes, expected: bytes) -> None:
-    """A wrong password, a client that won't say who it is, and nonsense."""
-    gate = start_gate(snapshot=policy)
-    with dial(gate.explicit, said) as client:
-        assert read_all(client) == expected
-    assert gate.settled()
-
-
 @pytest.mark.parametrize("stated", [None, [], {"user": "alice", "groups": ["press"], "interface": "eth1"}])
 def test_handovers_that_make_no_sense(stated: Any) -> None:
     """Who it is is there whole, or not at all."""

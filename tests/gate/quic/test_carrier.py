@@ -64,15 +64,6 @@ def test_banned(gate: Callable[..., QuicGate], records: Records, large: bool) ->
     assert (records.all[0]["network"]["transport"], records.all[0]["source"]["port"]) == ("udp", KEY[1])
 
 
-def test_parts_that_come_out_of_order(gate: Callable[..., QuicGate]) -> None:
-    """A hello whose datagrams overtake each other, or come twice, is read all the same."""
-    flight = QuicClient(ALLOWED, large=True).flight
-    assert len(flight) > 1
-    order = [*reversed(flight), flight[0]]
-
-    assert gate().comes(*order).sent.to_server == order
-
-
 def test_packets_that_overtake_the_first(gate: Callable[..., QuicGate], records: Records) -> None:
     """Early data that comes before the hello is lost, as on any network, and refuses nothing."""
     flight = QuicClient(ALLOWED).flight
@@ -112,15 +103,6 @@ def test_a_flow_that_was_cut_and_goes_on(gate: Callable[..., QuicGate]) -> None:
     for _ in range(3):
         one.later(QuicLimits().idle - 1).comes(SHORT)
         assert one.carrier.flows.find(KEY) is cut
-
-
-def test_second_connection_in_a_flow(gate: Callable[..., QuicGate]) -> None:
-    """A long header is decided about also in a flow that passes; its short ones go on."""
-    allowed, banned = QuicClient(ALLOWED), QuicClient(BANNED)
-    one = gate().comes(*allowed.flight, *banned.flight, SHORT)
-
-    assert one.sent.to_server == [*allowed.flight, SHORT]
-    assert len(one.sent.to_client) == 1
 
 
 @pytest.mark.parametrize("data", [SHORT, b"", b"\x01", b"\xc0\xff\x00\x00\x1d" + bytes(1195)], ids=len)
