@@ -14,8 +14,9 @@ from whenever import Instant
 
 from tokgate.cli.arguments import argument_of, identifier
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
-from tokgate.cli.configuration import default_policies
+from tokgate.cli.configuration import default_log, default_policies
 from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.log.source import add_log_option
 from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.tables import show_rows
@@ -45,6 +46,7 @@ examples:
   tokgate service import data/deepseek --name deepseek
                                                     a service file from a public list
   tokgate service update deepseek newer/deepseek    what a newer list changes
+  tokgate service learn --ban kiosk                 a service file of what a monitored ban on all saw
 
 Nothing is fetched: lists are files. docs/services.md says how the catalogue's services are kept."""
 _LIST_EPILOG: Final = """\
@@ -73,6 +75,16 @@ examples:
 
 Lines with + are names that only the newer list has, lines with - those that it does not have. The list is read as the
 last one was (format, attributes), unless an option says otherwise. Exit code 1: some lines could not be read."""
+_LEARN_EPILOG: Final = """\
+examples:
+  tokgate service learn --ban kiosk --log block.ndjson
+  tokgate diff HEAD:policies policies --log block.ndjson     what would still be refused
+
+A ban on all services (`services: all`) with `action: monitor`, or in the days of `monitor_from`, logs what it would
+refuse. The file, POLICIES/services/NAME.yaml, has those names under their registrable domains, each with how often,
+by how many clients and since when. What is a shared host, another service's, or asked for by one client alone is
+marked. Edit it, then add the service to the ban's `except`. Exit code 1: nothing to learn, the service is there
+already, or lines could not be read."""
 _TEST_EPILOG: Final = """\
 examples:
   tokgate service test tiktok p16-sign-va.tiktokcdn.com
@@ -158,7 +170,11 @@ def add_parser(subparsers: Subparsers) -> None:
             help="only entries with this attribute, or with --attribute=-ATTR without it; may be given several times",
         )  # fmt: skip
         each.add_argument("--subdomains", action="store_true", help="take single hosts with all below them")
-    for each in (listing, showing, testing, importing, updating):
+    learning = _added(commands, _learn, "learn", "make a service file of what a monitored ban saw", _LEARN_EPILOG)
+    learning.add_argument("--ban", required=True, metavar="BAN", help="a ban on all services, with its would-blocks")
+    add_log_option(learning, f"logs to learn from, those rotated away included (default: {default_log()})")
+    learning.add_argument("--name", type=identifier, help="what to call the service (default: BAN-learned)")
+    for each in (listing, showing, testing, importing, updating, learning):
         add_policies_option(each, argument=each is not testing)
 
 
@@ -182,6 +198,12 @@ class KnownService:
     def where(self) -> str:
         """Its file and line; of the catalogue's its file there."""
         return f"catalogue/{self.service.name}.yaml" if self.from_catalogue else str(self.service.origin)
+
+
+def _learn(options: argparse.Namespace) -> int:
+    from tokgate.cli.policy.learn import learn  # it reads logs, which the others do without
+
+    return learn(options)
 
 
 _line = argument_of(values.one_line)
