@@ -19,7 +19,7 @@ from labs.command_line import POLICY, Command
 from labs.waiting import DEADLINE
 from tokgate.cli.main import build_parser
 from tokgate.cli.policy.explain import run as explain
-from tokgate.cli.policy.simulate import MAX_LINE, Simulation, batches
+from tokgate.cli.policy.simulate import MAX_LINE, Simulation, lines_of
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Snapshot, compile_policy
@@ -164,21 +164,26 @@ def test_lines_do_not_depend_on_how_they_come(lines: list[bytes], sizes: list[in
     data = b"\n".join(lines)
     source, step = io.BytesIO(data), iter(sizes * (len(data) + 1))
 
-    class Pieces(io.BufferedIOBase):
-        def read1(self, size: int = -1, /) -> bytes:
-            return source.read(next(step))
+    class Pieces(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, into: Any, /) -> int:
+            piece = source.read(min(next(step, 1), len(into)))
+            into[: len(piece)] = piece
+            return len(piece)
 
     expected = data.split(b"\n")
     if not expected[-1]:
         expected.pop()
-    assert [line for batch in batches(Pieces()) for line in batch] == expected
+    assert list(lines_of(io.BufferedReader(Pieces()))) == expected
 
 
 @pytest.mark.parametrize("excess", [0, 1, 300_000])
 def test_long_lines_are_skipped_to_their_end(excess: int) -> None:
     """A line that is too long is one line, and is not kept."""
     data = b"a\n" + b"x" * (MAX_LINE + excess) + b"\nb\n" + b"y" * (MAX_LINE + 1)
-    lines = [line for batch in batches(io.BytesIO(data)) for line in batch]
+    lines = lines_of(io.BufferedReader(io.BytesIO(data)))
     assert [line if line is None else line[:1] for line in lines] == [b"a", None if excess else b"x", b"b", None]
 
 

@@ -8,9 +8,9 @@ from typing import Final, NotRequired, TypedDict
 
 from whenever import Instant
 
-from tokgate.blocklog.paths import PACKED, whole_log
+from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import Junk, open_log
-from tokgate.cli.arguments import add_span_options, common_zone, settle, span_of, time_argument, whole_number
+from tokgate.cli.arguments import add_span_options, common_zone, settle, span_of, time_argument
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.decision_query import Outcome, outcome
 from tokgate.cli.exits import CommandError, Exit
@@ -26,7 +26,6 @@ from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.text import local, utc
 
-_MOST_EXAMPLES: Final = 10_000
 EPILOG = """\
 examples:
   tokgate diff HEAD:policies policies               what the edits in the work tree change in the year to come
@@ -124,13 +123,6 @@ def add_parser(subparsers: Subparsers) -> None:
                         help="decide these flows (NDJSON, or a log of another program); - for stdin")  # fmt: skip
     parser.add_argument("--at", type=time_argument, metavar="TIME",
                         help="decide all traffic at this time, not at its own")  # fmt: skip
-    parser.add_argument(
-        "--top",
-        type=whole_number("number of rows", 1, _MOST_EXAMPLES),
-        default=5,
-        metavar="N",
-        help="rows of each table (default: 5)",
-    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--exit-code", action="store_true", help="exit 1 when anything differs")
     parser.set_defaults(run=run)
@@ -146,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
     alike = not found["differs"]
     replay = _replay(options, old, new) if options.log or options.flows else None
     if replay is not None:
-        traffic = found["traffic"] = replay.document(options.top)
+        traffic = found["traffic"] = replay.document()
         found["differs"] = not alike or traffic["changed"] > 0
         if options.flows and not traffic["events"]:  # of which no figure would say anything
             tell_of(replay.junk, traffic["unreadable"])
@@ -257,26 +249,24 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
 
 
 def _groups(verdicts: list[VerdictDifference]) -> Iterator[str]:
-    """A line for the services of a network that change in the same way, and for all networks with the same of these."""
-    courses: dict[tuple[str, str, str, str, str], list[_Times]] = {}
+    """A line for all that changes in the same way at the same times: services, and the networks with these alike."""
+    courses: dict[tuple[str, str, str, str], list[_Times]] = {}
     for each in verdicts:
-        words = treatment(each["before"], each["after"]), treatment(each["after"], each["before"])
-        key = (each["network"], each["zone"], each["service"], *words)
-        courses.setdefault(key, []).append((each["from"], each["to"]))
-    by_network: dict[tuple[str, str, str, str, tuple[_Times, ...]], list[str]] = {}
-    for (network, zone, service, before, after), times in courses.items():
-        by_network.setdefault((network, zone, before, after, tuple(times)), []).append(service)
-    groups: dict[tuple[tuple[_Times, ...], str, str, str, tuple[str, ...]], list[str]] = {}
-    for (network, zone, before, after, spans), services in by_network.items():
-        groups.setdefault((spans, zone, before, after, tuple(services)), []).append(network)
-    for (spans, zone, before, after, theirs), networks in sorted(
-        groups.items(), key=lambda item: item[0][0][0][0] or ""
-    ):
+        words = change(treatment(each["before"], each["after"]), treatment(each["after"], each["before"]))
+        courses.setdefault((each["network"], each["service"], each["zone"], words), []).append(
+            (each["from"], each["to"])
+        )
+    alike: dict[tuple[tuple[_Times, ...], str, str], dict[str, list[str]]] = {}
+    for (network, service, zone, words), times in courses.items():
+        alike.setdefault((tuple(times), zone, words), {}).setdefault(network, []).append(service)
+    for (spans, zone, words), theirs in sorted(alike.items(), key=lambda item: item[0][0][0][0] or ""):
         told = [_span(each, zone) for each in spans[:_SPANS]]
         if len(spans) > _SPANS:
             told.append(f"and {len(spans) - _SPANS} times more, the last {_span(spans[-1], zone)}")
-        where = f"{', '.join(theirs)} in {', '.join(networks)}"
-        yield f"{change(before, after)}: {where}: {'; '.join(told)}{_named(zone)}"
+        for services in dict.fromkeys(map(tuple, theirs.values())):
+            networks = [network for network, its in theirs.items() if tuple(its) == services]
+            where = f"{', '.join(services)} in {', '.join(networks)}"
+            yield f"{words}: {where}: {'; '.join(told)}{_named(zone)}"
 
 
 type _Times = tuple[str | None, str | None]
@@ -322,22 +312,14 @@ def _replay(options: argparse.Namespace, old: Snapshot, new: Snapshot) -> Replay
     for path in logs:
         if not path.exists():
             raise CommandError(f"there is no log at {visible(str(path))}")
-    plain = [file for file in options.flows if file != "-"] + [path for path in logs if path.suffix not in PACKED]
-    total = sum(Path(file).stat().st_size for file in plain)
-    known = len(plain) == len(options.flows) + len(logs)
-    done = 0
     with Patience("replaying", size=True) as show:
-
-        def progress(size: int) -> None:
-            nonlocal done
-            done += size
-            if known and total:
-                show(min(done, total), total)
-
         reader = QueryReader(new, at, live=False)
-        for flow in chain(read_log(logs, open_log, progress), read_flows(options.flows, reader, progress)):
+        done = 0
+        for flow, size in chain(read_log(logs, open_log), read_flows(options.flows, reader)):
+            done += size
+            show(done, None)
             if isinstance(flow, Junk):
                 replay.pass_over(flow)
-            else:
+            elif flow is not None:
                 replay.add(flow)
     return replay

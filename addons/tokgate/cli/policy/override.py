@@ -6,6 +6,7 @@ An override is a YAML file, which is tried with the whole policy before it is wr
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, Final, TypedDict
 import yaml
 from whenever import Instant
 
-from tokgate.blocklog.atomic_file import sync
 from tokgate.cli.account import you
 from tokgate.cli.arguments import argument_of, common_zone, identifier
 from tokgate.cli.commands import Subparsers, add_command, add_subcommand
@@ -67,7 +67,7 @@ examples:
   tokgate override end offices-2027-20270301T093000Z
   tokgate override end all-bans-20270301T093000Z    all exemptions of its file
 
-The file stays, with the time and `ended_by`: it shows what was. An override that had not begun is removed."""
+The file stays, with the time and `ended_by`: it shows what was."""
 _cidr = argument_of(networks.cidr)
 _line = argument_of(values.one_line)
 _interface = argument_of(networks.interface)
@@ -86,17 +86,22 @@ class OverrideState(StrEnum):
     ENDED = "ended"
 
 
-class OverrideOutput(TypedDict):
-    """An override."""
+class Whom(TypedDict):
+    """For whom an override is."""
 
-    name: str
-    state: OverrideState
-    ban: str
     clients: list[str]
     users: list[str]
     groups: list[str]
     devices: list[str]
     interfaces: list[str]
+
+
+class OverrideOutput(Whom):
+    """An override."""
+
+    name: str
+    state: OverrideState
+    ban: str
     starts: str | None
     until: str
     reason: str
@@ -136,9 +141,7 @@ def add_parser(subparsers: Subparsers) -> None:
     adding.add_argument("--reason", required=True, type=_line, help="why; shown to those who review the log")
     adding.add_argument("--ticket", type=_line, help="where it was asked for")
     adding.add_argument("--by", type=_line, metavar="WHO", help="who makes it (default: you)")
-    adding.add_argument(
-        "--name", metavar="NAME", type=identifier, help="what to call it (default: the ban and the time)"
-    )
+    adding.add_argument("--name", type=identifier, help="what to call it (default: the ban and the time)")
     adding.set_defaults(run=_add, usage_error=adding.error)
     listing = add_subcommand(commands, "list", "show overrides", _LIST_EPILOG)
     listing.add_argument("--all", action="store_true", help="also those that are over")
@@ -182,11 +185,7 @@ def _document(override: Override, now: Instant) -> OverrideOutput:
         "name": exemption.name,
         "state": state_of(override, now),
         "ban": exemption.ban,
-        "clients": [str(client) for client in exemption.clients],
-        "users": list(exemption.users),
-        "groups": list(exemption.groups),
-        "devices": list(exemption.devices),
-        "interfaces": list(exemption.interfaces),
+        **_whom(exemption),
         "starts": None if override.span.start == Instant.MIN else utc(override.span.start),
         "until": utc(override.span.end),
         "reason": exemption.reason,
@@ -194,6 +193,16 @@ def _document(override: Override, now: Instant) -> OverrideOutput:
         "by": exemption.by,
         "ended_by": exemption.ended_by,
         "file": None if exemption.origin is None else exemption.origin.file,
+    }
+
+
+def _whom(exemption: Exemption) -> Whom:
+    return {
+        "clients": [str(client) for client in exemption.clients],
+        "users": list(exemption.users),
+        "groups": list(exemption.groups),
+        "devices": list(exemption.devices),
+        "interfaces": list(exemption.interfaces),
     }
 
 
@@ -236,8 +245,7 @@ def _add(options: argparse.Namespace) -> Exit:
     if not (options.all_bans or given or options.network):
         options.usage_error("one of the arguments --network --client --user --group --device --interface is required")
     policies: Path = options.policies
-    _need_folder(policies)
-    with locked(policies):
+    with _locked(policies):
         now = Instant.now().round("second", mode="floor")
         policy = open_policy(policies, now)
         network = _network(policy, options.network)
@@ -247,13 +255,8 @@ def _add(options: argparse.Namespace) -> Exit:
         bans = _all_bans(policy, network, now, until) if ban is None else [ban]
         forbidding = [each for each in bans if each.overrides is Overrides.FORBIDDEN]
         made_from = [each for each in bans if each not in forbidding]
-        name = _free_name(
-            policy, policies, options.name or f"{(options.ban or _ALL)[:_BAN_PART]}-{now.format_iso(basic=True)}"
-        )
-        if options.name not in (None, name):
-            raise CommandError(
-                f"there is an exemption or a file `{options.name}` already: choose another name", Exit.USAGE
-            )
+        name = options.name or f"{(options.ban or _ALL)[:_BAN_PART]}-{now.format_iso(basic=True)}"
+        name = _free_name(policy, policies, name)
         made = []
         for number, each in enumerate(made_from, 1):
             bare = Exemption(
@@ -268,7 +271,7 @@ def _add(options: argparse.Namespace) -> Exit:
             )
             made.append(_for_whom(policy, bare, network, options))
         path = policies / FOLDER / f"{name}.yaml"
-        said = _encoded(made, zone, [_entry("Made", now, made[0].by or "", zone)])
+        said = _encoded(made, zone)
         doubts = _try_out(policies, path, said, now)
         if not path.parent.exists():
             path.parent.mkdir()
@@ -289,8 +292,7 @@ def _add(options: argparse.Namespace) -> Exit:
 def _end(options: argparse.Namespace) -> Exit:
     """End an override now. Its file is kept."""
     policies, name = options.policies, options.name
-    _need_folder(policies)
-    with locked(policies):
+    with _locked(policies):
         now = Instant.now().round("second", mode="floor")
         policy, path = open_policy(policies, now), policies / FOLDER / f"{name}.yaml"
         known = _overrides(policy, name, path)
@@ -301,15 +303,11 @@ def _end(options: argparse.Namespace) -> Exit:
         if ends <= now:
             narrate(f"tokgate: {visible(name)} ended {both(ends, zone)}: nothing to do")
             return Exit.DONE
-        history = _history(path, known)
         if begins > now:
-            path.unlink()
-            sync(path.parent)
-            narrate(f"tokgate: {visible(name)} had not begun: {visible(str(path))} is removed")
-            return Exit.DONE
+            raise CommandError(f"{visible(name)} has not begun: delete {visible(str(path))}", Exit.FINDINGS)
         who, over = options.by or you(), max(now, begins.add(seconds=1))  # ended in its first second, it has had that
         ended = [replace(each, until=over, ended_by=who) for each in known]
-        said = _encoded(ended, zone, [*history, _entry("Ended", over, who, zone)])
+        said = _encoded(ended, zone)
         _try_out(policies, path, said, now)
         replace_policy_file(path, said)
     holds = f"{', '.join(each.ban for each in known)} hold{'s' if len(known) == 1 else ''} again"
@@ -317,11 +315,10 @@ def _end(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
-def _need_folder(policies: Path) -> None:
-    if policies.exists() and not policies.is_dir():
-        raise CommandError(f"{visible(str(policies))} is a file: overrides need a folder of policies", Exit.USAGE)
-    if not policies.exists():
-        raise CommandError(f"{visible(str(policies))}: no such folder", Exit.FINDINGS)
+def _locked(policies: Path) -> AbstractContextManager[None]:
+    if not policies.is_dir():
+        raise CommandError(f"{visible(str(policies))} is no folder: overrides need a folder of policies", Exit.USAGE)
+    return locked(policies)
 
 
 def _ban(policy: Policy, name: str | None) -> Ban | None:
@@ -442,21 +439,19 @@ def _until(policy: Policy, options: argparse.Namespace, now: Instant, zone: str)
 
 
 def _overrides(policy: Policy, name: str, path: Path) -> list[Exemption]:
-    """The overrides in a file, or CommandError."""
+    """The overrides in a file that holds nothing else. Raises CommandError."""
     theirs = [e for e in policy.exemptions.values() if e.override and e.origin and Path(e.origin.file) == path]
     if theirs:
-        return theirs
+        said = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)  # noqa: S506  (text, lists, mappings)
+        if set(said) <= {"version", "exemptions"} and set(said["exemptions"]) == {each.name for each in theirs}:
+            return theirs
+        message = f"{visible(str(path))} holds more than this override: change its `until` there"
+        raise CommandError(message, Exit.FINDINGS)
     known = policy.exemptions.get(name)
     if known is None:
         names = [each.name for each in policy.exemptions.values() if each.override]
         raise CommandError(f"unknown override `{visible(name)}`{did_you_mean(name, names)}", Exit.USAGE)
-    if not known.override:
-        message = f"`{name}` is no override but an exemption written by hand: change its `until` ({known.origin})"
-        raise CommandError(message, Exit.FINDINGS)
-    message = (
-        f"it stands in {known.origin} and not in {visible(str(path))}: change its `until` there, or end all of that"
-    )
-    raise CommandError(message, Exit.FINDINGS)
+    raise CommandError(f"`{name}` is not of a file of its own: change its `until` in {known.origin}", Exit.FINDINGS)
 
 
 def _try_out(policies: Path, path: Path, said: bytes, now: Instant) -> list[Diagnostic]:
@@ -477,17 +472,13 @@ def _show(diagnostic: Diagnostic) -> None:
     narrate(render(diagnostic, color=wants_color(sys.stderr)))
 
 
-def _encoded(overrides: Sequence[Exemption], zone: str, history: Sequence[str]) -> bytes:
-    """The content of the file of overrides, in UTF-8, with its history as comments."""
+def _encoded(overrides: Sequence[Exemption], zone: str) -> bytes:
+    """The content of the file of overrides, in UTF-8."""
     stated: dict[str, dict[str, Any]] = {}
     for each in overrides:
         said = {
             "ban": each.ban,
-            "clients": [str(client) for client in each.clients],
-            "users": list(each.users),
-            "groups": list(each.groups),
-            "devices": list(each.devices),
-            "interfaces": list(each.interfaces),
+            **_whom(each),
             "starts": _written(each.starts, zone),
             "until": _written(each.until, zone),
             "reason": each.reason,
@@ -499,7 +490,7 @@ def _encoded(overrides: Sequence[Exemption], zone: str, history: Sequence[str]) 
         stated[each.name] = {key: value for key, value in said.items() if value not in (None, [])}
     document = {"version": 1, "exemptions": stated}
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1 << 20)
-    return "\n".join((_SCHEMA_LINE, "#", *history, body)).encode()
+    return f"{_SCHEMA_LINE}\n{body}".encode()
 
 
 def _written(moment: Moment | None, zone: str) -> str | None:
@@ -507,18 +498,3 @@ def _written(moment: Moment | None, zone: str) -> str | None:
     if isinstance(moment, Instant):
         return moment.to_tz(zone).to_fixed_offset().format_iso(unit="second")
     return None if moment is None else moment.format_iso()
-
-
-def _entry(did: str, at: Instant, by: str, zone: str) -> str:
-    """What was done to an override, when, by whom."""
-    return f"# {did} by `tokgate override`: {local(at, zone)}, {by}"
-
-
-def _history(path: Path, known: Sequence[Exemption]) -> list[str]:
-    """The history in the file of overrides. Raises CommandError if it holds anything else."""
-    text = path.read_text(encoding="utf-8-sig")
-    said = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (makes nothing but text, lists and mappings)
-    if set(said) - {"version", "exemptions"} or set(said["exemptions"]) != {each.name for each in known}:
-        message = f"{visible(str(path))} holds more than this override: change its `until` there ({known[0].origin})"
-        raise CommandError(message, Exit.FINDINGS)
-    return [line for line in text.splitlines() if line.startswith("#") and line not in (_SCHEMA_LINE, "#")]

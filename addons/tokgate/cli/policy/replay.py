@@ -5,9 +5,8 @@ and examples.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -16,7 +15,7 @@ from whenever import Instant
 from tokgate.blocklog.read.reader import Junk, OpenLog, read
 from tokgate.blocklog.read.replay_query import RecordedQuery, is_traffic, recorded
 from tokgate.cli.decision_query import DecisionQuery, Outcome, Question, Seen, decided, outcome
-from tokgate.cli.policy.simulate import MAX_LINE, InvalidQuery, QueryReader, batches, opened
+from tokgate.cli.policy.simulate import MAX_LINE, InvalidQuery, QueryReader, lines_of, opened
 from tokgate.cli.terminal import styled, visible
 from tokgate.policy.analysis.comparison import differs
 from tokgate.policy.decision import Decision, Verdict
@@ -24,9 +23,6 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.policy.values.public_suffix import domain_parts
 from tokgate.policy.values.text import utc
-
-Progress = Callable[[int], None]
-"""Called with the number of bytes read since it was last called."""
 
 
 class TrafficExample(TypedDict):
@@ -171,12 +167,12 @@ class Replay:
                 {"client": flow.client, "at": utc(at), "seen": seen, "before": was, "after": becomes}
             )
 
-    def document(self, top: int) -> Traffic:
-        """What was found, the most frequent effects first, each with its `top` networks, clients and names."""
+    def document(self) -> Traffic:
+        """What was found, the most frequent effects first, each with its most frequent networks, clients and names."""
         effects: list[EffectOutput] = []
         for (before, after), effect in sorted(self._effects.items(), key=lambda item: (-item[1].count, item[0])):
             networks, clients, names = (
-                dict(sorted(tally.items(), key=lambda item: (-item[1], item[0]))[:top]) for tally in effect.tallies
+                dict(sorted(tally.items(), key=lambda item: (-item[1], item[0]))[:EXAMPLES]) for tally in effect.tallies
             )
             effects.append(
                 {
@@ -218,36 +214,26 @@ def _name(flow: Question) -> str:
     return str(name)
 
 
-def read_flows(files: Iterable[str], reader: QueryReader, progress: Progress) -> Iterator[DecisionQuery | Junk]:
-    """The flows in files (`-` is standard input) in order; Junk for each line that is no flow."""
+def read_flows(files: Iterable[str], reader: QueryReader) -> Iterator[tuple[DecisionQuery | Junk | None, int]]:
+    """The flows in files (`-` is standard input) in order, with the bytes of their lines; Junk for what is no flow."""
     for file in files:
-        numbers = count(1)
         with opened(file) as source:
-            for lines in batches(source):
-                for line, number in zip(lines, numbers, strict=False):
-                    try:
-                        query = reader.read(line)
-                    except InvalidQuery as error:
-                        name = "standard input" if file == "-" else file
-                        yield Junk(name, number, MAX_LINE if line is None else len(line), str(error))
-                        continue
-                    if query is not None:
-                        yield query
-                progress(sum(len(line) + 1 for line in lines if line is not None))
+            for number, line in enumerate(lines_of(source), 1):
+                size = MAX_LINE if line is None else len(line)
+                try:
+                    yield reader.read(line), size
+                except InvalidQuery as error:
+                    yield Junk("standard input" if file == "-" else file, number, size, str(error)), size
 
 
-def read_log(files: Iterable[Path], opener: OpenLog, progress: Progress) -> Iterator[RecordedQuery | Junk]:
-    """The events in logs in order; Junk for each line that is unreadable or can't be decided again."""
+def read_log(files: Iterable[Path], opener: OpenLog) -> Iterator[tuple[RecordedQuery | Junk | None, int]]:
+    """The events in logs in order, each with the bytes of its line; Junk for what can't be read or decided again."""
     for line in read(files, opener):
         if isinstance(line, Junk):
-            progress(line.size)
-            yield line
+            yield line, line.size
             continue
-        progress(len(line.raw) + 1)
-        found = recorded(line)
-        if found is not None:
-            yield found
-        elif is_traffic(line.record):
-            yield Junk(
-                line.file, line.number, len(line.raw), "lacks the client's address, the time, or what was asked for"
-            )
+        found: RecordedQuery | Junk | None = recorded(line)
+        if found is None and is_traffic(line.record):
+            why = "lacks the client's address, the time, or what was asked for"
+            found = Junk(line.file, line.number, len(line.raw), why)
+        yield found, len(line.raw) + 1

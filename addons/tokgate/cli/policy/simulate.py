@@ -41,9 +41,8 @@ dns.log, or of what conntrack prints; of these, lines that ask for nothing get n
 
 Without `at` a query is decided at --at, or at the instant it is read. Each line gets one line, in order; one
 that is no query gets the verdict null and the reason `invalid-query`, and makes the exit code 1; stderr says of the
-first 20 which they are and what is wrong. Answers are flushed whenever no further line is waiting: another program can
-keep this one running and ask as it goes."""
-CHUNK: Final = 1 << 18
+first 20 which they are and what is wrong. Each answer is flushed: another program can keep this one running and ask as
+it goes."""
 _TOLD: Final = 20
 """Most lines that are no query of which it is said why."""
 MAX_LINE: Final = 1 << 20
@@ -199,8 +198,13 @@ def run(options: argparse.Namespace) -> int:
     """Answer each line of the input. Exit code 1 if a line is no query."""
     snapshot = open_source(options.policies, Instant.now())
     simulation = Simulation(snapshot, options.at)
-    with opened(options.file) as source:
-        _pump(simulation, source)
+    watched = sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
+    with opened(options.file) as source, Patience("queries") as patience:
+        for line in lines_of(source):
+            sys.stdout.write(simulation.answer(line))
+            sys.stdout.flush()  # another program may wait for it, and ask as it goes
+            if watched:
+                patience(simulation.asked, None)
     if simulation.failed:
         narrate(f"tokgate: {simulation.failed} of {simulation.asked} queries could not be decided (internal-error)")
     for told in simulation.told:
@@ -216,33 +220,15 @@ def opened(file: str) -> AbstractContextManager[BufferedIOBase]:
     return nullcontext(cast(BufferedIOBase, sys.stdin.buffer)) if file == "-" else Path(file).open("rb")
 
 
-def _pump(simulation: "Simulation", source: BufferedIOBase) -> None:
-    """Answer in batches; with progress, if stderr is the only terminal."""
-    watched = sys.stderr.isatty() and not sys.stdout.isatty() and not sys.stdin.isatty()
-    with Patience("queries") as patience:
-        for lines in batches(source):
-            sys.stdout.write("".join(map(simulation.answer, lines)))
-            sys.stdout.flush()
-            if watched:
-                patience(simulation.asked, None)
-
-
-def batches(source: BufferedIOBase) -> Iterator[list[bytes | None]]:
-    """Lists of the lines available; None for a line that is too long. Lines end at LF only."""
-    rest, skipping = b"", False
-    while chunk := source.read1(CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        batch: list[bytes | None] = [line if len(line) <= MAX_LINE else None for line in lines]
-        if skipping and batch:
-            batch[0], skipping = None, False
-        if len(rest) > MAX_LINE or skipping:
-            rest, skipping = b"", True
-        if batch:
-            yield batch
-    if skipping:
-        yield [None]
-    elif rest:
-        yield [rest]
+def lines_of(source: BufferedIOBase) -> Iterator[bytes | None]:
+    """The lines, which end at LF only, as they come; None for one that is longer than MAX_LINE, which is not kept."""
+    while line := source.readline(MAX_LINE + 1):
+        if len(line) <= MAX_LINE or line.endswith(b"\n"):
+            yield line.removesuffix(b"\n")
+            continue
+        while (rest := source.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+            pass
+        yield None
 
 
 IDENTITY: Final = frozenset({"user", "groups", "device", "interface"})
