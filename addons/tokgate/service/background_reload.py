@@ -15,17 +15,36 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.service.child_programs import BEHIND_TRAFFIC
 
 _ANSWERS_EVERY: Final = 0.01
-"""Seconds between two looks at requests, while a policy is read."""
+"""Seconds between two looks at requests, while a thread works."""
+
+
+def in_thread[T](work: Callable[[], T], meanwhile: Callable[[], None], nice: int = 0) -> T:
+    """Do work in a thread that is so much nicer, and call `meanwhile` often; here, where no thread can be started.
+
+    No thread is left: processes fork. On Linux a priority is a thread's, and ends with it.
+    """
+    with ThreadPoolExecutor(1, initializer=os.nice, initargs=(nice,)) as executor:
+        try:
+            done = executor.submit(work)
+        except RuntimeError:  # EAGAIN of pthread_create(3)
+            return work()
+        while not wait((done,), _ANSWERS_EVERY).done:
+            meanwhile()
+    return done.result()
 
 
 class BackgroundReload:
     """Reads the policy again when its files have changed or somebody asks, once they are stable."""
 
-    def __init__(self, holder: PolicyHolder, meanwhile: Callable[[], None]) -> None:
-        """`meanwhile` answers requests that have come, and is called often while the policy is read."""
+    def __init__(self, holder: PolicyHolder, begins: Callable[[], None], meanwhile: Callable[[], None]) -> None:
+        """`meanwhile` answers requests that have come, and is called often while the policy is read.
+
+        `begins` is called before that: where processors are short answers may come late.
+        """
         self.wanted = False
         """Whether somebody asks; to be set."""
         self._holder: Final = holder
+        self._begins: Final = begins
         self._meanwhile: Final = meanwhile
         self._check: StabilityCheck | None = None
 
@@ -44,28 +63,15 @@ class BackgroundReload:
         if stable_state is None:
             return None
         self.wanted, self._check = False, None
-        read = self._behind_traffic(lambda: self._holder.read(stable_state))
+        self._begins()
+        read = in_thread(lambda: self._holder.read(stable_state), self._meanwhile, BEHIND_TRAFFIC)
         if read is None:
             self.wanted = True
             return None
         replaced = [self._holder.snapshot]
         reloaded = self._holder.exchange(read)
-        self._behind_traffic(lambda: self._tidy(reloaded, replaced))
+        in_thread(lambda: self._tidy(reloaded, replaced), self._meanwhile, BEHIND_TRAFFIC)
         return reloaded
-
-    def _behind_traffic[T](self, work: Callable[[], T]) -> T:
-        """Do work in a thread of lower priority; here, where none can be started. No thread is left: processes fork.
-
-        On Linux a priority is a thread's, and ends with it.
-        """
-        with ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, BEHIND_TRAFFIC)) as executor:
-            try:
-                done = executor.submit(work)
-            except RuntimeError:  # EAGAIN of pthread_create(3)
-                return work()
-            while not wait((done,), _ANSWERS_EVERY).done:
-                self._meanwhile()
-        return done.result()
 
     def _tidy(self, reloaded: Reloaded, replaced: list[Snapshot]) -> None:
         """Keep the policy for the next start, free the replaced one, and prepare memory for later forks."""

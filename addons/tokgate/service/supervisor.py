@@ -91,7 +91,7 @@ class Supervisor:
         )
         self._program: Final = ProgramChange(options.policies, self._processes.others, self._bequeathed)
         self._sender: Final = channel.RecordSender(self._processes.records, self._observer)
-        self._keeper: Final = keeper_of(options, holder, self._write, say)
+        self._keeper: Final = keeper_of(options, holder, self._write, say, self._meanwhile)
         self._instance: Final = Instance(
             holder,
             options.log,
@@ -108,7 +108,7 @@ class Supervisor:
         self._signals: Final = SignalQueue()
         self._ending: str | None = None
         self._ready = False
-        self._reload: Final = BackgroundReload(holder, self._meanwhile)
+        self._reload: Final = BackgroundReload(holder, lambda: self._begins("it reads the policy"), self._meanwhile)
         self._listening: list[ListenerStatus] = []
         self._answers: dict[Any, Callable[[], None]] = {}
         """Handlers by descriptor, also called while a policy is read."""
@@ -357,8 +357,7 @@ class Supervisor:
         if reloaded.snapshot.version != reloaded.before:
             self._begins("gates with a new policy begin")
             self._processes.next_generation()
-            self._work = None
-        self._next_state = 0.0
+        self._work, self._next_state = None, 0.0
 
     def _died(self, what: str) -> None:
         self._write(partial(lifecycle.internal_error, error=RuntimeError(what), where="supervisor"))

@@ -1,6 +1,7 @@
 """The kernel follows the policy and the clock; what somebody else changes is put back, recorded and shown."""
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +13,7 @@ import pytest
 from whenever import Instant
 
 from labs.builders import at, ban, network, snapshot, wall
+from labs.waiting import DEADLINE
 from tokgate.blocklog.records.record import Record, Stamp, new_stamp, this_observer
 from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Change
@@ -43,7 +45,7 @@ class FakeKernel:
         self.limits = ("early demultiplexing stays",)
         self.drops: list[str] = []
         self.takes: Callable[[], None] = lambda: None
-        """What happens while it is compared."""
+        """What happens while it is loaded or compared."""
 
     def refused(self) -> dict[str, int]:
         if self.error is not None:
@@ -58,6 +60,7 @@ class FakeKernel:
     def load(self, rules: Ruleset) -> None:
         if self.error is not None:
             raise self.error
+        self.takes()
         self.told.append("load")
         self.rules, self.differs = rules, Differences()
 
@@ -155,6 +158,7 @@ class Setting:
         self.boot_file = folder / "tokgate" / "rules.nft"
         self.canary = FakeCanary()
         canary: Any = self.canary
+        self.meanwhile: Callable[[], None] = lambda: None
         self.lock = FakeLock()
         lock: Any = self.lock
         self.keeper = GatewayKeeper(
@@ -166,6 +170,7 @@ class Setting:
             lock=lock,
             now=lambda: self.now,
             boot_file=self.boot_file,
+            meanwhile=lambda: self.meanwhile(),
         )
 
     def made(self, *bans: Any, **settings: Any) -> Snapshot:
@@ -177,11 +182,6 @@ class Setting:
     def passes(self, seconds: float) -> None:
         self.monotonic += seconds
         self.now = self.now.add(seconds=seconds)
-        self.keeper.look()
-
-    def sets_clock(self, days: int) -> None:
-        """Somebody sets the wall clock; no time passes."""
-        self.now = self.now.add(hours=24 * days)
         self.keeper.look()
 
     @property
@@ -196,9 +196,8 @@ def begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sett
         gateway_keeper, "Notifications", lambda: SimpleNamespace(sockets=[], drain=lambda: True, close=lambda: None)
     )
 
-    def begun(*bans: Any, clock: int = 0, **settings: Any) -> Setting:
+    def begun(*bans: Any, **settings: Any) -> Setting:
         setting = Setting(tmp_path, *bans, **settings)
-        setting.now = NOON.add(hours=24 * clock)
         monkeypatch.setattr(gateway_keeper, "time", SimpleNamespace(monotonic=lambda: setting.monotonic))
         setting.keeper.up()
         return setting
@@ -260,20 +259,37 @@ def test_the_clock_is_followed(begin: Callable[..., Setting]) -> None:
     assert setting.kernel.holds == (["office"], ["office"])
 
 
-@pytest.mark.parametrize("days", [2, -2])
-@pytest.mark.parametrize("at_start", [True, False], ids=["wrong at the start", "wrong later"])
-def test_a_clock_that_is_wrong_for_a_while(begin: Callable[..., Setting], days: int, at_start: bool) -> None:
-    """The ban began an hour ago and ends in one: as soon as the clock is right its clients come to the gates again."""
-    bans = ban(starts=wall("2023-06-01T13:00"), expires=wall("2023-06-01T15:00"))
-    setting = begin(bans, clock=days if at_start else 0)
-    if not at_start:
-        assert setting.kernel.holds == (["office"], ["office"])
-        setting.sets_clock(days)
-    assert setting.kernel.holds == ([], [])
-    setting.sets_clock(-days)
-    assert setting.kernel.holds == (["office"], ["office"])
-    assert setting.boot_file.read_text() == nftables.boot_rules(setting.kernel.loaded_rules)
-    assert setting.actions == []
+def test_a_table_that_takes_long(begin: Callable[..., Setting]) -> None:
+    """Whoever asks meanwhile is answered, sees which policy the kernel has, and that another one is due."""
+    setting = begin(ban(starts=wall("2023-06-02T14:00:05")))
+    loaded, seen = threading.Event(), list[dict[str, Any]]()
+
+    def takes() -> None:
+        assert loaded.wait(DEADLINE)
+        setting.monotonic += 1
+
+    setting.kernel.takes = takes
+
+    def asks() -> None:
+        setting.now = setting.now.add(seconds=1)
+        setting.keeper.look()
+        seen.append(setting.keeper.state())
+        if len(seen) == 5:
+            loaded.set()
+
+    setting.meanwhile = asks
+    setting.passes(5)
+    began = NOON.add(seconds=5)
+    late = f"the kernel takes the table that is due, since {began}: the one before holds"
+    assert [state["problems"] for state in seen[:5]] == [[], [], [late], [late], [late]]
+    assert {state["until"] for state in seen[:3]} == {str(began)}
+    assert setting.kernel.told == ["up", "load"]
+    setting.meanwhile = lambda: None
+    assert setting.keeper.state()["problems"] == []
+    setting.kernel.differs = FLUSHED  # who asks does not wait for a look that takes as long
+    assert setting.keeper.state()["restored"]["count"] == 0
+    setting.passes(LOOK + SHARE)
+    assert setting.kernel.told == ["up", "load", "repair"]
 
 
 def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> None:

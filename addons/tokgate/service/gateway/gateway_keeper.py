@@ -27,6 +27,7 @@ from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
+from tokgate.service.background_reload import in_thread
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.gateway.no_gateway import NoGateway
 
@@ -40,6 +41,10 @@ SHARE: Final = 20.0
 """How many times its duration a look has to wait, in the long run: it costs at most a twentieth of a processor."""
 AT_ONCE: Final = 10.0
 """Seconds of that which are spared for looks that follow each other at once."""
+QUICK: Final = 0.3
+"""Seconds of work with the kernel for which whoever asks for the state can wait: it is to come within one."""
+SLOW: Final = 3.0
+"""Seconds of loading a table after which it is shown."""
 SHOWN: Final = 120.0
 """Seconds for which a difference is shown after it was put back, for monitors that ask once a minute."""
 FIRST_DELAY: Final = 1.0
@@ -63,7 +68,7 @@ class Restored:
 class GatewayKeeper:
     """Loads the table for each policy and phase, and restores it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each stands for a part of the system)
         self,
         kernel: Kernel,
         snapshot: Callable[[], Snapshot],
@@ -74,10 +79,12 @@ class GatewayKeeper:
         lock: GatewayLock,
         now: Callable[[], Instant] = Instant.now,
         boot_file: Path,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is loaded before `up`. `snapshot` returns the policy in force; `write` writes records.
 
-        `boot_file` is for the rules with which the machine starts.
+        `boot_file` is for the rules with which the machine starts. `meanwhile` is called often while the kernel is at
+        work, which takes minutes with a hundred thousand prefixes.
         """
         self._kernel: Final = kernel
         self._snapshot: Final = snapshot
@@ -85,6 +92,11 @@ class GatewayKeeper:
         self._say: Final = say
         self._now: Final = now
         self._boot_file: Final = boot_file
+        self._meanwhile: Final = meanwhile
+        self._loads_since: Instant | None = None
+        self._works = False
+        self._took = 0.0
+        """Seconds of the latest work with the kernel."""
         self._unkept: str | None = None
         self._notifications: Notifications | None = None
         self._rules: Ruleset | None = None
@@ -113,7 +125,9 @@ class GatewayKeeper:
         if self._notifications is None:
             self._notifications = Notifications()
         rules = self._due_rules()
-        changed = self._kernel.up(rules)
+        began = time.monotonic()
+        changed = in_thread(lambda: self._kernel.up(rules), self._meanwhile)
+        self._took = time.monotonic() - began
         for name, value in changed.items():
             self._say(f"{name} was {value}: it is {self._kernel.settings[name]} while tokgate runs")
         for limit in self._kernel.limits:
@@ -156,34 +170,37 @@ class GatewayKeeper:
 
     def look(self) -> None:
         """Load what is due, compare what is there, and put back what differs. Never raises. Nothing in the end."""
-        if self._rules is None or self._ending:
+        self._look(lambda work: in_thread(work, self._meanwhile))
+
+    def _look(self, do: Callable[[Callable[[], None]], None]) -> None:
+        if self._rules is None or self._ending or self._works:
             return
         self._ask_canary()
-        if time.monotonic() < self._retry_at:
+        stale = self._now() not in self._rules.holds or self._snapshot().version != self._rules.version
+        if time.monotonic() < self._retry_at or not (stale or time.monotonic() >= self._look_at):
             return
+        self._works, self._loads_since = True, self._now() if stale else None
         try:
-            self._lock.take()  # after a takeover another process may have been faster
-            if self._now() not in self._rules.holds or self._snapshot().version != self._rules.version:
-                rules = self._due_rules()
-                self._count()
-                self._kernel.load(rules)
-                self._loaded(rules)
-            if time.monotonic() >= self._look_at:
-                self._compare(self._rules)
+            do(lambda: self._work(stale=stale))
         except (GatewayError, OSError) as error:
             self._fail(error)
+        finally:
+            self._works, self._loads_since = False, None
 
     def state(self) -> dict[str, Any]:
-        """For `tokgate status`, as JSON. Looks at the kernel first, unless it just did."""
-        if time.monotonic() >= self._earliest_look:
+        """For `tokgate status`, as JSON. Looks at the kernel first, unless it just did, or that takes long."""
+        if self._took < QUICK and time.monotonic() >= self._earliest_look:
             self._look_at = 0.0
-        self.look()
-        self._count()
+            self._look(lambda work: work())
+        if not self._works:
+            self._count()
         restored, rules = self._restored, self._rules
         shown = restored.what if time.monotonic() < restored.until else ()
         problems = [each for each in (self._failure, self._unkept) if each is not None] + list(self._differences)
         problems += [f"wrong until {restored.at}, put back since: {each}" for each in shown]
         problems += [f"canary: {each}" for each in (*self._causes, *self._canary.problems)]
+        if self._loads_since is not None and (self._now() - self._loads_since).total("seconds") >= SLOW:
+            problems.append(f"the kernel takes the table that is due, since {self._loads_since}: the one before holds")
         return {
             "ok": not problems,
             "table": self._kernel.options.table,
@@ -240,6 +257,19 @@ class GatewayKeeper:
         return self._restarts or self._snapshot().settings.gateway.on_stop is Passage.CLOSED
 
     # -- inside
+
+    def _work(self, *, stale: bool) -> None:
+        """Load the table that is due, if another one is loaded, and compare. Raises GatewayError and OSError."""
+        began = time.monotonic()
+        self._lock.take()  # after a takeover another process may have been faster
+        if stale:
+            rules = self._due_rules()
+            self._count()
+            self._kernel.load(rules)
+            self._loaded(rules)
+        if self._rules is not None and time.monotonic() >= self._look_at:
+            self._compare(self._rules)
+        self._took = time.monotonic() - began
 
     def _due_rules(self) -> Ruleset:
         return ruleset_of(self._snapshot(), self._now(), self._kernel.options)
@@ -350,6 +380,7 @@ def keeper_of(
     holder: PolicyHolder,
     write: Callable[[Callable[[Stamp], Record]], None],
     say: Callable[[str], None],
+    meanwhile: Callable[[], None],
 ) -> GatewayKeeper | NoGateway:
     """What keeps the kernel in step, where the options ask for that."""
     if options.gateway is None:
@@ -365,4 +396,5 @@ def keeper_of(
         canary=canary,
         lock=GatewayLock(),
         boot_file=options.confdir / nftables.BOOT_FILE,
+        meanwhile=meanwhile,
     )
