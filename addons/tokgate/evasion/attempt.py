@@ -162,3 +162,11 @@ def send_all(stream: Stream, pieces: Iterable[bytes]) -> None:
             stream.send(piece)
     except ConnectionError:
         return
+
+
+def read_until(stream: Stream, is_whole: Callable[[bytes], bool]) -> bytes:
+    """What is replied, until it is whole, or less if the stream ends before. Raises OSError."""
+    said = b""
+    while not is_whole(said) and (piece := stream.receive()):
+        said += piece
+    return said

@@ -105,11 +105,7 @@ class Second:
 
 
 def read_answer(
-    stream: Stream,
-    target: Target,
-    sent: bytes = b"",
-    key: X25519PrivateKey | None = None,
-    second: Second | None = None,
+    stream: Stream, target: Target, sent: bytes = b"", key: X25519PrivateKey | None = None, second: Second | None = None
 ) -> ServerReply:
     """What a server shows of itself to a hello.
 

@@ -10,7 +10,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Opens, Result, ServerReply, Target, broken
+from tokgate.evasion.attempt import Attempt, Opens, Result, ServerReply, Target, broken, read_until
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.hello import vector
 
@@ -102,28 +102,20 @@ def _tunnel(stream: SocketStream, route: AttemptRoute, target: Target) -> Server
     if route.carriage is Carriage.CONNECT:
         authority = f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
         stream.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        head = _reply(stream, lambda said: b"\r\n\r\n" in said)
+        head = read_until(stream, lambda said: b"\r\n\r\n" in said)
         if b"\r\n\r\n" not in head:
             return ServerReply(Result.CLOSED, "no tunnel", head)
         if head.split(b" ", 2)[1:2] != [b"200"]:
             return ServerReply(Result.REFUSED, f"no tunnel: {head.partition(b'\r\n')[0].decode('latin-1')}", head)
     elif route.carriage is Carriage.SOCKS:
         stream.send(b"\5\1\0")
-        if _reply(stream, lambda said: len(said) >= 2) != b"\5\0":
+        if read_until(stream, lambda said: len(said) >= 2) != b"\5\0":
             return ServerReply(Result.REFUSED, "no tunnel: no method")
         stream.send(b"\5\1\0" + _socks_address(host) + target.port.to_bytes(2))
-        reply = _reply(stream, _is_whole)
+        reply = read_until(stream, _is_whole)
         if not _is_whole(reply) or reply[1]:
             return ServerReply(Result.REFUSED, f"no tunnel: reply {reply[1:2].hex()}", reply)
     return None
-
-
-def _reply(stream: SocketStream, is_whole: Callable[[bytes], bool]) -> bytes:
-    """What a proxy replies, until it is whole or the proxy ends."""
-    said = b""
-    while not is_whole(said) and (piece := stream.receive()):
-        said += piece
-    return said
 
 
 def _is_whole(reply: bytes) -> bool:

@@ -1,21 +1,10 @@
 """TLS that does not show where it goes: no name, an address for a name, ECH, and another name inside."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from tokgate.evasion.attempt import (
-    Attempt,
-    Family,
-    Limit,
-    Opens,
-    Result,
-    SentPieces,
-    ServerReply,
-    Stream,
-    Target,
-    broken,
-)
+from tokgate.evasion.attempt import Attempt, Family, Limit, Opens, Result, SentPieces, ServerReply, Stream, Target
 from tokgate.evasion.families.tls_records import said
 from tokgate.evasion.hello import ECH, SERVER_NAME, Extension, ech, hello, hello_12, records, server_name
 from tokgate.evasion.replies import read_page
@@ -31,43 +20,32 @@ def fronting(stream: Stream, target: Target, sni: str = HARMLESS) -> ServerReply
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secure = context.wrap_bio(incoming, outgoing, server_hostname=sni)
+
+    def carried[T](act: Callable[[], T]) -> T:
+        """What `act` gives once the server has said enough; an SSLError where it says no more."""
+        while True:
+            try:
+                return act()
+            except ssl.SSLWantReadError:
+                stream.send(outgoing.read())
+                if data := stream.receive():
+                    incoming.write(data)
+                else:
+                    incoming.write_eof()
+
+    def page() -> bytes:
+        try:
+            return carried(lambda: secure.read(1 << 16))
+        except ssl.SSLEOFError:
+            return b""
+
     try:
-        if not _shake_hands(secure, incoming, outgoing, stream):
-            return ServerReply(Result.CLOSED)
+        carried(secure.do_handshake)
         secure.write(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % target.octets)
-        stream.send(outgoing.read())
-        return read_page(lambda: _read(secure, incoming, stream))
+        return read_page(page)
     except ssl.SSLError as error:
         alert = error.reason is not None and "ALERT" in error.reason
         return ServerReply(Result.REFUSED if alert else Result.CLOSED, str(error.reason))
-    except OSError as error:
-        return broken(error)
-
-
-def _shake_hands(secure: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, stream: Stream) -> bool:
-    while True:
-        try:
-            secure.do_handshake()
-        except ssl.SSLWantReadError:
-            stream.send(outgoing.read())
-            data = stream.receive()
-            if not data:
-                return False
-            incoming.write(data)
-        else:
-            stream.send(outgoing.read())
-            return True
-
-
-def _read(secure: ssl.SSLObject, incoming: ssl.MemoryBIO, stream: Stream) -> bytes:
-    while True:
-        try:
-            return secure.read(1 << 16)
-        except ssl.SSLWantReadError:
-            data = stream.receive()
-            if not data:
-                return b""
-            incoming.write(data)
 
 
 def _fixed(octets: bytes) -> SentPieces:

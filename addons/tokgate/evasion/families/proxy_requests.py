@@ -15,8 +15,8 @@ from tokgate.evasion.attempt import (
     ServerReply,
     Stream,
     Target,
-    broken,
     filled,
+    read_until,
     send_all,
 )
 from tokgate.evasion.families.http_heads import FIELDS, asked, by_octet
@@ -31,20 +31,14 @@ _PLAIN: Final = b"CONNECT NAME:PORT HTTP/1.1\r\nHost: NAME:PORT\r\n" + _AGENT
 
 def tunnel_and_hello(opening: SentPieces, stream: Stream, target: Target) -> ServerReply:
     """Ask for a tunnel in some spelling; where it is given, a hello with the target's name in it."""
-    try:
-        send_all(stream, opening(target))
-        head = b""
-        while b"\r\n\r\n" not in head:
-            data = stream.receive()
-            if not data:
-                return ServerReply(Result.CLOSED, "", head)
-            head += data
-        status = head.split(b" ", 2)[1:2]
-        if status != [b"200"]:
-            return ServerReply(Result.REFUSED, f"status {b''.join(status).decode('latin-1')}", head)
-        send_all(stream, [records(message(target))])
-    except OSError as error:
-        return broken(error)
+    send_all(stream, opening(target))
+    head = read_until(stream, lambda said: b"\r\n\r\n" in said)
+    if b"\r\n\r\n" not in head:
+        return ServerReply(Result.CLOSED, "", head)
+    status = head.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        return ServerReply(Result.REFUSED, f"status {b''.join(status).decode('latin-1')}", head)
+    send_all(stream, [records(message(target))])
     return read_answer(stream, target)
 
 

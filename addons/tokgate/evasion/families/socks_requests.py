@@ -5,7 +5,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target, broken, send_all
+from tokgate.evasion.attempt import Attempt, Family, Opens, Result, ServerReply, Stream, Target, read_until, send_all
 from tokgate.evasion.families.proxy_requests import SPELLINGS, embedded
 from tokgate.evasion.families.tls_records import message
 from tokgate.evasion.hello import records, vector
@@ -57,63 +57,46 @@ def _tunnelled(stream: Stream, target: Target, said: bytes, *, granted: bool, he
 
 def _socks(ask: Callable[[Target], bytes], stream: Stream, target: Target) -> ServerReply:
     """SOCKS 5 without a password; in the tunnel, a hello with the target's name."""
-    try:
-        stream.send(_NO_PASSWORD)
-        said = _exactly(stream, 2)
-        if said == b"\5\0":
-            stream.send(ask(target))
-            said += _exactly(stream, 10)
-        return _tunnelled(stream, target, said, granted=said[:2] == b"\5\0" and said[3:4] == b"\0")
-    except OSError as error:
-        return broken(error)
+    stream.send(_NO_PASSWORD)
+    said = _exactly(stream, 2)
+    if said == b"\5\0":
+        stream.send(ask(target))
+        said += _exactly(stream, 10)
+    return _tunnelled(stream, target, said, granted=said[:2] == b"\5\0" and said[3:4] == b"\0")
 
 
 def _in_pieces(
     stream: Stream, target: Target, *, greeting: bytes = _NO_PASSWORD, cut: Callable[[bytes], list[bytes]]
 ) -> ServerReply:
     """A greeting, a request for the name and a hello, in pieces for which nothing is waited."""
-    try:
-        send_all(stream, cut(greeting + _BY_NAME(target) + records(message(target))))
-        said = _exactly(stream, 12)
-        granted = said[:2] == b"\5\0" and said[3:4] == b"\0"
-        return _tunnelled(stream, target, said, granted=granted, hello=False)
-    except OSError as error:
-        return broken(error)
+    send_all(stream, cut(greeting + _BY_NAME(target) + records(message(target))))
+    said = _exactly(stream, 12)
+    return _tunnelled(stream, target, said, granted=said[:2] == b"\5\0" and said[3:4] == b"\0", hello=False)
 
 
 def _with_password(stream: Stream, target: Target, *, insists: bool) -> ServerReply:
     """SOCKS 5 with a user name and a password (RFC 1929), offered beside none, or said though nobody asked."""
-    try:
-        stream.send(b"\5\1\2" if insists else b"\5\2\0\2")
+    stream.send(b"\5\1\2" if insists else b"\5\2\0\2")
+    said = _exactly(stream, 2)
+    if said == b"\5\2" or (insists and said[:1] == b"\5"):
+        stream.send(b"\1\4user\4pass")
         said = _exactly(stream, 2)
-        if said == b"\5\2" or (insists and said[:1] == b"\5"):
-            stream.send(b"\1\4user\4pass")
-            said = _exactly(stream, 2)
-        stream.send(_BY_NAME(target))
-        reply = _exactly(stream, 10)
-        return _tunnelled(stream, target, said + reply, granted=reply[1:2] == b"\0")
-    except OSError as error:
-        return broken(error)
+    stream.send(_BY_NAME(target))
+    reply = _exactly(stream, 10)
+    return _tunnelled(stream, target, said + reply, granted=reply[1:2] == b"\0")
 
 
 def _socks_4(stream: Stream, target: Target, *, with_name: bool) -> ServerReply:
     """A SOCKS 4 request for the target's address, or SOCKS 4a for its name; in the tunnel a hello with the name."""
     address = b"\0\0\0\1" if with_name else IPv4Address(target.host).packed
-    try:
-        name = target.octets + b"\0" if with_name else b""
-        stream.send(b"\4\1" + target.port.to_bytes(2) + address + b"user\0" + name)
-        reply = _exactly(stream, 8)
-        return _tunnelled(stream, target, reply, granted=reply[1:2] == b"\x5a")
-    except OSError as error:
-        return broken(error)
+    name = target.octets + b"\0" if with_name else b""
+    stream.send(b"\4\1" + target.port.to_bytes(2) + address + b"user\0" + name)
+    reply = _exactly(stream, 8)
+    return _tunnelled(stream, target, reply, granted=reply[1:2] == b"\x5a")
 
 
 def _exactly(stream: Stream, count: int) -> bytes:
-    """At least `count` octets from the stream, fewer only if it ends before."""
-    data = b""
-    while len(data) < count and (piece := stream.receive()):
-        data += piece
-    return data
+    return read_until(stream, lambda said: len(said) >= count)
 
 
 _attempt = partial(Attempt, family=Family.SOCKS_REQUESTS, opens=Opens.SOCKS)
