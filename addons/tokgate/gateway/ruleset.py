@@ -49,16 +49,15 @@ class Bypass:
 
 @dataclass(frozen=True, slots=True)
 class Tproxy:
-    """Connections are delivered to a transparent listener with their addresses untouched. `http_port`: for port 80."""
+    """Connections are delivered to a transparent listener with their addresses untouched."""
 
     port: int = DEFAULT_PORT
-    http_port: int | None = None
     mark: int = DEFAULT_MARK
 
     @property
     def ports(self) -> tuple[PortRange, ...]:
         """The ports that gates listen at."""
-        return tuple(PortRange(port, port) for port in sorted({self.port, self.http_port or self.port}))
+        return (PortRange(self.port, self.port),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +65,15 @@ class Redirect:
     """Connections are translated to this machine's address and one of these ports, by a hash of the destination.
 
     With one port, connections stall: a client's port that is in TIME_WAIT for one server meets a SYN for another with
-    an older timestamp, which the kernel drops (PAWS, RFC 7323 §5). `http_port`: for port 80.
+    an older timestamp, which the kernel drops (PAWS, RFC 7323 §5).
     """
 
     to: PortRange = REDIRECT_PORTS
-    http_port: int | None = None
 
     @property
     def ports(self) -> tuple[PortRange, ...]:
-        """The ports that gates listen at, as disjoint ranges in order."""
-        own = () if self.http_port is None else (PortRange(self.http_port, self.http_port),)
-        return merged((self.to, *own))
+        """The ports that gates listen at."""
+        return (self.to,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

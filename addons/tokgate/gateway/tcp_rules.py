@@ -168,8 +168,6 @@ def _tproxy(to: Tproxy) -> Iterator[str]:
     yield "# what happens. `socket transparent` has no place here: a SYN would find the dead socket of an older one."
     yield "chain to_gate {"
     then = f"ct label set {LABEL} meta mark set {to.mark:#x} accept"
-    if to.http_port is not None and to.http_port != to.port:
-        yield f"\ttcp dport 80 counter tproxy to :{to.http_port} {then}"
     yield f"\tmeta l4proto tcp counter tproxy to :{to.port} {then}"
     yield "}"
 
@@ -177,8 +175,6 @@ def _tproxy(to: Tproxy) -> Iterator[str]:
 def _redirect(to: Redirect, name: str) -> Iterator[str]:
     yield "# To this machine's own address; conntrack keeps the one that was meant."
     yield f"chain {name} {{"
-    if to.http_port is not None:
-        yield f"\ttcp dport 80 counter redirect to :{to.http_port}"
     if to.to.first == to.to.last:
         yield f"\tmeta l4proto tcp counter redirect to :{to.to.first}"
     else:

@@ -162,10 +162,8 @@ def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
         (("--local", "--uid", "root"), "meta skuid 0 accept"),
         (("--mark", "0x10"), "meta mark 0x10 accept"),
         (("--port", "9000"), "tproxy to :9000 ct label set 116 meta mark set 0x746b accept"),
-        (("--http-port", "9001"), "tcp dport 80 counter tproxy to :9001"),
         (("--redirect", "8080"), "meta l4proto tcp counter redirect to :8080"),
         (("--redirect",), "redirect to :jhash ip6 daddr . tcp dport mod 64 seed 0x746b6761 map @redirect_ports"),
-        (("--redirect", "--http-port", "9001"), "tcp dport 80 counter redirect to :9001"),
         (("--route-mark", "77"), "#   ip -6 route replace local ::/0 dev lo table 77"),
         (("--table", "egress"), "delete table inet egress"),
         (("--local", "--uid", "990"), "chain output_udp"),
@@ -221,7 +219,7 @@ def test_a_policy_without_networks_beyond_this_machine_says_so(policies: Path, t
 @needs_nft
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990", "--http-port", "9001"), ("--table", "t_1")],
+    [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990"), ("--table", "t_1")],
 )
 @pytest.mark.parametrize("cidrs", ["192.0.2.0/24", '0.0.0.0/0, "::/0"', "127.0.0.0/8", '"fe80::/10"'])
 def test_nft_accepts_it(policies: Path, tokgate: Command, arguments: tuple[str, ...], cidrs: str) -> None:

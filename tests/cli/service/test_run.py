@@ -15,6 +15,29 @@ from tokgate.policy.settings import PortRange
 from tokgate.service import privileges, start
 from tokgate.service.child_programs import SuperviseOptions
 
+type Supervised = Callable[..., SuperviseOptions]
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
+    """Runs `tokgate run` with these words, and gives what a supervisor would have been started with."""
+    given: list[SuperviseOptions] = []
+
+    def supervise(options: SuperviseOptions, _: object) -> int:
+        given.append(options)
+        return 0
+
+    monkeypatch.setattr(start, "supervise", supervise)
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
+    monkeypatch.setattr(privileges, "become", lambda *_: None)
+
+    def run(*words: str) -> SuperviseOptions:
+        args = build_parser(("run",)).parse_args(["run", *words])
+        assert args.run(args) == 0
+        return given[-1]
+
+    return run
+
 
 def test_defaults() -> None:
     """Without options: ./policies, drained within half a minute; the rest is the launcher's."""
@@ -42,46 +65,32 @@ def test_everything_said() -> None:
     ("said", "hosts"),
     [((), ["127.0.0.1"]), (("--listen-host", "192.0.2.1"), ["192.0.2.1"]), (("--listen-host", ""), ["0.0.0.0", "::"])],
 )
-def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], supervised: Supervised) -> None:
     """Without --mode gates serve explicit clients, on loopback unless told: an open proxy is found within hours."""
-    given: list[SuperviseOptions] = []
-    monkeypatch.setattr(start, "supervise", _keeping(given))
-    args = build_parser(("run",)).parse_args(["run", *said])
-
-    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
-    assert args.run(args) == 0
-    assert [(each.host, each.port, each.entry) for each in given[0].endpoints] == [
+    assert [(each.host, each.port, each.entry) for each in supervised(*said).endpoints] == [
         (host, 8080, Entry.EXPLICIT) for host in hosts
     ]
 
 
-def test_what_gates_are_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_gates_are_started_with(supervised: Supervised) -> None:
     """Each option reaches the supervisor."""
-    given: list[SuperviseOptions] = []
-    monkeypatch.setattr(start, "supervise", _keeping(given))
-    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
     said = (
-        "run --drain 1.5 --implementer https://example.org/filter --mark 0x10 --metrics 9300 --workers 3 "
+        "--drain 1.5 --implementer https://example.org/filter --mark 0x10 --metrics 9300 --workers 3 "
         "--policies p --log l --confdir /c"
     )
-    args = build_parser(("run",)).parse_args(said.split())
-    assert args.run(args) == 0
-    (options,) = given
+    options = supervised(*said.split())
     assert (options.drain, options.implementer, options.mark) == (1.5, "https://example.org/filter", 0x10)
     assert (options.metrics, options.workers) == (("127.0.0.1", 9300), 3)
     assert (options.policies, options.log, options.confdir) == (Path("p"), Path("l"), Path("/c"))
 
 
 @pytest.mark.parametrize(("said", "cores", "number"), [((), 6, 6), ((), 1, 2), ((), 64, 8), (("--openers", "1"), 6, 1)])
-def test_how_many_openers(said: tuple[str, ...], cores: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_openers(
+    said: tuple[str, ...], cores: int, number: int, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the cores that it may use, so that another one serves when one fails."""
-    given: list[SuperviseOptions] = []
-    monkeypatch.setattr(start, "supervise", _keeping(given))
-    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
-    args = build_parser(("run",)).parse_args(["run", *said])
-    assert args.run(args) == 0
-    assert given[0].openers == number
+    assert supervised(*said).openers == number
 
 
 @pytest.mark.parametrize("said", ["0", "2-4", "-2", "many", "9999"])
@@ -133,31 +142,12 @@ def test_usage_errors(said: tuple[str, ...], capsys: pytest.CaptureFixture[str])
         ),
     ],
 )
-def test_the_gateways_modes(said: str, modes: set[tuple[str, int, Entry]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gateways_modes(said: str, modes: set[tuple[str, int, Entry]], supervised: Supervised) -> None:
     """The kernel brings clients to the port at which gates await them, a free one; others may come as well."""
-    given: list[SuperviseOptions] = []
-
-    def supervise(options: SuperviseOptions, _: object) -> int:
-        given.append(options)
-        return 0
-
-    monkeypatch.setattr(start, "supervise", supervise)
-    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
-    args = build_parser(("run",)).parse_args(["run", "--mark", "0x51", *said.split()])
-    assert args.run(args) == 0
-    assert {(each.host, each.port, each.entry) for each in given[0].endpoints} == modes
+    options = supervised("--mark", "0x51", *said.split())
+    assert {(each.host, each.port, each.entry) for each in options.endpoints} == modes
     port = next(port for _, port, entry in modes if entry is Entry.TPROXY)
-    assert given[0].gateway == TableOptions(forwarded=Tproxy(port), bypass=Bypass.by_mark(0x51))
-
-
-def _keeping(given: list[SuperviseOptions]) -> Callable[[SuperviseOptions, object], int]:
-    """A supervisor that only keeps the options that it is given."""
-
-    def supervise(options: SuperviseOptions, _: object) -> int:
-        given.append(options)
-        return 0
-
-    return supervise
+    assert options.gateway == TableOptions(forwarded=Tproxy(port), bypass=Bypass.by_mark(0x51))
 
 
 @pytest.mark.parametrize(
@@ -170,43 +160,29 @@ def _keeping(given: list[SuperviseOptions]) -> Callable[[SuperviseOptions, objec
     ],
 )
 def test_redirection(
-    said: str,
-    forwarded: Tproxy | Redirect,
-    local: Redirect | None,
-    entries: set[Entry],
-    monkeypatch: pytest.MonkeyPatch,
+    said: str, forwarded: Tproxy | Redirect, local: Redirect | None, entries: set[Entry], supervised: Supervised
 ) -> None:
     """Where TPROXY can't be used gates listen at each of the ports, once."""
-    given: list[SuperviseOptions] = []
-    monkeypatch.setattr(start, "supervise", _keeping(given))
-    monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
-    args = build_parser(("run",)).parse_args(["run", "--gateway", "--mark", "0x51", *said.split()])
-    assert args.run(args) == 0
-    assert given[0].gateway == TableOptions(forwarded=forwarded, local=local, bypass=Bypass.by_mark(0x51))
-    assert {each.entry for each in given[0].endpoints} == entries
+    options = supervised("--gateway", "--mark", "0x51", *said.split())
+    assert options.gateway == TableOptions(forwarded=forwarded, local=local, bypass=Bypass.by_mark(0x51))
+    assert {each.entry for each in options.endpoints} == entries
     wanted = {
         port for way in (forwarded, local) if way for each in way.ports for port in range(each.first, each.last + 1)
     }
-    assert sorted(each.port for each in given[0].endpoints if each.host == "::") == sorted(wanted)
+    assert sorted(each.port for each in options.endpoints if each.host == "::") == sorted(wanted)
 
 
-def test_the_proxys_own_connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_proxys_own_connections(supervised: Supervised, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With `--local` they are known by the user that it becomes, or is; root's could be anybody's."""
-    given: list[SuperviseOptions] = []
-    monkeypatch.setattr(start, "supervise", _keeping(given))
-    monkeypatch.setattr(privileges, "become", lambda *_: None)
-    args = build_parser(("run",)).parse_args(["run", "--gateway", "--local"])
-    account: privileges.Account | None = privileges.Account("tokgate", 10451, 10451, tmp_path)
-    monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    args.run(args)
-    account = None
     with pytest.raises(CommandError, match="needs a user of tokgate's own") as refused:
-        args.run(args)
+        supervised("--gateway", "--local")
     assert refused.value.code is Exit.USAGE
     monkeypatch.setattr(os, "geteuid", lambda: 999)
-    args.run(args)
-    assert [each.gateway and each.gateway.bypass for each in given] == [Bypass.by_uid(10451), Bypass.by_uid(999)]
+    assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(999)
+    account = privileges.Account("tokgate", 10451, 10451, tmp_path)
+    monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
+    assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(10451)
 
 
 @pytest.mark.parametrize("said", ["--redirect", "--local"])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Final, NotRequired, TypedDict, cast
 
 from whenever import Instant
 
@@ -88,13 +88,17 @@ class SetSizes(TypedDict):
 
 
 class GatewayCompared(TypedDict):
-    """`tokgate gateway show --json` and `check --json`: the kernel beside what should be loaded."""
+    """`tokgate gateway show --json` and `check --json`: the kernel beside what should be loaded.
+
+    `refused`: packets that the table refused so far, by kind.
+    """
 
     ok: bool
     policy: str
     until: str | None
     differences: GatewayDifferences
     sets: dict[str, SetSizes]
+    refused: dict[str, int]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -124,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         return _up(kernel, rules, args) if args.action == "up" else _compare(kernel, rules, args)
     except HostProblems as error:
         if args.json:
-            _print({"ok": False, "problems": error.problems})
+            print_json(GatewayLoaded(ok=False, problems=error.problems))
             return Exit.FAILURE
         raise CommandError(f"nothing was changed:\n{error}") from error
     except GatewayError as error:
@@ -141,7 +145,7 @@ def _up(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
     for limit in kernel.limits:
         narrate(f"tokgate: warning: {limit}")
     if args.json:
-        _print({"ok": True, "problems": [], "policy": rules.version, "changed": dict(changed), "until": _text(rules)})
+        print_json(GatewayLoaded(ok=True, problems=[], policy=rules.version, changed=dict(changed), until=_text(rules)))
     else:
         narrate(f"tokgate: table inet {kernel.options.table} is loaded, policy {rules.version}")
     return Exit.DONE
@@ -154,7 +158,7 @@ def _down(kernel: Kernel, args: argparse.Namespace) -> int:
     for name, value in restored.items():
         narrate(f"tokgate: {name} is {value} again")
     if args.json:
-        _print({"ok": True, "restored": dict(restored)})
+        print_json(GatewayRemoved(ok=True, restored=dict(restored)))
     else:
         narrate(f"tokgate: table inet {kernel.options.table} and its routes are out")
     return Exit.DONE
@@ -186,18 +190,16 @@ def _compare(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
     wanted, loaded = kernel.wanted(rules), kernel.loaded()
     found = kernel.differences(wanted)
     if args.json:
-        sizes = {name: len(elements) for name, elements in wanted.elements.items()}
         has = {} if loaded is None else {name: len(elements) for name, elements in loaded.elements.items()}
-        _print(
-            {
-                "ok": not list(found),
-                "policy": rules.version,
-                "until": _text(rules),
-                "differences": asdict(found),
-                "sets": {name: {"wanted": size, "loaded": has.get(name)} for name, size in sizes.items()},
-                "refused": kernel.refused(),
-            }
-        )
+        compared: GatewayCompared = {
+            "ok": not list(found),
+            "policy": rules.version,
+            "until": _text(rules),
+            "differences": cast("GatewayDifferences", asdict(found)),
+            "sets": {name: {"wanted": len(each), "loaded": has.get(name)} for name, each in wanted.elements.items()},
+            "refused": kernel.refused(),
+        }
+        print_json(compared)
     elif args.action == "show":
         print_lines(_shown(kernel, rules, found))
     else:
@@ -222,10 +224,6 @@ def _shown(kernel: Kernel, rules: Ruleset, found: Differences) -> Iterator[str]:
 
 def _text(rules: Ruleset) -> str | None:
     return None if rules.until is None else str(rules.until)
-
-
-def _print(answer: dict[str, Any]) -> None:
-    print_json(answer)
 
 
 _RULESET_EPILOG = """\
@@ -287,9 +285,6 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, default=DEFAULT_PORT, metavar="N", help=f"the gates' port (default: {DEFAULT_PORT})"
     )
-    parser.add_argument(
-        "--http-port", type=_port, metavar="N", help="their port for plain HTTP, if it has one of its own"
-    )
     add_redirect_options(parser)
     own = parser.add_mutually_exclusive_group()
     own.add_argument(
@@ -350,10 +345,8 @@ def table_options(options: argparse.Namespace) -> TableOptions:
         raise CommandError(f"--local and --port are both {options.port}: give each its own", Exit.USAGE)
     return TableOptions(
         table=options.table,
-        forwarded=Tproxy(options.port, options.http_port, options.route_mark)
-        if options.redirect is None
-        else Redirect(options.redirect, options.http_port),
-        local=None if local is None else Redirect(local, options.http_port),
+        forwarded=Tproxy(options.port, options.route_mark) if options.redirect is None else Redirect(options.redirect),
+        local=None if local is None else Redirect(local),
         bypass=bypass,
     )
 
