@@ -12,10 +12,11 @@ import pytest
 from whenever import Instant
 
 from labs.waiting import until
-from tokgate.analytics.index import Index, Source
+from tokgate.analytics.index import Index
 from tokgate.blocklog.integrity.evidence import NoProof
 from tokgate.webui import queries
 from tokgate.webui.log_query import FACETS, About, LogQuery, View
+from tokgate.webui.queries import Source
 
 if TYPE_CHECKING:
     from labs.clickhouse import ClickHouse

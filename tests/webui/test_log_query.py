@@ -17,7 +17,6 @@ from tokgate.webui.log_query import (
     FACETS,
     MAX_PAGE,
     PERIODS,
-    REFRESHES,
     SEVERAL,
     SORTS,
     USUAL,
@@ -46,8 +45,6 @@ def views(draw: st.DrawFn) -> View:
         zone=draw(st.sampled_from(ZONES)),
         sort=draw(st.sampled_from(["", "-"])) + draw(st.sampled_from(list(SORTS))),
         columns=tuple(name for name in COLUMNS if name in chosen) or USUAL,
-        dense=draw(st.booleans()),
-        refresh=draw(st.sampled_from([0, *REFRESHES])),
     )
 
 
@@ -181,8 +178,6 @@ def test_the_period_before() -> None:
         ([("sort", "-client")], View(sort="-client")),
         ([("sort", 'n"; DROP TABLE lines; --')], View()),
         ([("column", "ban"), ("column", "client"), ("column", "secret")], View(columns=("client", "ban"))),
-        ([("refresh", "30"), ("dense", "1")], View(refresh=30, dense=True)),
-        ([("refresh", "1"), ("dense", "yes")], View()),
     ],
 )
 def test_views_are_from_closed_sets(said: list[tuple[str, str]], expected: View) -> None:

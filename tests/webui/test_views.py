@@ -263,11 +263,10 @@ def test_lines_are_sorted_as_asked(page: Page, sort: str, first: str) -> None:
 
 
 def test_columns_are_chosen(page: Page) -> None:
-    """Only those asked for, in their order; a dense table says so."""
-    text = page.get("/lines?column=reason&column=client&dense=1").text
+    """Only those asked for, in their order."""
+    text = page.get("/lines?column=reason&column=client").text
     heads = re.findall(r'<th scope="col"[^>]*><a [^>]+>([^<▼ ]+)', text)
     assert heads == ["Time", "Client", "Reason"]
-    assert 'class="lines dense"' in text
     assert "ban that blocks" in text
 
 
@@ -327,13 +326,6 @@ def test_what_belongs_to_an_event(open_page: OpenPage) -> None:
         last = page.get(f"/event/{stranger['event']['id']}").text
         assert 'id="related"' not in last
         assert f'rel="prev" href="/event/{repeat["event"]["id"]}"' in last
-
-
-def test_a_page_loads_itself_again_if_asked(page: Page) -> None:
-    """On a wall nobody presses a button; else nothing is loaded, and recorded, by itself."""
-    assert '<meta http-equiv="refresh" content="30">' in page.get("/?refresh=30").text
-    for url in ("/", "/?refresh=1", "/live?refresh=30"):
-        assert "http-equiv" not in page.get(url).text
 
 
 @pytest.mark.parametrize("query", ["since=yesterday", "since=2023-03-12&until=2023-03-10"])

@@ -31,8 +31,8 @@ class ClickHouseLog(Server, Engine):
     def __init__(self, address: ServerAddress, wanted: Filter | None = None) -> None:
         """Raises LogError if the server can't be reached, or doesn't let this user in."""
         chosen = conditions(wanted if wanted is not None else Filter())
-        relations = _relations(address.database, chosen.sql)
-        super().__init__(address, relations, chosen.variables, session=True, seconds=_COMMAND_SECONDS)
+        relations = _relations(address.database, chosen.where)
+        super().__init__(address, relations, chosen.said, session=True, seconds=_COMMAND_SECONDS)
 
     def unreadable_counts(self) -> dict[str, int]:
         """How many lines of each file hold no record."""

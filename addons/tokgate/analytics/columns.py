@@ -3,11 +3,13 @@
 Names are a promise to people who keep queries (docs/log-queries.md): columns are added, never renamed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any, Final
 
 from tokgate.analytics.sql import literal, quoted
+from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import MAX_LINE
 from tokgate.blocklog.records.record import TRAFFIC
 
@@ -168,9 +170,9 @@ _ALSO_READ: Final[dict[Path, str]] = {
     ("tokgate", "repeats", "first"): "VARCHAR",
     ("tokgate", "repeats", "last"): "VARCHAR",
 }
-"""Fields that composed columns and `READABLE` need."""
+"""Fields that composed columns and `_READABLE` need."""
 
-READABLE: Final = '("@timestamp" IS NOT NULL OR "event" IS NOT NULL OR "message" IS NOT NULL)'
+_READABLE: Final = '("@timestamp" IS NOT NULL OR "event" IS NOT NULL OR "message" IS NOT NULL)'
 """SQL: whether the line held a record. DuckDB reads any other line as nulls."""
 
 
@@ -195,13 +197,23 @@ def _stored_as(column: Column) -> str:
     return "VARCHAR" if column.type == "TIMESTAMP" else column.type
 
 
-def ndjson_lines(paths: Iterable[str], compression: str, columns: Iterable[Column] = COLUMNS) -> str:
-    """SQL for the lines of NDJSON files (literals), with the fields that the columns need; null in unreadable lines."""
-    fields = ", ".join(f'"{key}": {literal(_sql_type(kind))}' for key, kind in structure(columns).items())
-    return (
-        f"read_ndjson([{', '.join(paths)}], columns = {{{fields}}}, filename = true, ignore_errors = true, "
-        f"compression = '{compression}', maximum_object_size = {2 * MAX_LINE})"
-    )
+def records(files: Iterable[FilePath], columns: Iterable[Column] = COLUMNS) -> Iterator[str]:
+    """Queries for the lines of NDJSON files, one for each compression: the columns, `file`, `readable`.
+
+    Columns are null in unreadable lines. Paths must hold no pattern characters.
+    """
+    by_compression: dict[str, list[str]] = {}
+    for path in files:
+        by_compression.setdefault(PACKED.get(path.suffix, "none"), []).append(literal(str(path)))
+    wanted = tuple(columns)
+    fields = ", ".join(f'"{key}": {literal(_sql_type(kind))}' for key, kind in structure(wanted).items())
+    values = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in wanted)
+    for compression, paths in by_compression.items():
+        yield (
+            f'SELECT {values}, "filename" AS "file", {_READABLE} AS readable FROM read_ndjson([{", ".join(paths)}], '
+            f"columns = {{{fields}}}, filename = true, ignore_errors = true, compression = '{compression}', "
+            f"maximum_object_size = {2 * MAX_LINE})"
+        )
 
 
 def _sql_type(kind: Any) -> str:

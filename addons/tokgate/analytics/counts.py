@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from tokgate.analytics.sql import Row
+from tokgate.analytics.sql import Chosen, Row
 from tokgate.analytics.summary import sum_coverage
 from tokgate.blocklog.records.coverage import Share
 
@@ -22,14 +22,6 @@ class Lines(Protocol):
 
     def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Run tokgate's own SQL. Raises LogError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Lines to count: a condition of SQL, and the values of its parameters, in which alone input occurs."""
-
-    where: str
-    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

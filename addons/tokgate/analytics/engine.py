@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import duckdb
 
-from tokgate.analytics.columns import COLUMNS, READABLE, expression, ndjson_lines
-from tokgate.analytics.sql import MACROS, Engine, LogError, QueryResult, Row, conditions, literal, quoted
+from tokgate.analytics.columns import COLUMNS, records
+from tokgate.analytics.sql import MACROS, Engine, LogError, QueryResult, Row, conditions, literal
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import Filter, Junk, Line, declared_foreign, read
@@ -45,11 +45,6 @@ class LogSource:
 
     path: Path
     shown: str
-
-    @property
-    def compression(self) -> str:
-        """`none`, `gzip` or `zstd`: DuckDB's `compression` option."""
-        return PACKED.get(self.path.suffix, "none")
 
 
 class LogDatabase(Engine):
@@ -136,9 +131,9 @@ class LogDatabase(Engine):
         wanted = conditions(self._wanted)
 
         def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-            for name, value in wanted.variables.items():
+            for name, value in wanted.said.items():
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            accepted = wanted.sql
+            accepted = wanted.where
             if self.foreign:
                 connection.execute("SET VARIABLE foreign_hashes = ?", [[each for each in self.foreign if each]])
                 unhashed = "false" if None in self.foreign else "true"
@@ -178,7 +173,7 @@ class LogDatabase(Engine):
 
     def _salvage(self) -> bool:
         """Replace damaged compressed files by what can be decompressed of them. False if none is damaged."""
-        if not self._replace_damaged(lambda source: source.compression != "none"):
+        if not self._replace_damaged(lambda source: source.path.suffix in PACKED):
             return False
         self._connection.close()
         self._connection = self._connect()
@@ -279,7 +274,7 @@ def rescue(source: LogSource, target: Path) -> Junk | None:
 
 
 def _views(sources: Sequence[LogSource], wanted: str) -> Iterator[str]:
-    texts = [part for kind in ("none", "gzip", "zstd") if (part := _of_ndjson(sources, kind))]
+    texts = list(records(source.path for source in sources))
     names = ", ".join(f'"{column.name}"' for column in COLUMNS)
     # A line that holds no record advances the sequence, for `unreadable_counts`. DuckDB pushes no condition of a query
     # below a sample, not even one of 100 %, so no condition removes such lines first.
@@ -290,14 +285,6 @@ def _views(sources: Sequence[LogSource], wanted: str) -> Iterator[str]:
     yield f"CREATE TEMP VIEW every_record AS {_UNION.join(texts)}"
     yield f"CREATE TEMP VIEW wanted AS SELECT * FROM every_record WHERE NOT readable OR ({wanted})"
     yield f"CREATE TEMP VIEW events AS {_UNION.join(events)}"
-
-
-def _of_ndjson(sources: Sequence[LogSource], compression: str) -> str:
-    paths = [literal(str(s.path)) for s in sources if s.compression == compression]
-    if not paths:
-        return ""
-    values = ", ".join(f"{expression(column)} AS {quoted(column.name)}" for column in COLUMNS)
-    return f'SELECT {values}, "filename" AS "file", {READABLE} AS readable FROM {ndjson_lines(paths, compression)}'
 
 
 def error_text(error: duckdb.Error) -> str:

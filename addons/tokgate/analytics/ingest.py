@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tokgate.analytics.columns import COLUMNS, READABLE, Column, expression, ndjson_lines
+from tokgate.analytics.columns import COLUMNS, Column, records
 from tokgate.analytics.sql import literal, quoted
 from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import MAX_LINE, Line, open_log, parse_line
@@ -39,20 +39,14 @@ def packed(path: Path) -> bool:
 
 def rows_of(files: Iterable[Numbered]) -> Iterator[str]:
     """Queries for the rows of files, without `n`. Paths must hold no pattern characters (`UNCLEAR`)."""
-    by_compression: dict[str, list[Numbered]] = {}
-    for path, number in files:
-        by_compression.setdefault(PACKED.get(path.suffix, "none"), []).append((path, number))
-    for compression, chosen in by_compression.items():
-        names = [literal(str(path)) for path, _ in chosen]
-        cases = " ".join(f"WHEN {literal(str(path))} THEN {number}" for path, number in chosen)
-        lines = ndjson_lines(names, compression, _COLUMNS)
-        values = ", ".join(
-            f"{'TRY_CAST' if column.name == 'event_id' else 'CAST'}({expression(column)} AS {_kind(column)}) AS "
-            f"{quoted(column.name)}"
-            for column in _COLUMNS
+    numbers = dict(files)
+    cases = " ".join(f"WHEN {literal(str(path))} THEN {number}" for path, number in numbers.items())
+    names = ", ".join(quoted(column.name) for column in _COLUMNS)
+    for query in records(numbers, _COLUMNS):
+        yield (
+            f"SELECT CASE file {cases} END, readable, {names} FROM (SELECT * REPLACE (TRY_CAST(event_id AS UUID) AS "
+            f"event_id, CASE WHEN NOT traffic THEN message END AS message) FROM ({query}))"
         )
-        query = f'SELECT CASE "filename" {cases} END AS file, {READABLE} AS readable, {values} FROM {lines}'
-        yield f"SELECT * REPLACE (CASE WHEN NOT traffic THEN message END AS message) FROM ({query})"
 
 
 def _kind(column: Column) -> str:

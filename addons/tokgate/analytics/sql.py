@@ -5,7 +5,7 @@ User input reaches DuckDB as values of variables, never as SQL.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network
 from typing import Any, Final, Self
@@ -105,11 +105,11 @@ MACROS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
-    """A boolean SQL expression over the view's columns, and the values of its variables."""
+class Chosen:
+    """Records: an SQL condition over their columns, and the values of its variables, in which alone input occurs."""
 
-    sql: str
-    variables: dict[str, Value]
+    where: str
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 type Placeholder = Callable[[str], str]
@@ -120,7 +120,7 @@ def _variable(name: str) -> str:
     return f"getvariable('{name}')"
 
 
-def conditions(wanted: Filter, value: Placeholder = _variable) -> Conditions:
+def conditions(wanted: Filter, value: Placeholder = _variable) -> Chosen:
     """`Filter.accepts` as SQL; `value` makes the SQL for a variable's value."""
     terms: list[str] = []
     variables: dict[str, Value] = {}
@@ -135,12 +135,12 @@ def conditions(wanted: Filter, value: Placeholder = _variable) -> Conditions:
     if wanted.name is not None:
         terms.append(f'("name" = {value("name")} OR ends_with("name", \'.\' || {value("name")}))')
         variables["name"] = wanted.name
-    for field in _EQUAL:
-        stated = getattr(wanted, field)
+    for column in _EQUAL:
+        stated = getattr(wanted, column)
         if stated is not None:
-            terms.append(f'"{field}" = {value(field)}')
-            variables[field] = str(stated)
-    return Conditions(" AND ".join(terms) or "true", variables)
+            terms.append(f'"{column}" = {value(column)}')
+            variables[column] = str(stated)
+    return Chosen(" AND ".join(terms) or "true", variables)
 
 
 def utc_text(at: Instant) -> str:

@@ -21,7 +21,7 @@ from tokgate.analytics.sql import rfc3339
 from tokgate.blocklog.read.reader import Line
 from tokgate.webui.audit_log import AuditLog
 from tokgate.webui.auth import Authenticator
-from tokgate.webui.log_query import COLUMNS, FACETS, NOT, REFRESHES, About, LogQuery, Problems, as_typed, read
+from tokgate.webui.log_query import COLUMNS, FACETS, NOT, About, LogQuery, Problems, as_typed, read
 from tokgate.webui.queries import QueryCache, wall_time
 
 
@@ -152,5 +152,5 @@ _templates.filters |= {
     "word": lambda code, facet: word(facet, code),
 }
 _templates.globals |= {
-    "FACETS": FACETS, "WORDS": CODES["verdict"], "About": About, "COLUMNS": COLUMNS, "NOT": NOT, "REFRESHES": REFRESHES,
+    "FACETS": FACETS, "WORDS": CODES["verdict"], "About": About, "COLUMNS": COLUMNS, "NOT": NOT,
 }  # fmt: skip

@@ -110,7 +110,7 @@ class EventPage:
         event = str(request.path_params["event"])
         self._site.record(request, "proof.json", {"event": event})
         try:
-            proof = await self._site.cache.proof(event)
+            proof = await self._site.cache.ask_afresh(lambda index: index.prove(event))
         except NoProof as error:
             return self._site.page(request, "problem.html", 404, title="There is no proof of it", problem=f"{error}.")
         content = json.dumps(proof, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")

@@ -104,7 +104,7 @@ def _timeless(request: Request) -> tuple[LogQuery, Problems]:
     """The filters of a request without their period: a stream begins now and has no end."""
     query, problems = query_of(request)
     usual = View()
-    return query.during(None, None).seen_as(sort=usual.sort, columns=usual.columns, refresh=0), problems
+    return query.during(None, None).seen_as(sort=usual.sort, columns=usual.columns), problems
 
 
 def _event(row: dict[str, Any], zone: str) -> bytes:

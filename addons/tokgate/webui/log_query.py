@@ -9,8 +9,7 @@ from urllib.parse import urlencode
 
 from whenever import Instant, TimeDelta, TimeZoneNotFoundError
 
-from tokgate.analytics.counts import Chosen
-from tokgate.analytics.sql import Value, conditions
+from tokgate.analytics.sql import Chosen, Value, conditions
 from tokgate.blocklog.read.reader import Filter, client_filter
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.policy.values.text import read_moment
@@ -86,8 +85,6 @@ SORTS: Final = {
 }
 """By what lines can be sorted: parameter value, and SQL."""
 NEWEST: Final = "-time"
-REFRESHES: Final = (30, 60, 300)
-"""Seconds after which a page may load itself again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +94,6 @@ class View:
     zone: str = UTC
     sort: str = NEWEST
     columns: tuple[str, ...] = USUAL
-    dense: bool = False
-    refresh: int = 0
-    """Seconds; 0: the page stays as it is."""
 
     @property
     def pairs(self) -> Iterator[tuple[str, str]]:
@@ -111,10 +105,6 @@ class View:
             yield "sort", self.sort
         if self.columns != usual.columns:
             yield from (("column", name) for name in self.columns)
-        if self.dense:
-            yield "dense", "1"
-        if self.refresh:
-            yield "refresh", str(self.refresh)
 
     def sorted_by(self, name: str) -> "View":
         """The same sorted by a column: descending at first, then the other way round."""
@@ -234,8 +224,8 @@ class LogQuery:
         """The lines that meet the filters, as SQL."""
         terms = ["readable", "traffic" if self.about is About.TRAFFIC else "NOT traffic"]
         period = conditions(Filter(since=self.since, until=self.until), lambda name: f"${name}")
-        terms.append(period.sql)
-        parameters: dict[str, Any] = dict(period.variables)
+        terms.append(period.where)
+        parameters: dict[str, Any] = dict(period.said)
         met: dict[str, list[str]] = {}
         for number, (facet, value) in enumerate(self.filters):
             sql, said = _condition(facet, value, f"is_{number}")
@@ -268,7 +258,7 @@ def _condition(facet: str, value: str, prefix: str) -> tuple[str, dict[str, Valu
     """SQL for lines that have this value of a facet, and its parameters."""
     if facet == "client":
         met = conditions(Filter(client=_client(value)), lambda name: f"${prefix}_{name}")
-        return met.sql, {f"{prefix}_{name}": said for name, said in met.variables.items()}
+        return met.where, {f"{prefix}_{name}": said for name, said in met.said.items()}
     if facet == "name":
         name = f"${prefix}"
         return f'("name" = {name} OR ends_with("name", \'.\' || {name}) OR "target" = {name})', {prefix: value}
@@ -301,7 +291,7 @@ _ALMOST_ADDRESS: Final = re.compile(r"[0-9a-f:.]*[:.][0-9a-f:.]*(/.*)?|.*/[0-9]*
 SEVERAL: Final = ("client", "name", "destination_ip")
 """Facets whose text may be several values, with commas between them."""
 KNOWN: Final = frozenset({
-    "since", "until", "period", "about", "zone", "sort", "column", "dense", "refresh", "page", "upto", "by", "after",
+    "since", "until", "period", "about", "zone", "sort", "column", "page", "upto", "by", "after",
     "down", "across", *FACETS, *(NOT + facet for facet in FACETS),
 })  # fmt: skip
 """The parameters of a URL's query."""
@@ -333,13 +323,10 @@ def read(said: Iterable[tuple[str, str]], now: Instant) -> tuple[LogQuery, Probl
 def _view(pairs: Iterable[tuple[str, str]], texts: Mapping[str, str], problems: Problems) -> View:
     sort = texts.get("sort", "")
     chosen = {value for key, value in pairs if key == "column"}
-    refresh = _number(texts, "refresh")
     return View(
         zone=_zone(texts.get("zone", ""), problems),
         sort=sort if sort.removeprefix("-") in SORTS else NEWEST,
         columns=tuple(name for name in COLUMNS if name in chosen) or USUAL,
-        dense=texts.get("dense") == "1",
-        refresh=refresh if refresh in REFRESHES else 0,
     )
 
 

@@ -8,17 +8,24 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import CapacityLimiter, to_thread
 from whenever import Instant
 
 from tokgate.analytics import counts
-from tokgate.analytics.counts import Buckets, Chosen, Ranking, Totals, buckets
-from tokgate.analytics.index import IndexState, Source
+from tokgate.analytics.counts import Buckets, Ranking, Totals, buckets
+from tokgate.analytics.index import Index, IndexState
+from tokgate.analytics.sql import Chosen
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.records.coverage import Share
 from tokgate.webui.log_query import FACETS, PAGE_ROWS, UTC, About, LogQuery
+
+if TYPE_CHECKING:
+    from tokgate.analytics.clickhouse_log import ClickHouseIndex
+
+type Source = Index | ClickHouseIndex
+"""The table `lines` and the lines that it is made of. Every method blocks, and any thread may call it."""
 
 RANKED: Final = ("client", "name", "user", "network", "ban", "service", "signal", "action", "reason")
 """The facets that the overview ranks."""
@@ -309,10 +316,6 @@ class QueryCache:
         """The result of `question(index, *said)`, not cached: for downloads and streams."""
         await self.catch_up()
         return await to_thread.run_sync(question, self._index, *said, limiter=self._limiter)
-
-    async def proof(self, event: str) -> dict[str, Any]:
-        """The proof of the line with an event id. Raises NoProof."""
-        return await to_thread.run_sync(self._index.prove, event, limiter=self._limiter)
 
     async def line(self, event: str) -> Line | None:
         """The line with an event id, or None; read once more if its file was rotated meanwhile."""

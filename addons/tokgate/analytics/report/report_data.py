@@ -12,8 +12,8 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.analytics import counts
-from tokgate.analytics.counts import VERDICTS, Buckets, Chosen, Ranking, Totals, buckets
-from tokgate.analytics.sql import Engine, utc_text
+from tokgate.analytics.counts import VERDICTS, Buckets, Ranking, Totals, buckets
+from tokgate.analytics.sql import Chosen, Engine, utc_text
 from tokgate.analytics.summary import ABSENT
 from tokgate.blocklog.records.coverage import Share, share_of
 from tokgate.policy.bans import Ban

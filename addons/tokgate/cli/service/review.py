@@ -27,8 +27,8 @@ from tokgate.config.extras import Extra
 from tokgate.runtime.banner import written
 
 if TYPE_CHECKING:
-    from tokgate.analytics.index import Source
     from tokgate.webui.auth import Authenticator
+    from tokgate.webui.queries import Source
 
 DEFAULT_LISTEN: Final = ("127.0.0.1", 8090)
 _EVERYWHERE: Final = ("0.0.0.0", "::")
