@@ -223,7 +223,8 @@ async def test_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     made_by = Egress(lambda: snapshot)
     monkeypatch.setattr(made_by.sources, "connect", never)
     task = asyncio.get_running_loop().create_task(made_by.connect("127.0.0.1", 9))
-    await asyncio.sleep(0)
+    while not made:
+        await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -237,7 +238,7 @@ async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> Non
         return []
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", none)
-    with pytest.raises(OSError, match=r"nowhere\.example"):
+    with pytest.raises(OSError, match="no address"):
         await Egress(lambda: None).connect("nowhere.example", 443)
 
 
@@ -343,20 +344,3 @@ async def test_certificates_are_asked_for_by_the_parent(lab: Lab, parent: Any) -
     running = await lab.proxy(behind(proxy))
     names = await running.traffic.certificates.names("192.0.2.80", 443, client="192.0.2.1")
     assert (names, proxy.asked) == (("www.example.net",), ["192.0.2.80:443"])
-
-
-@pytest.mark.parametrize("wanted", ["parent", "pool"])
-async def test_a_connection_that_would_go_another_way(lab: Lab, parent: Any, monkeypatch: Any, wanted: str) -> None:
-    """Where mitmproxy itself would connect, against the policy, nothing is reached."""
-    monkeypatch.setattr(Egress, "serve", lambda *_: None)
-    origin = await lab.web_origin(tls=False)
-    running = await lab.proxy(behind(parent(origin.port)) if wanted == "parent" else pooled(*POOL))
-    if wanted == "pool":
-        assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 502
-    async with client(running.port) as asking:  # what a parent is sent in absolute form is meant for it
-        assert (await asking.connect(f"127.0.0.1:{origin.port}")).status in (200, 502)
-        with pytest.raises((OSError, EOFError)):
-            await asking.tls(lab.authority.client(), ALLOWED)
-    assert origin.connections == 0
-    running.holder.snapshot = pooled()
-    assert (await _get(running.port, f"http://127.0.0.1:{origin.port}/"))[0] == 200

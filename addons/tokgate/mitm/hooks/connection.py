@@ -183,8 +183,6 @@ class ServerHooks(Hooks):
         address = data.server.address
         if address is not None and not http_request.can_be_dialled(address[0]):
             data.server.error = "this is no name, and no address as policy knows them"
-        elif not self._traffic.egress.may_open(self._traffic.context.connections().get(data.client.id), data.server):
-            data.server.error = "it would not go the way that the policy wants"
         if data.client.alpn == b"h2" and not data.client.tls:  # prior knowledge, of the destination too
             data.server.alpn = b"h2"
 

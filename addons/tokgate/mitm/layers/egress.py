@@ -9,10 +9,11 @@ import asyncio
 import os
 import socket
 import time
+from asyncio.staggered import staggered_race
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from mitmproxy.connection import Address, Client, ConnectionState, Server
 from mitmproxy.http import Request
@@ -43,13 +44,11 @@ class Egress:
     def __init__(self, snapshot: Callable[[], Snapshot | None]) -> None:
         """Without a snapshot there are no parents and no addresses."""
         self.sources = Sources(None)
-        self.others: Callable[[Client, str, int], Awaitable[tuple[str, ...]]] = _no_others
-        """The addresses of a name to which a client may be connected."""
+        self.others: Callable[[Client, str, int], Awaitable[tuple[str, ...]]] | None = None
+        """The addresses of a name to which a client may be connected; not known where hooks resolve none."""
         self.names: Final[WeakKeyDictionary[Client, str]] = WeakKeyDictionary()
         """The host of a client's latest plain request that passes."""
         self._snapshot: Final = snapshot
-        self._handlers: Final[WeakSet[server.ConnectionHandler]] = WeakSet()
-        """Those whose connections are made here."""
 
     def parent(self, *hosts: str | None) -> Upstream | None:
         """The parent proxy that reaches a destination, by the names and addresses known of it."""
@@ -65,11 +64,6 @@ class Egress:
     def serve(self, handler: server.ConnectionHandler) -> None:
         """Make the connections of a client's handler from now on."""
         handler.open_connection = partial(self.open_connection, handler)  # type: ignore[method-assign]
-        self._handlers.add(handler)
-
-    def may_open(self, handler: server.ConnectionHandler | None, wanted: Server) -> bool:
-        """Whether a connection goes the way that the policy wants: made here, or not bound to any."""
-        return handler in self._handlers or self._is_free(wanted, None)
 
     async def connect(self, host: str, port: int) -> Streams:
         """A connection over TCP to an address or a name, by a parent where one reaches it. Raises OSError."""
@@ -113,11 +107,12 @@ class Egress:
                     host, port = address[:2]
                     if upstream is None:
                         name = wanted.sni or self.names.get(handler.client)
-                        others = partial(self.others, handler.client, name, port) if by_gate and name else None
-                        way = self._directly(host, port, client, others)
+                        others = None
+                        if by_gate and name and self.others is not None:
+                            others = partial(self.others, handler.client, name, port)
+                        streams = await self._directly(host, port, client, others)
                     else:
-                        way = self._by_parent(upstream, host, port)
-                    streams = await way
+                        streams = await self._by_parent(upstream, host, port)
             except (OSError, asyncio.CancelledError) as problem:
                 error = str(problem) or "connection cancelled"
                 cancelled = isinstance(problem, asyncio.CancelledError)
@@ -173,30 +168,30 @@ class Egress:
         if parse_address(host) is None:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
             addresses = [str(entry[4][0]) for entry in found]
-        tried, problem = set[str](), OSError(f"{host} has no address")
-        attempts = set[asyncio.Task[socket.socket]]()
-        try:
-            async with asyncio.timeout(self._settings().connect_seconds):
-                while True:
-                    if not addresses and others is not None:
-                        addresses, others = [each for each in await others() if each not in tried], None
-                    if addresses:
-                        tried.add(addresses[0])
-                        attempts.add(asyncio.create_task(self._attempt((addresses.pop(0), port), client)))
-                    if not attempts:
-                        raise problem
-                    patience = SILENCE if addresses or others else None
-                    done, attempts = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                    connected = [each.result() for each in done if each.exception() is None]
-                    for slower in connected[1:]:
-                        slower.close()
-                    if connected:
-                        return await asyncio.open_connection(sock=connected[0])
-                    error = next(each.exception() for each in done) if done else problem
-                    problem = error if isinstance(error, OSError) else OSError(str(error))
-        finally:
-            for each in attempts:
-                each.cancel()
+        async with asyncio.timeout(self._settings().connect_seconds):
+            sock = await self._first(addresses, port, client, others)
+            return await asyncio.open_connection(sock=sock)
+
+    async def _first(
+        self,
+        addresses: list[str],
+        port: int,
+        client: tuple[socket.socket, str] | None,
+        others: Callable[[], Awaitable[tuple[str, ...]]] | None,
+    ) -> socket.socket:
+        async def first_of_others() -> socket.socket:
+            found = () if others is None else await others()
+            return await self._first([each for each in found if each not in addresses], port, client, None)
+
+        attempts: list[Callable[[], Awaitable[socket.socket]]]
+        attempts = [partial(self._attempt, (address, port), client) for address in addresses]
+        if others is not None:
+            attempts.append(first_of_others)
+        winner: socket.socket | None
+        winner, _, errors = await staggered_race(attempts, SILENCE)
+        if winner is None:
+            raise next((each for each in errors if isinstance(each, OSError)), OSError("there is no address"))
+        return winner
 
     async def _attempt(self, address: tuple[str, int], client: tuple[socket.socket, str] | None) -> socket.socket:
         begun = self.sources.connect(address, self._settings(), client)
@@ -216,10 +211,6 @@ class Egress:
                 return reader, writer
         except (ParentRefused, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise OSError(f"the parent proxy gives no way to {host}: {error or 'no answer'}") from error
-
-
-async def _no_others(*_: object) -> tuple[str, ...]:
-    return ()
 
 
 def _transparent(handler: server.ConnectionHandler) -> tuple[socket.socket, str] | None:

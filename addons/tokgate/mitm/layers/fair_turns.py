@@ -25,49 +25,31 @@ class Turns:
     def __init__(self) -> None:
         self._waiting: Final[dict[str, deque[Callable[[], object]]]] = {}
         """The client whose turn is next comes first; one that has just come is at the end."""
-        self._running = False
-        self._iterations = 0
-        """Those that the turn has lasted."""
+        self._serving: asyncio.Task[None] | None = None
 
     def add(self, client: str, work: Callable[[], object], *, first: bool = False) -> None:
-        """Have work done in the client's turn, in the order in which it was added; or `first`. It must not raise."""
+        """Have work done in the client's turn, in the order in which it was added; or `first`."""
         works = self._waiting.setdefault(client, deque())
         works.appendleft(work) if first else works.append(work)
-        if not self._running:
-            self._running = True
-            self._iterations = LENGTH
-            asyncio.get_running_loop().call_soon(self._next)
+        if self._serving is None:
+            self._serving = asyncio.get_running_loop().create_task(self._serve())
 
     async def turn(self, client: str, *, first: bool = False) -> None:
         """Wait for the client's turn, in which the caller then is."""
-        come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.add(client, partial(_wake, come), first=first)
-        await come
+        come = asyncio.Event()
+        self.add(client, come.set, first=first)
+        await come.wait()
 
-    def _next(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._iterations += 1
-        if self._iterations < LENGTH:
-            loop.call_soon(self._next)
-            return
-        if not self._waiting:
-            self._running = False
-            return
-        self._iterations = 0
-        client = next(iter(self._waiting))
-        works = self._waiting.pop(client)
-        work = works.popleft()
-        if works:
-            self._waiting[client] = works
-        try:
-            work()
-        finally:  # whoever awaits its turn is woken before this comes round
-            loop.call_soon(self._next)
-
-
-def _wake(come: asyncio.Future[None]) -> None:
-    if not come.done():  # who waited was cancelled
-        come.set_result(None)
+    async def _serve(self) -> None:
+        while self._waiting:
+            client = next(iter(self._waiting))
+            works = self._waiting.pop(client)
+            asyncio.get_running_loop().call_soon(works.popleft())
+            if works:
+                self._waiting[client] = works
+            for _ in range(LENGTH):
+                await asyncio.sleep(0)
+        self._serving = None
 
 
 def take_turns(handler: ConnectionHandler, turn: Callable[[], Awaitable[None]], *, has_turn: bool) -> None:
