@@ -22,16 +22,6 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.seen import Arrival
 
 
-def policy(proxy_auth: ProxyAuth | None, network: Network) -> Snapshot:
-    """Clips are banned for a network of people, wherever they are."""
-    return builders.snapshot(
-        ban(networks=("people",)),
-        services=(builders.service("clips", "suffix:clips.example.org"),),
-        networks=(builders.network("loop", "127.0.0.0/8"), network),
-        proxy_auth=proxy_auth,
-    )
-
-
 @pytest.fixture
 def asking(tmp_path: Path) -> Snapshot:
     """Clips are banned for the press, which Alice is in and Bob is not; both have to say so."""
@@ -39,29 +29,18 @@ def asking(tmp_path: Path) -> Snapshot:
     (tmp_path / "htpasswd").write_text("".join(lines))
     (tmp_path / "groups").write_text("press: alice\n")
     stated = ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups"))
-    return policy(stated, Network("people", (), groups=("press",)))
+    return builders.snapshot(
+        ban(networks=("people",)),
+        services=(builders.service("clips", "suffix:clips.example.org"),),
+        networks=(builders.network("loop", "127.0.0.0/8"), Network("people", (), groups=("press",))),
+        proxy_auth=stated,
+    )
 
 
 def basic(user: str, password: str = "secret") -> dict[str, str]:
     """The header that says who asks."""
     said = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"Proxy_Authorization": f"Basic {said}"}
-
-
-async def test_connect(lab: Lab, asking: Snapshot) -> None:
-    """Asked without an answer, wrong, then right: on one connection; what is in the tunnel is the user's too."""
-    origin = await lab.web_origin(ALLOWED)
-    proxy = await lab.proxy(asking)
-    async with client(proxy.port) as guest:
-        reply = await guest.connect(f"{ALLOWED}:{origin.port}")
-        assert (reply.status, reply.headers["proxy-authenticate"]) == (407, 'Basic realm="tokgate", charset="UTF-8"')
-        assert (await guest.connect(f"{ALLOWED}:{origin.port}", **basic("alice", "wrong"))).status == 407
-        assert (await guest.connect(f"{ALLOWED}:{origin.port}", **basic("alice"))).status == 200
-        await guest.tls(lab.authority.client(), ALLOWED)
-        assert (await guest.get(ALLOWED)).status == 200
-    assert origin.connections == 1
-    assert lab.records.all == []
-    assert proxy.counters.wrong_passwords == 1
 
 
 async def test_what_fails_lets_nobody_in(lab: Lab, asking: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,16 +55,6 @@ async def test_what_fails_lets_nobody_in(lab: Lab, asking: Snapshot, monkeypatch
     assert lab.records.actions == ["internal-error"]
 
 
-@pytest.mark.parametrize(("user", "status"), [("alice", 451), ("bob", 200)])
-async def test_mitmproxys_own_users(lab: Lab, user: str, status: int) -> None:
-    """Where the policy names no accounts, who has proved to stock mitmproxy who they are is taken at its word."""
-    origin = await lab.web_origin()
-    people = policy(None, Network("people", (), users=("Alice",)))
-    proxy = await lab.proxy(people, before=(StockProxyAuth(),), proxyauth="any")
-    async with client(proxy.port) as guest:
-        assert (await guest.connect(f"{BANNED}:{origin.port}", **basic(user))).status == status
-
-
 async def test_both_ask(lab: Lab, asking: Snapshot) -> None:
     """Stock mitmproxy that takes any password, as it must for SOCKS, has not the last word."""
     origin = await lab.web_origin()
@@ -96,34 +65,20 @@ async def test_both_ask(lab: Lab, asking: Snapshot) -> None:
         assert (await guest.connect(f"{BANNED}:{origin.port}", **basic("bob"))).status == 200
 
 
-ALICE = {"Proxy_Authorization": f"Basic {base64.b64encode(b'alice:secret').decode()}"}
-
-
-@pytest.fixture
-def strict(tmp_path: Path) -> Snapshot:
-    """Everyone has to say who they are."""
-    (tmp_path / "htpasswd").write_text(f"alice:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
-    return builders.snapshot(
-        builders.ban(),
-        networks=(builders.network("office", "127.0.0.0/8"),),
-        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd")),
-    )
-
-
-async def test_nobody_is_asked_inside_a_tunnel(lab: Lab, strict: Snapshot) -> None:
+async def test_nobody_is_asked_inside_a_tunnel(lab: Lab, asking: Snapshot) -> None:
     """What is in the tunnel is meant for the destination: its requests carry no password for the proxy."""
     origin = await lab.web_origin(tls=False)
-    proxy = await lab.proxy(strict)
+    proxy = await lab.proxy(asking)
     async with client(proxy.port) as guest:
-        assert (await guest.connect(f"{ALLOWED}:{origin.port}", **ALICE)).status == 200
+        assert (await guest.connect(f"{ALLOWED}:{origin.port}", **basic("alice"))).status == 200
         assert (await guest.get(ALLOWED)).status == 200
 
 
 async def test_a_check_that_fails_lets_nobody_in_by_socks(
-    lab: Lab, strict: Snapshot, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, asking: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug in checking a password isn't a right password, even where stock mitmproxy takes any."""
-    proxy = await lab.proxy(strict, mode="socks5", before=(StockProxyAuth(),), proxyauth="any")
+    proxy = await lab.proxy(asking, mode="socks5", before=(StockProxyAuth(),), proxyauth="any")
     ask_in_socks(proxy.master.options, wanted=True)
     monkeypatch.setattr(FileAccounts, "identify", lambda accounts, credentials: 1 / 0)
     async with client(proxy.port) as guest:
@@ -133,17 +88,17 @@ async def test_a_check_that_fails_lets_nobody_in_by_socks(
 
 
 async def test_whom_a_gate_has_checked_is_not_checked_again(
-    lab: Lab, strict: Snapshot, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, asking: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that a gate hands over comes with who it is: no second check, whose failure would be a 407."""
-    proxy = await lab.proxy(strict)
+    proxy = await lab.proxy(asking)
     monkeypatch.setattr(FileAccounts, "identify", lambda accounts, credentials: None)
     flow = tflow.tflow()
     arrival = Arrival(client=Endpoint("127.0.0.1", 50000), identity=Identity("alice"))
     proxy.traffic.connections.begin(flow.client_conn, ClientSockets(None)).take_over(
         Handover(arrival, False, True, b"")
     )
-    flow.request.headers["Proxy-Authorization"] = ALICE["Proxy_Authorization"]
+    flow.request.headers["Proxy-Authorization"] = basic("alice")["Proxy_Authorization"]
     await ProxyAuthHooks(proxy.traffic).http_connect(flow)
     assert flow.response is None
     assert "Proxy-Authorization" not in flow.request.headers

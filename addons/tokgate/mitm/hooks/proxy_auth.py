@@ -11,10 +11,8 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.layers.modes import Socks5AuthData
 
 from tokgate.accounts.auth_cache import AuthCache, AuthResult, CurrentAuthCache
-from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.hooks.http import answer
 from tokgate.mitm.hooks.traffic import Traffic
-from tokgate.policy.membership import Identity
 from tokgate.traffic.refusal_texts import CHALLENGE, SIGN_IN_WORDS
 from tokgate.wire.proxy_request import Credentials, read_basic
 
@@ -24,7 +22,7 @@ _STOCK: Final = "proxyauth"
 
 
 class ProxyAuthHooks:
-    """An addon before the hooks that decide. Where the policy requires no authentication, it accepts mitmproxy's."""
+    """An addon before the hooks that decide. Where the policy names no accounts, nobody is asked here."""
 
     name = "tokgate-proxy-auth"
 
@@ -55,8 +53,6 @@ class ProxyAuthHooks:
                 result = await self._verified(cache, Credentials(data.username, data.password))
                 data.valid = result.identity is not None
                 connection.sign(result.identity)
-            elif data.valid:
-                connection.sign(Identity(user=data.username))
         except Exception as error:
             data.valid = False
             self._traffic.failed("proxy-auth", error)
@@ -65,31 +61,23 @@ class ProxyAuthHooks:
         if flow.response is not None or flow.error is not None:
             return
         connection = self._traffic.connections.of(flow.client_conn)
-        told = flow.metadata.pop(_STOCK, None)
-        if not connection.explicit:
-            return
+        told: tuple[str, str] | None = flow.metadata.pop(_STOCK, None)  # mitmproxy's addon has taken the field away
         try:
             cache = self._cache()
-            if cache is not None:
-                await self._identify(flow, connection, cache, told)
-            elif told is not None:
-                connection.sign(Identity(user=told[0]))
+            if cache is None or not connection.explicit:
+                return
+            said = flow.request.headers.pop("proxy-authorization", None)  # not to be forwarded
+            if connection.vouched:
+                return
+            credentials = read_basic(said) or (None if told is None else Credentials(*told))
+            result = AuthResult(None) if credentials is None else await self._verified(cache, credentials)
+            connection.sign(result.identity)
+            if result.identity is None:
+                away, asked = (503, b"", {"Retry-After": "10"}), (407, f"tokgate: {SIGN_IN_WORDS}\n", _CHALLENGE)
+                answer(flow, connection, Response.make(*(away if result.unavailable else asked)))
         except Exception as error:
             self._traffic.failed("proxy-auth", error)
             flow.kill()
-
-    async def _identify(
-        self, flow: HTTPFlow, connection: ClientConnection, cache: AuthCache, told: tuple[str, str] | None
-    ) -> None:
-        said = flow.request.headers.pop("proxy-authorization", None)  # not to be forwarded
-        if connection.vouched:
-            return
-        credentials = read_basic(said) or (None if told is None else Credentials(*told))
-        result = AuthResult(None) if credentials is None else await self._verified(cache, credentials)
-        connection.sign(result.identity)
-        if result.identity is None:
-            away, asked = (503, b"", {"Retry-After": "10"}), (407, f"tokgate: {SIGN_IN_WORDS}\n", _CHALLENGE)
-            answer(flow, connection, Response.make(*(away if result.unavailable else asked)))
 
     async def _verified(self, cache: AuthCache, credentials: Credentials) -> AuthResult:
         result = cache.recall(credentials)
