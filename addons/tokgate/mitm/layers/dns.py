@@ -8,13 +8,12 @@ message anew from what it understood of it.
 from collections.abc import Callable, Iterator
 from typing import Final, assert_never
 
-from mitmproxy.connection import Address, ConnectionState, Server
+from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.mode_specs import DnsMode
 
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.name_servers import LAST_PATIENCE, PATIENCE, NameServers, Waiting
 from tokgate.mitm.options import DNS_PORT, name_servers
 from tokgate.policy.observation import Endpoint, Transport
@@ -30,7 +29,6 @@ from tokgate.wire.dns_message.records import framed, take_messages
 
 OPEN_QUESTIONS: Final = 512
 """Most questions of one connection that wait for an answer; one more gives up the oldest."""
-_TLS: Final = b"\x16\x03"
 _ASK_ANOTHER: Final = (2, 4, 5)
 """SERVFAIL, NOTIMP and REFUSED: another server may know more (as the C library has it, resolv.conf(5))."""
 
@@ -68,7 +66,6 @@ class DnsLayer(layer.Layer):
         self._answered: Final[set[Server]] = set()
         """Those of them that have answered something."""
         self._open: Final[dict[int, Waiting]] = {}
-        self._spoke = False
         self._asked_all = False
         """The client has ended its side."""
         self._done = False
@@ -102,20 +99,9 @@ class DnsLayer(layer.Layer):
     # From the client.
 
     def _receive(self, data: bytes) -> layer.CommandGenerator[None]:
-        if self._stream and not self._spoke:
-            self._from_client += data
-            if self._from_client[:1] == _TLS[:1] and len(self._from_client) < len(_TLS):
-                return
-            self._spoke, data = True, bytes(self._from_client)
-            self._from_client.clear()
-            # A question of more than 5,635 octets begins so, too, and then is refused.
-            if data[:2] == _TLS and self.context.server.address is not None:
-                yield from self._become_guard(data)
-                return
         for message in self._messages(self._from_client, data):
-            if self._done:
-                return
-            yield from self._take(message)
+            if not self._done:
+                yield from self._take(message)
 
     def _take(self, message: bytes) -> layer.CommandGenerator[None]:
         self._connection.spoken()
@@ -176,7 +162,9 @@ class DnsLayer(layer.Layer):
         address = waiting.left.pop(0)
         server = next((each for each in self._servers if each.address == address), None)
         if server is None:
-            server = self._new_server(address)
+            server = self.context.server
+            if server.address != address or server.timestamp_end:
+                server = Server(address=address, transport_protocol=server.transport_protocol)
             self._servers[server] = bytearray()
             yield _Connect(server)
         waiting.servers.append(server)
@@ -186,12 +174,6 @@ class DnsLayer(layer.Layer):
             yield waiting.alarm
         if server.connected:
             yield commands.SendData(server, self._framed(waiting.message))
-
-    def _new_server(self, address: Address) -> Server:
-        server = self.context.server
-        if server.address == address and not server.timestamp_end:
-            return server
-        return Server(address=address, transport_protocol=server.transport_protocol)
 
     def _connected(self, server: Server) -> layer.CommandGenerator[None]:
         for waiting in list(self._open.values()):
@@ -308,11 +290,3 @@ class DnsLayer(layer.Layer):
                 yield from self._send(dns_questions.unanswered(waiting.asked))
             yield commands.CloseConnection(self.context.client)
         yield from self._leave_servers()
-
-    def _become_guard(self, received: bytes) -> layer.CommandGenerator[None]:
-        """TLS on the DNS port, which no stub resolver sends: decided like all TLS."""
-        self.context.layers.remove(self)
-        guard = FirstBytesLayer(self.context, self._enforcer, self._connection, tunnelled=False)
-        self._handle_event = guard.handle_event  # type: ignore[method-assign]
-        yield from guard.handle_event(events.Start())
-        yield from guard.handle_event(events.DataReceived(self.context.client, received))
