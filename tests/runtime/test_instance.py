@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whenever import Instant
+from whenever import Instant, TimeDelta
 
 from labs.builders import at
 from labs.proxy_lab import eventually
@@ -83,15 +83,44 @@ def running(tmp_path: Path, records: Records) -> Callable[[Instant], Running]:
     return partial(Running, tmp_path, records)
 
 
-def test_a_phase_is_told_at_its_instant(running: Callable[[Instant], Running]) -> None:
-    """Not before, not twice, and not again when the clock goes back."""
-    one = running(START.subtract(milliseconds=250))
-    assert one.instance.due() == pytest.approx(0.25)
-    assert one.phases(START.subtract(nanoseconds=1)) == 0
-    assert one.phases(START) == 1
-    assert one.phases(START.add(milliseconds=1)) == 0
-    assert one.phases(START.subtract(minutes=1)) == 0
-    assert one.instance.due() == pytest.approx(1.0)
+TICK = TimeDelta(nanoseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("since", "now", "told", "due"),
+    [
+        (START - TICK, START, 1, 1.0),
+        (START, START + TICK, 0, 1.0),
+        (START.subtract(seconds=1), START - TICK, 0, 0.0),
+        (START.subtract(seconds=1), START.subtract(milliseconds=250), 0, 0.25),
+        (START.subtract(hours=1), START.subtract(hours=1), 0, 1.0),
+        (START.subtract(seconds=1), END, 2, 1.0),
+        (END, START, 0, 1.0),
+        (END, END.add(hours=1), 0, 1.0),
+    ],
+)
+def test_a_phase_is_told_at_its_instant(
+    running: Callable[[Instant], Running], since: Instant, now: Instant, told: int, due: float
+) -> None:
+    """What lies after the last look and not after this one, once; a clock that goes back passes nothing."""
+    one = running(since)
+    assert one.phases(now) == told
+    assert one.instance.due() == pytest.approx(due, abs=1e-6)
+    assert one.phases(now) == 0
+
+
+def test_a_transition_between_two_ticks_is_not_missed(running: Callable[[Instant], Running]) -> None:
+    """While a policy was read nobody looked: it is due at once, and told then."""
+    one = running(START.subtract(seconds=1))
+    one.now = START.add(seconds=5)
+    assert one.instance.due() == 0.0
+    assert one.phases(one.now) == 1
+
+
+def test_a_jump_over_years_is_bounded(running: Callable[[Instant], Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much lies between, only so much is reported at once."""
+    monkeypatch.setattr("tokgate.runtime.instance.MAX_AT_ONCE", 1)
+    assert running(START.subtract(seconds=1)).phases(END) == 1
 
 
 def test_what_is_in_force_is_kept_when_the_clock_goes_back(
@@ -104,14 +133,6 @@ def test_what_is_in_force_is_kept_when_the_clock_goes_back(
     for now in (right, START.add(hours=48), right, right.add(seconds=1)):
         one.tick(now)
     assert kept == [START.add(hours=48), right]
-
-
-def test_a_transition_between_two_ticks_is_not_missed(running: Callable[[Instant], Running]) -> None:
-    """While a policy was read nobody looked: it is due at once, and told then."""
-    one = running(START.subtract(seconds=1))
-    one.now = START.add(seconds=5)
-    assert one.instance.due() == 0.0
-    assert one.phases(one.now) == 1
 
 
 def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instant], Running]) -> None:
@@ -133,7 +154,7 @@ def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instan
 @pytest.mark.parametrize(
     ("broken", "others"),
     [
-        ("tokgate.runtime.instance.passed_transitions", ["ban-near-expiry", "coverage-counted"]),
+        ("tokgate.runtime.instance.transitions", ["ban-near-expiry", "coverage-counted"]),
         ("tokgate.runtime.notified.due_reminders", ["coverage-counted"]),
         ("tokgate.runtime.instance.decisions_in", ["ban-near-expiry"]),
     ],
@@ -185,3 +206,21 @@ async def test_a_reading_is_told_and_counted(running: Callable[[Instant], Runnin
     assert answer_of(one.instance, reloaded, [worker, behind])["missing"] == ["gate-0"]
     assert one.instance.reloads.succeeded == 1
     assert state_of(one.instance, [worker])["policy"]["version"] == reloaded.snapshot.version
+
+
+async def test_an_invalid_edit_is_told_once(
+    running: Callable[[Instant], Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody reloads files that were read already: nothing is new. Another edit, or the same one later, is."""
+    one, broken = running(START.add(hours=1)), f"{POLICY}nonsense: 1\n"
+    one.instance.start()
+    for text, told in ((broken, 1), (None, 1), (f"{broken}# still\n", 2), (POLICY, 3), (broken, 4), (None, 4)):
+        if text is not None:
+            one.holder.path.write_text(text)
+        reloaded = await one.holder.reload()
+        assert reloaded.ok == (text == POLICY)
+        assert reloaded.diagnostics or reloaded.ok  # whoever asked is told again
+        assert len(one.records.all) == 1 + told
+    failed = "policy-load-failed"
+    assert one.told() == ["started", failed, failed, "policy-loaded", failed]
+    assert caplog.text.count("the new policy has errors") == 3

@@ -124,8 +124,9 @@ class Control:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _answers(self._path):
-                raise FileExistsError("another tokgate answers there")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if _connects(probe, self._path):
+                    raise FileExistsError("another tokgate answers there")
             self._path.unlink(missing_ok=True)
             os.fchmod(sock.fileno(), 0o600)  # before bind: on Linux the file gets the mode of the socket
             with _address(self._path) as address:
@@ -173,33 +174,29 @@ class Control:
             sock.setblocking(False)
             self._unread[sock] = b"", time.monotonic() + REQUEST
         for sock, (line, give_up) in [*self._unread.items()]:
-            try:
-                piece = sock.recv(_LONGEST_LINE)
-            except BlockingIOError:
-                if time.monotonic() < give_up:
-                    continue
-                piece = b""
-            except OSError:
-                piece = b""
-            line += piece
-            if piece and not line.endswith(b"\n") and len(line) < _LONGEST_LINE and time.monotonic() < give_up:
+            piece: bytes | None = b""
+            with contextlib.suppress(OSError):
+                try:
+                    piece = sock.recv(_LONGEST_LINE)
+                except BlockingIOError:
+                    piece = None
+            line += piece or b""
+            whole = piece == b"" or line.endswith(b"\n") or len(line) >= _LONGEST_LINE
+            if whole or time.monotonic() >= give_up:
+                del self._unread[sock]
+                yield Caller(sock, Call.read(line))
+            else:
                 self._unread[sock] = line, give_up
-                continue
-            del self._unread[sock]
-            yield Caller(sock, Call.read(line))
 
     def close(self, *, remove: bool) -> None:
         """Close the socket. A forked child does not `remove` its name; another's is left alone."""
         own = not self.is_lost()
-        sock, self._socket = self._socket, None
-        for unread in self._unread:
-            unread.close()
+        for sock in self.sockets:
+            sock.close()
         self._unread.clear()
-        if sock is None:
-            return
-        sock.close()
-        if remove and own:
+        if self._socket is not None and remove and own:
             self._path.unlink(missing_ok=True)
+        self._socket = None
 
 
 def ask(
@@ -218,10 +215,7 @@ def ask(
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(longest)
-        try:
-            with _address(folder / NAME) as address:
-                sock.connect(address)
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        if not _connects(sock, folder / NAME):
             return None
         sock.sendall((Call(call) if isinstance(call, ControlRequest) else call).line)
         with sock.makefile("rb") as lines:
@@ -247,11 +241,11 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        try:
-            with _address(path) as address:
-                sock.connect(address)
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            return False
+def _connects(sock: socket.socket, path: Path) -> bool:
+    """Connect to who listens at a path; False if nobody does. Raises OSError."""
+    try:
+        with _address(path) as address:
+            sock.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return False
     return True

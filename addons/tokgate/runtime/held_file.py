@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -129,9 +130,11 @@ class HeldFile(HeldStore):
 
     def write_enforced(self, policy: Policy, in_force: tuple[str, ...]) -> None:
         """Keep a policy, and which of its bans are in force. An error is logged."""
-        head = f"{_ENFORCED}{policy.version}\n"
+        head, stands = f"{_ENFORCED}{policy.version}\n", False
+        with suppress(OSError, ValueError), self._enforced.open(encoding="utf-8") as file:
+            stands = file.read(len(head)) == head
         try:
-            if not _begins_with(self._enforced, head):
+            if not stands:
                 _write(self._enforced, head, replace(policy, lifted=()))
             replace_file(self._in_force, "".join(f"{name}\n" for name in in_force).encode(), _MODE)
         except OSError as error:
@@ -189,11 +192,3 @@ def _body(sections: dict[str, Any]) -> Iterator[str]:
             yield from (f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}\n" for k, v in entries.items())
     if not sections:
         yield "{}\n"
-
-
-def _begins_with(path: Path, head: str) -> bool:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(len(head)) == head
-    except (OSError, ValueError):
-        return False

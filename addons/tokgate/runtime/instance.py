@@ -25,7 +25,6 @@ from tokgate.config.reload.holder import PolicyHolder, Reloaded, WorkerThread
 from tokgate.policy.analysis.now import now_of
 from tokgate.policy.analysis.timeline import Transition, next_transition, transitions
 from tokgate.policy.settings import LogSettings
-from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory, Write
 from tokgate.runtime.reloads import Reloads, announce, restart_needed
 from tokgate.traffic.counters import UNREADABLE, DecisionKey, Key, decisions_in
@@ -92,7 +91,10 @@ class Instance:
 
     def due(self) -> float:
         """Seconds until the next call of `tick`: at a transition, and at least once a second."""
-        return seconds_until_next(self.holder.snapshot, self._since, self.now())
+        upcoming = next_transition(self.holder.snapshot, self._since)
+        if upcoming is None:
+            return LONGEST_PAUSE
+        return min(LONGEST_PAUSE, max(0.0, (upcoming - self.now()).total("seconds")))
 
     def tick(self) -> bool:
         """Write the records that are due; whether state was changed that `save` should keep. Never raises."""
@@ -133,7 +135,10 @@ class Instance:
 
     def _pass_phases(self, now: Instant) -> None:
         snapshot, since, self._since = self.holder.snapshot, self._since, now
-        changes = passed_transitions(snapshot, since, now)
+        changes: list[Transition] = []
+        if since < now:
+            passed = transitions(snapshot, since.add(nanoseconds=1), now.add(nanoseconds=1))
+            changes = list(islice(passed, MAX_AT_ONCE))
         for change in changes:
             self._write(partial(lifecycle.phase_changed, change=change, policy_version=snapshot.version))
         if changes or now < since:  # what was in force by a clock that was ahead is not what is
@@ -152,21 +157,6 @@ class Instance:
     def restart_needed(self) -> tuple[str, ...]:
         """The settings of the policy in force that take effect at a restart only."""
         return restart_needed(self._log_kept(), self.holder.snapshot.settings.log)
-
-
-def passed_transitions(snapshot: Snapshot, since: Instant, now: Instant) -> list[Transition]:
-    """The transitions in `(since, now]`, at most MAX_AT_ONCE; none if the clock was set back."""
-    if now <= since:
-        return []
-    return list(islice(transitions(snapshot, since.add(nanoseconds=1), now.add(nanoseconds=1)), MAX_AT_ONCE))
-
-
-def seconds_until_next(snapshot: Snapshot, since: Instant, now: Instant) -> float:
-    """Seconds until the next call of `passed_transitions`, after transitions until `since` were reported."""
-    upcoming = next_transition(snapshot, since)
-    if upcoming is None:
-        return LONGEST_PAUSE
-    return min(LONGEST_PAUSE, max(0.0, (upcoming - now).total("seconds")))
 
 
 class CoverageReporter:

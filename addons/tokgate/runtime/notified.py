@@ -8,7 +8,7 @@ file has the prefixes around them as well.
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -24,6 +24,7 @@ from tokgate.blocklog.write.pseudonyms import prefix_around
 from tokgate.policy.analysis.terms import Override, in_force, overrides
 from tokgate.policy.analysis.timeline import Reminder, ReminderKey, due_reminders, missed_reminders, planned_reminders
 from tokgate.policy.bans import Exemption
+from tokgate.policy.schedule import Span
 from tokgate.policy.settings import ClientsShown
 from tokgate.policy.snapshot import Snapshot
 
@@ -34,25 +35,13 @@ REMEMBERED: Final = 24 * 40
 _FORMAT: Final = 1
 _MODE: Final = 0o640
 _IDENTIFIED: Final = ("users", "groups", "devices", "interfaces")
+_SAID: Final = ("name", "ban", "reason", "ticket", "by")
 
 Write = Callable[[Callable[[Stamp], Record]], None]
 """Writes the record that the callable makes from a stamp."""
 
 _Identity = tuple[str, str, tuple[str, ...]]
 """An override's name, ban and clients: another ban or other clients make it another override."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """An override whose start was recorded and whose end was not."""
-
-    exemption: Exemption
-    until: Instant
-
-    @property
-    def identity(self) -> _Identity:
-        """The key that identifies the override across policy changes."""
-        return self.exemption.name, self.exemption.ban, self.exemption.whom
 
 
 class NotificationHistory:
@@ -63,7 +52,8 @@ class NotificationHistory:
         self._path: Final = notified_path_for(log)
         self._write: Final = write
         self._told: set[ReminderKey] = set()
-        self._running: dict[_Identity, Running] = {}
+        self._running: dict[_Identity, Override] = {}
+        """The overrides whose start was recorded and whose end was not."""
         self._read_disguised = False
         self._seen: Snapshot | None = None
         self._plan: tuple[Reminder, ...] = ()
@@ -96,43 +86,36 @@ class NotificationHistory:
         return bool(found)
 
     def _follow_overrides(self, snapshot: Snapshot, now: Instant) -> bool:
-        version = snapshot.version
-        active = in_force(self._overrides, now)
-        running = {run.identity: run for run in (Running(each.exemption, each.span.end) for each in active.values())}
+        running = {_identity(each.exemption): each for each in in_force(self._overrides, now).values()}
         before, self._running = self._recognised(running), running
-        ended = [run for identity, run in before.items() if identity not in running]
-        started = [run for identity, run in running.items() if identity not in before]
-        for run in ended:
-            last, why = self._as_ended(run, now)
-            write = partial(lifecycle.override_ended, exemption=last.exemption, until=last.until, why=why)
+        version = snapshot.version
+        for last, why in (self._as_ended(each, now) for identity, each in before.items() if identity not in running):
+            write = partial(lifecycle.override_ended, exemption=last.exemption, until=last.span.end, why=why)
             self._write(partial(write, policy_version=version))
-        for run in started:
-            write = partial(lifecycle.override_started, exemption=run.exemption, until=run.until)
+        for each in (each for identity, each in running.items() if identity not in before):
+            write = partial(lifecycle.override_started, exemption=each.exemption, until=each.span.end)
             self._write(partial(write, policy_version=version))
         return running != before
 
-    def _recognised(self, running: dict[_Identity, Running]) -> dict[_Identity, Running]:
+    def _recognised(self, running: dict[_Identity, Override]) -> dict[_Identity, Override]:
         """The overrides that were running, by the identities of those that still are: the file may have prefixes."""
         if not self._read_disguised:
             return self._running
         self._read_disguised = False
-        names = {replace(run, exemption=_disguised(run.exemption)).identity: each for each, run in running.items()}
+        names = {_identity(_disguised(each.exemption)): identity for identity, each in running.items()}
         return {
-            identity if identity in running else names.get(identity, identity): run
-            for identity, run in self._running.items()
+            identity if identity in running else names.get(identity, identity): each
+            for identity, each in self._running.items()
         }
 
-    def _as_ended(self, run: Running, now: Instant) -> tuple[Running, str]:
+    def _as_ended(self, ended: Override, now: Instant) -> tuple[Override, str]:
         """An ended override as the policy states it now, and why it ended."""
-        known = self._overrides.get(run.exemption.name)
-        if known is not None and Running(known.exemption, known.span.end).identity == run.identity:
-            run = Running(known.exemption, known.span.end)
-            if known.span.end > now:
-                return run, "it starts later now"
-            return run, "its time is over" if known.exemption.ended_by is None else "ended early"
-        if run.until <= now:
-            return run, "its time is over"
-        return run, "it was taken out of the policy"
+        known = self._overrides.get(ended.exemption.name)
+        if known is None or _identity(known.exemption) != _identity(ended.exemption):
+            return ended, "its time is over" if ended.span.end <= now else "it was taken out of the policy"
+        if known.span.end > now:
+            return known, "it starts later now"
+        return known, "its time is over" if known.exemption.ended_by is None else "ended early"
 
     # -- the file
 
@@ -153,7 +136,7 @@ class NotificationHistory:
                 {"ban": each.ban, "zone": each.zone, "ends": each.ends.format_iso(), "before": each.before}
                 for each in ordered
             ],
-            "overrides": [_stated(run, disguised=self._disguises) for run in self._running.values()],
+            "overrides": [_stated(each, disguised=self._disguises) for each in self._running.values()],
         }
 
     @property
@@ -177,7 +160,7 @@ class NotificationHistory:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("what was told can't be read from %s, it will be told again: %s", path, error)
             return
-        self._told, self._running = told, {run.identity: run for run in running}
+        self._told, self._running = told, {_identity(each.exemption): each for each in running}
 
 
 def _disguised(exemption: Exemption) -> Exemption:
@@ -186,34 +169,23 @@ def _disguised(exemption: Exemption) -> Exemption:
     return replace(exemption, clients=prefixes, users=(), devices=())
 
 
-def _stated(run: Running, *, disguised: bool) -> dict[str, Any]:
-    exemption = _disguised(run.exemption) if disguised else run.exemption
+def _identity(exemption: Exemption) -> _Identity:
+    return exemption.name, exemption.ban, exemption.whom
+
+
+def _stated(override: Override, *, disguised: bool) -> dict[str, Any]:
+    exemption = _disguised(override.exemption) if disguised else override.exemption
     return {
-        "name": exemption.name,
-        "ban": exemption.ban,
         "clients": [str(client) for client in exemption.clients],
         **{key: list(getattr(exemption, key)) for key in _IDENTIFIED},
-        "until": run.until.format_iso(),
-        "reason": exemption.reason,
-        "ticket": exemption.ticket,
-        "by": exemption.by,
+        **{key: getattr(exemption, key) for key in _SAID},
+        "until": override.span.end.format_iso(),
     }
 
 
-def _running(stated: dict[str, Any]) -> Running:
+def _running(stated: dict[str, Any]) -> Override:
     until = Instant.parse_iso(stated["until"])
-    exemption = Exemption(
-        name=stated["name"],
-        ban=stated["ban"],
-        clients=tuple(ip_network(client) for client in stated["clients"]),
-        users=tuple(stated.get("users", ())),
-        groups=tuple(stated.get("groups", ())),
-        devices=tuple(stated.get("devices", ())),
-        interfaces=tuple(stated.get("interfaces", ())),
-        until=until,
-        reason=stated["reason"],
-        ticket=stated["ticket"],
-        by=stated["by"],
-        override=True,
-    )
-    return Running(exemption, until)
+    fields: dict[str, Any] = {key: tuple(stated[key]) for key in _IDENTIFIED} | {key: stated[key] for key in _SAID}
+    clients = tuple(map(ip_network, stated["clients"]))
+    exemption = Exemption(**fields, clients=clients, until=until, override=True)
+    return Override(exemption, Span(Instant.MIN, until))
