@@ -23,7 +23,6 @@ from labs.raw_client import RawClient, dialled
 from labs.records import Clock, Holder, Records
 from tokgate.gate import handoff
 from tokgate.gate.sockets import Address
-from tokgate.mitm.client_connection import MitmConnections
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.connection import close_silent, hear_servers
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
@@ -151,7 +150,7 @@ class Mitmproxy:
     async def _besides(self) -> None:
         """What the addon does besides traffic."""
         traffic = self.proxy.traffic
-        review = LiveReview(traffic.enforcer, MitmConnections(traffic.connections, traffic.enforcer))
+        review = LiveReview(traffic.enforcer, traffic)
         while True:
             review.look()
             if self._lab.servers_may_begin:

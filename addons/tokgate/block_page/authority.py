@@ -6,7 +6,7 @@ one in a certificate that is trusted by hand, but not below it.
 
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -46,6 +46,7 @@ _USAGES: Final = (
 _SIGNS_CERTIFICATES: Final = x509.KeyUsage(**dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True})
 _SIGNS_SERVERS: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 _ANY_ADDRESS: Final = [x509.IPAddress(IPv4Network("0.0.0.0/0")), x509.IPAddress(IPv6Network("::/0"))]
+_LISTABLE: Final = (PatternKind.SUFFIX, PatternKind.EXACT)
 _LONGEST_NAME: Final = 64  # ub-common-name and ub-organization-name of RFC 5280
 
 
@@ -113,8 +114,7 @@ def page_names(policy: Policy) -> tuple[str, ...]:
     """
     bans = [ban for ban in policy.bans.values() if ban.response.shows_page]
     services = {policy.services[name] for ban in bans for name in ban.services}
-    kinds = (PatternKind.SUFFIX, PatternKind.EXACT)
-    names = {pattern.value for service in services for pattern in service.patterns if pattern.kind in kinds}
+    names = {pattern.value for service in services for pattern in service.patterns if pattern.kind in _LISTABLE}
     return tuple(sorted(name for name in names if not any(name.endswith(f".{other}") for other in names)))
 
 
@@ -234,24 +234,20 @@ def uncovered(policy: Policy, authority: Path) -> list[Uncovered]:
     """
     path = x509.load_pem_x509_certificates(authority.read_bytes())
     limits = [names for certificate in path if (names := permitted(certificate)) is not None]
-    return list(_uncovered(policy, limits)) if limits else []
-
-
-def _uncovered(policy: Policy, limits: Sequence[Sequence[str]]) -> Iterator[Uncovered]:
-    """`limits`: the permitted names of each certificate with constraints on the path to the root."""
 
     def covers(name: str) -> bool:
         return all(any(f".{name}".endswith(f".{each.lstrip('.')}") for each in names) for names in limits)
 
-    listable = (PatternKind.SUFFIX, PatternKind.EXACT)
-    for ban in policy.bans.values():
+    found = list[Uncovered]()
+    for ban in policy.bans.values() if limits else ():
         if ban.on_all and ban.response.shows_page:
-            yield Uncovered(ban, ALL, ALL, ban.origin)
+            found.append(Uncovered(ban, ALL, ALL, ban.origin))
         for service in (policy.services[name] for name in ban.services):
             for pattern in service.patterns if ban.response.shows_page else ():
-                if pattern.kind not in listable or not covers(pattern.value):
-                    yield Uncovered(ban, service.name, f"{pattern.kind}:{pattern.value}", pattern.origin)
+                if pattern.kind not in _LISTABLE or not covers(pattern.value):
+                    found.append(Uncovered(ban, service.name, f"{pattern.kind}:{pattern.value}", pattern.origin))
             stores = {entry.store for entry in service.stores} if ban.inspect_stores else ()
             for front in sorted({front for store in stores for front in STORES[store].fronts}):
                 if not covers(front):
-                    yield Uncovered(ban, service.name, f"exact:{front}", service.origin)
+                    found.append(Uncovered(ban, service.name, f"exact:{front}", service.origin))
+    return found

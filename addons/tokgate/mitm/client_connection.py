@@ -7,19 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mitmproxy.connection import Client
-from whenever import Instant
 
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity, joined
-from tokgate.policy.observation import Endpoint, Stage
-from tokgate.policy.snapshot import Snapshot
+from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
-from tokgate.traffic.admission import admit
 from tokgate.traffic.counters import Counters
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import OpenerLimits, client_key
-from tokgate.traffic.live_review import Cut
 from tokgate.traffic.seen import Arrival, Seen
 
 
@@ -73,11 +68,6 @@ class ClientConnection:
     def spoken(self) -> None:
         """The client has said what it wants."""
         self.waiting_since = None
-
-    def has_asked(self) -> None:
-        """Note that a request has come: it no longer counts as a client that says nothing."""
-        self.spoken()
-        self.asked = True
 
     def listen(self) -> None:
         """Note that the client waits for the server to speak: it is not late with its first words."""
@@ -182,36 +172,26 @@ class FallingCounts:
 class ClientBudgets:
     """What clients may have a proxy do for them, each in all its connections."""
 
-    def __init__(self, counters: Callable[[], Counters | None] = lambda: None) -> None:
-        """`counters` are told of what goes beyond it."""
+    def __init__(self) -> None:
         limits = OpenerLimits()
         self.unread: Final = UnreadOctets(limits)
         self.resets: Final = FallingCounts(limits.resets, limits.resets_per_second)
         self.idle_frames: Final = FallingCounts(limits.idle_frames, limits.idle_frames_per_second)
-        self._counters: Final = counters
-
-    def dropped(self, streams: int) -> None:
-        """Count streams that were reset before anything was made of them."""
-        if (counters := self._counters()) is not None:
-            counters.streams_dropped += streams
-
-    def flooded(self) -> None:
-        """Count a connection that is ended for what its client did too often."""
-        if (counters := self._counters()) is not None:
-            counters.floods += 1
+        self.counters: Counters | None = None
+        """Where it is counted what goes beyond it."""
 
 
 class ClientConnections:
     """The client connections that are open, by mitmproxy's id."""
 
-    def __init__(self, budgets: ClientBudgets | None = None) -> None:
-        self._budgets: Final = budgets or ClientBudgets()
+    def __init__(self) -> None:
+        self.budgets: Final = ClientBudgets()
         self._open: dict[str, ClientConnection] = {}
 
     def begin(self, client: Client, sockets: ClientSockets) -> ClientConnection:
         """Make the state of a new client connection, and keep it until the connection ends."""
         peer = Endpoint(client.peername[0], client.peername[1])
-        connection = ClientConnection(peer, client.id, sockets, budgets=self._budgets)
+        connection = ClientConnection(peer, client.id, sockets, budgets=self.budgets)
         self._open[client.id] = connection
         return connection
 
@@ -221,7 +201,7 @@ class ClientConnections:
 
     def end(self, client: Client) -> ClientConnection | None:
         """Forget a client that has gone: its state, if it was announced."""
-        self._budgets.unread.release(client.id)
+        self.budgets.unread.release(client.id)
         return self._open.pop(client.id, None)
 
     def all(self) -> tuple[ClientConnection, ...]:
@@ -232,30 +212,3 @@ class ClientConnections:
         for connection in self._open.values():
             if connection.waiting_since is not None and connection.waiting_since < before:
                 yield connection
-
-
-class MitmConnections:
-    """mitmproxy's connections as a `live_review` carrier."""
-
-    def __init__(self, connections: ClientConnections, enforcer: Enforcer) -> None:
-        self._connections: Final = connections
-        self._enforcer: Final = enforcer
-
-    def open_now(self) -> tuple[ClientConnection, ...]:
-        return self._connections.all()
-
-    def judge(self, one: ClientConnection, snapshot: Snapshot, at: Instant) -> Cut | None:
-        """Whether the connection, or a request that lasts, would be refused now.
-
-        One that was opened to show a page is let through on nothing, and so goes on.
-        """
-        connection = () if one.passing is None else (one.passing,)
-        for passing in (*connection, *one.requests.values()):
-            admission = admit(self._enforcer, passing.arrival, passing.seen)
-            if admission.ruling.blocks:
-                seen = replace(admission.observe(), stage=Stage.LIVE, opened=one.opened, carried=one.sockets.octets())
-                return admission.ruling, seen
-        return None
-
-    def cut(self, one: ClientConnection) -> None:
-        one.cut()

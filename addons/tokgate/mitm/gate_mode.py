@@ -145,7 +145,7 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         destination = handover.arrival.destination
         if destination is not None:
             context.server.address = (destination.ip, destination.port or 443)
-        handler.layer = _top_layer(handover, context)
+        handler.layer = modes.HttpProxy(context) if handover.explicit else modes.TransparentProxy(context)
         self.handed[context.client.id] = replace(handover, received=handover.received[:1])  # that something came
         try:
             with self.manager.register_connection(context.client.id, handler):
@@ -159,8 +159,3 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
     def make_top_layer(self, context: Context) -> layer.Layer:
         """For the contract of ServerInstance; `_serve` knows more."""
         return modes.TransparentProxy(context)
-
-
-def _top_layer(handover: Handover, context: Context) -> layer.Layer:
-    """An explicit client's request, or the bytes of a connection whose destination is known."""
-    return modes.HttpProxy(context) if handover.explicit else modes.TransparentProxy(context)

@@ -2,6 +2,7 @@
 # mypy: disallow-untyped-calls=False
 
 import ipaddress
+import itertools
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,16 +74,16 @@ def check_name_servers(options: Options) -> None:
     """Raises OptionsError if dns mode would ask itself, and so itself again, without end."""
     if "dns_name_servers" not in options:
         return
-    for mode in map(ProxyMode.parse, options.mode):
-        if not isinstance(mode, DnsMode) or mode.listen_port(options.listen_port) != DNS_PORT:
-            continue
-        host = mode.listen_host(options.listen_host)
-        for server in name_servers(options):
-            if _reaches(server, host):
-                raise exceptions.OptionsError(
-                    f"dns mode listens on {host or 'all addresses'}, port 53, and would ask {server}, which is itself: "
-                    f"name another resolver (tokgate run --name-server, mitmproxy's dns_name_servers)"
-                )
+    modes = (mode for mode in map(ProxyMode.parse, options.mode) if isinstance(mode, DnsMode))
+    hosts = [m.listen_host(options.listen_host) for m in modes if m.listen_port(options.listen_port) == DNS_PORT]
+    for host, server in itertools.product(hosts, name_servers(options) if hosts else ()):
+        address = ipaddress.ip_address(server)
+        on_all = host in ("", "0.0.0.0", "::")
+        if address.is_loopback or address.is_unspecified if on_all else host == str(address):
+            raise exceptions.OptionsError(
+                f"dns mode listens on {host or 'all addresses'}, port 53, and would ask {server}, which is itself: "
+                f"name another resolver (tokgate run --name-server, mitmproxy's dns_name_servers)"
+            )
 
 
 def name_servers(options: Options) -> Sequence[str]:
@@ -93,11 +94,3 @@ def name_servers(options: Options) -> Sequence[str]:
         return mitmproxy_rs.dns.get_system_dns_servers()
     except RuntimeError:  # there are none, which is said when one is needed
         return ()
-
-
-def _reaches(server: str, host: str) -> bool:
-    """Whether what is sent to `server` arrives where `host` listens."""
-    address = ipaddress.ip_address(server)
-    if host in ("", "0.0.0.0", "::"):
-        return address.is_loopback or address.is_unspecified
-    return host == str(address)

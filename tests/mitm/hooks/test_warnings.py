@@ -7,13 +7,12 @@ import ssl
 from html import unescape
 from urllib.parse import urlencode
 
-import pytest
 from whenever import Instant
 
 from labs.proxy_lab import BANNED, Client, Lab, Proxy, Reply, ban, client, eventually, policy
 from tokgate.block_page.continue_form import MAX_TARGET, PATH
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.hooks.warnings import STRIKES, ClientRejections
+from tokgate.mitm.hooks.warnings import STRIKES, Warnings
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.warning_state import Person, WarnedClients
@@ -104,19 +103,18 @@ async def test_a_connection_ends_once(lab: Lab) -> None:
         assert "mitmproxy" in guest.issuer
 
 
-def connection(client: str) -> ClientConnection:
-    """A connection that was opened to show a warning."""
-    return ClientConnection(Endpoint(client, 50000), client, ClientSockets(None), software=b"browser")
-
-
-def test_clients_that_come_once_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_that_come_once_fill_no_memory(lab: Lab) -> None:
     """Of those who went without a word only so many are known; whoever was longest away begins anew."""
-    monkeypatch.setattr("tokgate.mitm.hooks.warnings.MAX_KNOWN", 2)
-    reluctance = ClientRejections()
-    for _ in range(STRIKES - 1):
-        assert not reluctance.left(connection("192.0.2.1"))
-    for number in range(2, 6):
-        assert not reluctance.left(connection(f"192.0.2.{number}"))
-    assert not reluctance.left(connection("192.0.2.1")), "forgotten"
-    assert not reluctance.left(connection("192.0.2.1"))
-    assert reluctance.left(connection("192.0.2.1")), "known again"
+    lab.monkeypatch.setattr("tokgate.mitm.hooks.warnings.MAX_KNOWN", 2)
+    proxy = await lab.proxy(policy(ban(action="warn", response="page")))
+    enforcer, warnings, given_up = proxy.traffic.enforcer, Warnings(), list[str]()
+    lab.monkeypatch.setattr(enforcer.warned, "has_no_page", lambda client, *_: given_up.append(client))
+
+    def gives_up(host: int) -> bool:
+        address = f"192.0.2.{host}"
+        opened = ClientConnection(Endpoint(address, 50000), address, ClientSockets(None), software=b"browser")
+        warnings.left(enforcer, opened)
+        return given_up == [address]
+
+    assert not any(map(gives_up, [1] * (STRIKES - 1) + [2, 3, 4, 5]))
+    assert [gives_up(1) for _ in range(STRIKES)] == [False] * (STRIKES - 1) + [True], "forgotten, and known again"

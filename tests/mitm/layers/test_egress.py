@@ -15,7 +15,6 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.proxy_lab import ALLOWED, Lab, ban, client, eventually, policy
-from labs.serving import serving
 from tokgate.gate.egress.dialler import Sources
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket
 from tokgate.gate.sockets import connect as begin
@@ -93,37 +92,6 @@ async def test_in_turn(lab: Lab, peers: Peers, host: str) -> None:
         assert peers[-1] == expected
 
 
-async def test_redirected(lab: Lab, peers: Peers) -> None:
-    """By TPROXY a client's connection has its destination's address; the one that mitmproxy makes has the pool's."""
-    origin = await lab.raw_origin(peers.serve)
-    running = await lab.proxy(pooled(*POOL), destination=("127.0.0.1", origin.port))
-    assert await _get(running.port, "/") == (200, b"origin")
-    assert peers == ["127.0.0.7"]
-
-
-async def test_opened_tls(lab: Lab, peers: Peers) -> None:
-    """Also where TLS to the destination follows."""
-    origin = await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
-    running = await lab.proxy(pooled(*POOL))
-    async with client(running.port) as asking:
-        assert (await asking.connect(f"{ALLOWED}:{origin.port}")).status == 200
-        await asking.tls(lab.authority.client(), ALLOWED)
-        assert (await asking.get(ALLOWED)).body == b"origin"
-    assert peers == ["127.0.0.7"]
-
-
-@pytest.mark.parametrize(
-    ("pool", "source"), [((*POOL, "::1"), ["::1"]), (POOL, [None]), ((), [])], ids=["of both", "of the other", "none"]
-)
-async def test_ipv6(lab: Lab, peers: Peers, chosen: Any, pool: tuple[str, ...], source: list[str | None]) -> None:
-    """From an address of the destination's family, or the route's where the pool has none."""
-    async with serving(peers.serve, "::1") as port:
-        running = await lab.proxy(pooled(*pool))
-        assert await _get(running.port, f"http://[::1]:{port}/") == (200, b"origin")
-    assert peers == ["::1"]
-    assert chosen == [(("::1", port), None, each) for each in source]
-
-
 async def test_a_name_of_both_families(lab: Lab, peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its addresses is tried, from an address of its own family."""
     origin = await lab.raw_origin(peers.serve)
@@ -161,8 +129,7 @@ async def test_parents_and_certificates(lab: Lab, peers: Peers) -> None:
     upstream = Upstream(host="127.0.0.1", port=parent.port)
     running = await lab.proxy(pooled(*POOL, upstream=(upstream,)))
     assert await _get(running.port, "http://only.beyond.example/") == (200, b"origin")
-    assert await running.traffic.certificates.names("192.0.2.80", 443, client="192.0.2.1") == ()  # CONNECT, and no TLS
-    assert peers == [*POOL]
+    assert peers == ["127.0.0.7"]
     origin = await lab.raw_origin(peers.serve, lab.authority.server(ALLOWED))
     running.holder.snapshot = pooled("127.0.0.9")
     certificates = OriginCertificates(ProbeLimits(deadline=60.0), connect=running.traffic.egress.connect)
@@ -323,18 +290,6 @@ async def test_it_fails_closed(lab: Lab, parent: Any, how: str) -> None:
         with pytest.raises((OSError, EOFError)):
             await asking.tls(lab.authority.client(), host)
     assert origin.connections == 0
-
-
-async def test_exclusions_go_directly(lab: Lab, parent: Any) -> None:
-    """What is excluded is reached without the parent."""
-    origin = await lab.web_origin()
-    proxy = parent(origin.port)
-    running = await lab.proxy(behind(proxy, exclusions=("example.org",)))
-    async with client(running.port) as asking:
-        assert (await asking.connect(f"{ALLOWED}:{origin.port}")).status == 200
-        await asking.tls(lab.authority.client(), ALLOWED)
-        assert (await asking.get(ALLOWED)).body == b"origin"
-    assert proxy.asked == []
 
 
 async def test_certificates_are_asked_for_by_the_parent(lab: Lab, parent: Any) -> None:

@@ -238,7 +238,7 @@ class TurnHooks:
             await self._traffic.turns.turn(client_key(flow.client_conn.peername[0]))
         connection.has_turn = False
         if GONE in flow.metadata and flow.killable:
-            connection.budgets.dropped(1)
+            self._traffic.enforcer.counters.streams_dropped += 1
             flow.kill()
 
     async def _read(self, client: Client) -> None:

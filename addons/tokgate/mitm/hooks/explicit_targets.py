@@ -3,6 +3,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -50,14 +51,10 @@ class ExplicitTargetHooks:
 
     async def _others(self, client: Client, host: str, port: int) -> tuple[str, ...]:
         """The addresses to which a client may be connected for a name that passes, where one can't be reached."""
-        connection, enforcer = self._traffic.connections.of(client), self._traffic.enforcer
         if not http_request.can_be_dialled(host):
             return ()
-
-        addresses, closed = await _resolved(host), partial(self._is_own, client, port=port)
-        return decide_targets(
-            enforcer, connection.client.ip, host, addresses, connection.identity, is_closed=closed
-        ).open
+        connection, closed = self._traffic.connections.of(client), partial(self._is_own, client, port=port)
+        return self._decided(connection, host, await _resolved(host), closed).open
 
     async def http_connect(self, flow: HTTPFlow) -> None:
         """A client asks for a tunnel: to where?"""
@@ -100,13 +97,12 @@ class ExplicitTargetHooks:
         address, peer, connection = data.server.address, data.server.peername, self._traffic.connections.of(data.client)
         if not self._traffic.is_configured or address is None or peer is None or parse_address(address[0]) is not None:
             return
-        if (
-            self._traffic.egress.is_parent(address)
-            or self._traffic.egress.parent(address[0], data.server.sni) is not None
-        ):
+        egress = self._traffic.egress
+        if egress.is_parent(address) or egress.parent(address[0], data.server.sni) is not None:
             return  # where it leads is the parent's affair
         try:
-            reached = self._decided(data.client, connection, address, (peer[0],)).open
+            closed = partial(self._is_closed, data.client, port=address[1])
+            reached = self._decided(connection, address[0], (peer[0],), closed).open
         except Exception as error:
             self._traffic.failed("server_connected", error)
             reached = ()
@@ -121,8 +117,7 @@ class ExplicitTargetHooks:
         connection, top = self._traffic.connections.of(context.client), context.layers[-1]
         if isinstance(top, modes.Socks5Proxy) and parse_address(address[0]) is None:
             connection.connect = address[0]
-            found = await self._targets(context.client, connection, address)
-            connection.lead, closed = _lead(found), found is not None and found.closed
+            closed = await self._settle(context.client, connection, address)
         else:
             closed = self._is_closed(context.client, *address[:2])
         if not closed and connection.lead is not None and isinstance(top, modes.Socks5Proxy | HttpStream):
@@ -134,43 +129,41 @@ class ExplicitTargetHooks:
         connection.lead = None
         if flow.response is not None or flow.error is not None:
             return
-        host, port = flow.request.data.host, flow.request.data.port
+        address = flow.request.data.host, flow.request.data.port
         try:
-            if parse_address(host) is not None:
-                closed = self._is_closed(flow.client_conn, host, port)
-            else:
-                found = await self._targets(flow.client_conn, connection, (host, port))
-                connection.lead, closed = _lead(found), found is not None and found.closed
-            if closed:
+            if await self._settle(flow.client_conn, connection, address):
                 self._count()
                 answer(flow, connection, Response.make(403, f"tokgate: {INSIDE_WORDS}\n", _PLAIN_TEXT))
         except Exception as error:
             self._traffic.failed("egress", error)
             flow.kill()
 
-    async def _targets(
-        self, client: Client, connection: ClientConnection, address: tuple[str, int]
-    ) -> TargetAddresses | None:
-        """Where a name leads; None where that changes nothing, or the name isn't for this client anyway."""
-        host = address[0]
+    async def _settle(self, client: Client, connection: ClientConnection, address: tuple[str, int]) -> bool:
+        """Settle on an address for a host, unless that changes nothing; whether it leads to this machine alone.
+
+        Of the addresses of a name it is an open one, else a banned one, which the other hooks are to refuse.
+        """
+        host, ip = address[0], connection.client.ip
+        if parse_address(host) is not None:
+            return self._is_closed(client, host, address[1])
         if not self._traffic.is_configured or not http_request.can_be_dialled(host):
-            return None
+            return False
         enforcer = self._traffic.enforcer
-        if not matters(enforcer, connection.client.ip):
-            return None
-        if self._traffic.egress.parent(host) is not None:  # which resolves it
-            return None
-        asked = (Sighting(Signal.HTTP_HOST, host),)
-        if enforcer.judge(connection.client.ip, asked, connection.identity).blocks:
-            return None
-        return self._decided(client, connection, address, await _resolved(host))
+        if not matters(enforcer, ip) or self._traffic.egress.parent(host) is not None:  # which resolves it
+            return False
+        if enforcer.judge(ip, (Sighting(Signal.HTTP_HOST, host),), connection.identity).blocks:
+            return False
+        closed = partial(self._is_closed, client, port=address[1])
+        found = self._decided(connection, host, await _resolved(host), closed)
+        if not found.plain:
+            connection.lead = next(iter(found.open + found.banned), None)
+        return found.closed
 
     def _decided(
-        self, client: Client, connection: ClientConnection, address: tuple[str, int], addresses: tuple[str, ...]
+        self, connection: ClientConnection, host: str, addresses: tuple[str, ...], closed: Callable[[str], bool]
     ) -> TargetAddresses:
-        enforcer, (host, port) = self._traffic.enforcer, address[:2]
-        closed = partial(self._is_closed, client, port=port)
-        return decide_targets(enforcer, connection.client.ip, host, addresses, connection.identity, is_closed=closed)
+        enforcer, ip = self._traffic.enforcer, connection.client.ip
+        return decide_targets(enforcer, ip, host, addresses, connection.identity, is_closed=closed)
 
     def _is_closed(self, client: Client, destination: str, port: int) -> bool:
         """Whether a destination is this machine's own, and the client from elsewhere and free to ask for anything.
@@ -187,11 +180,6 @@ class ExplicitTargetHooks:
     def _count(self) -> None:
         if self._traffic.is_configured:
             self._traffic.enforcer.counters.loops += 1
-
-
-def _lead(found: TargetAddresses | None) -> str | None:
-    """The address to settle on: an open one, else the banned one that the other hooks are to refuse."""
-    return None if found is None or found.plain else next(iter(found.open + found.banned), None)
 
 
 async def _resolved(host: str) -> tuple[str, ...]:

@@ -1,22 +1,25 @@
 """What the hooks of one proxy share, and what becomes of traffic when a hook fails."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Final
 
 from mitmproxy.proxy.server import ConnectionHandler
+from whenever import Instant
 
-from tokgate.mitm.client_connection import ClientBudgets, ClientConnections
+from tokgate.mitm.client_connection import ClientConnection, ClientConnections
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.hooks.warnings import Warnings
 from tokgate.mitm.layers.egress import Egress
 from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.mitm.origin_certificate import OriginCertificates
+from tokgate.policy.observation import Stage
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.counters import Counters
+from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.live_review import Cut
 
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
 
@@ -29,8 +32,6 @@ class ProxyContext:
     """The connections that mitmproxy serves, by the client's id."""
     listens_at: Callable[[], frozenset[int]] = frozenset
     """The ports on which clients connect."""
-    implementer: str = ""
-    """The URI of who runs this filter; empty: the ban's contact, else this host."""
     hostname: str = "localhost"
 
 
@@ -41,7 +42,7 @@ class Traffic:
         """`enforcer` and `context` are set once the options are known."""
         self._enforcer: Enforcer | None = None
         self.context = ProxyContext()
-        self.connections: Final = ClientConnections(ClientBudgets(self._counters))
+        self.connections: Final = ClientConnections()
         self.turns: Final = Turns()
         GateInstance.turns = self.turns
         self.warnings: Final = Warnings()
@@ -65,6 +66,7 @@ class Traffic:
     @enforcer.setter
     def enforcer(self, enforcer: Enforcer | None) -> None:
         self._enforcer = enforcer
+        self.connections.budgets.counters = None if enforcer is None else enforcer.counters
 
     @property
     def is_strict(self) -> bool:
@@ -91,8 +93,26 @@ class Traffic:
         self.enforcer.counters.loops += 1
         return True
 
-    def _counters(self) -> Counters | None:
-        return None if self._enforcer is None else self._enforcer.counters
+    # What LiveReview asks of a carrier.
+
+    def open_now(self) -> tuple[ClientConnection, ...]:
+        return self.connections.all()
+
+    def judge(self, one: ClientConnection, snapshot: Snapshot, at: Instant) -> Cut | None:
+        """Whether the connection, or a request that lasts, would be refused now.
+
+        One that was opened to show a page is let through on nothing, and so goes on.
+        """
+        connection = () if one.passing is None else (one.passing,)
+        for passing in (*connection, *one.requests.values()):
+            admission = admit(self.enforcer, passing.arrival, passing.seen)
+            if admission.ruling.blocks:
+                seen = replace(admission.observe(), stage=Stage.LIVE, opened=one.opened, carried=one.sockets.octets())
+                return admission.ruling, seen
+        return None
+
+    def cut(self, one: ClientConnection) -> None:
+        one.cut()
 
     def _snapshot(self) -> Snapshot | None:
         return None if self._enforcer is None else self._enforcer.snapshot
@@ -109,10 +129,6 @@ class Hooks:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic: Final = traffic
 
-    def _fall_back[D](self, hook: str, error: Exception, fallback: Callable[[Traffic, D], None], data: D) -> None:
-        self._traffic.failed(hook, error)
-        fallback(self._traffic, data)
-
 
 def ends_in[H: Hooks, D](
     fallback: Callable[[Traffic, D], None],
@@ -128,7 +144,8 @@ def ends_in[H: Hooks, D](
             try:
                 hook(self, data)
             except Exception as error:
-                self._fall_back(hook.__name__, error, fallback, data)
+                self._traffic.failed(hook.__name__, error)
+                fallback(self._traffic, data)
 
         return call
 

@@ -22,16 +22,28 @@ _PRESSED: Final = "tokgate.pressed"
 """Under this key of a flow's metadata waits what was decided, until the form has come."""
 
 
+STRIKES: Final = 3
+"""Connections in a row that end without a request, after which it is no accident."""
+MAX_KNOWN: Final = 4096
+_INTERRUPTED: Final = ("The client disconnected", "connection closed early")
+"""How mitmproxy begins its words for a handshake that ended without a reason given."""
+
+
 class Warnings:
     """One proxy's part in warnings. What is to be known elsewhere is in the enforcer's `warned`."""
 
     def __init__(self) -> None:
-        self._rejections: Final = ClientRejections()
+        self._strikes: Final[dict[tuple[str, bytes], int]] = {}
+        """Connections in a row, of clients and their software, that were opened and ended without a request.
+
+        Some clients reject a certificate with an alert, others (apps that know which one to expect) by closing.
+        """
 
     def passed(self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling) -> Passed | None:
         """Why a request passes; None if it is to be answered here: with the page, or because the button was pressed."""
-        self._rejections.spoke(connection)
         request = flow.request
+        if connection.software is not None:
+            self._strikes.pop((connection.client.ip, connection.software), None)
         if presses_button(request.method, request.path):
             return None
         if _has_continued(enforcer, connection, ruling):
@@ -77,13 +89,24 @@ class Warnings:
 
     def rejected(self, enforcer: Enforcer, connection: ClientConnection, error: str | None) -> None:
         """The handshake of a connection that was opened failed."""
-        if self._rejections.rejected(connection, error):
+        if error is not None and not error.startswith(_INTERRUPTED):
             self._give_up(enforcer, connection)
+        else:
+            self.left(enforcer, connection)
         connection.software = None  # its end has been counted
 
     def left(self, enforcer: Enforcer, connection: ClientConnection) -> None:
-        if not connection.asked and self._rejections.left(connection):
+        """A client went. Without a request, and too often so, it does not accept the certificate."""
+        if connection.asked or connection.software is None:
+            return
+        who = (connection.client.ip, connection.software)
+        count = self._strikes.pop(who, 0) + 1
+        if count >= STRIKES:
             self._give_up(enforcer, connection)
+            return
+        if len(self._strikes) >= MAX_KNOWN:
+            del self._strikes[next(iter(self._strikes))]
+        self._strikes[who] = count
 
     def _give_up(self, enforcer: Enforcer, connection: ClientConnection) -> None:
         """Show this software of this client no page for a while: what it connects to passes unopened."""
@@ -110,7 +133,7 @@ class Warnings:
         button = Button(_who(connection), _ban(ruling), _authority(flow), target)
         token = button.token(enforcer.warned.token_key, ruling.at)
         notice = replace(
-            notice_of(ruling, asked=ruling.sighting.value, implementer="", opened=connection.opened),
+            notice_of(ruling, implementer="", opened=connection.opened),
             warning=warned_of(_track(ruling), ruling.at, button, token),
         )
         stamp = admission.record(enforcer, notice.status)
@@ -155,46 +178,3 @@ def _track(ruling: Ruling) -> Track:
     if track is None:
         raise ValueError(f"{ruling.decision.ban} does not concern {ruling.decision.network}")
     return track
-
-
-STRIKES: Final = 3
-"""Connections in a row that end without a request, after which it is no accident."""
-MAX_KNOWN: Final = 4096
-_INTERRUPTED: Final = ("The client disconnected", "connection closed early")
-"""How mitmproxy begins its words for a handshake that ended without a reason given."""
-
-type _Who = tuple[str, bytes]
-
-
-class ClientRejections:
-    """Counts connections that were opened to show a warning and ended without a request.
-
-    Some clients reject a certificate with an alert, others (apps that know which one to expect) by closing.
-    """
-
-    def __init__(self) -> None:
-        self._strikes: Final[dict[_Who, int]] = {}
-
-    def rejected(self, connection: ClientConnection, error: str | None) -> bool:
-        """A handshake failed: whether that, or how often it did, says that the certificate isn't accepted."""
-        if error is not None and not error.startswith(_INTERRUPTED):
-            return True
-        return self.left(connection)
-
-    def left(self, connection: ClientConnection) -> bool:
-        """A client went without a request: whether it did so too often."""
-        if connection.software is None:
-            return False
-        who = (connection.client.ip, connection.software)
-        count = self._strikes.pop(who, 0) + 1
-        if count >= STRIKES:
-            return True
-        if len(self._strikes) >= MAX_KNOWN:
-            del self._strikes[next(iter(self._strikes))]
-        self._strikes[who] = count
-        return False
-
-    def spoke(self, connection: ClientConnection) -> None:
-        """A request came: the certificate was accepted."""
-        if connection.software is not None:
-            self._strikes.pop((connection.client.ip, connection.software), None)

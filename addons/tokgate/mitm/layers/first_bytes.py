@@ -57,7 +57,8 @@ class FirstBytesLayer(layer.Layer):
         if isinstance(event, events.DataReceived) and event.connection == self.context.client:
             if event.data:
                 self._connection.begins_to_speak()
-                yield from self._weigh(event.data)
+                if (seen := self._reader.feed(event.data)) is not None:
+                    yield from self._admit(seen)
             else:  # by `Traffic.hear_servers`
                 yield from self._hear_server()
         elif isinstance(event, events.DataReceived):
@@ -81,12 +82,6 @@ class FirstBytesLayer(layer.Layer):
         self._connection.passing = Passing(admission.arrival, admission.shown)
         if (yield commands.OpenConnection(self.context.server)):
             yield commands.CloseConnection(self.context.client)
-
-    def _weigh(self, data: bytes) -> layer.CommandGenerator[None]:
-        """Decide as soon as what was received says enough."""
-        seen = self._reader.feed(data)
-        if seen is not None:
-            yield from self._admit(seen)
 
     def _admit(self, seen: FirstBytes) -> layer.CommandGenerator[None]:
         """Decide, and become the layer that carries it out."""

@@ -138,43 +138,49 @@ class HttpConnectionLayer(layer.Layer):
         self._cut: Connection | None = None
         """This side sent more than may wait; what else it sends is thrown away until it notices."""
         context.layers.remove(self)
-        self._http: HttpLayer | None = Talk(context, mode, connection)
-        self._inner: layer.Layer = self._http
+        self._talk: Final = Talk(context, mode, connection)
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and event.connection is self._cut:
             return
-        of_server = isinstance(event, events.ConnectionEvent) and event.connection != self.context.client
-        if self._connection.smuggled is not None and of_server:
-            return  # the client may read on
-        self._note_end(event)
+        if isinstance(event, events.ConnectionClosed):
+            self._note_end(event)
         successor: TakeOver | None = None
-        for command in self._inner.handle_event(event):
+        for command in self._talk.handle_event(event):
             if isinstance(command, TakeOver):
                 successor = command
             elif not self._breaks_off(command):
                 yield command
         yield from self._keep_pace()
-        if self._connection.closes_next:
-            yield from self._send_goaway()
-        if self._connection.smuggled is not None and self._http is not None:
-            yield from self._cut_off(self._http)
-            return
+        client = self._talk.connections.get(self.context.client)
+        if self._connection.closes_next and isinstance(client, Http2Server) and not self._has_sent_goaway:
+            self._has_sent_goaway = True
+            yield commands.SendData(self.context.client, _GOAWAY)
+        if self._connection.smuggled is not None:
+            successor = yield from self._cut_off(self._connection.smuggled)
         if successor is not None:
-            self._inner, self._http = successor.layer, None
+            self._handle_event = successor.layer.handle_event  # type: ignore[method-assign]
+            self._connection.budgets.unread.release(self._connection.id)
             for replayed in successor.replay:
-                yield from self._inner.handle_event(replayed)
+                yield from successor.layer.handle_event(replayed)
         elif isinstance(event, events.DataReceived) and not self._may_wait(event.connection):
             self._cut = event.connection
             # A command would cancel mitmproxy's task, which then may leave the socket open.
             if not self._connection.sockets.reset(event.connection):
                 yield commands.CloseConnection(event.connection)
 
-    def _note_end(self, event: events.Event) -> None:
+    def _cut_off(self, answer: bytes) -> layer.CommandGenerator[TakeOver]:
+        """Nothing of the request that hid in a body has gone on, and nothing more will."""
+        client = self._talk.connections.get(self.context.client)
+        for end in self._talk.connections:
+            if end is not self.context.client and end.state is not ConnectionState.CLOSED:
+                yield commands.CloseConnection(end)
+        answerable = isinstance(client, Http1Server) and client.response is None
+        return TakeOver(RefusalLayer(self.context, answer if answerable else b""), [events.Start()])
+
+    def _note_end(self, event: events.ConnectionClosed) -> None:
         """Tell who speaks HTTP/1 how a side has ended."""
-        talk = self._http
-        if not isinstance(event, events.ConnectionClosed) or talk is None:
-            return
+        talk = self._talk
         talker = _talker(talk, event.connection)
         if not isinstance(talker, Http1Server | Http1Client):
             return
@@ -188,30 +194,29 @@ class HttpConnectionLayer(layer.Layer):
 
     def _breaks_off(self, command: commands.Command) -> bool:
         """Break the client's connection off in the place of an end that would mean, over TCP, that this is all."""
-        end, talk = self.context.client, self._http
-        if type(command) is not commands.CloseConnection or command.connection != end or end.tls or talk is None:
+        end = self.context.client
+        if type(command) is not commands.CloseConnection or command.connection != end or end.tls:
             return False
-        client = _talker(talk, end)
+        client = _talker(self._talk, end)
         if not isinstance(client, Http1Server) or client.response is None or client.response_done:
             return False
         return client.cut_short and self._connection.sockets.reset(end)
 
     def _keep_pace(self) -> layer.CommandGenerator[None]:
         """Have each side send only what the other takes, and end where the other has ended."""
-        talk = self._http
-        if talk is not None and any(end.alpn == b"h2" for end in talk.connections):  # else TCP sees to it
-            yield from self._open_windows(talk)
-        client = None if talk is None else _talker(talk, self.context.client)
-        if talk is None or not isinstance(client, Http1Server) or not client.ended or client.buf:
+        talk, client = self._talk, _talker(self._talk, self.context.client)
+        if any(end.alpn == b"h2" for end in talk.connections):  # else TCP sees to it
+            yield from self._open_windows()
+        if not isinstance(client, Http1Server) or not client.ended or client.buf:
             return
         for end, its_layer in list(talk.connections.items()):  # the server says whether it answers all the same
             talker = _talker(talk, end)
             if isinstance(talker, Http1Client) and talker.request_done and end.state is ConnectionState.OPEN:
                 yield from talk.event_to_child(its_layer, EndOfDirection(client.stream_id))
 
-    def _open_windows(self, talk: HttpLayer) -> layer.CommandGenerator[None]:
+    def _open_windows(self) -> layer.CommandGenerator[None]:
         """Let senders go on where the other side has taken what they sent: over HTTP/1 they are read on from."""
-        client = _talker(talk, self.context.client)
+        talk, client = self._talk, _talker(self._talk, self.context.client)
 
         def client_has_room(stream: int) -> bool:
             return not isinstance(client, Http2Server) or client.h2_conn.has_room(stream)
@@ -235,35 +240,12 @@ class HttpConnectionLayer(layer.Layer):
         self._connection.sockets.pause(paused)
 
     def _may_wait(self, end: Connection) -> bool:
-        """Whether what one side has sent may wait for what makes sense of it."""
-        octets, unread = self._unread(end), self._connection.budgets.unread
+        """Whether what one side has sent, and HTTP/1 has not yet made sense of, may wait for that."""
+        talker, unread = _talker(self._talk, end), self._connection.budgets.unread
+        octets = len(talker.buf) if isinstance(talker, Http1Connection) else 0  # HTTP/2 has limits of its own
         if end is not self.context.client:
             return octets <= unread.limits.response_head
         return octets <= unread.limits.head and unread.hold(self._connection.id, self._connection.client.ip, octets)
-
-    def _send_goaway(self) -> layer.CommandGenerator[None]:
-        """Tell a client to use other connections for new requests; it finishes open ones (RFC 9113 §6.8)."""
-        talker = self._http.connections.get(self.context.client) if self._http is not None else None
-        if not self._has_sent_goaway and isinstance(talker, Http2Server):
-            self._has_sent_goaway = True
-            yield commands.SendData(self.context.client, _GOAWAY)
-
-    def _cut_off(self, talk: HttpLayer) -> layer.CommandGenerator[None]:
-        """Nothing of the request that hid in a body has gone on, and nothing more will."""
-        client = self.context.client
-        talker = talk.connections.get(client)
-        answerable = isinstance(talker, Http1Server) and talker.response is None
-        for end in talk.connections:
-            if end is not client and end.state is not ConnectionState.CLOSED:
-                yield commands.CloseConnection(end)
-        said = self._connection.smuggled if answerable else None
-        self._inner, self._http = RefusalLayer(self.context, said or b""), None
-        yield from self._inner.handle_event(events.Start())
-
-    def _unread(self, end: Connection) -> int:
-        """What one side has sent and mitmproxy's HTTP/1 has not yet made sense of; HTTP/2 has limits of its own."""
-        talker = _talker(self._http, end) if self._http is not None else None
-        return len(talker.buf) if isinstance(talker, Http1Connection) else 0
 
 
 def _talker(talk: HttpLayer, end: Connection) -> layer.Layer | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import h11
-from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.http import Headers, Request, Response
+from mitmproxy.connection import ConnectionState
+from mitmproxy.http import Headers, Response
 from mitmproxy.net import check
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.net.http.http1.assemble import assemble_response
@@ -57,19 +57,10 @@ class EndOfDirection(HttpEvent):
 
 
 @dataclass
-class UnreadableRequest:
-    """A head that could not be read, and whose it is. It has been answered with 400."""
-
-    client: Client
-    destination: tuple[str, int] | None
-    """The destination of the connection; None if the request was to name it."""
-
-
-@dataclass
 class UnreadableRequestHook(commands.StartHook):
-    """A request was refused because its head is malformed."""
+    """A request was refused because its head is malformed; with its connection, which may have a destination."""
 
-    data: UnreadableRequest
+    data: Context
 
 
 class _TrailersKept:
@@ -146,7 +137,12 @@ class _Http1(original.Http1Connection):
 
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """As mitmproxy does; trailers go with the last chunk, and nowhere if there are no chunks."""
-        if isinstance(event, EndOfDirection) or self._ends_upgraded(event):
+        ends = isinstance(event, EndOfDirection)
+        if isinstance(event, RequestProtocolError | ResponseProtocolError) and not self.cut_short:
+            # The other side of a protocol that was switched to has said all: mitmproxy would end both.
+            upgraded = self.response is not None and self.response.status_code == _SWITCHING
+            ends = upgraded and event.code is ErrorCode.PASSTHROUGH_CLOSE
+        if ends:
             yield EndOfData(self.conn, half_close=True)
             return
         if isinstance(event, RequestTrailers | ResponseTrailers):
@@ -160,13 +156,6 @@ class _Http1(original.Http1Connection):
             yield command
         if isinstance(event, RequestEndOfMessage | ResponseEndOfMessage):
             self._to_send = Headers()
-
-    def _ends_upgraded(self, event: HttpEvent) -> bool:
-        """Whether the other side of a protocol that was switched to has said all: mitmproxy would end both."""
-        if not isinstance(event, RequestProtocolError | ResponseProtocolError) or self.cut_short:
-            return False
-        upgraded = self.response is not None and self.response.status_code == _SWITCHING
-        return upgraded and event.code is ErrorCode.PASSTHROUGH_CLOSE
 
 
 class Http1Server(_Http1, original.Http1Server):
@@ -206,14 +195,15 @@ class Http1Server(_Http1, original.Http1Server):
             unread, self._heads.edit = len(self.buf), self._take_target
             for command in super().read_headers(event):
                 self._heads.edit = None
-                if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestHeaders):
-                    self._put_target(command.event.request)
+                if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestHeaders) and self._target:
+                    data, target, self._target = command.event.request.data, self._target, None
+                    data.authority, data.host, data.port = target.authority, target.host, target.port or data.port
+                    data.path = target.path
                 if isinstance(command, commands.SendData):  # mitmproxy's 400
+                    problem = "it can't be told where its body ends"
                     if self.request is None:
-                        yield UnreadableRequestHook(UnreadableRequest(self.context.client, self.context.server.address))
-                    problem = (
-                        "its head can't be read" if self.request is None else "it can't be told where its body ends"
-                    )
+                        problem = "its head can't be read"
+                        yield UnreadableRequestHook(self.context)
                     command.data = _closing(failure("client", 400, problem, self.context.client.id, self.request))
                 yield command
             if self.state != self.read_headers or len(self.buf) in (0, unread):
@@ -223,12 +213,6 @@ class Http1Server(_Http1, original.Http1Server):
         line = _VERSION_BEHIND.sub(lambda version: version[0].upper(), bytes(lines[0]))
         self._target, lines[0] = _target_of(line)
         _say_length_once(lines)
-
-    def _put_target(self, request: Request) -> None:
-        target, self._target, data = self._target, None, request.data
-        if target is not None:
-            data.authority, data.host, data.port = target.authority, target.host, target.port or data.port
-            data.path = target.path
 
     def wait(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, which takes the end of what a client says for the end of its interest."""
@@ -268,6 +252,7 @@ class Http1Client(_Http1, original.Http1Client):
         """
         while True:
             unread, self._heads.edit = len(self.buf), _make_clear
+            is_over = isinstance(event, events.ConnectionClosed) and self._has_answered and not self.buf
             for command in super().read_headers(event):
                 self._heads.edit = None
                 match command:
@@ -277,7 +262,7 @@ class Http1Client(_Http1, original.Http1Client):
                         break
                     case ReceiveHttp(event=ResponseHeaders()):
                         self._has_answered = True
-                    case ReceiveHttp(event=ResponseProtocolError() as error) if self._closes_when_asked(event):
+                    case ReceiveHttp(event=ResponseProtocolError() as error) if is_over:
                         error.code = ErrorCode.PASSTHROUGH_CLOSE
                 yield command
             else:
@@ -286,19 +271,12 @@ class Http1Client(_Http1, original.Http1Client):
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a body that lasts until the end is not whole if the server broke off (RFC 9112 §8)."""
-        if self.broke_off and self._lasts_until_the_end and self.stream_id is not None:
+        lasts = self.request is not None and expected_http_body_size(self.request, self.response) == -1
+        if self.broke_off and lasts and self.stream_id is not None:
             problem = "the server broke the connection off"
             yield ReceiveHttp(ResponseProtocolError(self.stream_id, problem, ErrorCode.PASSTHROUGH_CLOSE))
         else:
             yield from super().read_body(event)
-
-    @property
-    def _lasts_until_the_end(self) -> bool:
-        """Whether the body has no other end than the connection's (RFC 9112 §6.3)."""
-        return self.request is not None and expected_http_body_size(self.request, self.response) == -1
-
-    def _closes_when_asked(self, event: events.ConnectionEvent) -> bool:
-        return isinstance(event, events.ConnectionClosed) and self._has_answered and not self.buf
 
 
 def _closing(response: Response) -> bytes:

@@ -210,7 +210,11 @@ class Http2Server(original.Http2Server):
         elif isinstance(event, MayGoOn):
             if opened := self.h2_conn.acknowledge(event.has_room):
                 yield commands.SendData(self.conn, opened)
-        elif isinstance(event, FailedExchange) and self._is_unanswered(event.stream_id):
+        elif (
+            isinstance(event, FailedExchange)
+            and self.is_open_for_us(event.stream_id)
+            and not self.h2_conn.streams[event.stream_id].state_machine.headers_sent
+        ):
             fields = [(name.lower(), value) for name, value in event.response.headers.fields]
             self.h2_conn.send_headers(event.stream_id, [(b":status", b"%d" % event.response.status_code), *fields])
             self.h2_conn.send_data(event.stream_id, event.response.raw_content or b"", end_stream=True)
@@ -228,23 +232,20 @@ class Http2Server(original.Http2Server):
         else:
             yield from super()._handle_event(event)
 
-    def _is_unanswered(self, stream_id: int) -> bool:
-        return self.is_open_for_us(stream_id) and not self.h2_conn.streams[stream_id].state_machine.headers_sent
-
     def _end_flood(self) -> layer.CommandGenerator[None]:
         """End the connection of a client that does too often what costs it little, in all its connections."""
         budgets, client = self._connection.budgets, self._connection.client.ip
-        counted, frames = self.h2_conn, self._frames
-        if counted.dropped:
-            budgets.dropped(counted.dropped)
-        problem = None
+        counted, frames, problem = self.h2_conn, self._frames, None
+        if budgets.counters is not None:
+            budgets.counters.streams_dropped += counted.dropped
         if counted.reset and not budgets.resets.allow(client, counted.reset):
             problem = "too many streams were reset"
         if frames.idle and not budgets.idle_frames.allow(client, frames.idle):
             problem = "too many frames asked for nothing"
         counted.reset = counted.dropped = frames.idle = 0
         if problem is not None and self._handle_event != self.done:
-            budgets.flooded()
+            if budgets.counters is not None:
+                budgets.counters.floods += 1
             yield from self.protocol_error(problem, ErrorCodes.ENHANCE_YOUR_CALM)
 
 

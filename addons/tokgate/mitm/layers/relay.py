@@ -73,7 +73,10 @@ class RefusalLayer(layer.Layer):
                 yield commands.SendData(client, self.answer)
             yield commands.CloseTcpConnection(client, half_close=True)
             yield commands.RequestWakeup(LINGER)
-        elif isinstance(event, events.ConnectionClosed | events.Wakeup) and client.state is not ConnectionState.CLOSED:
+        elif client.state is not ConnectionState.CLOSED and (
+            isinstance(event, events.Wakeup)
+            or (isinstance(event, events.ConnectionClosed) and event.connection == client)
+        ):
             yield commands.CloseConnection(client)
 
 
