@@ -32,7 +32,6 @@ def test_when_a_window_closes(windows: tuple[Window, ...], ends: str | None, pau
     judgement = decide_signals(policy, "192.0.2.1", (Sighting(Signal.HTTP_HOST, "clips.example.org"),), instant)
     notice = notice_of(
         Ruling(judgement.decision, judgement.sighting, judgement.mismatch, policy, instant),
-        asked="clips.example.org",
         implementer="dns:here",
         opened=False,
     )

@@ -70,26 +70,25 @@ class Notice:
         return status_of(self.ban, self.reason, warns=self.warning is not None)
 
 
-def notice_of(ruling: Ruling, *, asked: str, implementer: str, opened: bool) -> Notice:
+def notice_of(ruling: Ruling, *, implementer: str, opened: bool) -> Notice:
     """The facts of a ruling that blocks or warns, without `event`. `implementer` is the URI of who runs the filter."""
     decision, snapshot = ruling.decision, ruling.snapshot
-    ban = ruling.ban
-    service = snapshot.policy.services.get(decision.service) if decision.service is not None else None
-    track = track_of(ruling)
-    unreadable = decision.is_unreadable
+    service = None if decision.service is None else snapshot.policy.services.get(decision.service)
+    network = None if decision.network is None else snapshot.policy.networks.get(decision.network)
+    track, unreadable = track_of(ruling), decision.is_unreadable
+    schedule = None if track is None else track.schedule
     tracks = (each for each in snapshot.tracks if unreadable and decision.network in each.networks)
     contact = next((each.ban.contact for each in tracks if each.ban.contact is not None), None)
-    network = snapshot.policy.networks.get(decision.network) if decision.network is not None else None
     return Notice(
-        asked="" if unreadable else asked,
-        service=service.title if service is not None else None,
-        ban=ban,
+        asked="" if unreadable else ruling.sighting.value,
+        service=None if service is None else service.title,
+        ban=ruling.ban,
         reason=decision.reason,
         unreadable=unreadable,
         contact=contact,
-        since=track.schedule.starts if track is not None else None,
-        until=track.schedule.ends if track is not None else None,
-        pauses=_pauses(track.schedule, ruling.at) if track is not None else None,
+        since=None if schedule is None else schedule.starts,
+        until=None if schedule is None else schedule.ends,
+        pauses=None if schedule is None else _pauses(schedule, ruling.at),
         overdue=decision.reason is Reason.BAN_OVERDUE,
         earlier=() if track is None else tuple(earlier_terms(snapshot.bans, track.ban, track.zone)),
         zone=track.zone if track is not None else network.timezone if network is not None else "UTC",

@@ -23,7 +23,7 @@ from tokgate.blocklog.write.checkpointer import LogOptions, log_options_of
 from tokgate.blocklog.write.writer import LogWriter, WriterHealth
 from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import HeldStore, PolicyError, PolicyHolder, open_policy
-from tokgate.mitm.client_connection import ClientConnection, MitmConnections
+from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.mitm.hooks.connection import ConnectionHooks, ServerHooks, TurnHooks, close_silent, hear_servers
 from tokgate.mitm.hooks.explicit_targets import ExplicitTargetHooks
@@ -104,14 +104,13 @@ class Tokgate:
         self,
         *,
         now: Callable[[], Instant] = Instant.now,
-        patience: float = PATIENCE,
         worker: str | None = None,
         log_for: LogFor = LogWriter,
         policy_for: PolicyFor = open_policy,
         warned_for: WarnedFor = open_beside,
         counters: Counters | None = None,
     ) -> None:
-        """`now` is the wall clock; `patience` in seconds.
+        """`now` is the wall clock.
 
         A `worker` is one of several processes: what concerns all of them is recorded by their supervisor.
         """
@@ -124,24 +123,17 @@ class Tokgate:
         self.instance: Instance | None = None
         """The work besides traffic; None under a supervisor, which does it."""
         self._now: Final = now
-        self._patience: Final = patience
         self._worker: Final = worker
         self._log_for: Final = log_for
         self._policy_for: Final = policy_for
         self._warned_for: Final = warned_for
         self._opened: tuple[str, str] | None = None
         self._review: LiveReview[ClientConnection] | None = None
-        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._tasks: Final[set[asyncio.Task[object]]] = set()
 
     def load(self, loader: Loader) -> None:
         loader.add_option("tokgate_policies", str, "policies", "The tokgate policy: a YAML file, or a folder of them.")
         loader.add_option("tokgate_log", str, str(DEFAULT_LOG), "The file to which tokgate appends its block log.")
-        loader.add_option(
-            "tokgate_implementer",
-            str,
-            "",
-            "URI of whoever runs this filter, named on the block page (RFC 7725). Default: the ban's contact.",
-        )
 
     def configure(self, updated: set[str]) -> None:
         """Hold mitmproxy to what a filter needs, and open policy and log once. Raises OptionsError."""
@@ -162,7 +154,6 @@ class Tokgate:
         self.traffic.context = ProxyContext(
             connections=lambda: _proxyserver().connections,
             listens_at=lambda: frozenset(address[1] for address in _proxyserver().listen_addrs()),
-            implementer=ctx.options.tokgate_implementer,
             hostname=socket.gethostname(),
         )
 
@@ -175,10 +166,8 @@ class Tokgate:
         if self.instance is not None:
             self._keep(self.instance.follow())
         self._keep(self._close_silent())
-        self._review = LiveReview(
-            self.traffic.enforcer, MitmConnections(self.traffic.connections, self.traffic.enforcer)
-        )
-        self._keep(_judge_again(self._review))
+        self._review = LiveReview(self.traffic.enforcer, self.traffic)
+        self._keep(self._judge_again(self._review))
 
     def done(self) -> None:
         """Stop the background tasks and close the log, at the first call."""
@@ -199,7 +188,7 @@ class Tokgate:
         if self.log is not None:
             self.log.reopen()
         if self.holder is not None:
-            self._keep(self._reload(self.holder))
+            self._keep(self.holder.reload())
 
     @property
     def connections(self) -> int:
@@ -250,23 +239,24 @@ class Tokgate:
         if count := len(self.holder.loaded.warnings):
             logger.warning("the policies have %d warnings, which `tokgate check` shows", count)
 
+    async def _judge_again(self, review: LiveReview[ClientConnection]) -> None:
+        while True:
+            await asyncio.sleep(review.look())
+
     async def _close_silent(self) -> None:
         while True:
-            await asyncio.sleep(min(1.0, self._patience / 2))
+            await asyncio.sleep(SILENCE)
             self.traffic.enforcer.settle()
             await hear_servers(self.traffic, SILENCE)
-            await close_silent(self.traffic, self._patience)
+            await close_silent(self.traffic, PATIENCE)
 
-    async def _reload(self, holder: PolicyHolder) -> None:
-        await holder.reload()
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, object]) -> None:
         """Run something in the background; should it fail, that is logged, and enforcement goes on."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("tokgate: %s failed", task.get_coro(), exc_info=error)
@@ -285,11 +275,6 @@ class ScriptedTokgate(Tokgate):
             if begun:
                 raise
             logger.error("%s", error)
-
-
-async def _judge_again(review: LiveReview[ClientConnection]) -> None:
-    while True:
-        await asyncio.sleep(review.look())
 
 
 def _check_modes(specs: list[str]) -> None:

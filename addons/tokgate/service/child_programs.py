@@ -54,7 +54,6 @@ class SuperviseOptions:
     workers: int
     openers: int = 1
     drain: float = 30.0
-    implementer: str = ""
     mark: int | None = None
     limits: Limits = field(default_factory=Limits)
     metrics: tuple[str, int] | None = None
@@ -246,7 +245,6 @@ class ChildPrograms:
             "policies": str(options.policies),
             "confdir": str(options.confdir),
             "drain": options.drain,
-            "implementer": options.implementer,
             "mark": options.mark,
             "nice": BEHIND_TRAFFIC,
         }

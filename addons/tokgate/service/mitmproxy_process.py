@@ -56,7 +56,6 @@ class RunOptions:
     listen_port: int | None = None
     confdir: Path = DEFAULT_CONFDIR
     drain: float = 30.0
-    implementer: str = ""
     name_servers: tuple[str, ...] = ()
     """Addresses of the resolvers for DNS modes; none: the system's."""
     metrics: tuple[str, int] | None = None
@@ -200,7 +199,6 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
         listen_port=options.listen_port,
         tokgate_policies=str(options.policies),
         tokgate_log=str(options.log),
-        tokgate_implementer=options.implementer,
     )
     if options.metrics is not None:
         host, port = options.metrics

@@ -100,7 +100,6 @@ async def run(given: dict[str, object]) -> int:
         policies=Path(str(given["policies"])),
         confdir=Path(str(given["confdir"])),
         drain=float(str(given["drain"])),
-        implementer=str(given["implementer"]),
         mark=given["mark"] if isinstance(given["mark"], int) else None,
     )
     tokgate = Tokgate(

@@ -74,12 +74,9 @@ def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], supervise
 
 def test_what_gates_are_started_with(supervised: Supervised) -> None:
     """Each option reaches the supervisor."""
-    said = (
-        "--drain 1.5 --implementer https://example.org/filter --mark 0x10 --metrics 9300 --workers 3 "
-        "--policies p --log l --confdir /c"
-    )
+    said = "--drain 1.5 --mark 0x10 --metrics 9300 --workers 3 --policies p --log l --confdir /c"
     options = supervised(*said.split())
-    assert (options.drain, options.implementer, options.mark) == (1.5, "https://example.org/filter", 0x10)
+    assert (options.drain, options.mark) == (1.5, 0x10)
     assert (options.metrics, options.workers) == (("127.0.0.1", 9300), 3)
     assert (options.policies, options.log, options.confdir) == (Path("p"), Path("l"), Path("/c"))
 

@@ -1,12 +1,16 @@
 """The hooks of requests beside other addons, and by themselves."""
 
+from dataclasses import replace
+
 import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.test import tflow, tutils
 
-from labs.proxy_lab import ALLOWED, BANNED, Lab, client, policy
+from labs import builders
+from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client
 from tokgate.mitm.hooks.http import HttpHooks
 from tokgate.mitm.hooks.traffic import Traffic
+from tokgate.policy.values import Language
 
 
 class Others:
@@ -32,17 +36,15 @@ async def test_no_bodies_are_kept(lab: Lab) -> None:
     assert (flow.request.raw_content, flow.response.raw_content) == (None, None)
 
 
-async def test_refused_flows_are_marked(lab: Lab) -> None:
-    """In mitmweb a refused request stands out, and says by which ban; what passes doesn't."""
-    origin, others = await lab.web_origin(tls=False), Others()
-    proxy = await lab.proxy(policy(), before=(others,))
-    for host, status in ((BANNED, 451), (f"{ALLOWED}:{origin.port}", 200)):
-        async with client(proxy.port) as guest:
-            assert (await guest.get(host, f"http://{host}/")).status == status
-    refused, passed = others.flows
-    assert refused.marked == ":no_entry:"
-    assert refused.comment.startswith("tokgate: block, ban-block. ")
-    assert (passed.marked, passed.comment) == ("", "")
+@pytest.mark.parametrize(("asked", "language"), [(None, "nl"), ("ja", "nl"), ("fr", "fr")])
+async def test_the_language_of_a_network(lab: Lab, asked: str | None, language: str) -> None:
+    """Who prefers no language that the page has reads it in the network's own."""
+    networks = (replace(builders.network("office", "127.0.0.0/8"), language=Language.NL),)
+    service = builders.service("clips", "suffix:clips.example.org")
+    proxy = await lab.proxy(builders.snapshot(ban(), services=(service,), networks=networks))
+    async with client(proxy.port) as guest:
+        reply = await guest.get(BANNED, f"http://{BANNED}/", **({"Accept_Language": asked} if asked else {}))
+    assert (reply.status, reply.headers["content-language"]) == (451, language)
 
 
 @pytest.mark.parametrize("hook", ["http_connect", "requestheaders", "request"])

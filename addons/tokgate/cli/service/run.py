@@ -120,9 +120,6 @@ def add_parser(subparsers: Subparsers) -> None:
         help="serve /metrics (Prometheus) and /healthz there; without HOST on loopback",
     )
     parser.add_argument(
-        "--implementer", metavar="URI", default="", help="who runs this filter, named on the block page"
-    )
-    parser.add_argument(
         "--name-server",
         metavar="ADDRESS",
         type=ip_address,
@@ -253,7 +250,6 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...]) -> int:
         listen_port=args.listen_port,
         confdir=args.confdir or DEFAULT_CONFDIR,
         drain=args.drain,
-        implementer=args.implementer,
         name_servers=tuple(map(str, args.name_server)),
         metrics=args.metrics,
         mark=args.mark,
@@ -279,7 +275,6 @@ def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gat
         workers=args.workers or cores,
         openers=args.openers or min(max(2, cores), 8),
         drain=args.drain,
-        implementer=args.implementer,
         mark=args.mark,
         metrics=args.metrics,
         gateway=gateway,

@@ -8,6 +8,7 @@ from typing import Final, assert_never
 from mitmproxy.flow import Error
 from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.net.http.http1.assemble import assemble_response
+from mitmproxy.proxy.context import Context
 
 from tokgate.block_page import render
 from tokgate.block_page.language import choose_language
@@ -18,14 +19,11 @@ from tokgate.mitm.client_connection import ClientConnection, Passing
 from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.http_request import BAD_REQUEST
 from tokgate.mitm.layers.failures import failure
-from tokgate.mitm.layers.http1 import UnreadableRequest
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Stage
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.enforcer import Ruling
-from tokgate.traffic.refusal_texts import explanation
 from tokgate.traffic.seen import Connect
 
 _SWITCHING: Final = 101
@@ -64,7 +62,7 @@ class HttpHooks(Hooks):
         admission = admit(self._traffic.enforcer, http_request.arrival(flow, connection), seen)
         match admission.action:
             case Refuse():
-                refuse(self._traffic, flow, connection, admission)
+                answer(flow, connection, _refusal(self._traffic, flow, connection, admission))
             case Pass() | Open() | AskCertificate():
                 connection.connect, connection.waiting_since = host, time.monotonic()
                 if not admission.ruling.blocks:
@@ -78,7 +76,8 @@ class HttpHooks(Hooks):
         if flow.response is not None or (flow.error is not None and flow.error.msg == Error.KILLED_MESSAGE):
             return
         connection, enforcer = self._traffic.connections.of(flow.client_conn), self._traffic.enforcer
-        connection.has_asked()
+        connection.spoken()
+        connection.asked = True
         seen = http_request.seen(flow, connection)
         admission = admit(enforcer, http_request.arrival(flow, connection), seen)
         if seen.ambiguous and not admission.ruling.blocks and http_request.mend(flow.request):
@@ -106,11 +105,11 @@ class HttpHooks(Hooks):
             self._carry_out(flow, connection, whole)
 
     @ends_in(nothing)
-    def unreadable_request(self, unreadable: UnreadableRequest) -> None:
+    def unreadable_request(self, unreadable: Context) -> None:
         """The head of a request made no sense, and was answered with 400."""
         connection = self._traffic.connections.of(unreadable.client)
         connection.spoken()
-        arrival = connection.arrival(unreadable.destination)
+        arrival = connection.arrival(unreadable.server.address)
         seen = http_request.unread(arrival, opened=connection.opened)
         admission = admit(self._traffic.enforcer, arrival, seen)
         if admission.ruling.blocks:
@@ -147,7 +146,7 @@ class HttpHooks(Hooks):
                 else:
                     self._let_pass(flow, connection, replace(admission, action=Pass(), passed=passed))
             case Refuse():
-                refuse(self._traffic, flow, connection, admission)
+                answer(flow, connection, _refusal(self._traffic, flow, connection, admission))
             case Pass() | Open() | AskCertificate():
                 self._let_pass(flow, connection, admission)
             case _:
@@ -205,11 +204,10 @@ def bad_request(flow: HTTPFlow, connection: ClientConnection, problem: str | Non
 
 def reject(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
     """Answer 400 to what could be read in two ways, unless mitmproxy does; for clients under a ban that is recorded."""
-    response = (
-        _rejection(traffic, flow, connection, admission)
-        if admission.ruling.blocks
-        else bad_request(flow, connection, http_request.ambiguity(flow.request))
-    )
+    if admission.ruling.blocks:
+        response = _rejection(traffic, flow, connection, admission)
+    else:
+        response = bad_request(flow, connection, http_request.ambiguity(flow.request))
     if flow.request.method == "PRI":  # the preface of HTTP/2 where HTTP/1 is spoken: it can't be answered
         flow.kill()
     elif flow.error is None:
@@ -220,23 +218,16 @@ def _rejection(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, a
     """Record what could be read in two ways. A page says why, but not under a ban: 451 would be for another reading."""
     if admission.ruling.decision.is_unreadable:
         return _refusal(traffic, flow, connection, admission)
-    _mark(flow, admission.ruling)
     admission.record(traffic.enforcer, BAD_REQUEST)
     return bad_request(flow, connection, http_request.ambiguity(flow.request))
 
 
-def refuse(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> None:
-    """Record a blocked request and answer it with the page."""
-    answer(flow, connection, _refusal(traffic, flow, connection, admission))
-
-
 def _refusal(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> Response:
+    """Record a blocked request; the page that answers it."""
     ruling = admission.ruling
-    _mark(flow, ruling)
     contact = render.href_of(ruling.ban.contact) if ruling.ban is not None else None
-    implementer = traffic.context.implementer or contact or f"dns:{traffic.context.hostname}"
-    asked = ruling.sighting.value
-    notice = notice_of(ruling, asked=asked, implementer=implementer, opened=connection.opened)
+    implementer = contact or f"dns:{traffic.context.hostname}"
+    notice = notice_of(ruling, implementer=implementer, opened=connection.opened)
     stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
@@ -246,7 +237,7 @@ def _refusal(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, adm
 
 def page_of(notice: Notice, event: str, accept: str | None, languages: str | None) -> RenderedResponse:
     """A refusal's page with the id of its record; pages that say the same are made once."""
-    page = _page(notice, choose_format(accept), choose_language(languages))
+    page = _page(notice, choose_format(accept), choose_language(languages, notice.language))
     headers = {name: value.replace(_EVENT, event) for name, value in page.headers.items()}
     return RenderedResponse(page.status, headers, page.body.replace(_EVENT.encode(), event.encode()))
 
@@ -254,10 +245,3 @@ def page_of(notice: Notice, event: str, accept: str | None, languages: str | Non
 @lru_cache(maxsize=256)
 def _page(notice: Notice, accept: str, language: str) -> RenderedResponse:
     return render.compose(replace(notice, event=_EVENT), accept=accept, accept_language=language)
-
-
-def _mark(flow: HTTPFlow, ruling: Ruling) -> None:
-    """Show in mitmproxy's lists of flows which were refused, and why."""
-    decision = ruling.decision
-    flow.marked = ":no_entry:"
-    flow.comment = f"tokgate: {decision.verdict}, {decision.reason}. {explanation(ruling)}"
