@@ -49,12 +49,12 @@ def test_names_come_from_the_policies(tokgate: Command) -> None:
 
 
 def test_only_the_owner_reads_keys(tokgate: Command) -> None:
-    """Keys and the passphrase are closed to others, also below `old` and in the gateway's folder."""
-    for command in (("init", *NAMES), ("rotate", "--root", *NAMES)):
+    """Keys and the passphrase are closed to others, also in the gateway's folder, and what was there before."""
+    for command in (("init", *NAMES), ("rotate",)):
         assert tokgate("authority", *command, "--confdir", "conf").code == 0
     files = [path for name in ("authority", "conf") for path in Path(name).rglob("*")]
     secret = [path for path in files if path.is_file() and path.name.partition(".2")[0] in SECRET]
-    assert len(secret) == 8
+    assert len(secret) == 5
     for path in [*secret, *(path for path in files if path.is_dir()), Path("authority"), Path("conf")]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     encrypted = Path("authority/root.key").read_bytes()
@@ -107,28 +107,14 @@ def test_show_warns_of_an_ended_one(tokgate: Command, monkeypatch: pytest.Monkey
 
 
 def test_rotate_needs_nothing_of_devices(tokgate: Command) -> None:
-    """A new key below the same root, in use on this machine; the old file is kept in both places."""
+    """A new key below the same root, in use on this machine, where the old file is kept."""
     tokgate("authority", "init", *NAMES, "--confdir", "conf")
     before = chain(f"conf/{AUTHORITY}")
     outcome = tokgate("authority", "rotate", "--confdir", "conf")
     after = chain(f"conf/{AUTHORITY}")
     assert (outcome.code, "devices need nothing" in outcome.err) == (0, True)
     assert (after[0] == before[0], after[1] == before[1]) == (False, True)
-    assert [chain(str(path)) for path in Path("authority/old").rglob(AUTHORITY)] == [before]
     assert [chain(str(path)) for path in Path("conf").glob(f"{AUTHORITY}.*")] == [before]
-
-
-def test_rotate_the_root(tokgate: Command) -> None:
-    """The new root may hold other names; it says what to distribute, and the old one with its key stays."""
-    tokgate("authority", "init", "--name", "clips.example.org", "--organisation", "Example Council")
-    before = Path("authority/root.pem").read_bytes()
-    outcome = tokgate("authority", "rotate", "--root")
-    assert (outcome.code, "give devices authority/root.pem beside the old root" in outcome.err) == (0, True)
-    assert Path("authority/root.pem").read_bytes() != before
-    assert [path.read_bytes() for path in Path("authority/old").rglob("root.pem")] == [before]
-    shown = json.loads(tokgate("authority", "show", "authority", "--json").out)["certificates"]
-    assert shown[1]["names"] == ["clips.example.org", "static.example.net"]
-    assert "Example Council" in shown[1]["subject"]
 
 
 @pytest.mark.parametrize(
@@ -137,12 +123,11 @@ def test_rotate_the_root(tokgate: Command) -> None:
         (("init",), 2, "has an authority already"),
         (("rotate", "--name", "other.example"), 2, "not believed for other.example"),
         (("rotate", "--folder", "elsewhere"), 3, "is missing: a new key needs the root's"),
-        (("rotate", "--passphrase", "policies/policy.yaml"), 3, "can't be used"),
         (("init", "--folder", "new", "--name", "not a name"), 2, "is no host name"),
         (("show", "policies/policy.yaml"), 3, "no certificate in it"),
         (("show", "nowhere"), 3, "`tokgate authority init` makes an authority"),
     ],
-    ids=["again", "outside", "no-root", "passphrase", "name", "no-certificate", "nowhere"],
+    ids=["again", "outside", "no-root", "name", "no-certificate", "nowhere"],
 )
 def test_refused(tokgate: Command, arguments: tuple[str, ...], code: int, said: str) -> None:
     """A wrong request changes nothing, and says why."""
@@ -151,6 +136,16 @@ def test_refused(tokgate: Command, arguments: tuple[str, ...], code: int, said: 
     outcome = tokgate("authority", *arguments)
     assert (outcome.code, said in outcome.err) == (code, True), outcome.err
     assert {path: path.read_bytes() for path in Path("authority").rglob("*") if path.is_file()} == before
+
+
+def test_a_root_with_another_passphrase(tokgate: Command) -> None:
+    """What can't be opened, or isn't the key of the certificate, signs nothing."""
+    tokgate("authority", "init", *NAMES)
+    tokgate("authority", "init", *NAMES, "--folder", "other")
+    for name in ("root.passphrase", "root.key"):  # first alone, then with the key that it opens
+        Path("authority", name).write_bytes(Path("other", name).read_bytes())
+        outcome = tokgate("authority", "rotate")
+        assert (outcome.code, "can't be used" in outcome.err) == (3, True)
 
 
 def test_without_a_page_nothing_is_needed(tokgate: Command) -> None:

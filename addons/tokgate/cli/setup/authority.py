@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict
 
@@ -25,7 +24,6 @@ from tokgate.block_page.authority import (
     AUTHORITY,
     DEFAULT_CONFDIR,
     CertifiedKey,
-    believes_addresses,
     make_issuing,
     make_root,
     page_names,
@@ -55,7 +53,8 @@ examples:
 _ROTATE_EPILOG: Final = """\
 examples:
   tokgate authority rotate                          a new issuing key, below the same root: devices notice nothing
-  tokgate authority rotate --root                   a new root, when names must grow or it ends"""
+
+A new root, when names must grow or it ends, is what `init` makes in another folder."""
 _SHOW_EPILOG: Final = """\
 examples:
   tokgate authority show                            what ~/.tokgate has
@@ -65,6 +64,7 @@ Exit code 1: an authority that has ended, or is believed for any name."""
 _FOLDER: Final = Path("authority")
 ROOT_DAYS: Final = 730
 ISSUING_DAYS: Final = 365
+_NEW_ROOT: Final = "that takes a new one, of `tokgate authority init` with another --folder"
 
 
 class CertificateOutput(TypedDict):
@@ -86,63 +86,6 @@ class AuthorityShown(TypedDict):
     certificates: list[CertificateOutput]
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorityFolder:
-    """`root.key` and `root.passphrase` stay offline, `root.pem` and `root.cer` go to devices, the rest to gateways."""
-
-    path: Path
-
-    @property
-    def for_gateways(self) -> Path:
-        """The issuing key, its certificate and the root's."""
-        return self.path / AUTHORITY
-
-    @property
-    def exists(self) -> bool:
-        """Whether any file of an authority is there."""
-        return any((self.path / name).exists() for name in (*_ROOT_FILES, AUTHORITY))
-
-    def write_root(self, root: CertifiedKey) -> None:
-        """Write a root, its key encrypted with a new passphrase. Raises OSError."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        secure_folder(self.path)
-        passphrase = secrets.token_urlsafe(30).encode()
-        encrypted = root.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
-        replace_file(self.path / "root.passphrase", passphrase + b"\n", KEY_MODE)
-        replace_file(self.path / "root.key", encrypted, KEY_MODE)
-        replace_file(self.path / "root.pem", pem([root.certificate]), PUBLIC_MODE)
-        replace_file(self.path / "root.cer", root.certificate.public_bytes(Encoding.DER), PUBLIC_MODE)
-
-    def read_root(self, passphrase: Path | None = None) -> CertifiedKey:
-        """The root with its key; `passphrase` is the file with it, where it isn't in the folder.
-
-        Raises:
-            OSError: a file can't be read.
-            ValueError: the passphrase or the key is wrong.
-        """
-        word = (passphrase or self.path / "root.passphrase").read_bytes().strip()
-        key = load_pem_private_key((self.path / "root.key").read_bytes(), word)
-        certificate = x509.load_pem_x509_certificate((self.path / "root.pem").read_bytes())
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise ValueError("root.key is not the key of root.pem")
-        return CertifiedKey(key, certificate)
-
-    def write_for_gateways(self, issuing: CertifiedKey, root: x509.Certificate) -> None:
-        """Write the gateway's file: key first, then the certificates up to the root. Raises OSError."""
-        key = issuing.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        replace_file(self.for_gateways, key + pem([issuing.certificate, root]), KEY_MODE)
-
-    def set_aside(self, now: Instant, *, root: bool) -> Path:
-        """Move what is about to be replaced to a folder below `old`, and return that. Raises OSError."""
-        (self.path / OLD).mkdir(mode=0o700, exist_ok=True)
-        folder = self.path / OLD / _stamp(now)
-        folder.mkdir(mode=0o700)
-        for name in (*(_ROOT_FILES if root else ()), AUTHORITY):
-            if (self.path / name).exists():
-                (self.path / name).rename(folder / name)
-        return folder
-
-
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "authority", EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="authority_command", required=True)
@@ -150,9 +93,7 @@ def add_parser(subparsers: Subparsers) -> None:
     making.add_argument("--organisation", metavar="TEXT", default="tokgate", help="whose it is, as devices show it")
     making.add_argument("--addresses", action="store_true", help="believed for addresses too, as plain mitmdump needs")
     making.set_defaults(run=_init)
-    rotating = add_subcommand(commands, "rotate", "replace the issuing key, or all", _ROTATE_EPILOG)
-    rotating.add_argument("--root", action="store_true", help="also the root, which devices must then get")
-    rotating.add_argument("--passphrase", metavar="FILE", type=Path, help="of the root's key, where it is elsewhere")
+    rotating = add_subcommand(commands, "rotate", "replace the issuing key", _ROTATE_EPILOG)
     rotating.set_defaults(run=_rotate)
     for each in (making, rotating):
         add_policies_option(each)
@@ -173,70 +114,79 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     """Make an authority where none is."""
-    folder = AuthorityFolder(options.folder)
-    if folder.exists:
-        raise CommandError(
-            f"{visible(str(folder.path))} has an authority already: see `rotate`, or name another --folder", Exit.USAGE
-        )
+    folder: Path = options.folder
+    if any((folder / name).exists() for name in ("root.key", "root.passphrase", "root.pem", "root.cer", AUTHORITY)):
+        why = "has an authority already: see `rotate`, or name another --folder"
+        raise CommandError(f"{visible(str(folder))} {why}", Exit.USAGE)
     now = Instant.now()
     names = _names(options, now)
     root = make_root(names, options.organisation, now, ROOT_DAYS, addresses=options.addresses)
-    folder.write_root(root)
-    folder.write_for_gateways(make_issuing(root, names, now, ISSUING_DAYS), root.certificate)
-    _tell(folder, options.confdir, now)
-    narrate(f"tokgate: give devices {folder.path}/root.pem (or root.cer): certs/README.md says how")
-    narrate(f"tokgate: keep root.key and root.passphrase of {folder.path} offline, in two places")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secure_folder(folder)
+    passphrase = secrets.token_urlsafe(30).encode()
+    encrypted = root.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
+    replace_file(folder / "root.passphrase", passphrase + b"\n", KEY_MODE)
+    replace_file(folder / "root.key", encrypted, KEY_MODE)
+    replace_file(folder / "root.pem", pem([root.certificate]), PUBLIC_MODE)
+    replace_file(folder / "root.cer", root.certificate.public_bytes(Encoding.DER), PUBLIC_MODE)
+    _issue(root, names, options, now)
+    narrate(f"tokgate: give devices {folder}/root.pem (or root.cer): certs/README.md says how")
+    narrate(f"tokgate: keep root.key and root.passphrase of {folder} offline, in two places")
     return Exit.DONE
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    """Replace the issuing key, or with `--root` everything. What was is kept below `old`."""
-    folder, now = AuthorityFolder(options.folder), Instant.now()
+    """Replace the issuing key."""
+    folder, now = options.folder, Instant.now()
     try:
-        root = folder.read_root(options.passphrase)
+        word = (folder / "root.passphrase").read_bytes().strip()
+        key = load_pem_private_key((folder / "root.key").read_bytes(), word)
+        certificate = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
     except FileNotFoundError as error:
         raise CommandError(
             f"{visible(str(error.filename))} is missing: a new key needs the root's; `tokgate authority init` makes one"
         ) from error
     except ValueError as error:
-        raise CommandError(f"the root of {visible(str(folder.path))} can't be used: {error}") from error
-    believed = permitted(root.certificate) or ()
-    names = _names(options, now) if options.name or options.root else believed
+        raise CommandError(f"the root of {visible(str(folder))} can't be used: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise CommandError(f"the root of {visible(str(folder))} can't be used: root.key is not the key of root.pem")
+    believed = permitted(certificate) or ()
+    names = _names(options, now) if options.name else believed
     outside = [name for name in names if not any(name == each or name.endswith(f".{each}") for each in believed)]
-    if not options.root and outside:
-        raise CommandError(
-            f"the root is not believed for {', '.join(outside)}: that takes a new one (--root)", Exit.USAGE
-        )
-    if not options.root and root.certificate.not_valid_after_utc <= now.to_stdlib():
-        raise CommandError("the root has ended: that takes a new one (--root)", Exit.USAGE)
-    organisation = str(root.certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)[0].value)
-    old = folder.set_aside(now, root=options.root)
-    if options.root:
-        root = make_root(names, organisation, now, ROOT_DAYS, addresses=believes_addresses(root.certificate))
-        folder.write_root(root)
-    folder.write_for_gateways(make_issuing(root, names, now, ISSUING_DAYS), root.certificate)
-    _tell(folder, options.confdir, now)
-    narrate(f"tokgate: what was is kept in {old}; delete it once nobody needs it")
-    if options.root:
-        narrate(f"tokgate: give devices {folder.path}/root.pem beside the old root, then gateways the new file, then")
-        narrate(
-            "tokgate: take the old root away from devices; until they have the new one, keep the gateways as they are"
-        )
-    else:
-        narrate("tokgate: devices need nothing")
+    if outside:
+        raise CommandError(f"the root is not believed for {', '.join(outside)}: {_NEW_ROOT}", Exit.USAGE)
+    if certificate.not_valid_after_utc <= now.to_stdlib():
+        raise CommandError(f"the root has ended: {_NEW_ROOT}", Exit.USAGE)
+    _issue(CertifiedKey(key, certificate), names, options, now)
+    narrate("tokgate: devices need nothing")
     return Exit.DONE
 
 
-def _tell(folder: AuthorityFolder, confdir: Path | None, now: Instant) -> None:
-    """Print the file for gateways, and put it into a gateway's folder if that is wanted."""
-    sys.stdout.write(f"{folder.for_gateways}\n")
-    if confdir is None:
+def _issue(root: CertifiedKey, names: Sequence[str], options: argparse.Namespace, now: Instant) -> None:
+    """Write the gateway's file, key first, then the certificates up to the root, and if wanted to a gateway's folder.
+
+    There the one before it is kept. By root it is made a file of the folder's owner, as which tokgate runs.
+    """
+    issuing = make_issuing(root, names, now, ISSUING_DAYS)
+    key = issuing.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    content = key + pem([issuing.certificate, root.certificate])
+    replace_file(options.folder / AUTHORITY, content, KEY_MODE)
+    sys.stdout.write(f"{options.folder / AUTHORITY}\n")
+    if options.confdir is None:
         narrate("tokgate: that file goes to the gateway's --confdir, mode 0600; then restart tokgate there")
         return
-    kept = install(folder, confdir.expanduser(), now)
-    narrate(
-        f"tokgate: put into {confdir}: restart tokgate" + ("" if kept is None else f"; what was there is {kept.name}")
-    )
+    confdir = options.confdir.expanduser()
+    secure_folder(confdir)
+    target, kept = confdir / AUTHORITY, confdir / f"{AUTHORITY}.{now.format_iso(unit='millisecond', basic=True)}"
+    if target.exists():
+        target.rename(kept)
+        kept.chmod(KEY_MODE)
+        narrate(f"tokgate: what was there is {kept.name}")
+    replace_file(target, content, KEY_MODE)
+    if os.geteuid() == 0:
+        owner = confdir.stat()
+        os.chown(target, owner.st_uid, owner.st_gid)
+    narrate(f"tokgate: put into {options.confdir}: restart tokgate")
 
 
 def _names(options: argparse.Namespace, now: Instant) -> tuple[str, ...]:
@@ -255,18 +205,15 @@ def _names(options: argparse.Namespace, now: Instant) -> tuple[str, ...]:
     return names
 
 
-def _read(path: Path) -> Sequence[x509.Certificate]:
+def _show(options: argparse.Namespace) -> int:
+    """Show each certificate; exit code 1 if one is not valid now, or believed for any name."""
+    now, path = Instant.now(), options.path.expanduser()
     try:
-        return certificates_at(path.expanduser())
+        found = x509.load_pem_x509_certificates((path / AUTHORITY if path.is_dir() else path).read_bytes())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "no certificate in it"
         raise CommandError(f"{visible(str(path))}: {why}; `tokgate authority init` makes an authority") from error
-
-
-def _show(options: argparse.Namespace) -> int:
-    """Show each certificate; exit code 1 if one is not valid now, or believed for any name."""
-    now = Instant.now()
-    told = [_described(certificate, now) for certificate in _read(options.path)]
+    told = [_described(certificate, now) for certificate in found]
     if options.json:
         print_json(AuthorityShown(certificates=told), indent=2)
     else:
@@ -297,41 +244,3 @@ def _lines(told: CertificateOutput) -> Iterator[str]:
         "ANY NAME: whoever has its key can forge every site" if told["names"] is None else " ".join(told["names"])
     )
     yield f"  believed for {believed}"
-
-
-OLD: Final = "old"
-"""The folder, below the authority's, of what was replaced."""
-_ROOT_FILES: Final = ("root.key", "root.passphrase", "root.pem", "root.cer")
-
-
-def install(made: AuthorityFolder, confdir: Path, now: Instant) -> Path | None:
-    """Put the gateway's file into a gateway's folder; the one before it is kept there, and returned. Raises OSError.
-
-    By root it is made a file of the folder's owner, as which tokgate runs.
-    """
-    secure_folder(confdir)
-    target, kept = confdir / AUTHORITY, None
-    content = made.for_gateways.read_bytes()
-    if target.exists() and target.read_bytes() != content:
-        kept = confdir / f"{AUTHORITY}.{_stamp(now)}"
-        target.rename(kept)
-        kept.chmod(KEY_MODE)
-    replace_file(target, content, KEY_MODE)
-    if os.geteuid() == 0:
-        owner = confdir.stat()
-        os.chown(target, owner.st_uid, owner.st_gid)
-    return kept
-
-
-def _stamp(now: Instant) -> str:
-    return now.format_iso(unit="millisecond", basic=True)
-
-
-def certificates_at(path: Path) -> Sequence[x509.Certificate]:
-    """The certificates of a PEM file, or of the gateway's file in a folder.
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: it holds no certificate.
-    """
-    return x509.load_pem_x509_certificates((path / AUTHORITY if path.is_dir() else path).read_bytes())
