@@ -1,11 +1,7 @@
-"""`tokgate export mdm`: the apps of banned services, in the formats of device management."""
+"""`tokgate export mdm`: the apps of banned services."""
 
 import csv
-import json
-import plistlib
 from pathlib import Path
-
-import pytest
 
 from labs.command_line import Command
 
@@ -34,28 +30,19 @@ def test_one_network(policies: Path, tokgate: Command) -> None:
     assert tokgate(*words, "ofice").code == 2
 
 
-def test_formats(policies: Path, tokgate: Command) -> None:
-    """TikTok's apps as Android's and Apple's management take them."""
-    words = ("export", "mdm", "--policies", str(policies), "--service", "tiktok", "--service", "clips", "--format")
-    android = tokgate(*words, "android")
-    blocked = {each["packageName"]: each["installType"] for each in json.loads(android.out)["applications"]}
-    assert blocked["com.zhiliaoapp.musically"] == blocked["org.example.clips"] == "BLOCKED"
-    apple = tokgate(*words, "apple")
-    (payload,) = plistlib.loads(apple.out.encode())["PayloadContent"]
-    assert payload["PayloadType"] == "com.apple.applicationaccess"
-    assert payload["blockedAppBundleIDs"] == ["com.zhiliaoapp.musically"]
-    assert "without an app that this format can name: clips" in apple.err
+def test_services(policies: Path, tokgate: Command) -> None:
+    """TikTok's apps as Android's and Apple's management name them; a service that there isn't ends it with 2."""
+    words = ("export", "mdm", "--policies", str(policies), "--service")
+    outcome = tokgate(*words, "tiktok", "--service", "clips")
+    apps = {(row["store"], row["identifier"]) for row in csv.DictReader(outcome.out.splitlines())}
+    assert apps >= {(store, "com.zhiliaoapp.musically") for store in ("google-play", "apple-bundle")}
+    assert ("google-play", "org.example.clips") in apps
+    assert tokgate(*words, "clpis").code == 2
 
 
-@pytest.mark.parametrize("option", ["--service", "--format"])
-def test_unknown(policies: Path, tokgate: Command, option: str) -> None:
-    """A service or format that there isn't ends it with 2."""
-    assert tokgate("export", "mdm", "--policies", str(policies), option, "clpis").code == 2
-
-
-def test_none(policies: Path, tokgate: Command, tmp_path: Path) -> None:
-    """Exit code 1 where a format can name no app; the file is written all the same."""
-    output = tmp_path / "apps.mobileconfig"
-    words = ("--policies", str(policies), "--service", "clips", "--format", "apple", "-o", str(output))
-    assert tokgate("export", "mdm", *words).code == 1
-    assert plistlib.loads(output.read_bytes())["PayloadContent"][0]["blockedAppBundleIDs"] == []
+def test_none(policies: Path, tokgate: Command) -> None:
+    """Exit code 1 where no service has an app, and who has none is told."""
+    policy = policies / "policy.yaml"
+    policy.write_text(policy.read_text().replace("    store: {google-play: [org.example.clips]}\n", ""))
+    outcome = tokgate("export", "mdm", "--policies", str(policies), "--service", "clips")
+    assert (outcome.code, outcome.err) == (1, "tokgate: without an app: clips\n")

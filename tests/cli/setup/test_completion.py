@@ -49,7 +49,7 @@ def test_the_shell_can_read_it(tokgate: Command, tmp_path: Path, shell: str) -> 
     [
         ("che", "check"),
         ("check --auth", "--authority"),
-        ("export mdm --format an", "android"),
+        ("service import --format ho", "hosts"),
         ("log su", "summary"),
         ("completion fi", "fish"),
     ],
