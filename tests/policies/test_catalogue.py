@@ -164,6 +164,25 @@ def test_a_name_stands_once_in_a_service_and_under_no_suffix_of_it() -> None:
             assert not above & suffixes, f"{name}: {value}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("scontent.fdad3-1.fna.fbcdn.net", "instagram.fgse1-1.fna.fbcdn.net.example", "video.xx.fbcdn.net"),
+        *("edge-star-shv-01-ams2.facebook.com", "instagram.example.facebook.com"),
+        *("livestream-edge-shv-01-ams2.facebook.com", "my-instagram.c10r.facebook.com"),
+    ],
+)
+def test_a_family_of_hosts_takes_no_relative(name: str) -> None:
+    """Facebook's own hosts beside Instagram's and WhatsApp's are neither's: a ban on these leaves Facebook alone."""
+    assert not matched(name) & {"instagram", "whatsapp"}
+
+
+def test_each_entry_has_a_witness_that_anybody_may_use() -> None:
+    """No entry rests on a list alone that is licensed for non-commercial use only, or not at all."""
+    alone = re.compile(r"^ +- (\S+) +# *(?:(?:Disconnect|allow-domains)(?:, *)?)+ *$", re.MULTILINE)
+    assert [found for file in FILES for found in alone.findall(file.read_text(encoding="utf-8"))] == []
+
+
 def test_services_share_a_name_only_where_their_files_say_so() -> None:
     """A ban on one service takes no other by accident: a domain is in one file, except ByteDance's apps."""
     holder: dict[str, str] = {}
