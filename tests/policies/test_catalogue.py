@@ -177,6 +177,12 @@ def test_a_family_of_hosts_takes_no_relative(name: str) -> None:
     assert not matched(name) & {"instagram", "whatsapp"}
 
 
+def test_each_file_says_what_a_ban_breaks() -> None:
+    """Who is about to ban a service reads, before, what else stops with it."""
+    said = re.compile(r"^# Breaks beside it: \w", re.MULTILINE)
+    assert [file.stem for file in FILES if not said.search(file.read_text(encoding="utf-8"))] == []
+
+
 def test_each_entry_has_a_witness_that_anybody_may_use() -> None:
     """No entry rests on a list alone that is licensed for non-commercial use only, or not at all."""
     alone = re.compile(r"^ +- (\S+) +# *(?:(?:Disconnect|allow-domains)(?:, *)?)+ *$", re.MULTILINE)
