@@ -71,9 +71,6 @@ class Log(RecordSink, Protocol):
     def start(self) -> None:
         """Open. Raises OSError if that is in vain."""
 
-    def reopen(self) -> None:
-        """Look whether the path leads to another file."""
-
     def health(self) -> WriterHealth:
         """The state of writing: counts, errors, and since when it fails."""
 
@@ -184,9 +181,7 @@ class Tokgate:
                 logger.error("the block log could not be written to its end: see %s", log.path)
 
     def hang_up(self) -> None:
-        """SIGHUP: read the policy again and open the log again."""
-        if self.log is not None:
-            self.log.reopen()
+        """SIGHUP: read the policy again."""
         if self.holder is not None:
             self._keep(self.holder.reload())
 

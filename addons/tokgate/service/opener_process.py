@@ -62,9 +62,6 @@ class ForwardedLog:
             await asyncio.sleep(FLUSH_EVERY)
             self._sender.flush()
 
-    def reopen(self) -> None:
-        """Does nothing: the collector reopens the file itself."""
-
     def health(self) -> WriterHealth:
         """The counts of this process; those of the file are known to the collector only."""
         return WriterHealth(

@@ -242,7 +242,7 @@ class Supervisor:
             self._ending, self._processes.ending = signal.Signals(number).name, True
         elif number == signal.SIGHUP:
             self._reload.wanted = True
-            self._processes.tell(signal.SIGHUP, Role.COLLECTOR, Role.OPENER)
+            self._processes.tell(signal.SIGHUP, Role.OPENER)
 
     # -- the control socket
 

@@ -192,7 +192,7 @@ def test_lost_records_are_told_by_the_exit_code(
 
 
 def test_signals(ends: tuple[socket.socket, socket.socket], lifeline: tuple[int, int], tmp_path: Path) -> None:
-    """Ctrl-C reaches every process of the terminal: the log goes on until all have ended. SIGHUP opens a new file."""
+    """Ctrl-C and a hangup reach every process of the terminal: the log goes on until all have ended."""
     write, read = ends
     path = tmp_path / "block.ndjson"
 

@@ -259,34 +259,18 @@ def test_a_defect_in_the_thread_does_not_end_it(
     assert numbers(records).count(1) + writer.health().dropped == 1
 
 
-def test_reopening_follows_logrotate(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
-    """After rename and reopen the new file is there at once, and names the old one."""
-    writer = make(path)
+def test_logrotate_is_followed(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
+    """After a rename the new file is there without a record or a signal, and names the old one."""
+    writer = make(path, replace(QUICK, look_every=0.01))
     writer.put(refusal(1))
     assert writer.flush(waiting.DEADLINE)
     old = path.with_name("block.ndjson.1")
     path.rename(old)
-    writer.reopen()
     until(lambda: path.exists() and path.stat().st_size > 0)
-    assert actions(check_lines(path)) == ["log-continued"]
-    writer.put(refusal(2))
-    assert writer.flush(waiting.DEADLINE)
-    first, second = check_lines(path)
-    assert first["tokgate"]["continues"]["file"] == old.name
-    assert (numbers(check_lines(old)), numbers([second])) == ([1], [2])
-
-
-def test_reopening_without_a_rename_changes_nothing(
-    path: Path, make: Callable[..., LogWriter], check_lines: Lines
-) -> None:
-    """SIGHUP to reload policies must not litter the log."""
-    writer = make(path)
-    writer.put(refusal(1))
-    writer.reopen()
     writer.put(refusal(2))
     assert writer.close(waiting.DEADLINE)
-    assert numbers(check_lines(path)) == [1, 2]
-    assert "log-continued" not in actions(check_lines(path))
+    assert check_lines(path)[0]["tokgate"]["continues"]["file"] == old.name
+    assert (numbers(check_lines(old)), numbers(lines(path))) == ([1], [2])
 
 
 def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:

@@ -17,14 +17,18 @@ LIMITS = WriterLimits(queued=4, batch=3, linger=0.0, retry_first=0.1, retry_long
 
 
 class Appender:
-    """An appender whose next writes fail."""
+    """An appender whose next calls fail, and that notes what it is asked for."""
 
     def __init__(self, *errors: int) -> None:
         self.errors, self.left, self.added = list(errors), list[str](), list[Record]()
-        self.pending = 1 if errors else 0
+        self.pending, self.syncs = 1 if errors else 0, 0
         self.written = self.rotations = self.foreign = 0
-        self.is_open = True
         self.unattested, self.never_attested, self.attested = 0, False, list[float]()
+
+    def look(self) -> None:
+        """Fail, if there is an error left."""
+        if self.errors:
+            raise OSError(self.errors.pop(0), "no reason")
 
     def add(self, record: Record) -> None:
         """Take one."""
@@ -33,9 +37,13 @@ class Appender:
 
     def advance(self) -> None:
         """Fail, or write all."""
-        if self.errors:
-            raise OSError(self.errors.pop(0), "no reason")
+        self.look()
         self.pending = 0
+
+    def sync(self) -> None:
+        """Count, and fail."""
+        self.syncs += 1
+        self.look()
 
     def leave(self, why: str) -> None:
         """Note why the file is closed."""
@@ -44,11 +52,6 @@ class Appender:
     def close(self) -> None:
         """Note that it is closed."""
         self.leave("closed")
-
-    def look(self) -> None:
-        """Fail, if there is an error left."""
-        if self.errors:
-            raise OSError(self.errors.pop(0), "no reason")
 
     def require_room(self) -> None:
         """There is some."""
@@ -217,20 +220,72 @@ def test_a_gap_is_told_once_half_the_queue_is_free(tmp_path: Path, monkeypatch: 
     assert (len(appender.added), writer.health().gap, writer.health().dropped) == (1, 0, 2)
 
 
-@pytest.mark.parametrize("how", ["flush", "close", "reopen"])
+@pytest.mark.parametrize("how", ["flush", "close"])
 def test_nobody_waits_for_a_lonely_record(tmp_path: Path, how: str) -> None:
-    """A record waits for others of its batch; whoever flushes, closes or rotates ends that."""
+    """A record waits for others of its batch; whoever flushes or closes ends that."""
     path = tmp_path / "block.ndjson"
     writer = LogWriter(path, OBSERVER, limits=WriterLimits(linger=600.0))
     writer.start()
     writer.put({"n": 1})
     until("the writer takes it", lambda: writer.health().queued == 0)
-    if how == "reopen":
-        writer.reopen()
-        until("the record in the file", path.read_bytes)
-    elif how == "flush":
+    if how == "flush":
         assert writer.flush(60)
     written = path.read_bytes()
     assert writer.close(60)
     assert written.startswith(b'{"n":1') or how == "close"
     assert path.read_bytes().startswith(b'{"n":1')
+
+
+@pytest.mark.parametrize(
+    ("since", "pending", "flush", "syncs", "told"),
+    [
+        (None, 0, False, 0, False),
+        (0.5, 0, False, 0, False),
+        (1.0, 0, False, 1, False),
+        (2.0, 0, False, 1, False),
+        (None, 1, True, 0, False),
+        (0.0, 1, True, 0, False),
+        (None, 0, True, 1, True),
+        (0.0, 0, True, 1, True),
+        (1.0, 1, True, 1, False),
+    ],
+)
+def test_when_the_disk_is_synced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    since: float | None,
+    pending: int,
+    flush: bool,
+    syncs: int,
+    told: bool,
+) -> None:
+    """A second after the first record that isn't synced; at once for a flush, which waits for what is to be written."""
+    monkeypatch.setattr(time, "monotonic", lambda: NOW)
+    writer, appender = made(tmp_path, monkeypatch)
+    done = threading.Event()
+    writer._flushes.extend([done] if flush else [])
+    writer._unsynced_since, appender.pending = None if since is None else NOW - since, pending
+    for _ in range(2):
+        writer._sync_if_due()
+        assert (appender.syncs, done.is_set()) == (syncs, told)
+
+
+def test_the_interval_begins_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the first record since the last sync; later ones don't put it off."""
+    writer, appender = made(tmp_path, monkeypatch)
+    for seconds, pending, syncs in ((0, 1, 0), (0.9, 1, 0), (1.0, 0, 1), (2.0, 0, 1)):
+        monkeypatch.setattr(time, "monotonic", lambda at=NOW + seconds: at)
+        appender.pending = pending
+        writer._pump()
+        writer._sync_if_due()
+        assert (appender.pending, appender.syncs) == (0, syncs)
+
+
+def test_a_sync_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing disk shows in `tokgate status`, and nobody is told that records are safe."""
+    writer, appender = made(tmp_path, monkeypatch, errno.EIO)
+    flush, appender.pending = threading.Event(), 0
+    writer._flushes.append(flush)
+    for syncs, told in ((1, False), (2, True)):
+        writer._sync_if_due()
+        assert (appender.syncs, flush.is_set(), writer._errors) == (syncs, told, 1)

@@ -85,11 +85,6 @@ class Appender:
             self._queue.waiting.append(None)
 
     @property
-    def is_open(self) -> bool:
-        """Whether the file is open."""
-        return self._segment is not None
-
-    @property
     def unattested(self) -> int:
         """How many records came after the last checkpoint."""
         return self._checkpointer.unattested
@@ -118,11 +113,12 @@ class Appender:
         return segment if why is None else self._rotate(segment, why)
 
     def look(self) -> None:
-        """Tell if another program wrote to the file since the last look, or took it away. Raises OSError."""
+        """Open the file, and tell if another program wrote to it since the last look, or took it away. Raises OSError.
+
+        Raises LogRefused.
+        """
         segment = self._segment
-        if segment is None:
-            return
-        if segment.replaced():
+        if segment is None or segment.replaced():
             self.ready()
             return
         if not segment.changed_by_others():

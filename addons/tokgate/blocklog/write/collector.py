@@ -44,20 +44,19 @@ def collect(
 ) -> int:
     """Write until all senders have closed, or FINISH came; returns the exit code.
 
-    Once `lifeline` has ended the senders have ORPHANED seconds left. SIGHUP reopens the file. What is sent after FINISH
-    is for the collector that comes next. `report` is called about once a second. `backlog` keeps what isn't on the disk
-    yet. Exit code 3: records were lost at the end.
+    Once `lifeline` has ended the senders have ORPHANED seconds left. What is sent after FINISH is for the collector
+    that comes next. `report` is called about once a second. `backlog` keeps what isn't on the disk yet. Exit code 3:
+    records were lost at the end.
 
     Raises:
         LogRefused: another process writes this file.
 
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # it ends last, when all senders have ended
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it ends last, when all senders have ended
         signal.signal(number, signal.SIG_IGN)
     writer = LogWriter(path, observer, options)
     latest = _Latest(latest_ids(path, REMEMBERED))
     writer.start()
-    signal.signal(signal.SIGHUP, lambda *_: writer.reopen())
     finished, finish = os.pipe()
     signal.signal(FINISH, lambda *_: os.write(finish, b"."))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (FINISH,))

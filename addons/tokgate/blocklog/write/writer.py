@@ -81,7 +81,8 @@ _TAMPERED: Final = 3600.0
 class LogWriter:
     """Writes records to one file from its own thread. Start it after forking: a lock belongs to one process.
 
-    `put`, `reopen` and `health` never wait or raise: threads, event loops and signal handlers may call them.
+    `put` and `health` never wait or raise: threads, event loops and signal handlers may call them. A file that was
+    renamed, as by logrotate, is followed within `look_every`.
     """
 
     def __init__(
@@ -113,7 +114,6 @@ class LogWriter:
         self._dropped = 0
         self._gap: tuple[int, Instant, Instant] | None = None
         """Dropped records that no `log-gap` record counts yet: how many, when the first and the last were."""
-        self._reopen = False
         self._closing = False
         self._ended = False
         self._give_up_at = float("inf")
@@ -144,7 +144,6 @@ class LogWriter:
             raise
         except OSError as error:
             self._failed(error)
-            self.reopen()
         self._thread.start()
 
     def put(self, record: Record) -> bool:
@@ -157,11 +156,6 @@ class LogWriter:
             self._drop(lost)
             return False
         return True
-
-    def reopen(self) -> None:
-        """Reopen the file if the path leads to another one, as after logrotate."""
-        self._reopen = True
-        self._wake()
 
     def health(self) -> WriterHealth:
         """The present values of the counters."""
@@ -196,7 +190,8 @@ class LogWriter:
         lost_before = self._dropped
         self._give_up_at = time.monotonic() + deadline
         self._closing = True
-        self._wake()
+        self._nudges.put(None)
+        self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join(deadline + 0.5)
         else:
@@ -205,10 +200,6 @@ class LogWriter:
 
     def _stamp(self) -> Stamp:
         return new_stamp(self._clock(), self._observer)
-
-    def _wake(self) -> None:
-        self._nudges.put(None)
-        self._queue.put(None)
 
     def _drop(self, count: int) -> None:
         now = self._clock()
@@ -275,18 +266,16 @@ class LogWriter:
         except OSError as error:
             self._failed(error)
         else:
-            if self._appender.is_open and not self._appender.pending:
+            if not self._appender.pending:
                 self._works()
 
     def _pump(self) -> None:
         """Write what is pending; retry after errors until it is written or the deadline of `close` has passed."""
         delay = self._limits.retry_first
-        while self._appender.pending or self._reopen:
+        while self._appender.pending:
             try:
-                wanted, self._reopen = self._reopen, False
                 self._appender.advance()
             except OSError as error:
-                self._reopen |= wanted
                 self._failed(error)
                 if error.errno not in _SAME_FILE:
                     self._appender.leave(f"an error ({error.strerror})")
@@ -361,7 +350,7 @@ class LogWriter:
                 return count
 
     def _pause(self, seconds: float) -> None:
-        """Wait, unless `reopen`, `flush` or `close` is called."""
+        """Wait, unless `flush` or `close` is called."""
         with suppress(queue.Empty):
             self._nudges.get(timeout=max(0.0, min(seconds, self._give_up_at - time.monotonic())))
 

@@ -57,7 +57,7 @@ examples:
   sudo tokgate run --mode gate:tproxy --user tokgate
                                                  listens as root may, then is that user, with what the mode needs
 
-SIGHUP reads the policies again and reopens the log. SIGTERM takes no new connections and lets the open ones finish;
+SIGHUP reads the policies again. SIGTERM takes no new connections and lets the open ones finish;
 a second one ends at once."""
 
 
