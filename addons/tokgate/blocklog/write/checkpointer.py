@@ -4,15 +4,13 @@ Used by the writer's thread only. A key that can't be read or made is reported, 
 Outlets are journald and syslog, where whoever can change the log can't change checkpoints too.
 """
 
-import logging
 import os
 import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from logging.handlers import SysLogHandler
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -25,7 +23,8 @@ from tokgate.policy.settings import ClientsShown, LogSettings
 
 JOURNAL: Final = Path("/run/systemd/journal/socket")
 DEV_LOG: Final = Path("/dev/log")
-_NOTICE: Final = 5
+_DAEMON_INFO: Final = "<30>tokgate: "
+"""Facility and severity (RFC 3164 §4.1.1), and the tag."""
 _MODE: Final = 0o640
 _SYSLOG: Final = re.compile(r"syslog(://.+)?")
 
@@ -35,47 +34,28 @@ type Outlet = Callable[[str], None]
 
 def outlet(target: str, *, journal: Path = JOURNAL, dev_log: Path = DEV_LOG) -> Outlet:
     """An outlet for `journald`, `syslog` (this machine's) or `syslog://host:port` (UDP). Raises ValueError."""
-    if target == "journald":
-        return lambda text: _to_journal(text, journal)
+    if target == "journald":  # its native protocol (systemd, JOURNAL_NATIVE_PROTOCOL): a line for each field
+        return lambda text: _send(f"MESSAGE={text}\nPRIORITY=5\nSYSLOG_IDENTIFIER=tokgate\n", str(journal))
     if not _SYSLOG.fullmatch(target):
         raise ValueError(f"{target!r} is not journald, syslog or syslog://host:port")
     if target == "syslog":
-        return lambda text: _to_syslog(text, str(dev_log))
+        return lambda text: _send(_DAEMON_INFO + text, str(dev_log))
     url = urlsplit(target)
     if not url.hostname or url.path.strip("/") or url.query or url.fragment or url.username:
         raise ValueError(f"{target!r} is not syslog://host:port")
     address = (url.hostname, url.port or 514)
-    return lambda text: _to_syslog(text, address)
+    return lambda text: _send(_DAEMON_INFO + text, address)
 
 
-def _to_journal(text: str, journal: Path) -> None:
-    """One entry in journald's native protocol (systemd, JOURNAL_NATIVE_PROTOCOL): a line for each field.
-
-    Text without newlines needs no escaping.
-    """
-    fields = {"MESSAGE": text, "PRIORITY": str(_NOTICE), "SYSLOG_IDENTIFIER": "tokgate"}
-    datagram = "".join(f"{name}={value}\n" for name, value in fields.items()).encode()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+def _send(text: str, address: str | tuple[str, int]) -> None:
+    """Send a datagram to a socket of this machine, or to a host and port over UDP; never waits for a reader."""
+    ends: list[Any] = [(socket.AF_UNIX, address)]
+    if isinstance(address, tuple):
+        ends = [(family, to) for family, *_, to in socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)]
+    family, to = ends[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
-        sock.connect(str(journal))
-        sock.send(datagram)
-
-
-class _Handler(SysLogHandler):
-    """A SysLogHandler that raises errors."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        raise
-
-
-def _to_syslog(text: str, address: str | tuple[str, int]) -> None:
-    handler = _Handler(address, facility=SysLogHandler.LOG_DAEMON)
-    try:
-        handler.ident = "tokgate: "
-        handler.append_nul = False
-        handler.emit(logging.LogRecord("tokgate", logging.INFO, "", 0, text, (), None))
-    finally:
-        handler.close()
+        sock.sendto(text.encode(), to)
 
 
 def append_succession(path: Path, text: str) -> None:
