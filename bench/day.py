@@ -190,11 +190,10 @@ class Gateway:
 
     def _told(self, folds: Iterator[Fold[_First]]) -> Iterator[Record]:
         for fold in folds:
-            first, repeats = fold.event, fold.repeats(fold.event.stamp.id)
-            if repeats is not None:
-                record = repeats_record(self._stamp(), first.seen, first.judgement, self._snapshot, repeats)
-                if record is not None:
-                    yield record
+            first, told = fold.event, self._stamp()
+            record = repeats_record(told, first.seen, first.judgement, self._snapshot, fold, first.stamp.id)
+            if record is not None:
+                yield record
 
     def _coverage(self, hour: Instant) -> Record:
         """What an hour's traffic showed: a hundred connections for each attempt, one in fifty without a name."""

@@ -8,7 +8,7 @@ from typing import Any
 from labs.builders import at
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.atomic_file import zstd
-from tokgate.blocklog.records.folding import Repeats
+from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.policy.decide import Judgement, Sighting, decide_unreadable
@@ -42,8 +42,8 @@ def unreadable(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z") 
 def repeats(count: int, first: str, last: str, client: str = "192.0.2.7") -> Record:
     """A record that stands for `count` attempts."""
     observation = seen(client=Endpoint(client))
-    said = Repeats(count, at(first), at(last), "01862000-0000-7000-8000-000000000001")
-    record = repeats_record(stamp(last, 2), observation, judged(observation, last), SNAPSHOT, said)
+    fold, of = Fold((), None, 0.0, count, at(first), at(last)), "01862000-0000-7000-8000-000000000001"
+    record = repeats_record(stamp(last, 2), observation, judged(observation, last), SNAPSHOT, fold, of)
     assert record is not None
     return record
 

@@ -239,10 +239,9 @@ class Enforcer:
     def _tell(self, folds: Iterator[Fold[_First]]) -> None:
         """Write the records of closed folds."""
         for fold in folds:
-            event, repeats = fold.event, fold.repeats(fold.event.stamp.id)
-            if repeats is not None:
-                stamp, ruling = new_stamp(repeats.last, self.observer), event.ruling
-                self._put(partial(repeats_record, stamp, event.seen, ruling, ruling.snapshot, repeats))
+            if fold.last is not None:
+                stamp, first, ruling = new_stamp(fold.last, self.observer), fold.event, fold.event.ruling
+                self._put(partial(repeats_record, stamp, first.seen, ruling, ruling.snapshot, fold, first.stamp.id))
 
 
 def _on_error(snapshot: Snapshot, sighting: Sighting) -> Decision:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs.builders import at
-from tokgate.blocklog.records.folding import NAMES_COUNTED, WINDOW, Fold, Folding, Names, Shares, key_of
+from tokgate.blocklog.records.folding import NAMES_COUNTED, WINDOW, Fold, Folding, Shares, key_of
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
 from tokgate.policy.observation import Stage
 
@@ -21,20 +21,12 @@ def test_the_first_is_not_a_repeat_and_the_next_ones_are() -> None:
     folding: Folding[str] = Folding()
     assert folding.repeat(("k",), NOON) is None
     folding.open(("k",), "event", 0.0)
+    folding.open(("other",), "event", 0.0)
     for second in (1, 2, 3):
         assert folding.repeat(("k",), NOON.add(seconds=second)) is not None
-    (fold,) = folding.due(WINDOW)
-    told = fold.repeats("id")
-    assert told is not None
-    assert (told.count, told.first, told.last, told.of) == (3, NOON.add(seconds=1), NOON.add(seconds=3), "id")
-
-
-def test_nothing_came_again() -> None:
-    """A fold without repeats has nothing to tell."""
-    folding: Folding[str] = Folding()
-    folding.open(("k",), "event", 0.0)
-    (fold,) = folding.due(WINDOW)
-    assert fold.repeats("id") is None
+    fold, other = folding.due(WINDOW)
+    assert (fold.count, fold.first, fold.last) == (3, NOON.add(seconds=1), NOON.add(seconds=3))
+    assert (other.count, other.first, other.last) == (0, None, None)
 
 
 @pytest.mark.parametrize(("now", "closed"), [(WINDOW - 0.001, 0), (WINDOW, 1), (WINDOW + 0.001, 1)])
@@ -102,30 +94,18 @@ def test_who_what_and_where_are_not_folded() -> None:
     ) == 6  # fmt: skip
 
 
-def test_events_with_different_names() -> None:
-    """The first five are named and the others counted, up to a bound: a scan of all names takes no memory."""
+@pytest.mark.parametrize("names", [False, True])
+def test_events_with_different_names(names: bool) -> None:
+    """They are counted up to a bound: a scan of all names takes no memory. A fold of one name keeps none."""
     folding: Folding[str] = Folding()
-    folding.open(("k",), "event", 0.0, names=True)
+    folding.open(("k",), "event", 0.0, names=names)
     for number in range(NAMES_COUNTED + 2):
         fold = folding.repeat(("k",), NOON)
         assert fold is not None
         fold.meet(f"n{number}")
     (fold,) = folding.close()
-    told = fold.repeats("id")
-    assert told is not None
-    assert (told.count, told.names) == (NAMES_COUNTED + 2, Names(NAMES_COUNTED, ("n0", "n1", "n2", "n3", "n4")))
-
-
-def test_a_fold_of_one_name() -> None:
-    """It names none beside the one that its event has."""
-    folding: Folding[str] = Folding()
-    folding.open(("k",), "event", 0.0)
-    fold = folding.repeat(("k",), NOON)
-    assert fold is not None
-    fold.meet("a")
-    told = fold.repeats("id")
-    assert told is not None
-    assert told.names is None
+    assert fold.count == NAMES_COUNTED + 2
+    assert fold.names == ({f"n{number}": None for number in range(NAMES_COUNTED)} if names else None)
 
 
 def test_a_clients_share() -> None:

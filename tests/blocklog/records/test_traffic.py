@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from labs.builders import at, ban, snapshot, wall
 from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.records.folding import Repeats
+from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.record import decode, encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.policy.bans import Action, OnExpiry
@@ -265,7 +265,8 @@ def test_what_could_not_be_read_names_no_ban_and_no_destination(
     assert decision is not None
     judgement = Judgement(decision, Sighting(Signal.SNI, "www.example.net"), mismatch=True)
     first = traffic_record(stamp(), others, judgement, SNAPSHOT)
-    again = repeats_record(stamp(), others, judgement, SNAPSHOT, Repeats(2, moment, moment, stamp().id))
+    fold = Fold((), None, 0.0, 2, moment, moment)
+    again = repeats_record(stamp(), others, judgement, SNAPSHOT, fold, stamp().id)
     for record in (first, again):
         assert record is not None
         valid_record(record)
@@ -284,6 +285,18 @@ def test_what_could_not_be_read_names_no_ban_and_no_destination(
     record = traffic_record(stamp(), others, ban, SNAPSHOT)
     assert record is not None
     assert record["rule"]["name"] == "The ban", "a ban's refusal names it"
+
+
+def test_repeats_of_different_names(valid_record: Valid) -> None:
+    """The first five are named, and the others counted; without repeats there is nothing to tell."""
+    moment, names = at("2023-03-10T11:00:00Z"), {f"n{number}": None for number in range(7)}
+    given = stamp(), seen(), judged(seen()), SNAPSHOT
+    record = repeats_record(*given, Fold((), None, 0.0, 9, moment, moment, names), stamp().id)
+    assert record is not None
+    told = valid_record(record)["tokgate"]["repeats"]
+    assert (told["count"], told["names"]) == (9, {"count": 7, "first": [f"n{number}" for number in range(5)]})
+    assert " 9 times more, with 7 names (n0, n1, n2, n3, n4), from 2023" in record["message"]
+    assert repeats_record(*given, Fold((), None, 0.0), stamp().id) is None
 
 
 @pytest.mark.parametrize("field", ["rule", "url", "tls", "http", "dns"])

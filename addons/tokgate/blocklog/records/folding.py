@@ -18,7 +18,6 @@ WINDOW: Final = 60.0
 MAX_OPEN: Final = 4096
 """Most folds that are open at a time; one more closes the oldest early."""
 
-NAMES_SHOWN: Final = 5
 NAMES_COUNTED: Final = 1024
 """Names told apart in a fold of events with different names."""
 
@@ -60,31 +59,12 @@ def key_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """The names in events that were counted together: how many, at least, and the first of them."""
-
-    count: int
-    first: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """How often an event was repeated, the first and last time, and the `event.id` of its record (`of`).
-
-    With `names` the events have everything but their name in common.
-    """
-
-    count: int
-    first: Instant
-    last: Instant
-    of: str
-    names: Names | None = None
-
-
 @dataclass(slots=True)
 class Fold[T]:
-    """An event that was recorded, and its repeats. `event` is the caller's; `ends` is in monotonic seconds."""
+    """An event that was recorded, how often it was repeated, and the first and last time.
+
+    `event` is the caller's; `ends` is in monotonic seconds.
+    """
 
     key: FoldKey
     event: T
@@ -93,14 +73,7 @@ class Fold[T]:
     first: Instant | None = None
     last: Instant | None = None
     names: dict[str, None] | None = None
-    """Of a fold of events with different names."""
-
-    def repeats(self, of: str) -> Repeats | None:
-        """The repeats, with `of` as the id of the first record; None without repeats."""
-        if self.first is None or self.last is None:
-            return None
-        names = None if self.names is None else Names(len(self.names), tuple(self.names)[:NAMES_SHOWN])
-        return Repeats(self.count, self.first, self.last, of, names)
+    """Of a fold of events with different names, up to NAMES_COUNTED."""
 
     def meet(self, name: str) -> None:
         """Take note of the name in a further event."""

@@ -6,12 +6,12 @@ Allowed traffic has no record: it is only counted, without names.
 import uuid
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
 from tokgate.blocklog.records.ecs_fields import MAX_USER, common, described, observed, without_destination
-from tokgate.blocklog.records.folding import Repeats
+from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.record import (
     EventAction,
     Record,
@@ -79,6 +79,8 @@ _WITHOUT_BAN: Final = {
     Reason.ECH_OUTER: "the connection shows only the public name of an ECH provider",
     Reason.INTERNAL_ERROR: "deciding failed, and the policy says what holds then",
 }
+NAMES_SHOWN: Final = 5
+"""Most names in the record of repeats with different names; the rest is counted."""
 MAX_GROUPS: Final = 64
 """Most groups in a record."""
 _RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
@@ -192,10 +194,12 @@ def _identified(record: Record, identity: Identity, snapshot: Snapshot) -> None:
 
 
 def repeats_record(
-    stamp: Stamp, seen: Observation, judgement: Judgement, snapshot: Snapshot, repeats: Repeats
+    stamp: Stamp, seen: Observation, judgement: Judgement, snapshot: Snapshot, fold: Fold[Any], of: str
 ) -> Record | None:
-    """The record that stands for `repeats.count` events equal to the one with the id `repeats.of`."""
-    seen, names = common(seen, judgement), repeats.names
+    """The record that stands for the repeats in a fold of the event with the id `of`; None if there are none."""
+    if fold.first is None or fold.last is None:
+        return None
+    seen, names = common(seen, judgement), fold.names
     if names is not None:
         decision, sighting = replace(judgement.decision, rule=None), replace(judgement.sighting, value="")
         judgement = replace(judgement, decision=decision, sighting=sighting)
@@ -203,13 +207,15 @@ def repeats_record(
     record = traffic_record(stamp, seen, judgement, snapshot)
     if record is None:
         return None
-    first, last = timestamp(repeats.first), timestamp(repeats.last)
-    times = "once more" if repeats.count == 1 else f"{repeats.count} times more"
-    under = "" if names is None else f", with {counted(names.count, 'name')} ({clean(', '.join(names.first))})"
-    record["message"] += f" This happened {times}{under}, from {first} to {last}."
-    told: Record = {"count": repeats.count, "first": first, "last": last, "of": repeats.of}
+    first, last = timestamp(fold.first), timestamp(fold.last)
+    times = "once more" if fold.count == 1 else f"{fold.count} times more"
+    told: Record = {"count": fold.count, "first": first, "last": last, "of": of}
+    under = ""
     if names is not None:
-        told["names"] = {"count": names.count, "first": [clean(name) for name in names.first]}
+        shown = list(names)[:NAMES_SHOWN]
+        under = f", with {counted(len(names), 'name')} ({clean(', '.join(shown))})"
+        told["names"] = {"count": len(names), "first": [clean(name) for name in shown]}
+    record["message"] += f" This happened {times}{under}, from {first} to {last}."
     record["tokgate"]["repeats"] = told
     return record
 
