@@ -144,7 +144,6 @@ def test_an_overlong_line_is_one_piece_of_junk(path: Path) -> None:
         with path.open("ab") as stream:
             stream.write(b"x" * (MAX_LINE // 2))
         assert poll(follower) == []
-        assert len(follower._rest) <= MAX_LINE
     with path.open("ab") as stream:
         stream.write(b"\n")
     put(path, 1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from ipaddress import ip_network
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from whenever import Instant
 
@@ -134,8 +134,13 @@ def read(paths: Iterable[Path], opener: Callable[[Path], BinaryIO] | None = None
             yield from _lines(stream, str(path))
 
 
-def parse_line(raw: bytes, file: str, number: int) -> Line | Junk:
-    """The record of a line; Junk without a newline, or if it is no JSON object. `number` counts from 1."""
+def parse_line(raw: bytes, file: str, number: int, size: int | None = None) -> Line | Junk:
+    """The record of a line; Junk without a newline, or if it is no JSON object. `number` counts from 1.
+
+    `size` is the line's, where `raw` is only the beginning of an overlong one.
+    """
+    if size is not None and (size > len(raw) or (size == MAX_LINE and not raw.endswith(b"\n"))):
+        return Junk(file, number, size, f"longer than {MAX_LINE} bytes")
     try:
         return Line(file, number, decode(raw), raw.rstrip(b"\n"))
     except ValueError as error:
@@ -156,18 +161,20 @@ def open_log(path: Path) -> BufferedReader:
 def _lines(stream: BinaryIO, file: str) -> Iterator[Line | Junk]:
     number = 0
     try:
-        while raw := stream.readline(MAX_LINE):
+        for raw, size, _ in _pieces(stream):
             number += 1
-            if len(raw) < MAX_LINE or raw.endswith(b"\n"):
-                yield parse_line(raw, file, number)
-                continue
-            size = len(raw)
-            while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(MAX_LINE)
-                size += len(raw)
-            yield Junk(file, number, size, f"longer than {MAX_LINE} bytes")
+            yield parse_line(raw, file, number, size)
     except UNREADABLE as error:
         yield Junk(file, number + 1, 0, f"the rest can't be read: {error}")
+
+
+def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int, bool]]:
+    """Each line, up to MAX_LINE octets of it, its whole size, and whether it ends with a newline."""
+    while raw := stream.readline(MAX_LINE):
+        size, ended = len(raw), raw.endswith(b"\n")
+        while not ended and (more := stream.readline(MAX_LINE)):
+            size, ended = size + len(more), more.endswith(b"\n")
+        yield raw, size, ended
 
 
 LONGEST_LINE: Final = 64 << 20
@@ -308,9 +315,6 @@ def decode_strictly(raw: bytes) -> tuple[Record | None, str | None]:
     return (value, repeated[0] if repeated else None) if isinstance(value, dict) else (None, None)
 
 
-_CHUNK: Final = 1 << 16
-
-
 class Follower:
     """Reads a file from its beginning, then what is appended. The file need not exist yet.
 
@@ -320,95 +324,59 @@ class Follower:
     def __init__(self, path: Path) -> None:
         """Nothing is opened before the first poll."""
         self._path: Final = path
-        self._stream: IO[bytes] | None = None
-        self._identity: tuple[int, int]
-        self._file: str
-        self._number: int
-        self._rest = bytearray()
-        self._skipped: int
-        """Octets of an overlong line that were discarded so far."""
+        self._stream: BinaryIO | None = None
+        self._begin = self._number = self._left = 0
+        """Where the next line begins, how many came before it, and how many octets of it there are."""
 
     def poll(self) -> Iterator[Line | Junk]:
         """The lines since the last poll. Raises OSError."""
-        if self._stream is None and not self._open(self._path):
-            return
         yield from self._read()
         if self._is_replaced():
             yield from self._read()  # what was written before the file was replaced
             yield from self._end()
             self.close()
-            if self._open(self._path):
-                yield from self._read()
+            yield from self._read()
 
     def reads(self, path: Path) -> bool:
         """Whether this is the file that is open, under whatever name."""
         try:
-            found = path.stat()
+            return self._stream is not None and os.path.samestat(path.stat(), os.fstat(self._stream.fileno()))
         except OSError:
             return False
-        return self._stream is not None and (found.st_dev, found.st_ino) == self._identity
 
     def close(self) -> None:
         """Close the file; a later poll begins at the start of the path's file."""
         if self._stream is not None:
             self._stream.close()
-            self._stream = None
-
-    def _open(self, path: Path) -> bool:
-        try:
-            self._stream = path.open("rb")
-        except FileNotFoundError:
-            return False
-        found = os.fstat(self._stream.fileno())
-        self._identity = (found.st_dev, found.st_ino)
-        self._file, self._number = str(path), 0
-        self._rest.clear()
-        self._skipped = 0
-        return True
+        self._stream = None
+        self._begin = self._number = self._left = 0
 
     def _is_replaced(self) -> bool:
-        """Whether the path leads to another file than the one that is open."""
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            return False  # the writer hasn't made the new file yet, and may still finish a line in the old one
-        return (there.st_dev, there.st_ino) != self._identity
+        """Whether the path leads to another file than the one that is open.
+
+        While there is none its writer hasn't made the new file yet, and may still finish a line in the old one.
+        """
+        return self._stream is not None and self._path.exists() and not self.reads(self._path)
 
     def _read(self) -> Iterator[Line | Junk]:
-        stream = self._stream
-        if stream is None:
+        if self._stream is None:
+            with suppress(FileNotFoundError):
+                self._stream = self._path.open("rb")
+        if self._stream is None:
             return
-        if os.fstat(stream.fileno()).st_size < stream.tell():  # cut short (copytruncate): what follows is new
+        size = os.fstat(self._stream.fileno()).st_size
+        if size < self._begin + self._left:  # cut short (copytruncate): what follows is new
             yield from self._end()
-            stream.seek(0)
-            self._number = 0
-        while chunk := stream.read(_CHUNK):
-            *ended, rest = chunk.split(b"\n")
-            for part in ended:
-                yield self._line(part)
-            self._keep(rest)
-
-    def _line(self, part: bytes) -> Line | Junk:
-        self._keep(part)
-        self._number += 1
-        raw, size = bytes(self._rest) + b"\n", len(self._rest) + self._skipped + 1
-        overlong = bool(self._skipped)
-        self._rest.clear()
-        self._skipped = 0
-        if overlong:
-            return Junk(self._file, self._number, size, f"longer than {MAX_LINE} bytes")
-        return parse_line(raw, self._file, self._number)
-
-    def _keep(self, part: bytes) -> None:
-        self._rest += part
-        if self._skipped or len(self._rest) > MAX_LINE:
-            self._skipped += len(self._rest)
-            self._rest.clear()
+            self._begin = self._number = self._left = 0
+        self._stream.seek(self._begin)
+        for raw, size, ended in _pieces(self._stream):
+            if not ended:
+                self._left = size
+                return
+            self._begin, self._number, self._left = self._begin + size, self._number + 1, 0
+            yield parse_line(raw, str(self._path), self._number, size)
 
     def _end(self) -> Iterator[Junk]:
         """The incomplete last line of a file that is no longer written."""
-        if self._rest or self._skipped:
-            size = len(self._rest) + self._skipped
-            yield Junk(self._file, self._number + 1, size, "the last line is torn")
-        self._rest.clear()
-        self._skipped = 0
+        if self._left:
+            yield Junk(str(self._path), self._number + 1, self._left, "the last line is torn")
