@@ -36,15 +36,6 @@ class NoProof(ValueError):
     """A record can't be proved, and why."""
 
 
-@dataclass(slots=True)
-class _Found:
-    """The record to be proved."""
-
-    record: Record
-    head: Head
-    before: str
-
-
 def fingerprint(key: str) -> str:
     """SHA-256 over a raw public key, in hexadecimal; `key` is in base64 as in checkpoints."""
     return hashlib.sha256(base64.b64decode(key)).hexdigest()
@@ -81,7 +72,7 @@ def prove_all(
     Raises OSError, UNREADABLE.
     """
     why, proofs = {} if problems is None else problems, dict[str, dict[str, Any]]()
-    waiting: dict[str, dict[str, _Found]] = {}
+    waiting: dict[str, dict[str, tuple[Record, Head, str]]] = {}
 
     def met(record: Record, head: Head, before: str | None) -> None:
         event = text_at(record, "event", "id")
@@ -91,18 +82,26 @@ def prove_all(
         of_chain.pop(event, None)
         why[event] = f"the record {event} does not fit those before it: see tokgate log verify"
         if before is not None and proper_hash(before, record) == head.hash:
-            of_chain[event] = _Found(record, head, before)
+            of_chain[event] = record, head, before
             why[event] = f"no checkpoint covers the record {event} yet: one follows within a minute"
 
     def signed(chain: Chain, checkpoint: Checkpoint, wrong: str | None) -> None:
         covered = waiting.pop(chain.head.chain, {})
         leaves = None if not covered or checkpoint.tree is None else chain.recent.hashes(checkpoint.tree.first)
-        for event, record in covered.items():
-            proof = _proof(event, record, checkpoint, leaves, wrong)
-            if isinstance(proof, str):
-                why[event] = proof
-            else:
-                proofs[event] = proof
+        for event, (record, head, before) in covered.items():
+            index = _index(event, head, checkpoint, leaves, wrong)
+            if isinstance(index, str) or leaves is None:
+                why[event] = str(index)
+                continue
+            path = [step.hex() for step in audit_path(leaves, index)]
+            proofs[event] = {
+                "format": FORMAT,
+                "record": record,
+                "previous": before,
+                "tree": {"index": index, "size": len(leaves), "path": path},
+                "checkpoint": {"chain": checkpoint.head.chain, **checkpoint.as_json()},
+                "fingerprint": fingerprint(checkpoint.key),
+            }
         if len(proofs) == len(events):
             raise _Enough
 
@@ -113,31 +112,17 @@ def prove_all(
     return proofs
 
 
-def _proof(
-    event: str, found: _Found, checkpoint: Checkpoint, leaves: list[bytes] | None, wrong: str | None
-) -> dict[str, Any] | str:
-    """The proof by a checkpoint, over the hashes that its tree is made of; else why there is none."""
-    if checkpoint.tree is None or found.head.sequence < checkpoint.tree.first:
+def _index(event: str, head: Head, checkpoint: Checkpoint, leaves: list[bytes] | None, wrong: str | None) -> int | str:
+    """Which leaf of a checkpoint's tree a record is; else why that proves nothing."""
+    if checkpoint.tree is None or head.sequence < checkpoint.tree.first:
         return f"the checkpoint after the record {event} has no tree that covers it"
     if leaves is None:
         return f"no checkpoint with a tree covers the record {event}: its chain isn't whole here"
-    index = found.head.sequence - checkpoint.tree.first
-    if wrong is not None or leaves[index].hex() != found.head.hash:
-        problem = f"the checkpoint after the record {event} signs other records: see tokgate log verify"
-        return problem if wrong is None else f"{problem} ({wrong})"
-    return _as_json(found, checkpoint, leaves, index)
-
-
-def _as_json(found: _Found, checkpoint: Checkpoint, leaves: Sequence[bytes], index: int) -> dict[str, Any]:
-    path = [step.hex() for step in audit_path(leaves, index)]
-    return {
-        "format": FORMAT,
-        "record": found.record,
-        "previous": found.before,
-        "tree": {"index": index, "size": len(leaves), "path": path},
-        "checkpoint": {"chain": checkpoint.head.chain, **checkpoint.as_json()},
-        "fingerprint": fingerprint(checkpoint.key),
-    }
+    index = head.sequence - checkpoint.tree.first
+    if wrong is None and leaves[index].hex() == head.hash:
+        return index
+    what = f"the checkpoint after the record {event} signs other records: see tokgate log verify"
+    return what if wrong is None else f"{what} ({wrong})"
 
 
 TIMEOUT: Final = 30.0
