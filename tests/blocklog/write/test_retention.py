@@ -16,7 +16,7 @@ from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode, new_stamp
 from tokgate.blocklog.write import retention
 from tokgate.blocklog.write.checkpointer import LogOptions
-from tokgate.blocklog.write.retention import SETTLED, STEP_EVERY, day_step, expired
+from tokgate.blocklog.write.retention import SETTLED, STEP_EVERY, expired
 from tokgate.blocklog.write.segment import Rotation, Segment
 
 NAME = "block-20230310T230000.000000Z.ndjson"
@@ -24,7 +24,7 @@ NAME = "block-20230310T230000.000000Z.ndjson"
 
 def test_to_the_microsecond(tmp_path: Path) -> None:
     """A file goes when its end is that old, not before; compressed ones too, oldest first; nobody else's files."""
-    names = [NAME, "block-20230309T230000.000000Z.ndjson.zst", "block-20230308T230000.000000Z.ndjson.gz"]
+    names = [NAME, "block-20230310T130000.000000Z.ndjson.zst", "block-20230310T030000.000000Z.ndjson.gz"]
     others = [
         "block.ndjson",
         "block.ndjson.1",
@@ -205,36 +205,39 @@ def _linked(tmp_path: Path, names: dict[str, str | None], moment: str = "2023-03
     return tmp_path / "block.ndjson"
 
 
-FILES = [f"block-2023030{day}T230000.000000Z.ndjson" for day in (1, 2, 3, 4)]
+FILES = [f"block-20230301T{hour:02}0000.000000Z.ndjson" for hour in (5, 11, 17, 23)]
 
 
 def test_a_file_that_is_gone_before_its_time_is_named(tmp_path: Path) -> None:
     """Files that somebody took out of the middle are told apart from those that tokgate deletes now."""
     first, second, third, last = FILES
-    path = _linked(tmp_path, {first: None, third: second, last: f"{third}.zst"}, "2023-03-01T10:00:00Z")
-    found = expired(path, at("2023-03-03T23:00:00Z"))
+    path = _linked(tmp_path, {first: None, third: second, last: f"{third}.zst"}, "2023-03-01T01:00:00Z")
+    found = expired(path, at("2023-03-01T17:00:00Z"))
     assert ([file.name for file in found.files], found.follows, found.missed) == ([first, third], None, (second,))
-    found = expired(path, at("2023-03-02T23:00:00Z"))
+    found = expired(path, at("2023-03-01T11:00:00Z"))
     assert ([file.name for file in found.files], found.missed) == ([first], (second,))
     (tmp_path / first).unlink()
-    found = expired(path, at("2023-03-04T23:00:00Z"))
+    found = expired(path, at("2023-03-01T23:00:00Z"))
     assert (found.follows, found.missed) == (second, ())
 
 
-@pytest.mark.parametrize(("days", "step"), [(0, 0), (1, 1), (2, 1), (400, 1)])
-def test_a_step_of_deletion(tmp_path: Path, days: int, step: int) -> None:
-    """At most the 24 hours after the end of the oldest file, however late it is; with no file there is no step."""
-    path, oldest = _linked(tmp_path, dict.fromkeys(FILES[1:])), at("2023-03-02T23:00:00Z")
-    assert day_step(path, oldest.add(hours=24 * days)) == oldest.add(hours=24 * step)
-    assert day_step(tmp_path / "other.ndjson", oldest) == oldest
+@pytest.mark.parametrize(("days", "gone"), [(-1, 0), (0, 1), (1, 2), (2, 2), (400, 2)])
+def test_a_step_of_deletion(tmp_path: Path, days: int, gone: int) -> None:
+    """At most the 24 hours after the end of the oldest file, however late it is; a fresh file's old name stops none."""
+    names = [f"block-2023030{day}T230000.000000Z.ndjson" for day in (2, 3, 4)]
+    path, oldest = _linked(tmp_path, dict.fromkeys(names), "2023-03-01T10:00:00Z"), at("2023-03-02T23:00:00Z")
+    assert expired(tmp_path / "other.ndjson", oldest).files == ()
+    for _ in range(2):
+        assert [file.name for file in expired(path, oldest.add(hours=24 * days)).files] == names[:gone]
+        _linked(tmp_path, {"block-20230101T000000.000000Z.ndjson": None})
 
 
 def test_a_gap_among_later_files(tmp_path: Path) -> None:
     """It is told of when its time comes, and not with each deletion before that."""
     first, second, third, last = FILES
-    path = _linked(tmp_path, {first: None, second: first, last: third}, "2023-03-01T10:00:00Z")
-    assert expired(path, at("2023-03-01T23:00:00Z")).missed == ()
-    assert expired(path, at("2023-03-02T23:00:00Z")).missed == (third,)
+    path = _linked(tmp_path, {first: None, second: first, last: third}, "2023-03-01T01:00:00Z")
+    assert expired(path, at("2023-03-01T05:00:00Z")).missed == ()
+    assert expired(path, at("2023-03-01T11:00:00Z")).missed == (third,)
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +248,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
 
     path = _linked(tmp_path, {FILES[0]: None})
     monkeypatch.setattr(retention, "first_record", refused)
-    assert expired(path, at("2023-03-01T23:00:00Z")).files == (tmp_path / FILES[0],)
+    assert expired(path, at("2023-03-01T05:00:00Z")).files == (tmp_path / FILES[0],)
 
 
 def test_files_go_once_their_record_is_signed(tmp_path: Path) -> None:
@@ -276,4 +279,4 @@ def test_a_renamed_file_keeps_its_age(tmp_path: Path) -> None:
     assert expired(path, at("2023-03-08T09:59:59Z")).files == ()
     assert expired(path, at("2023-03-08T10:00:00Z")).files == (tmp_path / FILES[0],)
     (tmp_path / FILES[0]).write_bytes(b"nothing that can be read")
-    assert expired(path, at("2023-03-01T23:00:00Z")).files == (tmp_path / FILES[0],)
+    assert expired(path, at("2023-03-01T05:00:00Z")).files == (tmp_path / FILES[0],)

@@ -7,7 +7,7 @@ looked into the log are deleted with it.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -127,8 +127,8 @@ class Retention:
         before = min(stamp.at, settled).subtract(hours=24 * self._days)
         looks = access_path_for(self._path)
         try:
-            found = expired(self._path, day_step(self._path, before))
-            with_them = expired(looks, day_step(looks, before)).files if found.files else ()
+            found = expired(self._path, before)
+            with_them = expired(looks, before).files if found.files else ()
         except OSError as error:
             self._trouble(error)
             return None
@@ -165,52 +165,33 @@ class Expired:
 
 
 def expired(path: Path, before: Instant) -> Expired:
-    """Files that tokgate rotated at or before an instant. Raises OSError.
+    """Files that tokgate rotated at or before an instant, and at most a day after the oldest. Raises OSError.
 
-    Files that logrotate made are left to it, since their names don't state when they end. A file whose first record is
-    later than its name states stays: somebody renamed it, or the clock was set back.
+    A clock that is far ahead for a while makes everything look old: so no more than a day's files are deleted at once,
+    and the next only STEP_EVERY seconds later. Files that logrotate made are left to it, since their names don't state
+    when they end. A file whose first record is later than its name states stays: somebody renamed it, or the clock was
+    set back.
     """
     rotated = list(archived(path))
     links = {file: _link(file) for file, _ in rotated}
-    files = [file for file, ended in rotated if max(ended, links[file].begins or ended) <= before]
+    ends = {file: max(ended, links[file][0] or ended) for file, ended in rotated}
+    if ends:
+        before = min(before, min(ends.values()).add(hours=24))
+    files = [file for file, ended in ends.items() if ended <= before]
     if not files:
         return Expired()
-    later = [file for file, _ in rotated if file not in files]
-    return Expired(tuple(files), links[files[0]].follows, tuple(_missed([*files, *later[:1]], links)))
+    # Also of the first file that stays: what it continues may be gone.
+    chained = [*files, *(file for file in ends if file not in files)][: len(files) + 1]
+    there = {bare_name(file.name) for file in chained}
+    stated = [follows for _, follows in (links[file] for file in chained[1:]) if follows is not None]
+    return Expired(tuple(files), links[files[0]][1], tuple(name for name in stated if bare_name(name) not in there))
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """What a file's first record states: its own instant, and the file before; None if it states none."""
-
-    begins: Instant | None = None
-    follows: str | None = None
-
-
-def _link(file: Path) -> _Link:
-    """Of a file that can't be read nothing is known."""
+def _link(file: Path) -> tuple[Instant | None, str | None]:
+    """The instant of a file's first record, and the file before as it states; None for what it doesn't state."""
     try:
         found = first_record(file, open_log)
     except UNREADABLE:
-        return _Link()
-    if found is None:
-        return _Link()
-    record, _ = found
-    return _Link(instant_of(record), text_at(record, "tokgate", "continues", "file"))
-
-
-def _missed(files: Sequence[Path], links: dict[Path, _Link]) -> list[str]:
-    """The names that files after the first state to continue and that aren't among the files."""
-    there = {bare_name(file.name) for file in files}
-    stated = [links[file].follows for file in files[1:]]
-    return [name for name in stated if name is not None and bare_name(name) not in there]
-
-
-def day_step(path: Path, before: Instant) -> Instant:
-    """An instant for `expired` that is at most a day past the end of the oldest file. Raises OSError.
-
-    A clock that is far ahead for a while makes everything look old: so no more than a day's files are deleted at once,
-    and the next only STEP_EVERY seconds later.
-    """
-    ends = [ended for _, ended in archived(path)]
-    return before if not ends else min(before, min(ends).add(hours=24))
+        found = None
+    record = {} if found is None else found[0]
+    return instant_of(record), text_at(record, "tokgate", "continues", "file")
