@@ -1,13 +1,20 @@
 """Drives the log's appender: runs on one log, whose clock stands until it is set."""
 
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from labs.builders import at
 from labs.samples import OBSERVER
+from tokgate.blocklog.integrity.chain_state import Finding
+from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import every_file
+from tokgate.blocklog.records.chain import link, stated_head
 from tokgate.blocklog.records.lifecycle import gateway_changed
-from tokgate.blocklog.records.record import EventAction, Stamp, new_stamp
+from tokgate.blocklog.records.record import EventAction, Stamp, encode, new_stamp
 from tokgate.blocklog.write.appender import Appender
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
@@ -53,6 +60,25 @@ class AppenderRuns:
             to.attest()
             append(to)
             to.sync()
+
+    def forge(self, *records: dict[str, Any], path: Path | None = None) -> None:
+        """Append records whose numbers and hashes fit, which anybody can compute who can write to the file."""
+        path = path or self.path
+        head = stated_head(json.loads(path.read_bytes().splitlines()[-1]))
+        assert head is not None
+        with path.open("ab") as file:
+            for record in records:
+                linked, head = link(head, record)
+                file.write(encode(linked))
+
+    @property
+    def files(self) -> list[Path]:
+        """The log's files, oldest first."""
+        return every_file(self.path)
+
+    def found(self, *trusted: str, kept: Iterable[str] = (), whole: bool = True, **more: Any) -> list[Finding]:
+        """What verification finds; `kept` are checkpoints from elsewhere."""
+        return list(Verifier(trusted, checkpoints_in(kept, "kept.txt"), whole=whole, **more).run(self.files))
 
     def run(self, count: int = 1, *, attest: bool = True) -> None:
         """A run that ends in order."""

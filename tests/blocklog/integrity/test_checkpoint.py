@@ -1,5 +1,6 @@
 """Checkpoints as they are written and read: what has another shape is none, and ends nothing."""
 
+import json
 from typing import Any
 
 import pytest
@@ -52,3 +53,6 @@ def test_no_checkpoint_at_all() -> None:
     assert checkpoint_of("c", [FULL.as_json()]) is None
     mark = "tokgate-checkpoint "
     assert list(parse_checkpoints([mark, f"{mark}[1]", mark + "[" * 200_000, f"{mark}{{}}", "nothing"])) == []
+    said = FULL.message()
+    lines = [f"Mar 10 12:00:00 gw tokgate[7]: {said}", json.dumps({"MESSAGE": said, "_PID": "7"}), f"{mark}{{"]
+    assert list(parse_checkpoints(lines)) == [FULL, FULL]  # in syslog lines, and in journal output as JSON

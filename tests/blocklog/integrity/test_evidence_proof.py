@@ -16,7 +16,7 @@ from labs.logs import refusal
 from tokgate.blocklog.integrity.checkpoint import Tree, read_key, read_public_key, sign
 from tokgate.blocklog.integrity.evidence import NoProof, fingerprint, prove
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import key_path_for, with_rotated
+from tokgate.blocklog.paths import key_path_for
 from tokgate.blocklog.records.chain import link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint
@@ -64,11 +64,6 @@ class Log(AppenderRuns):
         append(self.appender)
         if attest:
             self.write(self.appender, attest=True)
-
-    @property
-    def files(self) -> list[Path]:
-        """All files."""
-        return with_rotated(self.path)
 
     @property
     def fingerprint(self) -> str:

@@ -23,8 +23,7 @@ from tokgate.blocklog.integrity.checkpoint import (
     sign,
 )
 from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
-from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import key_path_for, public_path_for, successions_path_for, with_rotated
+from tokgate.blocklog.paths import key_path_for, public_path_for, successions_path_for
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint, log_continued, log_deleted
@@ -49,20 +48,15 @@ class Log(AppenderRuns):
         self.successions = successions_path_for(self.path)
 
     @property
-    def files(self) -> list[Path]:
-        return [path for path in with_rotated(self.path) if path.exists()]
-
-    @property
     def checkpoints(self) -> list[Checkpoint]:
         return list(parse_checkpoints(self.successions.read_text().splitlines()))
 
     def findings(self, *, whole: bool = True, elsewhere: bool = False) -> list[Finding]:
         """What who holds the first public key finds."""
         first = read_public_key(public_path_for(key_path_for(self.path)))
-        kept = checkpoints_in(self.kept if elsewhere else (), "kept.txt")
         lines = self.successions.read_text().splitlines() if self.successions.exists() else ()
         beside = checkpoints_in(lines, str(self.successions))
-        return list(Verifier([first], kept, whole=whole, successions=beside).run(self.files))
+        return self.found(first, kept=self.kept if elsewhere else (), whole=whole, successions=beside)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from tokgate.blocklog.integrity.checkpoint import (
 )
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, SigningState, TrustedKeys, checkpoints_in
 from tokgate.blocklog.integrity.verify import TornLines, Verifier
-from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for, with_rotated
+from tokgate.blocklog.paths import end_of_archive, key_path_for, public_path_for
 from tokgate.blocklog.records.chain import Head, link, proper_hash, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import StrayLines, log_checkpoint, log_deleted, log_foreign
@@ -69,11 +69,6 @@ class Log(AppenderRuns):
         return stamp() if self.begun is None else replace(stamp(), at=self.begun)
 
     @property
-    def files(self) -> list[Path]:
-        """The log's files, oldest first."""
-        return [path for path in with_rotated(self.path) if path.exists()]
-
-    @property
     def elsewhere(self) -> list[Checkpoint]:
         """The checkpoints that were sent away."""
         return list(parse_checkpoints(self.kept))
@@ -85,8 +80,7 @@ class Log(AppenderRuns):
 
     def findings(self, *trusted: str, elsewhere: bool = False, whole: bool = False) -> list[Finding]:
         """What is wrong with the log."""
-        kept = checkpoints_in(self.kept, "kept.txt") if elsewhere else ()
-        return list(Verifier(trusted, kept, whole=whole).run(self.files))
+        return self.found(*trusted, kept=self.kept if elsewhere else (), whole=whole)
 
     def edit(self, change: Callable[[list[bytes]], object], path: Path | None = None) -> None:
         """Change a file's lines."""
@@ -396,28 +390,6 @@ def test_a_file_that_cannot_be_read(log: Log, error: Exception) -> None:
 
 
 @pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
-def test_a_damaged_archive(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
-    """One bad octet on a disk is told with its file and offset, wherever it is, and the files after it are verified."""
-    log = Log(tmp_path / "block.ndjson", SMALL)
-    log.run(12)
-    first = log.files[0]
-    octets = pack(first.read_bytes())
-    first.unlink()
-    log.edit(change_last, log.files[-1])
-    damaged, told = Path(f"{first}{ending}"), 0
-    for offset in range(0, len(octets), 7):
-        damaged.write_bytes(octets[:offset] + bytes([octets[offset] ^ 0x55]) + octets[offset + 1 :])
-        found = log.findings()
-        assert found
-        if unreadable := [finding for finding in found if finding.code is FindingCode.UNREADABLE]:
-            assert [finding.file for finding in unreadable] == [str(damaged)]
-            assert "from octet " in unreadable[0].message
-            assert any(finding.file == str(log.path) for finding in found)
-            told += 1
-    assert told > 3
-
-
-@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
 def test_a_restart_after_a_damaged_archive(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
     """The proxy logs on where the file before it can't be read to its end: its chain goes on, and nobody is accused."""
     log = Log(tmp_path / "block.ndjson")
@@ -597,22 +569,6 @@ def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
     log = Log(tmp_path / "block.ndjson", records=5)
     log.run(20, attest=False)
     assert [checkpoint.head.sequence for checkpoint in log.elsewhere] == [5, 11, 17, 23]
-
-
-def test_checkpoints_are_found_in_other_text() -> None:
-    """In syslog lines, journal output as JSON, and not in rubbish."""
-    made = sign(Ed25519PrivateKey.generate(), Head("c", 5, "0" * 64), "2023-03-10T11:00:00.000000Z", 0)
-    text = [
-        f"Mar 10 12:00:00 gw tokgate[7]: {made.message()}",
-        json.dumps({"MESSAGE": made.message(), "_PID": "7"}),
-        "tokgate-checkpoint {",
-        "tokgate-checkpoint []",
-        'tokgate-checkpoint {"chain":"c","sequence":true}',
-        "",
-    ]
-    found = list(parse_checkpoints(text))
-    assert found == [made, made]
-    assert all(one.genuine for one in found)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -801,21 +757,13 @@ def retained(tmp_path: Path, name: str = "block.ndjson") -> Log:
     return log
 
 
-def forge(log: Log, record: dict[str, Any]) -> None:
-    """Append a record with the number and hash that the chain needs, which anybody can compute."""
-    head = stated_head(json.loads(log.path.read_bytes().splitlines()[-1]))
-    assert head is not None
-    with log.path.open("ab") as file:
-        file.write(json.dumps(link(head, record)[0]).encode() + b"\n")
-
-
 def test_files_deleted_under_a_forged_record(tmp_path: Path) -> None:
     """Who deletes files and appends a record that says tokgate did it is not believed: the record is not signed."""
     log = retained(tmp_path)
     log.run(1)
     *old, _ = log.files
     assert len(old) >= 11
-    forge(log, log_deleted(log.stamp(), [path.name for path in old], 1))
+    log.forge(log_deleted(log.stamp(), [path.name for path in old], 1))
     assert log.findings(whole=True) == []
     for path in old:
         path.unlink()
@@ -832,13 +780,13 @@ def test_files_deleted_before_their_time(tmp_path: Path) -> None:
         kept = log.path.read_bytes()
         record = log_deleted(log.stamp(), names, 1)
         record["tokgate"]["deleted"]["days"] = days
-        forge(log, record)
+        log.forge(record)
         found = [finding.code for finding in log.findings(log.key, whole=True)]
         assert found == [FindingCode.DELETED] * (1 if last in names else 2)
         log.path.write_bytes(kept)
     record = log_deleted(log.stamp(), old[:2], 1)
     record["@timestamp"] = "yesterday"
-    forge(log, record)
+    log.forge(record)
     assert [finding.code for finding in log.findings(log.key, whole=True)] == [FindingCode.DELETED] * 2
 
 
@@ -851,7 +799,7 @@ def test_a_file_deleted_to_the_microsecond(tmp_path: Path, early: int, expected:
     ended = end_of_archive(first)
     assert ended is not None
     log.begun = ended.add(hours=24).subtract(microseconds=early)
-    forge(log, log_deleted(log.stamp(), [first], 1))
+    log.forge(log_deleted(log.stamp(), [first], 1))
     assert [one.code for one in log.findings(whole=True) if one.code is not FindingCode.CLOCK] == expected
 
 
@@ -875,12 +823,12 @@ def test_a_broken_list_of_deleted_files(tmp_path: Path) -> None:
     old = [path.name for path in log.files][:-1]
     for follows, missed, expected in ((old[1], (), 0), (old[3], (), 1), (old[1], (old[2],), 1), (None, (), 0)):
         kept = log.path.read_bytes()
-        forge(log, log_deleted(log.stamp(), old[:2], 1))
-        forge(log, log_deleted(log.stamp(), old[2:4], 1, follows=follows, missed=missed))
+        log.forge(log_deleted(log.stamp(), old[:2], 1))
+        log.forge(log_deleted(log.stamp(), old[2:4], 1, follows=follows, missed=missed))
         assert [one.code for one in log.findings(whole=True)] == [FindingCode.DELETED] * expected
         log.path.write_bytes(kept)
     # The record that named the files before these was itself in a file whose time is over.
-    forge(log, log_deleted(log.stamp(), old[2:4], 1, follows=old[1]))
+    log.forge(log_deleted(log.stamp(), old[2:4], 1, follows=old[1]))
     assert log.findings(whole=True) == []
 
 
@@ -888,7 +836,7 @@ def test_a_broken_list_of_deleted_files(tmp_path: Path) -> None:
 def test_what_a_record_says_of_others(log: Log, message: str | None) -> None:
     """The finding has the record's own words, where it has any."""
     record = log_foreign(stamp(), StrayLines(2, 5).said() | {"line": 7, "file": "block.ndjson", "running": False})
-    forge(log, record | {"message": message})
+    log.forge(record | {"message": message})
     (found,) = log.findings()
     assert (found.line, found.code) == (13, FindingCode.FOREIGN)
     assert found.message == (message or "the log was written by others")
@@ -1061,15 +1009,3 @@ def test_torn_lines_taken_out_at_a_files_end(tmp_path: Path) -> None:
     log.edit(lambda lines: lines.pop(), tmp_path / "block.ndjson.1")
     assert codes(log.findings()) == [(1, "recovery")]
     assert list(Verifier().run([log.path])) == []
-
-
-def test_records_of_another_log(log: Log, tmp_path: Path) -> None:
-    """Lines of another gateway, put where they hardly stand out."""
-    other = Log(tmp_path / "other" / "block.ndjson")
-    other.begun = Instant.from_utc(2023, 1, 1)
-    for _ in range(2):
-        other.run(3)
-    log.edit(lambda lines: lines.extend(other.path.read_bytes().splitlines(keepends=True)[4:]))
-    other.edit(lambda lines: lines.__delitem__(slice(4, None)), other.path)
-    found = list(Verifier().run([*other.files, *log.files]))
-    assert [(one.file, one.line, one.code.value) for one in found] == [(str(log.path), 13, "new-chain")]

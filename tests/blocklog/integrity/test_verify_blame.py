@@ -9,7 +9,6 @@ import pytest
 from labs.appending import AppenderRuns
 from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.chain import Head, link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.checkpointer import LogOptions
@@ -28,12 +27,7 @@ class Log(AppenderRuns):
             self.now = self.now.add(seconds=60)
         self.trusted = json.loads(self.kept[0].partition(" ")[2])["key"]
 
-    @property
-    def files(self) -> list[Path]:
-        """Oldest first."""
-        return with_rotated(self.path)
-
-    def forge(self, file: Path, first: int, last: int) -> None:
+    def rewrite(self, file: Path, first: int, last: int) -> None:
         """Write lines of a file anew, with hashes that fit."""
         lines = file.read_bytes().splitlines(keepends=True)
         head = stated_head(json.loads(lines[first - 2]))
@@ -42,10 +36,10 @@ class Log(AppenderRuns):
             lines[number - 1] = json.dumps(record).encode() + b"\n"
         file.write_bytes(b"".join(lines))
 
-    def found(self, *, kept: bool = False) -> list[tuple[str, int, str]]:
+    def blamed(self, *, kept: bool = False) -> list[tuple[str, int, str]]:
         """File, line and code of each finding."""
-        verifier = Verifier([self.trusted], checkpoints_in(self.kept if kept else (), "kept.txt"), whole=True)
-        return [(Path(each.file).name, each.line, each.code.value) for each in verifier.run(self.files)]
+        found = self.found(self.trusted, kept=self.kept if kept else ())
+        return [(Path(each.file).name, each.line, each.code.value) for each in found]
 
 
 def _changed(line: bytes) -> bytes:
@@ -56,15 +50,15 @@ def _changed(line: bytes) -> bytes:
 def test_every_line_that_is_written_anew(tmp_path: Path, forward_secure: bool) -> None:
     """With a hash that fits, so that only the next line doesn't follow it: the blame is on the line itself."""
     log = Log(tmp_path, forward_secure=forward_secure)
-    assert log.found() == []
+    assert log.blamed() == []
     for file in log.files[1:4]:
         text = file.read_bytes()
         lines = text.splitlines()
         for number in range(2, len(lines) + 1):
             if b"log-checkpoint" in lines[number - 1]:
                 continue
-            log.forge(file, number, number)
-            (name, line, code), *others = log.found()
+            log.rewrite(file, number, number)
+            (name, line, code), *others = log.blamed()
             assert (name, line, code) == (file.name, number, "changed")
             assert {code for *_, code in others} <= {"signature"}
             file.write_bytes(text)
@@ -80,7 +74,7 @@ def test_every_line_that_is_changed(tmp_path: Path, forward_secure: bool) -> Non
         for number, line in enumerate(lines, 1):
             if _changed(line) != line:
                 file.write_bytes(b"".join([*lines[: number - 1], _changed(line), *lines[number:]]))
-                assert log.found() == [(file.name, number, "changed")]
+                assert log.blamed() == [(file.name, number, "changed")]
         file.write_bytes(text)
 
 
@@ -89,11 +83,11 @@ def test_a_tail_written_anew_before_a_rotation(tmp_path: Path) -> None:
     log = Log(tmp_path)
     file = log.files[2]
     last = len(file.read_bytes().splitlines())
-    log.forge(file, last - 1, last)
-    assert (file.name, last, "changed") in log.found()
-    said = [each.message for each in Verifier([log.trusted]).run(log.files) if each.code == "changed"]
+    log.rewrite(file, last - 1, last)
+    assert (file.name, last, "changed") in log.blamed()
+    said = [each.message for each in log.found(log.trusted, whole=False) if each.code == "changed"]
     assert any("is not the one with which the next file goes on: it was written anew" in message for message in said)
-    assert {code for name, _, code in log.found() if name != file.name} <= {"signature"}
+    assert {code for name, _, code in log.blamed() if name != file.name} <= {"signature"}
 
 
 def _under_one_checkpoint(folder: Path) -> tuple[Log, int, int]:
@@ -112,8 +106,8 @@ def test_two_changes_under_one_checkpoint(tmp_path: Path) -> None:
     log, forged, edited = _under_one_checkpoint(tmp_path)
     lines = log.path.read_bytes().splitlines(keepends=True)
     log.path.write_bytes(b"".join([*lines[: edited - 1], _changed(lines[edited - 1]), *lines[edited:]]))
-    log.forge(log.path, forged, forged)
-    said = {each.line: each.message for each in Verifier([log.trusted]).run(log.files) if each.code == "changed"}
+    log.rewrite(log.path, forged, forged)
+    said = {each.line: each.message for each in log.found(log.trusted, whole=False) if each.code == "changed"}
     assert sorted(said) == [forged + 1, edited]
     assert all(message.endswith("or the record before it was written anew") for message in said.values())
 
@@ -121,10 +115,10 @@ def test_two_changes_under_one_checkpoint(tmp_path: Path) -> None:
 def test_a_change_and_a_gap_under_one_checkpoint(tmp_path: Path) -> None:
     """Without all that the checkpoint signs, the record after the one that was written anew is not accused."""
     log, gone, forged = _under_one_checkpoint(tmp_path)
-    log.forge(log.path, forged, forged)
+    log.rewrite(log.path, forged, forged)
     lines = log.path.read_bytes().splitlines(keepends=True)
     log.path.write_bytes(b"".join([*lines[: gone - 1], *lines[gone:]]))
-    said = {each.line: each.message for each in Verifier([log.trusted]).run(log.files) if each.code == "changed"}
+    said = {each.line: each.message for each in log.found(log.trusted, whole=False) if each.code == "changed"}
     assert [*said] == [forged]
     assert said[forged].endswith("or the record before it was written anew")
 
@@ -134,7 +128,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     log = Log(tmp_path)
     gone = log.files[2]
     gone.unlink()
-    (found,) = Verifier([log.trusted]).run(log.files)
+    (found,) = log.found(log.trusted, whole=False)
     assert found.message.endswith(f"the last of them were in {gone.name}")
 
 
@@ -143,8 +137,8 @@ def test_evolving_keys_after_a_gap(tmp_path: Path, harm: Callable[[Path], object
     """Where the checkpoint is gone that announced a key, one finding says so, and none if it was kept elsewhere."""
     log = Log(tmp_path, forward_secure=True)
     harm(log.files[2])
-    assert [code for *_, code in log.found()] == ["missing", "key"]
-    assert [code for *_, code in log.found(kept=True)] == ["missing"]
+    assert [code for *_, code in log.blamed()] == ["missing", "key"]
+    assert [code for *_, code in log.blamed(kept=True)] == ["missing"]
     untrusted = Verifier((), checkpoints_in(log.kept, "kept.txt")).run(log.files)
     assert "key" in [each.code.value for each in untrusted]  # who keeps checkpoints of any key knows none
 
@@ -155,4 +149,4 @@ def test_a_checkpoint_kept_elsewhere_by_a_strange_key(tmp_path: Path) -> None:
     log = Log(tmp_path / "own", forward_secure=True)
     log.path.with_suffix(".key").unlink()
     log.run(7)
-    assert "key" in [code for *_, code in log.found(kept=True)]
+    assert "key" in [code for *_, code in log.blamed(kept=True)]

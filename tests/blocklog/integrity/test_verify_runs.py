@@ -1,7 +1,6 @@
 """What a log says of runs, and bounds of what is read: a tail that fits is not enough, a file without end no trap."""
 
 import gzip
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,9 @@ from labs.logs import refusal
 from tokgate.blocklog.integrity import verify
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records import lifecycle
-from tokgate.blocklog.records.chain import Head, link, stated_head
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.log_state import clock_set_forward, log_deleted, log_gap
-from tokgate.blocklog.records.record import Record, encode
+from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.write.checkpointer import LogOptions
 
 type Found = list[tuple[int, str]]
@@ -40,17 +38,9 @@ class Log(AppenderRuns):
             self.write(run, 0, attest=True)
         run.leave("closed")
 
-    def forge(self, *records: Record) -> None:
-        """Append records whose numbers and hashes fit, which anybody can compute who can write to the file."""
-        head = stated_head(json.loads(self.path.read_bytes().splitlines()[-1]))
-        for record in records:
-            linked, head = link(head or Head("none"), record)
-            with self.path.open("ab") as file:
-                file.write(encode(linked))
-
-    def found(self, at_least: float = 0) -> Found:
+    def faults(self, at_least: float = 0) -> Found:
         """Lines and codes of what is wrong."""
-        return [(one.line, one.code.value) for one in Verifier(whole=True, at_least=at_least).run([self.path])]
+        return [(one.line, one.code.value) for one in self.found(at_least=at_least)]
 
 
 @pytest.fixture
@@ -59,16 +49,16 @@ def log(tmp_path: Path) -> Log:
     log = Log(tmp_path / "block.ndjson")
     for _ in range(2):
         log.whole_run(refusal())
-    assert log.found() == []
+    assert log.faults() == []
     return log
 
 
 def test_forty_records_after_the_end(log: Log) -> None:
     """Nobody was there to write them, although their numbers and hashes fit; what begins the next run may be there."""
     log.forge(*[refusal()] * 40)
-    assert log.found() == [(11 + number, "foreign") for number in range(40)]
+    assert log.faults() == [(11 + number, "foreign") for number in range(40)]
     log.forge(lifecycle.started(log.stamp(), 1, snapshot().policy))
-    assert log.found()[:40] == [(11 + number, "foreign") for number in range(40)]
+    assert log.faults()[:40] == [(11 + number, "foreign") for number in range(40)]
 
 
 @pytest.mark.parametrize("record", [log_gap, clock_set_forward])
@@ -77,22 +67,22 @@ def test_how_a_run_may_begin(log: Log, record: Callable[..., Record]) -> None:
     log.forge(
         log_gap(log.stamp(), 1, log.now, log.now) if record is log_gap else clock_set_forward(log.stamp(), log.now)
     )
-    assert log.found() == []
+    assert log.faults() == []
 
 
 @pytest.mark.parametrize(("count", "found"), [(299, []), (300, [(311, "unsigned")])])
 def test_a_start_that_nobody_signed(log: Log, count: int, found: Found) -> None:
     """The writer signs a run's first batch at once: what is longer was made up, or the key can't be used."""
     log.forge(lifecycle.started(log.stamp(), 1, snapshot().policy), *[refusal()] * count)
-    assert log.found() == found
+    assert log.faults() == found
 
 
 def test_a_run_that_was_killed(log: Log) -> None:
     """Its last records stand unsigned, and that is no finding."""
     log.whole_run(*[refusal()] * 20, ended=False)
-    assert log.found() == []
+    assert log.faults() == []
     log.whole_run()
-    assert log.found() == []
+    assert log.faults() == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +100,7 @@ def test_each_hour_is_counted(log: Log, late: int, between: str | None, found: F
         since = log.now
     log.now = log.now.subtract(hours=2)
     log.whole_run(*counts)
-    assert [one for one in log.found() if one[1] != "clock"] == found
+    assert [one for one in log.faults() if one[1] != "clock"] == found
 
 
 @pytest.mark.parametrize(("at_least", "found"), [(0, []), (30, []), (31, ["deleted"]), (math.inf, ["deleted"])])
@@ -118,7 +108,7 @@ def test_a_deletion_before_the_policys_time(log: Log, at_least: float, found: li
     """A signed one, too: who has the key can state fewer days than the policy does."""
     log.now = log.now.add(hours=24 * 60)
     log.whole_run(log_deleted(log.stamp(), ["block-20230310T120000.000000Z.ndjson"], 30))
-    assert [code for _, code in log.found(at_least)] == found
+    assert [code for _, code in log.faults(at_least)] == found
 
 
 def test_a_file_that_expands_without_end(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +127,4 @@ def test_lines_without_end_that_are_none(log: Log, monkeypatch: pytest.MonkeyPat
     """Ten thousand in a row are enough to tell."""
     monkeypatch.setattr(verify, "_MOST_TORN", 10)
     log.path.write_bytes(b"\n" * 1000 + log.path.read_bytes())
-    assert log.found() == [(13, "unreadable"), *((number, "torn") for number in range(1, 12))]
+    assert log.faults() == [(13, "unreadable"), *((number, "torn") for number in range(1, 12))]

@@ -13,10 +13,9 @@ import pytest
 
 from labs.appending import AppenderRuns, append, kill
 from tokgate.blocklog.atomic_file import zstd
-from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
-from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.integrity.chain_state import FindingCode
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
-from tokgate.blocklog.records.chain import link, stated_head
+from tokgate.blocklog.records.chain import stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import text_at
 from tokgate.blocklog.write.appender import ForeignLines
@@ -31,19 +30,9 @@ FORGED = 30
 class Runs(AppenderRuns):
     """Runs whose log may be forged between them."""
 
-    def forge(self, count: int = FORGED, path: Path | None = None) -> None:
-        """Append records whose numbers and hashes fit, which anybody can compute who can write to the file."""
-        path = path or self.path
-        head = stated_head(json.loads(path.read_bytes().splitlines()[-1]))
-        assert head is not None
-        with path.open("ab") as file:
-            for _ in range(count):
-                record, head = link(head, stopped(self.stamp(), 1, "forged"))
-                file.write(json.dumps(record).encode() + b"\n")
-
-    def findings(self) -> list[Finding]:
-        """What verification finds, with the log's own key."""
-        return list(Verifier(whole=True).run(with_rotated(self.path)))
+    def forge_some(self, count: int = FORGED, path: Path | None = None) -> None:
+        """Append records that say so."""
+        self.forge(*(stopped(self.stamp(), 1, "forged") for _ in range(count)), path=path)
 
     def told(self, action: str) -> list[dict[str, Any]]:
         """The log's records of an action."""
@@ -65,7 +54,7 @@ def runs(tmp_path: Path) -> Runs:
 def test_unsigned_records_of_a_killed_run_are_its_own(runs: Runs) -> None:
     """A kill between two checkpoints accuses nobody: the records are known, go on, and are signed."""
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
     assert runs.told("log-foreign") == []
     assert not runs.troubles
     assert [json.loads(line)["event"]["sequence"] for line in runs.path.read_bytes().splitlines()] == list(range(1, 9))
@@ -73,12 +62,12 @@ def test_unsigned_records_of_a_killed_run_are_its_own(runs: Runs) -> None:
 
 def test_what_was_written_while_nothing_ran_is_declared(runs: Runs, check_lines: Lines) -> None:
     """Thirty forged records that fit are named in the log with their lines, and no checkpoint signs them."""
-    runs.forge()
+    runs.forge_some()
     runs.run(2)
     check_lines(runs.path)
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["lines"], said["line"], said["file"], said["running"]) == (FORGED, 7, "block.ndjson", False)
-    found = runs.findings()
+    found = runs.found()
     assert {one.code for one in found} == {FindingCode.FOREIGN}
     assert sorted(one.line for one in found) == [*range(7, 7 + FORGED), 7 + FORGED]
     (trouble,) = runs.troubles
@@ -100,7 +89,7 @@ def test_copies_of_its_own_lines(runs: Runs, copied: tuple[int, ...], rotated: b
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"]) == (7, len(copied))
     assert runs.told("log-cut") == []
-    found = [(one.line, one.code.value) for one in runs.findings()]
+    found = [(one.line, one.code.value) for one in runs.found()]
     ordered = [(7 + number, "order") for number in range(len(copied))]
     assert found == [*ordered, (2 if rotated else 7 + len(copied), "foreign")]
 
@@ -113,7 +102,7 @@ def test_a_log_that_is_longer_than_what_is_read_at_once(
     monkeypatch.setattr("tokgate.blocklog.write.segment._CHUNK", 2000)
     if not journal:
         runs.path.with_suffix(".heads").unlink()
-    runs.forge(2)
+    runs.forge_some(2)
     with runs.path.open("ab") as file:
         file.write(b'{"a": "' + b"x" * 5000 + b'"}\n')
     runs.run()
@@ -126,17 +115,17 @@ def test_a_writer_without_its_journal_believes_signatures(runs: Runs) -> None:
     key = runs.path.with_suffix(".key").read_bytes()
     heads = heads_path_for(runs.path)
     heads.unlink()
-    runs.forge()
+    runs.forge_some()
     runs.run()
     assert runs.path.with_suffix(".key").read_bytes() == key
-    assert len([one for one in runs.findings() if one.code is FindingCode.FOREIGN]) > FORGED
+    assert len([one for one in runs.found() if one.code is FindingCode.FOREIGN]) > FORGED
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert said["line"] == 5  # also its own two last records, which nothing shows to be its own
 
 
 def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     """Hashes that aren't authenticated by the key say nothing, whatever they are of."""
-    runs.forge()
+    runs.forge_some()
     heads = heads_path_for(runs.path)
     head = stated_head(json.loads(runs.path.read_bytes().splitlines()[-1]))
     assert head is not None
@@ -144,8 +133,8 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     journal.restart(replace(head, sequence=head.sequence - 1), [head.hash], head)
     journal.close()
     runs.run()
-    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
-    assert len(runs.findings()) > FORGED
+    assert {one.code for one in runs.found()} == {FindingCode.FOREIGN}
+    assert len(runs.found()) > FORGED
 
 
 @pytest.mark.parametrize("journal", [True, False])
@@ -186,7 +175,7 @@ def test_whatever_is_left_of_the_journal(runs: Runs, monkeypatch: pytest.MonkeyP
             if moved:
                 runs.path.rename(rotated)
             runs.run()
-            assert {one.code for one in runs.findings()} <= {FindingCode.FOREIGN}
+            assert {one.code for one in runs.found()} <= {FindingCode.FOREIGN}
     assert {type(trouble) for trouble in runs.troubles} <= {ForeignLines}
 
 
@@ -216,7 +205,7 @@ def test_a_batch_that_was_announced_and_not_written(runs: Runs) -> None:
         content, heads = runs.path.read_bytes(), runs.path.with_suffix(".heads").read_bytes()
         runs.path.write_bytes(content[:kept])
         runs.run()
-        assert runs.findings() == []
+        assert runs.found() == []
         runs.path.write_bytes(content)
         runs.path.with_suffix(".heads").write_bytes(heads)
     assert not runs.troubles
@@ -231,7 +220,7 @@ def test_records_that_were_cut_off_while_nothing_ran(runs: Runs, check_lines: Li
     check_lines(runs.path)
     assert [one["cut"]["sequence"] for one in runs.told("log-cut")] == [8]
     assert [str(trouble) for trouble in runs.troubles][-1] == "records up to 8 are gone from the log"
-    assert {one.code for one in runs.findings()} >= {FindingCode.MISSING, FindingCode.FOREIGN}
+    assert {one.code for one in runs.found()} >= {FindingCode.MISSING, FindingCode.FOREIGN}
 
 
 def test_a_log_that_was_taken_away_while_nothing_ran(runs: Runs) -> None:
@@ -242,13 +231,13 @@ def test_a_log_that_was_taken_away_while_nothing_ran(runs: Runs) -> None:
     first = json.loads(runs.path.read_bytes().splitlines()[0])
     assert first["message"] == "The log continues from a file that is gone: a restart."
     assert first["tokgate"]["continues"] | {"records": 0, "bytes": 0, "sequence": 8} == first["tokgate"]["continues"]
-    assert [one.code for one in runs.findings()] == [FindingCode.FOREIGN]
+    assert [one.code for one in runs.found()] == [FindingCode.FOREIGN]
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
     """The same holds where logrotate moved the file meanwhile, compressed or not."""
-    runs.forge()
+    runs.forge_some()
     moved = runs.path.rename(runs.path.with_name("block.ndjson.1"))
     if packed:
         moved.with_name("block.ndjson.1.zst").write_bytes(zstd.compress(moved.read_bytes()))
@@ -257,8 +246,8 @@ def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["lines"], said["line"]) == (FORGED, 7)
     assert said["file"].startswith("block.ndjson.1")
-    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
-    assert len(runs.findings()) == FORGED + 1
+    assert {one.code for one in runs.found()} == {FindingCode.FOREIGN}
+    assert len(runs.found()) == FORGED + 1
 
 
 @pytest.mark.parametrize("rotated", [False, True])
@@ -274,7 +263,7 @@ def test_rubbish_put_in_while_nothing_ran(runs: Runs, text: bytes, rotated: bool
     whole = text.removesuffix(b"\n")
     assert (said["lines"], said["line"]) == (whole.count(b"\n") + 1, 7)
     assert (said["bytes"], said["sha256"]) == (len(whole), hashlib.sha256(whole).hexdigest())
-    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+    assert {one.code for one in runs.found()} == {FindingCode.FOREIGN}
 
 
 def test_what_was_declared_is_changed(runs: Runs) -> None:
@@ -286,7 +275,7 @@ def test_what_was_declared_is_changed(runs: Runs) -> None:
     run.look()
     runs.write(run, attest=True)
     runs.path.write_bytes(runs.path.read_bytes().replace(b"hello\n", b"hullo\n"))
-    found = runs.findings()
+    found = runs.found()
     assert (found[0].line, found[0].code) == (8, FindingCode.TORN)
     assert {one.code for one in found} == {FindingCode.TORN, FindingCode.FOREIGN}
 
@@ -299,7 +288,7 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     run = runs.begin()
     runs.write(run)
     if text is None:
-        runs.forge(2)
+        runs.forge_some(2)
     else:
         with runs.path.open("ab") as file:
             file.write(text)
@@ -310,7 +299,7 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"], said["running"]) == (lines + 2, count, True)
     assert run.foreign == count
-    found = runs.findings()
+    found = runs.found()
     blamed = {one.line for one in found}
     assert blamed == {*range(lines + 2, lines + 2 + count), lines + 2 + count}
     assert {one.code for one in found} <= {FindingCode.FOREIGN, FindingCode.UNCHAINED}
@@ -329,7 +318,7 @@ def test_others_that_write_again_and_again(runs: Runs) -> None:
     said = [each["foreign"] for each in runs.told("log-foreign")]
     assert [one["line"] for one in said] == [at for at, line in enumerate(lines, 1) if line == b"hello"]
     assert {one["lines"] for one in said} == {1}
-    assert {one.line for one in runs.findings()} >= {one["line"] for one in said}
+    assert {one.line for one in runs.found()} >= {one["line"] for one in said}
 
 
 def test_what_is_written_while_the_file_is_closed(runs: Runs) -> None:
@@ -341,7 +330,7 @@ def test_what_is_written_while_the_file_is_closed(runs: Runs) -> None:
     assert (runs.told("log-foreign"), runs.troubles) == ([], [])
     run.leave("an error")
     lines = runs.path.read_bytes().count(b"\n")
-    runs.forge(2)
+    runs.forge_some(2)
     runs.write(run, attest=True)
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"], said["running"]) == (lines + 1, 2, True)
@@ -358,7 +347,7 @@ def test_what_is_cut_off_while_tokgate_runs(runs: Runs, check_lines: Lines) -> N
     runs.write(run, attest=True)
     check_lines(runs.path)
     assert [each["cut"]["sequence"] for each in runs.told("log-cut")] == [len(lines)]
-    assert [(one.line, one.code) for one in runs.findings()] == [
+    assert [(one.line, one.code) for one in runs.found()] == [
         (len(lines) - 1, FindingCode.MISSING),
         (len(lines) - 1, FindingCode.FOREIGN),
     ]
@@ -369,7 +358,7 @@ def test_what_is_cut_off_while_tokgate_runs(runs: Runs, check_lines: Lines) -> N
     assert len(runs.troubles) == 2
     runs.write(run, attest=True)
     assert runs.told("log-cut") == []
-    assert len(runs.findings()) == 2
+    assert len(runs.found()) == 2
 
 
 def test_a_file_that_is_put_in_the_logs_place(runs: Runs, check_lines: Lines) -> None:
@@ -378,13 +367,13 @@ def test_a_file_that_is_put_in_the_logs_place(runs: Runs, check_lines: Lines) ->
     runs.write(run, 3)
     aside = runs.path.with_name("aside")
     aside.write_bytes(runs.path.read_bytes())
-    runs.forge(2, aside)
+    runs.forge_some(2, aside)
     aside.rename(runs.path)
     runs.write(run, attest=True)
     assert [type(error) for error in runs.troubles] == [ForeignLines, ForeignLines]
     assert [each["foreign"]["lines"] for each in runs.told("log-foreign")] == [2]
     check_lines(runs.path)
-    assert {one.code for one in runs.findings()} == {FindingCode.FOREIGN}
+    assert {one.code for one in runs.found()} == {FindingCode.FOREIGN}
 
 
 @pytest.mark.parametrize("text", [b"faster\n", b"\n"])
@@ -406,7 +395,7 @@ def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.Monke
     runs.write(run, attest=True)
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"], said["running"]) == (lines + 1, 1, True)
-    assert {one.line for one in runs.findings()} == {lines + 1, lines + 3}
+    assert {one.line for one in runs.found()} == {lines + 1, lines + 3}
 
 
 def test_evolving_keys_know_their_records(tmp_path: Path) -> None:
@@ -418,9 +407,9 @@ def test_evolving_keys_know_their_records(tmp_path: Path) -> None:
         runs.write(killed, 2)
         kill(killed)
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
     assert runs.told("log-foreign") == []
-    runs.forge()
+    runs.forge_some()
     runs.run()
     assert len(runs.told("log-foreign")) == 1
     assert key_path_for(runs.path).exists()
@@ -432,7 +421,7 @@ def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> N
     runs.path.write_bytes(b"".join(lines[:5]))
     monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: "another boot")
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
     assert not runs.troubles
 
 
@@ -448,7 +437,7 @@ def test_a_machine_that_failed_after_a_turn_without_records(runs: Runs, monkeypa
     monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: "another boot")
     runs.run()
     assert runs.told("log-cut") == []
-    assert runs.findings() == []
+    assert runs.found() == []
 
 
 def test_a_journal_that_can_not_be_read(runs: Runs) -> None:
@@ -487,7 +476,7 @@ def test_a_clock_that_is_set_back(runs: Runs, check_lines: Lines) -> None:
     runs.run()
     check_lines(runs.path)
     assert [round(each["clock"]["seconds"]) for each in runs.told("clock-set-back")] == [3602, 3600]
-    assert runs.findings() == []
+    assert runs.found() == []
 
 
 @pytest.mark.parametrize("max_bytes", [None, 3000], ids=["", "the file is full"])
@@ -502,7 +491,7 @@ def test_a_torn_line_and_a_clock_that_is_set_back(tmp_path: Path, max_bytes: int
         file.write(b'{"@timest')
     runs.now = runs.now.subtract(hours=1)
     runs.run(6)
-    assert runs.findings() == []
+    assert runs.found() == []
     text = b"".join(path.read_bytes() for path in with_rotated(runs.path))
     assert (text.count(b'"log-recovered"'), text.count(b'"clock-set-back"')) == (1, 1)
 
@@ -526,7 +515,7 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
     assert len(list(Path("/proc/self/fd").iterdir())) == opened
     kill(run)
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
     assert [type(trouble) for trouble in runs.troubles] == [OSError]
 
 
@@ -548,7 +537,7 @@ def test_a_journal_is_whole_once_the_log_is_on_the_disk(runs: Runs, monkeypatch:
     run.sync()
     kill(run)
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
 
 
 def test_a_journal_in_a_folder_that_can_not_be_synced(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -570,7 +559,7 @@ def test_a_journal_in_a_folder_that_can_not_be_synced(runs: Runs, monkeypatch: p
     runs.write(run)
     kill(run)
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
 
 
 def test_a_journal_on_a_disk_that_takes_no_new_file(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,7 +573,7 @@ def test_a_journal_on_a_disk_that_takes_no_new_file(runs: Runs, monkeypatch: pyt
     runs.run()
     monkeypatch.undo()
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
     assert {type(trouble) for trouble in runs.troubles} == {OSError}
 
 
@@ -619,7 +608,7 @@ def test_a_disk_that_takes_neither_records_nor_their_hashes(runs: Runs, monkeypa
     assert [type(trouble) for trouble in runs.troubles] == [OSError]
     kill(run)
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
 
 
 def test_a_checkpoint_that_reached_the_disk_before_its_hash(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,7 +621,7 @@ def test_a_checkpoint_that_reached_the_disk_before_its_hash(runs: Runs, monkeypa
     heads.write_bytes(before)
     monkeypatch.setattr("tokgate.blocklog.write.head_journal._boot_id", lambda: "another boot")
     runs.run()
-    assert runs.findings() == []
+    assert runs.found() == []
     assert not runs.troubles
 
 
