@@ -10,7 +10,9 @@ import pytest
 
 from labs.appending import AppenderRuns, append
 from tokgate.blocklog.paths import key_path_for
+from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.lifecycle import stopped
+from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.checkpointer import LogOptions
 
 
@@ -73,6 +75,20 @@ def test_what_no_chain_can_be_read_from_is_not_continued(path: Path) -> None:
     assert after[0]["event"]["action"] == "log-recovered"
     assert sequences(after)[0] == 1
     assert not set(chains(before)) & set(chains(after))
+
+
+@pytest.mark.parametrize(("last", "number", "unsigned"), [("stopped", 9, 8), ("log-checkpoint", 9, 0), (None, 1, 0)])
+def test_whose_last_record_nothing_tells(path: Path, last: str | None, number: int, unsigned: int) -> None:
+    """Without a journal or a checkpoint by its key a run goes on in the chain of the last record, if it is in one."""
+    record = {"event": {"action": last}}
+    linked = record if last is None else link(Head("c", 7, "ab" * 32), record)[0]
+    path.write_bytes(encode(linked))
+    runs = AppenderRuns(path)
+    run = runs.begin()
+    run.ready()
+    assert run.unattested == unsigned
+    runs.write(run)
+    assert sequences(records(path.read_bytes())[1:]) == [number]
 
 
 def test_a_slow_disk_is_not_signed_more_often(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,31 +28,6 @@ def _unexpected(error: Exception) -> None:
     raise error
 
 
-def test_a_restart_signs_what_the_last_run_left_unsigned(checkpointer: Checkpointer) -> None:
-    """Records that were written before a crash are attested by the next run, as if they were its own."""
-    last, head = link(HEAD, {"event": {"action": "stopped"}})
-    assert checkpointer.resume(last)
-    assert checkpointer.head == head
-    assert checkpointer.unattested == HEAD.sequence + 1
-
-
-def test_a_restart_after_a_checkpoint_has_nothing_to_sign(checkpointer: Checkpointer, tmp_path: Path) -> None:
-    """What a checkpoint attests is not signed again with every start: the log would grow without an event."""
-    checkpoint = Signer(tmp_path / "block.key").sign(HEAD, AT)
-    last, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), checkpoint.as_json()))
-    assert checkpointer.resume(last)
-    assert (checkpointer.head, checkpointer.unattested) == (head, 0)
-
-
-@pytest.mark.parametrize("last", [{}, {"event": {"action": "stopped"}}])
-def test_a_record_of_no_chain_is_not_continued(checkpointer: Checkpointer, last: Record) -> None:
-    """After records that were never chained a new chain begins at its first record, and verifies as whole."""
-    before = checkpointer.head
-    assert not checkpointer.resume(last)
-    assert checkpointer.head == before
-    assert checkpointer.unattested == 0
-
-
 def _unsigned(record: Record) -> None:
     record["tokgate"]["checkpoint"]["signature"] = "A" * 86 + "=="
 

@@ -129,7 +129,7 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     heads = heads_path_for(runs.path)
     head = stated_head(json.loads(runs.path.read_bytes().splitlines()[-1]))
     assert head is not None
-    journal = HeadJournal(heads, b"another secret")
+    journal = HeadJournal(heads, lambda: b"another secret")
     journal.restart(replace(head, sequence=head.sequence - 1), [head.hash], head)
     journal.close()
     runs.run()

@@ -14,7 +14,7 @@ from tokgate.blocklog.write.head_journal import HeadJournal
 def test_it_can_not_be_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is closed then: its descriptor is soon that of another file, maybe of the log itself."""
     head, opened = Head("chain", 1, "0" * 64), os.open
-    journal = HeadJournal(tmp_path / "heads", b"secret")
+    journal = HeadJournal(tmp_path / "heads", lambda: b"secret")
     journal.restart(head, (), head)
 
     def refused(path: Any, flags: int, *mode: int) -> int:

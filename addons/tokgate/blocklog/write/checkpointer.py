@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from uuid import uuid4
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, Signer, Tree, checkpoint_of, tree_root
 from tokgate.blocklog.paths import heads_path_for, key_path_for, successions_path_for
 from tokgate.blocklog.records.chain import Head, proper_hash, stated_head
-from tokgate.blocklog.records.record import EventAction, Record, decode, value_at
+from tokgate.blocklog.records.log_state import record_in
+from tokgate.blocklog.records.record import value_at
 from tokgate.blocklog.write.head_journal import HeadJournal, KnownRecords
 from tokgate.policy.settings import ClientsShown, LogSettings
 
@@ -110,11 +112,10 @@ class Checkpointer:
         self.attested = 0
         """The sequence up to which no further checkpoint is needed."""
         self._key: Final = options.key or key_path_for(log)
-        self._heads: Final = heads_path_for(log)
+        self._journal: Final = HeadJournal(heads_path_for(log), self._secret)
         self._successions: Final = successions_path_for(log)
         self._trouble: Final = trouble
         self._signer: Signer | None = None
-        self._journal: HeadJournal | None = None
         self._base = self.head
         self._since: list[str] = []  # hashes of all records after `_base`: from the last checkpoint's own record on
         self._unannounced = False
@@ -134,11 +135,8 @@ class Checkpointer:
 
     def known_on_disk(self) -> KnownRecords | None:
         """The records that an earlier run wrote with this key; None if nothing tells."""
-        if not self._key.exists():
-            return None
-        journal = self._open_journal()
         try:
-            return None if journal is None else journal.read()
+            return self._journal.read() if self._key.exists() else None
         except OSError as error:
             self._trouble(error)
             return None
@@ -148,46 +146,27 @@ class Checkpointer:
 
         With `after` only a later one of the same chain.
         """
-        signer = self._signer
-        if signer is None or b'"log-checkpoint"' not in line:
+        record = record_in(line) if self._signer is not None and b'"log-checkpoint"' in line else None
+        head = None if record is None else stated_head(record)
+        if record is None or head is None:
             return None
-        try:
-            record = decode(line)
-        except ValueError:
-            return None
-        head = stated_head(record)
-        if head is None or (after is not None and (head.chain != after.chain or head.sequence <= after.sequence)):
+        if after is not None and (head.chain != after.chain or head.sequence <= after.sequence):
             return None
         checkpoint = checkpoint_of(head.chain, value_at(record, "tokgate", "checkpoint"))
-        if checkpoint is None or signer.public not in (checkpoint.key, checkpoint.next_key):
+        if checkpoint is None or self._signer is None or checkpoint.head.sequence + 1 != head.sequence:
             return None
-        follows = checkpoint.head.sequence + 1 == head.sequence
-        return (
-            head if follows and checkpoint.genuine and proper_hash(checkpoint.head.hash, record) == head.hash else None
-        )
-
-    def resume(self, last: Record) -> bool:
-        """Continue the chain of a record that an earlier run wrote last; False if it belongs to none."""
-        head = stated_head(last)
-        if head is None:
-            return False
-        self._begin_at(head)
-        self.attested = head.sequence if last["event"].get("action") == EventAction.LOG_CHECKPOINT else 0
-        return True
+        ours = self._signer.public in (checkpoint.key, checkpoint.next_key) and checkpoint.genuine
+        return head if ours and proper_hash(checkpoint.head.hash, record) == head.hash else None
 
     def resume_at(self, head: Head, known: KnownRecords, *, attested: bool) -> None:
-        """Continue after a record that an earlier run is known to have written; `attested`: it is a checkpoint."""
+        """Continue after a record that an earlier run wrote; `attested`: it is a checkpoint."""
         since: list[str] = []
         base = head
         while (before := known.before.get(base.hash)) is not None:
             since.append(base.hash)
             base = before
-        self._begin_at(head)
-        self._base, self._since = base, since[::-1]
+        self.head, self._base, self._since = head, base, since[::-1]
         self.attested = head.sequence if attested else 0
-
-    def _begin_at(self, head: Head) -> None:
-        self.head, self._base, self._since = head, head, []
 
     def checkpoint(self, head: Head, at: str, coming: Sequence[tuple[Head, bool]] = ()) -> Checkpoint | None:
         """A signed checkpoint of a head; None without a usable key.
@@ -212,21 +191,19 @@ class Checkpointer:
     def announce(self, hashes: Sequence[str]) -> None:
         """Note the hashes of the records that are written next."""
         try:
-            if self._journal is None or not self._journal.is_open:
+            if not self._journal.is_open:
                 self._restart_journal()
-            if self._journal is not None:
-                self._journal.announce(self.head, hashes)
+            self._journal.announce(self.head, hashes)
         except OSError as error:
             self._trouble(error)
-            if self._journal is not None:  # it is begun anew with the next batch, or once these records are on the disk
-                self._journal.close()
-                self._unannounced = True
+            self._journal.close()  # it is begun anew with the next batch, or once these records are on the disk
+            self._unannounced = True
 
     def wrote(self, head: Head, checkpoint: Checkpoint | None) -> None:
         """Note that a record was written completely, and with it a checkpoint, if it holds one."""
-        if self._unannounced and self._journal is not None:
+        if self._unannounced:
             self._unannounced = False
-            self._attempt(lambda journal: journal.void(), self._journal)
+            self._attempt(self._journal.void)
         before, self.head = self.head, head
         if checkpoint is not None:
             self.attested = head.sequence
@@ -236,20 +213,19 @@ class Checkpointer:
 
     def syncing(self) -> None:
         """To be called before the log is synced."""
-        if self._journal is not None:
-            self._attempt(lambda journal: journal.sync(), self._journal)
+        self._attempt(self._journal.sync)
 
     def synced(self) -> None:
         """Note that all that was written is on the disk: send its checkpoints, and replace keys that evolve."""
-        due = bool(self._written) or (self._journal is not None and not self._journal.is_open)
+        due = bool(self._written) or not self._journal.is_open
         while self._written:
             checkpoint = self._written.pop(0)
             if checkpoint.next_key is not None:
-                self._attempt(self._succeed, checkpoint)
+                self._attempt(partial(self._succeed, checkpoint))
             for send in self.options.outlets:
-                self._attempt(send, checkpoint.message())
+                self._attempt(partial(send, checkpoint.message()))
         if due:
-            self._attempt(Checkpointer._restart_journal, self)
+            self._attempt(self._restart_journal)
 
     def _succeed(self, checkpoint: Checkpoint) -> None:
         """Replace the key, once the checkpoint that announces the next one is kept as well; else it signs again."""
@@ -259,31 +235,26 @@ class Checkpointer:
 
     def close(self) -> None:
         """Close the journal; the next record opens it again."""
-        if self._journal is not None:
-            self._attempt(lambda journal: journal.close(), self._journal)
-            self._journal = None
+        self._attempt(self._journal.close)
 
     def _open_signer(self) -> Signer:
         if self._signer is None:
             self._signer = Signer(self._key, evolving=self.options.forward_secure)
         return self._signer
 
-    def _open_journal(self) -> HeadJournal | None:
-        """The journal; None without a usable key, which the next checkpoint tells."""
+    def _secret(self) -> bytes | None:
+        """What authenticates the journal; None without a usable key, which the next checkpoint tells."""
         try:
-            return HeadJournal(self._heads, self._open_signer().secret)
+            return self._open_signer().secret
         except OSError:
             return None
 
     def _restart_journal(self) -> None:
-        if self._journal is None:
-            self._journal = self._open_journal()
-        if self._journal is not None:
-            self._journal.restart(self._base, self._since, self.head)
-            self._unannounced = False
+        self._journal.restart(self._base, self._since, self.head)
+        self._unannounced = False
 
-    def _attempt[T](self, act: Callable[[T], None], what: T) -> None:
+    def _attempt(self, act: Callable[[], None]) -> None:
         try:
-            act(what)
+            act()
         except OSError as error:
             self._trouble(error)

@@ -8,7 +8,7 @@ from typing import Final
 
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import UNREADABLE, open_log, written_last
-from tokgate.blocklog.records.chain import Head
+from tokgate.blocklog.records.chain import Head, stated_head
 from tokgate.blocklog.records.log_state import log_continued
 from tokgate.blocklog.records.record import EventAction, Record, Stamp, text_at
 from tokgate.blocklog.write.checkpointer import Checkpointer
@@ -85,10 +85,10 @@ def _after(found: Survey, checkpointer: Checkpointer, known: KnownRecords | None
     written = None if known is None else known.written
     if written is not None and (head is None or head.sequence < written.sequence):
         head = cut = written
+    if head is None and known is None and found.last is not None:
+        head = stated_head(found.last)
     if head is None:
-        if known is None and found.last is not None and checkpointer.resume(found.last):
-            head = checkpointer.head
-        return head, Continuity()
+        return None, Continuity()
     attested = text_at(found.last, "event", "action") == EventAction.LOG_CHECKPOINT
     attested = attested and cut is None and not found.rest.strange
     checkpointer.resume_at(head, known or KnownRecords(), attested=attested)

@@ -10,7 +10,7 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.records.chain import Head, is_hash, proper_hash, stated_head
-from tokgate.blocklog.records.record import Record, decode
+from tokgate.blocklog.records.log_state import record_in
 
 _MODE: Final = 0o600
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -43,17 +43,9 @@ class KnownRecords:
         """The head that a line is, if the writer made it; else None."""
         if not any(digest.decode() in self.before for digest in _HASH.findall(line)):
             return None
-        try:
-            record = decode(line)
-        except ValueError:
-            return None
-        return self.head_of(record)
-
-    def head_of(self, record: Record) -> Head | None:
-        """The head that a record is, if the writer made it; else None."""
-        head = stated_head(record)
-        before = None if head is None else self.before.get(head.hash)
-        if head is None or before is None:
+        record = record_in(line)
+        head = None if record is None else stated_head(record)
+        if record is None or head is None or (before := self.before.get(head.hash)) is None:
             return None
         return head if proper_hash(before.hash, record) == head.hash else None
 
@@ -61,8 +53,8 @@ class KnownRecords:
 class HeadJournal:
     """The file, opened for appending by `restart`. Methods raise OSError."""
 
-    def __init__(self, path: Path, secret: bytes) -> None:
-        """`secret` authenticates the lines."""
+    def __init__(self, path: Path, secret: Callable[[], bytes | None]) -> None:
+        """`secret` gives what authenticates the lines; None: there is no journal."""
         self.path: Final = path
         self._secret: Final = secret
         self._boot: Final = _boot_id()
@@ -89,8 +81,11 @@ class HeadJournal:
 
         After an OSError it is closed, unless the file at the path is the one that it had open.
         """
+        secret = self._secret()
+        if secret is None:
+            return
         try:
-            replace_file(self.path, self._line(base, since) + self._line(head, ()), _MODE)
+            replace_file(self.path, self._line(secret, base, since) + self._line(secret, head, ()), _MODE)
         except OSError:
             if not self._is_at_its_path():
                 self.close()
@@ -105,8 +100,11 @@ class HeadJournal:
 
     def announce(self, after: Head, hashes: Sequence[str]) -> None:
         """Write which records come next, before they are written."""
-        line = self._line(after, hashes)
-        if self._fd is not None and hashes and os.write(self._fd, line) != len(line):
+        secret = self._secret()
+        if self._fd is None or secret is None or not hashes:
+            return
+        line = self._line(secret, after, hashes)
+        if os.write(self._fd, line) != len(line):
             raise OSError(errno.ENOSPC, "only part of a line was written", str(self.path))
 
     def sync(self) -> None:
@@ -126,25 +124,26 @@ class HeadJournal:
         except OSError:
             return False
 
-    def _line(self, after: Head, hashes: Sequence[str]) -> bytes:
+    def _line(self, secret: bytes, after: Head, hashes: Sequence[str]) -> bytes:
         said = {"chain": after.chain, "sequence": after.sequence, "hash": after.hash, "boot": self._boot}
         text = json.dumps(said | {"next": list(hashes)}, separators=(",", ":"))
-        return f"{self._mac(text)} {text}\n".encode()
-
-    def _mac(self, text: str) -> str:
-        return hmac.digest(self._secret, text.encode(), hashlib.sha256).hex()
+        return f"{_mac(secret, text)} {text}\n".encode()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """The authentic lines, up to the first that isn't: one that a kill cut short."""
-        try:
-            text = self.path.read_text("utf-8", "replace")
-        except FileNotFoundError:
+        secret = self._secret()
+        if secret is None or not self.path.exists():
             return
+        text = self.path.read_text("utf-8", "replace")
         for line in text.split("\n"):
             mac, _, said = line.partition(" ")
-            if not is_hash(mac) or not hmac.compare_digest(mac, self._mac(said)):
+            if not is_hash(mac) or not hmac.compare_digest(mac, _mac(secret, said)):
                 return
             yield json.loads(said)
+
+
+def _mac(secret: bytes, text: str) -> str:
+    return hmac.digest(secret, text.encode(), hashlib.sha256).hex()
 
 
 def _boot_id() -> str:
