@@ -112,10 +112,6 @@ class Deletions:
             else:
                 self.named[bare_name(name)] = deletion
 
-    def of(self, name: str) -> Deletion | None:
-        """The record that says that tokgate deleted a file."""
-        return self.named.get(bare_name(name))
-
 
 def _names(said: object, key: str) -> list[str]:
     names = value_at(said, key)
@@ -281,15 +277,6 @@ class Clock:
         self.told, self.steps = True, self.steps + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """A record whose hash its content and the record before it don't give: the one or the other was changed."""
-
-    number: int
-    place: LinePosition
-    before: LinePosition
-
-
 @dataclass(slots=True)
 class Chain:
     """The state of one chain while it is verified.
@@ -311,8 +298,11 @@ class Chain:
     latest: str | None = None
     clock: Clock = field(default_factory=Clock)
     runs: Runs = field(default_factory=lambda: Runs(known=False))
-    misfits: list[Misfit] = field(default_factory=list)
-    """Those since the last checkpoint, which shows what was changed."""
+    misfits: list[tuple[int, LinePosition, LinePosition]] = field(default_factory=list)
+    """Records whose hash their content and the record before don't give: number, place, and that of the one before.
+
+    Those since the last checkpoint, which shows which of the two was changed.
+    """
 
     @property
     def signed(self) -> int:
@@ -366,13 +356,7 @@ def misfit(chain: Chain, place: LinePosition, record: Record, head: Head) -> Ite
         what = f"record {head.sequence - 1} is not the one with which the next file goes on: it was written anew"
         yield Finding(*chain.place, FindingCode.CHANGED, f"{what}, with a hash that fits, and maybe others before it")
     else:
-        chain.misfits.append(Misfit(head.sequence, place, chain.place))
-
-
-def signs_these(chain: Chain, checkpoint: Checkpoint) -> bool | None:
-    """Whether a checkpoint that signs the record before it signs all since the last one; None if that is unknown."""
-    known = checkpoint.tree is not None and chain.recent.hashes(checkpoint.tree.first)
-    return True if known else None
+        chain.misfits.append((head.sequence, place, chain.place))
 
 
 def changed(chain: Chain, *, signed: bool | None) -> Iterator[Finding]:
@@ -380,17 +364,15 @@ def changed(chain: Chain, *, signed: bool | None) -> Iterator[Finding]:
 
     `signed`: a checkpoint signs the hashes that the records state; False: it signs others; None: unknown.
     """
-    for each in chain.misfits:
-        what = f"the content of record {each.number} does not give its hash"
-        if signed or each.place == each.before:
-            yield Finding(*each.place, FindingCode.CHANGED, what)
+    for number, place, before in chain.misfits:
+        what = f"the content of record {number} does not give its hash"
+        if signed or place == before:
+            yield Finding(*place, FindingCode.CHANGED, what)
         elif signed is False and len(chain.misfits) == 1:
-            what = f"record {each.number - 1} is not the one that the next record follows: it was written anew"
-            yield Finding(
-                *each.before, FindingCode.CHANGED, f"{what}, with a hash that fits, and maybe others before it"
-            )
+            what = f"record {number - 1} is not the one that the next record follows: it was written anew"
+            yield Finding(*before, FindingCode.CHANGED, f"{what}, with a hash that fits, and maybe others before it")
         else:
-            yield Finding(*each.place, FindingCode.CHANGED, f"{what}, or the record before it was written anew")
+            yield Finding(*place, FindingCode.CHANGED, f"{what}, or the record before it was written anew")
     chain.misfits.clear()
 
 

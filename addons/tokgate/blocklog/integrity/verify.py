@@ -24,7 +24,6 @@ from tokgate.blocklog.integrity.chain_state import (
     misfit,
     new_chain,
     signs_another,
-    signs_these,
 )
 from tokgate.blocklog.integrity.checkpoint import Checkpoint, checkpoint_of
 from tokgate.blocklog.integrity.trusted_keys import (
@@ -34,7 +33,7 @@ from tokgate.blocklog.integrity.trusted_keys import (
     LinePosition,
     TrustedKeys,
 )
-from tokgate.blocklog.paths import PACKED
+from tokgate.blocklog.paths import PACKED, bare_name
 from tokgate.blocklog.read.reader import LONGEST_LINE, UNREADABLE, OpenLog, decode_strictly, in_order, open_log
 from tokgate.blocklog.records.chain import NO_HASH, Head, proper_hash, stated_head
 from tokgate.blocklog.records.log_state import StrayLines
@@ -93,7 +92,8 @@ class Verifier:
         """Called with each record of a chain, its head, and the hash before it, if that is known."""
         self.signed: Callable[[Chain, Checkpoint, str | None], None] = lambda *_: None
         """Called with each checkpoint, before the records that it covers are forgotten, and what is wrong with it."""
-        self._access_files: Final = AccessFiles()
+        self._access_files: Final[dict[str, tuple[str, LinePosition]]] = {}
+        """The files that `access-log-rotated` records name, with their digests and where those records stand."""
         self._in_this_file: set[str] = set()
 
     def run(self, files: Iterable[Path], tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
@@ -132,13 +132,9 @@ class Verifier:
                 yield Finding(*place, FindingCode.FOREIGN, what)
             yield from self._before(chain)
             yield from self._unsigned(chain, chain.place, ended=True)
-        yield from self._access_files.findings(lambda name: self._deletion(name) is not None, whole=self._whole)
+        yield from self._looks()
         yield from self._taken_away()
         yield from self._cut()
-
-    @property
-    def _first_of_file(self) -> bool:
-        return not self._in_this_file
 
     def _line(self, place: LinePosition, raw: bytes) -> Iterator[Finding]:
         record, repeated = decode_strictly(raw)
@@ -171,13 +167,12 @@ class Verifier:
             yield from self._unreported()
         elif self._torn_lines.is_reported_by(record):
             self._torn_lines = TornLines()
-        elif self._torn_lines.lines or not (self._first_of_file and self._file_before_is_not_here(head)):
-            yield from self._unreported()
-            yield Finding(*place, FindingCode.RECOVERY, "what this record says is torn before it is not there")
-
-    def _file_before_is_not_here(self, head: Head) -> bool:
-        known = self.chains.get(head.chain)
-        return known is None or known.head.sequence != head.sequence - 1
+        else:
+            known = self.chains.get(head.chain)
+            before_is_here = known is not None and known.head.sequence == head.sequence - 1
+            if self._torn_lines.lines or self._in_this_file or before_is_here:
+                yield from self._unreported()
+                yield Finding(*place, FindingCode.RECOVERY, "what this record says is torn before it is not there")
 
     def _unreported(self) -> Iterator[Finding]:
         """Findings for torn lines that no record mentions."""
@@ -230,7 +225,9 @@ class Verifier:
                 for what in self._deletions.add(record, chain.head):
                     yield Finding(*place, FindingCode.DELETED, what)
             case EventAction.ACCESS_LOG_ROTATED:
-                self._access_files.add(record, place)
+                file, digest = (text_at(record, "tokgate", "access_log", key) for key in ("file", "sha256"))
+                if file is not None and digest is not None:
+                    self._access_files[Path(file).name] = digest, place
             case EventAction.LOG_FOREIGN | EventAction.LOG_CUT:
                 yield Finding(
                     *place, FindingCode.FOREIGN, text_at(record, "message") or "the log was written by others"
@@ -243,7 +240,7 @@ class Verifier:
         if head.sequence == 1:  # `_record` reports another chain in the middle of a file
             return NO_HASH, None
         continued = continues(record, head)
-        if continued is not None and self._first_of_file:
+        if continued is not None and not self._in_this_file:
             return continued, None
         what = f"record {head.sequence} stands first: what came before it in its file is missing"
         return continued, Finding(*place, FindingCode.MISSING, what)
@@ -272,7 +269,8 @@ class Verifier:
             if chain.key is not None:
                 chain.seal.announce(checkpoint)
             return
-        yield from changed(chain, signed=signs_these(chain, checkpoint) if chain.misfits else None)
+        known = chain.misfits and checkpoint.tree is not None and chain.recent.hashes(checkpoint.tree.first)
+        yield from changed(chain, signed=True if known else None)
         yield from self._unsigned(chain, place, ended=False)
         yield from foreign(chain)
         later = chain.clock.checkpoint(instant_in(checkpoint.at))
@@ -298,8 +296,29 @@ class Verifier:
 
     def _deletion(self, name: str) -> Deletion | None:
         """The record that says that tokgate deleted a file, if a checkpoint covers it."""
-        said = self._deletions.of(name)
+        said = self._deletions.named.get(bare_name(name))
         return said if said is not None and self._is_signed(said.head) else None
+
+    def _looks(self) -> Iterator[Finding]:
+        """Findings for files of who looked that differ, or in a whole log are gone although nothing says why."""
+        for name, (digest, said) in self._access_files.items():
+            beside = Path(said[0]).parent
+            path = next((p for ending in ("", *PACKED) if (p := beside / f"{name}{ending}").exists()), None)
+            if path is None:
+                if self._whole and self._deletion(name) is None:
+                    what = f"{name}, which says who looked into this log, is gone"
+                    why = "no signed record tells that tokgate deleted it"
+                    yield Finding(*said, FindingCode.MISSING, f"{what}, and {why}")
+                continue
+            try:
+                with open_log(path) as stream:
+                    same = hashlib.file_digest(stream, "sha256").hexdigest() == digest
+            except UNREADABLE as error:
+                yield Finding(str(path), 1, FindingCode.UNREADABLE, str(error))
+                continue
+            if not same:
+                what = f"this file of who looked into the log is another than the record at {said[0]}:{said[1]} says"
+                yield Finding(str(path), 1, FindingCode.CHANGED, what)
 
     def _is_signed(self, head: Head) -> bool:
         return head.sequence <= self.chains[head.chain].signed
@@ -392,37 +411,3 @@ class TornLines:
         """Whether `tokgate.torn` of a record, or another field, tells of exactly these octets."""
         said, own = value_at(record, "tokgate", field_name), self.content.said()
         return isinstance(said, dict) and all(({"lines": 1} | said).get(key) == own[key] for key in own)
-
-
-@dataclass(slots=True)
-class AccessFiles:
-    """The files that `access-log-rotated` records name, with their digests and where those records stand."""
-
-    named: dict[str, tuple[str, LinePosition]] = field(default_factory=dict)
-
-    def add(self, record: Record, place: LinePosition) -> None:
-        """Note a record."""
-        file, digest = (text_at(record, "tokgate", "access_log", key) for key in ("file", "sha256"))
-        if file is not None and digest is not None:
-            self.named[Path(file).name] = digest, place
-
-    def findings(self, deleted: Callable[[str], bool], *, whole: bool) -> Iterator[Finding]:
-        """Files that differ, or in a `whole` log are gone although no record says that they were `deleted`."""
-        for name, (digest, place) in self.named.items():
-            beside = Path(place[0]).parent
-            path = next((p for ending in ("", *PACKED) if (p := beside / f"{name}{ending}").exists()), None)
-            if path is None:
-                if whole and not deleted(name):
-                    what = f"{name}, which says who looked into this log, is gone"
-                    why = "no signed record tells that tokgate deleted it"
-                    yield Finding(*place, FindingCode.MISSING, f"{what}, and {why}")
-                continue
-            try:
-                with open_log(path) as stream:
-                    same = hashlib.file_digest(stream, "sha256").hexdigest() == digest
-            except UNREADABLE as error:
-                yield Finding(str(path), 1, FindingCode.UNREADABLE, str(error))
-                continue
-            if not same:
-                what = f"this file of who looked into the log is another than the record at {place[0]}:{place[1]} says"
-                yield Finding(str(path), 1, FindingCode.CHANGED, what)
