@@ -166,7 +166,7 @@ class Gateway:
         writer.start()
         count = 0
         for count, record in enumerate(self.records(), 1):
-            if count % 4_000 == 0 and not writer.flush(60):
+            if count % 4_000 == 0 and not writer.mark().wait(60):
                 raise SystemExit(f"{path} can't be written: {writer.health().last_error}")
             if not writer.put(record):
                 raise SystemExit("records were dropped")

@@ -144,7 +144,7 @@ def write_log(path: Path, snapshot: Snapshot) -> None:
         seen = {"offices": {"sni": 4_100, "none": 61, "ech-outer": 22}, "schools": {"sni": 1_870, "none": 24}}
         due.append((at, coverage_counted(new_stamp(at, _GATEWAY), seen, at.subtract(hours=1))))
     for now, record in sorted(due, key=lambda one: one[0]):  # noqa: B007  (the writer's clock reads it)
-        if not writer.put(record) or not writer.flush(60):
+        if not writer.put(record) or not writer.mark().wait(60):
             raise SystemExit(f"{path} can't be written")
     if not writer.close(60):
         raise SystemExit(f"{path} can't be written")

@@ -81,7 +81,7 @@ class Served:
         if name is not None:  # as another version, or another hand, may have written it
             record["destination"] |= {"domain": name, "registered_domain": name}
         self.writer.put(record)
-        assert self.writer.flush(60)
+        assert self.writer.mark().wait(60)
         return stamp.id
 
     def looks(self) -> list[str]:

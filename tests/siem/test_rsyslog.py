@@ -39,7 +39,7 @@ def put(writer: LogWriter, number: int) -> None:
     """So many refusals, on the disk."""
     for count in range(number):
         assert writer.put(refusal(f"192.0.2.{count % 250}"))
-    assert writer.flush(DEADLINE)
+    assert writer.mark().wait(DEADLINE)
 
 
 def written(log: Path) -> list[bytes]:

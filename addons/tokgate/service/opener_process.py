@@ -64,19 +64,7 @@ class ForwardedLog:
 
     def health(self) -> WriterHealth:
         """The counts of this process; those of the file are known to the collector only."""
-        return WriterHealth(
-            path=self.path,
-            written=self._sender.sent,
-            dropped=self._sender.dropped,
-            gap=0,
-            errors=0,
-            queued=0,
-            rotations=0,
-            last_error=None,
-            failing_since=None,
-            foreign=0,
-            tampered=None,
-        )
+        return WriterHealth(path=self.path, written=self._sender.sent, dropped=self._sender.dropped)
 
     def close(self, deadline: float) -> bool:
         """Send what is queued; False if some of it could not be sent. `deadline` is not used."""

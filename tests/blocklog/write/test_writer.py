@@ -88,7 +88,7 @@ def test_what_is_put_is_in_the_file(path: Path, make: Callable[..., LogWriter], 
     """After a flush all records are there, in order, and health says so."""
     writer = make(path)
     assert all(writer.put(refusal(n)) for n in range(500))
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     assert numbers(check_lines(path)) == list(range(500))
     health = writer.health()
     assert (health.ok, health.dropped, health.queued, health.last_error) == (True, 0, 0, None)
@@ -180,13 +180,13 @@ def test_a_gap_is_admitted_once_writing_works(path: Path, make: Callable[..., Lo
         writer.put(refusal(n))
     assert writer.health().dropped >= 140
     path.rmdir()
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     until(lambda: writer.health().queued == 0)
     assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     [gap] = [record["tokgate"]["gap"] for record in records if record["event"]["action"] == "log-gap"]
     assert len(numbers(records)) + gap["dropped"] == 200
-    assert numbers(records) == list(range(len(numbers(records))))
+    assert numbers(records) == sorted(set(numbers(records)))
     assert before <= Instant.parse_iso(gap["since"]).add(microseconds=1) <= Instant.now()
     assert writer.health().ok
     assert writer.health().errors > 0
@@ -198,7 +198,7 @@ def test_an_idle_log_tells_what_happens_to_it(
     """A disk that fills up and a file that is removed reach health although nothing is put."""
     writer = make(path, replace(QUICK, look_every=0.01))
     writer.put(refusal())
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     with monkeypatch.context() as full:
         full.setattr(Segment, "room_missing", lambda _, keep: keep)
         until(lambda: not writer.health().ok)
@@ -230,7 +230,7 @@ def test_a_record_that_is_no_json_is_dropped_alone(
     writer.put(refusal(1))
     writer.put({"bad": object()})
     writer.put(refusal(2))
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     assert numbers(records) == [1, 2]
@@ -263,7 +263,7 @@ def test_logrotate_is_followed(path: Path, make: Callable[..., LogWriter], check
     """After a rename the new file is there without a record or a signal, and names the old one."""
     writer = make(path, replace(QUICK, look_every=0.01))
     writer.put(refusal(1))
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     old = path.with_name("block.ndjson.1")
     path.rename(old)
     until(lambda: path.exists() and path.stat().st_size > 0)
@@ -279,7 +279,7 @@ def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
     writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1], uptime=lambda: moments[-1].timestamp())
     writer.start()
     writer.put(refusal(1))
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     moments.append(Instant.from_utc(2026, 3, 11))
     writer.put(refusal(2))
     assert writer.close(waiting.DEADLINE)
@@ -295,7 +295,7 @@ def test_a_flush_that_cannot_succeed_says_so(path: Path) -> None:
     writer = LogWriter(path, OBSERVER, limits=QUICK)
     writer.start()
     writer.put(refusal())
-    assert not writer.flush(0.05)
+    assert not writer.mark().wait(0.05)
     assert not writer.close(0.05)
 
 
@@ -306,7 +306,7 @@ def test_nothing_is_taken_while_closing(path: Path, make: Callable[..., LogWrite
     assert writer.put(refusal())
     closing = threading.Thread(target=writer.close, args=(60,))
     closing.start()
-    until(lambda: writer._closing)
+    until(writer._closing.is_set)
     assert not writer.put(refusal())
     path.rmdir()
     closing.join()
@@ -378,7 +378,7 @@ def test_a_disk_that_fills_up_and_is_cleared(
     put = flood(writer)
     assert "No space left" in str(writer.health().last_error)
     ballast.unlink()
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     until(lambda: writer.health().queued == 0)
     assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
@@ -424,7 +424,7 @@ def test_something_else_in_the_files_place(
     """Whatever is put where the file was: records wait, health is red, and none is lost once the path is free."""
     writer = make(path)
     writer.put(refusal(0))
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     moved = path.with_name("moved.ndjson")
     path.rename(moved)
     reader = None
@@ -442,7 +442,7 @@ def test_something_else_in_the_files_place(
         os.close(reader)
     path.rmdir() if kind == "folder" else path.unlink()
     writer.put(refusal(2))
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     assert writer.health().ok
     assert writer.close(waiting.DEADLINE)
     assert numbers(check_lines(moved, path)) == [0, 1, 2]
@@ -472,7 +472,7 @@ def write(number, told):
         for _ in range(20):
             writer.put(stopped(new_stamp(Instant.now(), observer), 1, f"number {number}"))
             number += 1
-        if writer.flush(60):
+        if writer.mark().wait(60):
             os.write(told, f"{number}\\n".encode())
 
 acknowledged = 0
@@ -528,7 +528,7 @@ def test_a_line_by_others_is_told_at_once(
     """A quiet log is looked at as well: health is red, the lines are counted, and the log says which; for an hour."""
     writer = make(path, replace(QUICK, look_every=0.01))
     writer.put(refusal())
-    assert writer.flush(waiting.DEADLINE)
+    assert writer.mark().wait(waiting.DEADLINE)
     assert writer.health().ok
     lines = path.read_bytes().count(b"\n")
     with path.open("ab") as file:
@@ -600,7 +600,7 @@ def test_a_log_handler_that_fails_costs_no_record(
             writer.put(refusal(1))
             until(lambda: writer.health().errors > 2)
         until(lambda: writer.health().ok)
-        assert writer.flush(waiting.DEADLINE)
+        assert writer.mark().wait(waiting.DEADLINE)
     finally:
         logging.getLogger().removeHandler(handler)
     assert numbers([line.record for line in read([path]) if isinstance(line, Line)]) == [1]

@@ -35,7 +35,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: list[str]) -> Pat
     for part in (2, 3):
         for _ in range(part):
             writer.put(stopped(stamp(), 1, "SIGTERM"))
-        assert writer.flush(60)
+        assert writer.mark().wait(60)
     assert writer.close(60)
     return path
 

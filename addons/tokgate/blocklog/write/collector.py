@@ -7,13 +7,13 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from tokgate.blocklog.read.reader import latest_ids
-from tokgate.blocklog.records.record import Observer, Record, text_at
+from tokgate.blocklog.records.record import Observer, text_at
 from tokgate.blocklog.write.channel import Backlog, receive
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter, WriterHealth
@@ -55,7 +55,7 @@ def collect(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it ends last, when all senders have ended
         signal.signal(number, signal.SIG_IGN)
     writer = LogWriter(path, observer, options)
-    latest = _Latest(latest_ids(path, REMEMBERED))
+    latest = OrderedDict.fromkeys(latest_ids(path, REMEMBERED))  # a killed collector may have written what it kept
     writer.start()
     finished, finish = os.pipe()
     signal.signal(FINISH, lambda *_: os.write(finish, b"."))
@@ -88,30 +88,11 @@ def collect(
             return 0 if whole else 3
 
 
-class _Latest:
-    """The ids of the latest records: one that a killed process had sent may be sent again from its backlog."""
+def _take(sock: socket.socket, writer: LogWriter, latest: OrderedDict[str, None], kept: Backlog) -> bool:
+    """Pass all records that are there to the writer; whether all senders have closed.
 
-    def __init__(self, known: Iterable[str]) -> None:
-        """`known` are those at the log's end: a killed collector may have written some that it still kept."""
-        self._order: Final = deque(known)
-        self._ids: Final = set(self._order)
-
-    def is_new(self, record: Record) -> bool:
-        """Whether a record did not come before; records without an id always are new."""
-        known = text_at(record, "event", "id")
-        if known is None:
-            return True
-        if known in self._ids:
-            return False
-        self._order.append(known)
-        self._ids.add(known)
-        if len(self._order) > REMEMBERED:
-            self._ids.discard(self._order.popleft())
-        return True
-
-
-def _take(sock: socket.socket, writer: LogWriter, latest: _Latest, kept: Backlog) -> bool:
-    """Pass all records that are there to the writer; whether all senders have closed."""
+    `latest` are the ids of the latest: one that a killed process had sent may be sent again from its backlog.
+    """
     while True:
         try:
             record = receive(sock, kept)
@@ -121,5 +102,11 @@ def _take(sock: socket.socket, writer: LogWriter, latest: _Latest, kept: Backlog
             continue
         if record is None:
             return True
-        if latest.is_new(record):
-            writer.put(record)
+        known = text_at(record, "event", "id")
+        if known in latest:
+            continue
+        if known is not None:
+            latest[known] = None
+            if len(latest) > REMEMBERED:
+                latest.popitem(last=False)
+        writer.put(record)

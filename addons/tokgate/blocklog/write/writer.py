@@ -53,16 +53,16 @@ class WriterHealth:
     path: Path
     written: int
     dropped: int
-    gap: int
+    gap: int = 0
     """Dropped records that no `log-gap` record counts yet."""
-    errors: int
-    queued: int
-    rotations: int
-    last_error: str | None
-    failing_since: Instant | None
-    foreign: int
+    errors: int = 0
+    queued: int = 0
+    rotations: int = 0
+    last_error: str | None = None
+    failing_since: Instant | None = None
+    foreign: int = 0
     """Lines that other programs wrote to the log."""
-    tampered: str | None
+    tampered: str | None = None
     """What others did to the log in the last hour."""
 
     @property
@@ -109,12 +109,11 @@ class LogWriter:
         # SimpleQueue is reentrant: a signal handler may interrupt a thread that is inside.
         self._queue: Final[queue.SimpleQueue[Record | threading.Event | None]] = queue.SimpleQueue()
         """Events are set when all that was put before them is on the disk; None ends a wait."""
-        self._nudges: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
         self._drop_lock: Final = threading.RLock()  # reentrant, for a signal handler
         self._dropped = 0
         self._gap: tuple[int, Instant, Instant] | None = None
         """Dropped records that no `log-gap` record counts yet: how many, when the first and the last were."""
-        self._closing = False
+        self._closing: Final = threading.Event()
         self._ended = False
         self._give_up_at = float("inf")
 
@@ -148,7 +147,7 @@ class LogWriter:
 
     def put(self, record: Record) -> bool:
         """Queue a record, which must not be changed afterwards; False if it was dropped and counted."""
-        if self._closing or self._queue.qsize() >= self._limits.queued:
+        if self._closing.is_set() or self._queue.qsize() >= self._limits.queued:
             self._drop(1)
             return False
         self._queue.put(record)
@@ -173,12 +172,6 @@ class LogWriter:
             tampered=self._tampered[1] if time.monotonic() - self._tampered[0] < _TAMPERED else None,
         )
 
-    def flush(self, deadline: float) -> bool:
-        """Wait up to `deadline` seconds until all that was put before is on the disk; False if it isn't."""
-        done = self.mark()
-        self._nudges.put(None)
-        return done.wait(deadline)
-
     def mark(self) -> threading.Event:
         """An event that is set once all that was put before is on the disk, or was dropped and counted."""
         on_disk = threading.Event()
@@ -189,8 +182,7 @@ class LogWriter:
         """Write what is queued, sync and close the file within `deadline` seconds; False if records were lost."""
         lost_before = self._dropped
         self._give_up_at = time.monotonic() + deadline
-        self._closing = True
-        self._nudges.put(None)
+        self._closing.set()
         self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join(deadline + 0.5)
@@ -221,7 +213,7 @@ class LogWriter:
         self._finish()
 
     def _done(self) -> bool:
-        return self._expired() or (self._closing and self._queue.empty() and not self._appender.pending)
+        return self._expired() or (self._closing.is_set() and self._queue.empty() and not self._appender.pending)
 
     def _expired(self) -> bool:
         return time.monotonic() >= self._give_up_at
@@ -241,7 +233,7 @@ class LogWriter:
         with suppress(queue.Empty):
             item = self._queue.get(timeout=self._idle_time())
             if isinstance(item, dict) and self._queue.empty():
-                self._pause(self._limits.linger)
+                self._closing.wait(self._limits.linger)
             while True:
                 if isinstance(item, dict):
                     self._appender.add(self._alias(item))
@@ -350,9 +342,9 @@ class LogWriter:
                 return count
 
     def _pause(self, seconds: float) -> None:
-        """Wait, unless `flush` or `close` is called."""
-        with suppress(queue.Empty):
-            self._nudges.get(timeout=max(0.0, min(seconds, self._give_up_at - time.monotonic())))
+        """Wait before the next attempt; once it is closed, no longer than that allows."""
+        if self._closing.wait(seconds):
+            time.sleep(max(0.0, min(seconds, self._give_up_at - time.monotonic())))
 
     def _note(self, error: Exception) -> None:
         self._errors += 1
