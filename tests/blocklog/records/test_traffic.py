@@ -324,16 +324,6 @@ def test_a_ban_that_is_held_says_that_it_is_overdue(valid_record: Valid) -> None
     assert "held since its end on 2023-09-10 00:00 Europe/Brussels" in record["message"]
 
 
-def test_queries_are_left_out_everywhere(valid_record: Valid) -> None:
-    """A query, a fragment and a password in a URL appear nowhere in the line."""
-    url = f"https://user:secret@{NAME}/watch?v=private#top"
-    record = valid_record(record_of(seen(Stage.HTTP, (Signal.URL, url), (Signal.HTTP_HOST, NAME))))
-    assert record["url"]["path"] == "/watch"
-    assert record["tokgate"]["names"]["url"] == [f"https://{NAME}/watch"]
-    line = json.dumps(record)
-    assert not any(word in line for word in ("private", "secret", "#top"))
-
-
 def test_names_that_disagree_are_all_kept(valid_record: Valid) -> None:
     """The evidence of a mismatch is each name by the signal that showed it."""
     record = valid_record(record_of(seen(Stage.TLS, (Signal.HTTP_HOST, "www.example.com"), (Signal.SNI, NAME.upper()))))
