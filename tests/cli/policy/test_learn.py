@@ -11,7 +11,7 @@ from labs.builders import at
 from labs.command_line import Command
 from labs.logs import Record, write
 from labs.samples import judged, seen, stamp
-from tokgate.blocklog.records.folding import Repeats
+from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.config.loader import load
 from tokgate.policy.decision import Signal
@@ -54,11 +54,11 @@ def asked(policy: Snapshot, name: str, client: int = 7, hour: int = 10, count: i
     if not names:
         observation = replace(observation, destination=Endpoint(name, 22))
     judgement = judged(observation, moment, policy)
-    repeats = Repeats(count, at(moment), at(moment), "01862000-0000-7000-8000-000000000001")
+    fold, of = Fold((), None, 0.0, count, at(moment), at(moment)), "01862000-0000-7000-8000-000000000001"
     record = (
         traffic_record(stamp(moment), observation, judgement, policy)
         if count == 1
-        else repeats_record(stamp(moment, 2), observation, judgement, policy, repeats)
+        else repeats_record(stamp(moment, 2), observation, judgement, policy, fold, of)
     )
     assert record is not None
     return record
