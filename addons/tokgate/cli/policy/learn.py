@@ -17,12 +17,10 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import UnreadableLineReporter, require
 from tokgate.cli.output_file import replace_policy_file
-from tokgate.cli.policy.service import all_services
-from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import Patience, narrate, print_lines, visible
 from tokgate.config.service_lists.selection import shared_host
 from tokgate.config.yaml.suggestions import did_you_mean
-from tokgate.policy.services import ServiceIndex
+from tokgate.policy.services import Service, ServiceIndex
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.values.hostname import AddressLiteral, DomainName, Name, normalise
 from tokgate.policy.values.public_suffix import domain_parts, public_suffix
@@ -49,9 +47,8 @@ class _Sight:
         return f"{_plural(self.count, 'time')}, {_plural(len(self.clients), 'client')}"
 
 
-def learn(options: argparse.Namespace) -> int:
+def learn(options: argparse.Namespace, policy: Policy, services: Iterable[Service]) -> int:
     """Read the would-blocks of the ban, and write a file of the names that no service of its `except` has yet."""
-    policy = open_policy(options.policies, Instant.now())
     ban = policy.bans.get(options.ban)
     if ban is None:
         hint = did_you_mean(options.ban, list(policy.bans))
@@ -80,7 +77,7 @@ def learn(options: argparse.Namespace) -> int:
             Exit.FINDINGS,
         )
     target.parent.mkdir(exist_ok=True)
-    replace_policy_file(target, "".join(_file(name, ban.name, policy, names, addresses)).encode())
+    replace_policy_file(target, "".join(_file(name, ban.name, ServiceIndex(services), names, addresses)).encode())
     taken = f"{_plural(len(names), 'name')}, {_plural(len(addresses), 'address', 'es')}"
     print_lines([f"{visible(str(target))}: {taken}"])
     narrate(f"tokgate: edit it, add {name} to the `except` of {ban.name}; `tokgate diff --log` shows what is refused")
@@ -132,7 +129,9 @@ services:
 """
 
 
-def _file(name: str, ban: str, policy: Policy, names: dict[str, _Sight], addresses: dict[str, _Sight]) -> Iterator[str]:
+def _file(
+    name: str, ban: str, known: ServiceIndex, names: dict[str, _Sight], addresses: dict[str, _Sight]
+) -> Iterator[str]:
     """The file: names under their registrable domains, then addresses, those most asked for first."""
     everything = [*names.values(), *addresses.values()]
     events, since = (
@@ -140,7 +139,6 @@ def _file(name: str, ban: str, policy: Policy, names: dict[str, _Sight], address
         utc(min(each.since for each in everything)),
     )
     yield _HEAD.format(events=events, ban=ban, since=since, name=name)
-    known = ServiceIndex(each.service for each in all_services(policy))
     domains: dict[str, dict[str, _Sight]] = {}
     for each, sight in names.items():
         domains.setdefault(domain_parts(each).registered_domain or each, {})[each] = sight

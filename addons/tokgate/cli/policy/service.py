@@ -203,7 +203,8 @@ class KnownService:
 def _learn(options: argparse.Namespace) -> int:
     from tokgate.cli.policy.learn import learn  # it reads logs, which the others do without
 
-    return learn(options)
+    policy = open_policy(options.policies, Instant.now())
+    return learn(options, policy, (each.service for each in all_services(policy)))
 
 
 _line = argument_of(values.one_line)
