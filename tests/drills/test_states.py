@@ -171,9 +171,7 @@ def test_a_supervisor_in_each_state(running: Scraped) -> None:
     """Both answer at once, and agree on who was stopped, restarts or ends; a restart is no reason to turn elsewhere."""
     pid, control = running.process.pid, running.confdir / "control.sock"
     os.kill(pid, signal.SIGSTOP)
-    assert (
-        health(running) == known(running)["problems"] == [f"the supervisor (pid {pid}) was stopped: kill -CONT {pid}"]
-    )
+    assert health(running) == known(running)["problems"] == [f"tokgate (pid {pid}) was stopped: kill -CONT {pid}"]
     assert known(running)["policy"]["networks"][0]["bans"] == {"ban": "block"}
     os.kill(pid, signal.SIGCONT)
     until("it is well", lambda: known(running)["ok"] and health(running) == [])

@@ -13,7 +13,8 @@ import pytest
 from labs import builders
 from labs.waiting import until
 from tokgate.runtime.control_socket import Control
-from tokgate.service.last_state import ANSWERS, LONGEST, NAME, StateFile, Unanswered, Work, status_of
+from tokgate.service.last_state import ANSWERS, NAME, StateFile, Unanswered, status_of
+from tokgate.service.status import LONGEST, Work
 
 NOW = builders.at("2023-04-01T12:00:00Z")
 STATE: Any = {
@@ -80,7 +81,7 @@ def test_one_that_was_stopped(tmp_path: Path, other: int) -> None:
     until("it is stopped", lambda: _stat(other)[0] == "T")
     state = status_of(tmp_path, NOW)
     assert state is not None
-    assert state["problems"] == [f"the supervisor (pid {other}) was stopped: kill -CONT {other}"]
+    assert state["problems"] == [f"tokgate (pid {other}) was stopped: kill -CONT {other}"]
 
 
 @pytest.mark.parametrize("hands_over", [False, True])

@@ -117,6 +117,7 @@ class Tokgate:
         self.holder: PolicyHolder | None = None
         self.log: Log | None = None
         self.stop_reason = "asked to"
+        self.ends_since: Instant | None = None
         self.instance: Instance | None = None
         """The work besides traffic; None under a supervisor, which does it."""
         self._now: Final = now

@@ -8,41 +8,23 @@ or has died.
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, cast
 
 from whenever import Instant
 
 from tokgate.runtime.control_socket import ControlRequest, ask
-from tokgate.service.status import Status
+from tokgate.service.status import Status, Work
 
 NAME: Final = "state.json"
 ANSWERS: Final = 0.7
 """Seconds in which a supervisor answers, unless it is busy: with what is read then an answer takes less than one."""
-LONGEST: Final = 60.0
-"""Seconds for which work is no problem."""
+STATE_EVERY: Final = 5.0
+"""Seconds between two looks at whether the state has changed."""
 _MODE: Final = 0o600
 _WORDS: Final = {"R": "runs", "S": "sleeps", "D": "waits for a device", "T": "was stopped", "t": "was stopped"}
 """The states of proc_pid_stat(5)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What keeps a supervisor busy since then, with `normal` seconds for which that is no problem.
-
-    `hands_over`: another process goes on with it, so that this one may end.
-    """
-
-    what: str
-    since: str
-    normal: float = LONGEST
-    hands_over: bool = False
-
-    def problem(self, now: Instant) -> str | None:
-        """What is wrong with it; None while nothing is."""
-        lasts = (now - Instant.parse_iso(self.since)).total("seconds")
-        return None if lasts < self.normal else f"{self.what}, since {self.since}"
 
 
 class StateFile:
@@ -145,14 +127,14 @@ def problem_of(known: dict[str, Any], now: Instant, patience: float = 0.0) -> st
     """
     pid, work, process = known["pid"], None if known["work"] is None else Work(**known["work"]), _process(known)
     if process is None and not (work is not None and work.hands_over):
-        return f"the supervisor (pid {pid}) has died; what it knew is of {known['at']}"
+        return f"tokgate (pid {pid}) has died; what it knew is of {known['at']}"
     if process in ("T", "t"):
-        return f"the supervisor (pid {pid}) was stopped: kill -CONT {pid}"
+        return f"tokgate (pid {pid}) was stopped: kill -CONT {pid}"
     if work is not None:
         return work.problem(now)
     if patience > 0.0:
         return None
-    return f"the supervisor (pid {pid}) does not answer, and {_WORDS.get(process or '', 'is there')}"
+    return f"tokgate (pid {pid}) does not answer, and {_WORDS.get(process or '', 'is there')}"
 
 
 def known_in(folder: Path) -> dict[str, Any] | None:

@@ -9,23 +9,27 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
+from whenever import Instant
 
 from tokgate.config.extras import Extra, missing_extra
 from tokgate.config.reload.holder import Reloaded
 from tokgate.mitm.addon import Tokgate
 from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import REQUEST, Call, Control, ControlRequest, answer_line, progress_line
+from tokgate.runtime.instance import Instance
 from tokgate.service.children import counted_in, tell_supervisor
+from tokgate.service.last_state import STATE_EVERY, StateFile
 from tokgate.service.listeners import listen_for_scrapers, scrapers_endpoint
 from tokgate.service.metrics import sample
 from tokgate.service.reload_answer import answer_of
 from tokgate.service.service_manager import ServiceManager
-from tokgate.service.status import WorkerStatus, state_of, worker_of
+from tokgate.service.status import Status, Work, WorkerStatus, state_of, worker_of
 from tokgate.traffic.counters import RECORDS_DROPPED
 
 logger = logging.getLogger(__name__)
@@ -37,13 +41,14 @@ EVERY: Final = 1.0
 class ControlAddon:
     """An addon: answers `tokgate status` and `tokgate reload` where mitmproxy runs without a supervisor.
 
-    It tells systemd as well that the proxy is ready and lives.
+    It tells systemd as well that the proxy is ready and lives, and keeps the state for whoever gets no answer.
     """
 
     name = "tokgate-desk"
 
     def __init__(self, tokgate: Tokgate) -> None:
         self._tokgate: Final = tokgate
+        self._known: StateFile | None = None
         self._started: Final = time.monotonic()
         self._control: Control | None = None
         self._server: asyncio.Server | None = None
@@ -54,7 +59,8 @@ class ControlAddon:
         """Open the control socket in `confdir`."""
         if self._tokgate.holder is None:
             return
-        self._control = Control(Path(ctx.options.confdir).expanduser())
+        confdir = Path(ctx.options.confdir).expanduser()
+        self._control, self._known = Control(confdir), StateFile(confdir)
         sock = self._control.open()
         if sock is not None:
             self._server = await asyncio.start_unix_server(self._serve, sock=sock)
@@ -62,9 +68,21 @@ class ControlAddon:
         self._living = asyncio.get_running_loop().create_task(self._live())
 
     async def _live(self) -> None:
-        while (instance := self._tokgate.instance) is not None:
-            self._manager.keep_alive(lambda instance=instance: state_of(instance, self.workers()))  # type: ignore[misc]
+        due = 0.0
+        while (instance := self._tokgate.instance) is not None and self._tokgate.log is not None:
+            self._manager.keep_alive(partial(self._state, instance))
+            if self._known is not None and (time.monotonic() >= due or self._work is not None):
+                self._known.write(self._state(instance), self._work, Instant.now())
+                due = time.monotonic() + STATE_EVERY
             await asyncio.sleep(EVERY)
+
+    @property
+    def _work(self) -> Work | None:
+        since = self._tokgate.ends_since
+        return None if since is None else Work(f"it ends by {self._tokgate.stop_reason}", str(since), normal=0.0)
+
+    def _state(self, instance: Instance) -> Status:
+        return state_of(instance, self.workers(), work=self._work)
 
     def done(self) -> None:
         self._manager.tell("STOPPING=1")
@@ -74,6 +92,8 @@ class ControlAddon:
             self._server.close()
         if self._control is not None:
             self._control.close(remove=True)
+        if self._known is not None:
+            self._known.remove()
 
     def workers(self) -> list[WorkerStatus]:
         """This process, as the only worker of a run without a supervisor."""
@@ -100,10 +120,10 @@ class ControlAddon:
             workers, log = self.workers(), sample.log_vitals(self._tokgate.log.health())
             if call.request is ControlRequest.VITALS:
                 confdir, deaths = Path(ctx.options.confdir).expanduser(), sample.Deaths(("proxy",), {}, {})
-                state = state_of(instance, workers)
+                state = self._state(instance)
                 answer = answer_line(sample.vitals_of(instance, state, log=log, confdir=confdir, deaths=deaths))
             elif reloaded is None:
-                answer = answer_line(state_of(instance, workers))
+                answer = answer_line(self._state(instance))
             else:
                 answer = answer_line(answer_of(instance, reloaded, workers, not_held))
             writer.write(answer)

@@ -30,7 +30,9 @@ from tokgate.mitm.folded_warnings import FoldedWarnings
 from tokgate.mitm.gate_mode import GateInstance
 from tokgate.mitm.layers.tls import NarrowCertificates
 from tokgate.runtime.banner import say
+from tokgate.service.last_state import StateFile
 from tokgate.service.mitmproxy_addons import ControlAddon, MetricsAddon
+from tokgate.service.status import Work
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +68,13 @@ class RunOptions:
 async def run(options: RunOptions, say: Callable[[str], None] = say) -> int:
     """Run mitmproxy alone, without gates, until SIGTERM or SIGINT. Exit codes: those of `serve`."""
     tokgate = Tokgate()
-    control = ControlAddon(tokgate)
+    known = StateFile(options.confdir.expanduser())
+    known.write(None, Work("it starts", str(Instant.now())), Instant.now())
     addons = (MetricsAddon(tokgate, say), Announcer(tokgate, say))
-    return await serve(options, tokgate, addons, last=(control,), say=say)
+    try:
+        return await serve(options, tokgate, addons, last=(ControlAddon(tokgate),), say=say)
+    finally:
+        known.remove()
 
 
 async def serve(
@@ -154,7 +160,7 @@ class Drain:
             self._master.shutdown()
             return
         self._give_up = time.monotonic() + self._deadline
-        self._tokgate.stop_reason = reason
+        self._tokgate.stop_reason, self._tokgate.ends_since = reason, Instant.now()
         self.retire()
 
     def retire(self) -> None:

@@ -19,10 +19,11 @@ from tokgate.policy.snapshot import compile_policy
 from tokgate.runtime.held_file import HeldFile
 from tokgate.service import program_change
 from tokgate.service.child_programs import BEHIND_TRAFFIC, SuperviseOptions
-from tokgate.service.last_state import StateFile, Work
+from tokgate.service.last_state import StateFile
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.program_change import Bequest, inherited, is_trial, load_programs
 from tokgate.service.service_manager import ServiceManager, kept_sockets
+from tokgate.service.status import Work
 from tokgate.service.supervisor import RESTART_DRAIN, Supervisor
 
 

@@ -1,8 +1,11 @@
 """The state of a running tokgate: what `tokgate status` prints, and health, metrics and systemd are told."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+
+from whenever import Instant
 
 from tokgate.blocklog.records import lifecycle
 from tokgate.config.diagnostics import render
@@ -20,6 +23,27 @@ if TYPE_CHECKING:
 
 SILENT: Final = 3.0
 """Seconds without a report after which a process counts as silent. Each reports about once a second."""
+
+LONGEST: Final = 60.0
+"""Seconds for which work is no problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What keeps a supervisor busy since then, with `normal` seconds for which that is no problem.
+
+    `hands_over`: another process goes on with it, so that this one may end.
+    """
+
+    what: str
+    since: str
+    normal: float = LONGEST
+    hands_over: bool = False
+
+    def problem(self, now: Instant) -> str | None:
+        """What is wrong with it; None while nothing is."""
+        lasts = (now - Instant.parse_iso(self.since)).total("seconds")
+        return None if lasts < self.normal else f"{self.what}, since {self.since}"
 
 
 class Condition(StrEnum):
@@ -249,22 +273,28 @@ def state_of(
     workers: Iterable[WorkerStatus],
     *,
     faults: Iterable[str] = (),
-    busy: BusyStatus | None = None,
+    work: Work | None = None,
     listening: list[ListenerStatus] | None = None,
 ) -> Status:
-    """The status. `faults`: what is wrong with processes, in words."""
+    """The status. `faults`: what is wrong with processes, in words; `work`: what is done besides."""
     holder, at, gateway = instance.holder, instance.now(), gateway_of(instance)
     now, upcoming, known = now_of(holder.snapshot, at), next_transition(holder.snapshot, at), list(workers)
     why = f"{holder.last_error}, since {holder.failing_since}"
     stale = () if holder.last_error is None else (f"the newest policy is not in force: {why}",)
     kernel = () if gateway is None or gateway["ok"] else gateway["problems"]
-    problems = [*stale, *(f"the gateway's kernel: {said}" for said in kernel), *faults]
+    late = None if work is None else work.problem(at)
+    problems = [
+        *stale,
+        *(f"the gateway's kernel: {said}" for said in kernel),
+        *faults,
+        *([] if late is None else [late]),
+    ]
     return {
         "ok": not problems and not now.held and not any(has_trouble(worker["report"]) for worker in known),
         "problems": problems,
         "at": str(at),
         "known": "now",
-        "busy": busy,
+        "busy": None if work is None else {"what": work.what, "since": work.since},
         "log": str(instance.log),
         "listening": listening or [],
         "policy": {

@@ -34,21 +34,19 @@ from tokgate.service.background_reload import BackgroundReload
 from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
 from tokgate.service.gateway.gateway_keeper import keeper_of
-from tokgate.service.last_state import LONGEST, StateFile, Work
+from tokgate.service.last_state import STATE_EVERY, StateFile
 from tokgate.service.metrics.sample import Vitals, vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.program_change import ENDS, Bequest, Exec, ProgramChange, Store, not_started
 from tokgate.service.reload_answer import Waiting
 from tokgate.service.service_manager import ServiceManager, name_of
-from tokgate.service.status import ListenerStatus, Status, state_of
+from tokgate.service.status import LONGEST, ListenerStatus, Status, Work, state_of
 from tokgate.traffic.counters import Key
 
 logger = logging.getLogger(__name__)
 
 
-STATE_EVERY: Final = 5.0
-"""Seconds between two looks at whether the state has changed."""
 RESTART_DRAIN: Final = 3.0
 """Seconds that open connections have at the most while systemd restarts tokgate, since new clients wait meanwhile."""
 
@@ -327,13 +325,11 @@ class Supervisor:
             caller.answer({"ok": True, "before": self._bequest.program, "version": version, "moves": moves})
 
     def _state(self) -> Status:
-        work = self._work
-        late = None if work is None else work.problem(Instant.now())
         return state_of(
             self._instance,
             self._processes.workers(),
-            faults=(*self._processes.faults(), *([] if late is None else [late])),
-            busy=None if work is None else {"what": work.what, "since": work.since},
+            faults=self._processes.faults(),
+            work=self._work,
             listening=self._listening,
         )
 
