@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from labs.logs import WriteLog, refusal
 from tokgate.analytics import engine
 from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.engine import LogDatabase
+from tokgate.analytics.index import Index
 from tokgate.analytics.sql import LogError
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.read.reader import Filter
@@ -171,9 +173,18 @@ def test_what_the_log_declares_as_others_is_left_out(tmp_path: Path, rotated: bo
     forged, _ = link(head, refusal("192.0.2.99"))
     with runs.path.open("ab") as file:
         file.write(encode(forged) + encode(refusal("192.0.2.98")) + lines[0])
+    early = Index([runs.path])
+    early.catch_up(5)
+    assert early.ask("SELECT count(*) FROM lines WHERE client IN ('192.0.2.98', '192.0.2.99')") == [(2,)]
     if rotated:
         runs.path.rename(tmp_path / "block.ndjson.1")
     runs.run()
     with LogDatabase(with_rotated(runs.path)) as database:
         clients = [client for (client,) in database.ask("SELECT client FROM events WHERE traffic ORDER BY 1")]
     assert set(clients) == {"192.0.2.7", "192.0.2.8"}
+    for index in (early, Index([runs.path])):
+        with closing(index):
+            while index.catch_up(5).waiting:
+                pass
+            clients = [client for (client,) in index.ask("SELECT client FROM lines WHERE traffic ORDER BY 1")]
+            assert set(clients) == {"192.0.2.7", "192.0.2.8"}

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from contextlib import closing
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from labs.logs import refusal, write
 from labs.review_page import OpenPage, Page, numbered, sample
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
-from tokgate.blocklog.integrity.evidence import prove
+from tokgate.analytics.index import Index
+from tokgate.blocklog.integrity.evidence import NoProof, prove
+from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.log_state import log_gap
@@ -559,6 +562,10 @@ def test_the_proof_of_a_line(open_page: OpenPage, tmp_path: Path) -> None:
         answer = page.get(where)
         assert answer.headers["content-disposition"] == f'attachment; filename="proof-{event}.json"'
         assert answer.json() == prove(event, [path])
+        with closing(Index([path], verifier_of=lambda _: Verifier(["A" * 43 + "="]))) as index:
+            index.catch_up(5)
+            with pytest.raises(NoProof):  # by another key than the log's
+                index.prove(event)
         missing = page.get("/event/01862000-0000-7000-8000-00000000000f/proof.json")
         assert missing.status_code == 404
         assert "no record of these files has the id" in missing.text

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,12 @@ from typing import Any, BinaryIO, Final, Self
 import duckdb
 
 from tokgate.analytics.engine import MEMORY, LogSource, connect, cut_short, error_text, literal_path, rescue
-from tokgate.analytics.ingest import Numbered, line_in, packed, related_in, rows_of, table
+from tokgate.analytics.ingest import DIGEST, Numbered, line_in, packed, related_in, rows_of, table
 from tokgate.analytics.sql import LogError, Row, literal
 from tokgate.blocklog.integrity.evidence import prove
+from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import whole_log
-from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line
+from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, declared_foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,16 @@ class Index:
     `n` is 0 for lines of files that were complete when the index first read them.
     """
 
-    def __init__(self, named: Sequence[Path], *, rotated: bool = True, memory: str = MEMORY) -> None:
-        """Nothing is read before the first `catch_up`. Files need not exist yet."""
+    def __init__(
+        self,
+        named: Sequence[Path],
+        *,
+        rotated: bool = True,
+        memory: str = MEMORY,
+        verifier_of: Callable[[Sequence[Path]], Verifier] = lambda _: Verifier(),
+    ) -> None:
+        """Nothing is read before the first `catch_up`. Files need not exist yet. `verifier_of` verifies proofs."""
+        self._verifier_of: Final = verifier_of
         self._named: Final = [path.absolute() for path in named]
         self._rotated: Final = rotated
         self._lock: Final = threading.Lock()
@@ -157,6 +166,8 @@ class Index:
         self._lines = 0
         self._loose = 0
         self._changed = False
+        self._declaring: list[Row] = []
+        self._foreign: list[str | None] = []
         self._state = IndexState(0, 0, 0, ())
         self._looked = -_LOOK_AGAIN_SECONDS
         try:
@@ -225,7 +236,7 @@ class Index:
         """The proof of the record with that `event.id`. Raises NoProof, OSError, LogError."""
         files = [file.path for file in self._log_files()]
         try:
-            return prove(event, files)
+            return prove(event, files, self._verifier_of)
         except UNREADABLE as error:
             raise LogError(f"the log can't be read: {error}") from error
 
@@ -262,8 +273,22 @@ class Index:
         new = [file for file in reversed(files) if not self._has(file)]
         now = list(next_batch(new))
         self._read(now)
+        if self._changed:
+            self._leave_out_foreign([file.path for file in files])
         damage = tuple(indexed.damage for indexed in self._indexed.values() if indexed.damage is not None)
         return IndexState(self._state.version + self._changed, len(files), len(new) - len(now), damage)
+
+    def _leave_out_foreign(self, files: Iterable[Path]) -> None:
+        """Drop what the log declares as another program's: by its hash, or because it has none."""
+        found = "SELECT file, count(*) FROM lines WHERE action = 'log-foreign' GROUP BY 1 ORDER BY 1"
+        if (declaring := self._connection.execute(found).fetchall()) != self._declaring:
+            self._declaring, self._foreign = declaring, list(declared_foreign(files))
+        if self._foreign:
+            unhashed = " OR (readable AND digest IS NULL)" if None in self._foreign else ""
+            self._connection.execute(
+                f"DELETE FROM lines WHERE digest IN (SELECT {DIGEST} FROM (SELECT unnest(?) AS hash)){unhashed}",
+                [[each for each in self._foreign if each is not None]],
+            )
 
     def _log_files(self) -> Iterator[LogFile]:
         """The files of the log that exist now, oldest first."""

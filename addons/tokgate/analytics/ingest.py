@@ -21,6 +21,10 @@ KEPT: Final = (
 Everything else is read from the file.
 """
 _COLUMNS: Final = tuple(column for column in COLUMNS if column.name in KEPT)
+_READ: Final = (*_COLUMNS, *(column for column in COLUMNS if column.name == "hash"))
+
+DIGEST: Final = "CASE WHEN hash IS NOT NULL THEN hash(hash) END"
+"""SQL for a number made of a record's hash, which takes less memory."""
 
 type Numbered = tuple[Path, int]
 """A file, and its number in the table."""
@@ -29,7 +33,7 @@ type Numbered = tuple[Path, int]
 def table(name: str) -> str:
     """SQL that creates the index's table."""
     columns = ", ".join(f"{quoted(column.name)} {_kind(column)}" for column in _COLUMNS)
-    return f"CREATE TABLE {name} (n BIGINT, file INTEGER, readable BOOLEAN, {columns})"
+    return f"CREATE TABLE {name} (n BIGINT, file INTEGER, readable BOOLEAN, digest UBIGINT, {columns})"
 
 
 def packed(path: Path) -> bool:
@@ -42,10 +46,11 @@ def rows_of(files: Iterable[Numbered]) -> Iterator[str]:
     numbers = dict(files)
     cases = " ".join(f"WHEN {literal(str(path))} THEN {number}" for path, number in numbers.items())
     names = ", ".join(quoted(column.name) for column in _COLUMNS)
-    for query in records(numbers, _COLUMNS):
+    for query in records(numbers, _READ):
         yield (
-            f"SELECT CASE file {cases} END, readable, {names} FROM (SELECT * REPLACE (TRY_CAST(event_id AS UUID) AS "
-            f"event_id, CASE WHEN NOT traffic THEN message END AS message) FROM ({query}))"
+            f"SELECT CASE file {cases} END, readable, {DIGEST}, {names} FROM (SELECT * REPLACE ("
+            "TRY_CAST(event_id AS UUID) AS event_id, CASE WHEN NOT traffic THEN message END AS message) "
+            f"FROM ({query}))"
         )
 
 

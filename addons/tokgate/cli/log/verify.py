@@ -99,7 +99,7 @@ def add_parsers(commands: Subparsers) -> None:
     key.set_defaults(run=_key)
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
+def add_trust(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the options that say by which keys and checkpoints a log is verified."""
     parser.add_argument(
         "--key",

@@ -21,6 +21,8 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
 from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
+from tokgate.cli.log.verify import add_trust, trust_of
+from tokgate.cli.log.verify_files import Examination
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
@@ -63,6 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_policies_option(parser, revisions=True)
     add_server(parser)
+    add_trust(parser.add_argument_group("by what proofs are verified"))
     add_reason(parser.add_argument_group("why they look"))
     signing_in = parser.add_argument_group("who may look (default: whoever opens the link that is printed, once)")
     signing_in.add_argument("--htpasswd", type=Path, metavar="FILE", help="users and bcrypt hashes, by `htpasswd -B`")
@@ -127,7 +130,11 @@ def _index(args: argparse.Namespace) -> "Source":
         return ClickHouseIndex(address)
     from tokgate.analytics.index import Index
 
-    return Index(args.log or [default_log()], rotated=not args.no_rotated)
+    trusted, kept = trust_of(args)
+    return Index(
+        args.log or [default_log()], rotated=not args.no_rotated,
+        verifier_of=lambda files: Examination(files, trusted, kept).verifier,
+    )  # fmt: skip
 
 
 def _check(args: argparse.Namespace) -> None:
