@@ -28,15 +28,55 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "block.ndjson"
 
 
-def test_lines_come_once_and_in_order(path: Path) -> None:
-    """What is there comes first, then what is appended, and nothing twice."""
+type Step = Callable[[Path], object]
+TORN = "the last line is torn"
+ROTATED = "block-20230310T000000.000000Z.ndjson"
+
+
+def _put(*numbers: int) -> Step:
+    return lambda path: put(path, *numbers)
+
+
+def _raw(octets: bytes) -> Step:
+    def append(path: Path) -> None:
+        with path.open("ab") as stream:
+            stream.write(octets)
+
+    return append
+
+
+def _then(*steps: Step) -> Step:
+    return lambda path: [step(path) for step in steps]
+
+
+def _rotate(path: Path) -> None:
+    path.rename(path.with_name(ROTATED))
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [(_then(), []), (_put(0, 1), [0, 1]), (_then(), []), (_put(2), [2])],
+        [(_raw(b'{"n"'), []), (_raw(b":0}"), []), (_raw(b'\n{"n":1}\n{'), [0, 1])],
+        [(_put(0), [0]), (_then(_put(1), _rotate), [1]), (_put(2, 3), [2, 3]), (_put(4), [4])],
+        [(_then(_put(0, 1), _raw(b'{"n":')), [0, 1]), (_then(_empty, _put(2)), [TORN, 2]), (_put(3), [3])],
+        [(_put(0), [0]), (_then(_raw(b"{"), Path.unlink), []), (_put(1), [TORN, 1])],
+    ],
+    ids=["once and in order", "a half line waits for its rest", "rotated", "copytruncate", "removed and back"],
+)
+def test_what_comes_is_told_once(path: Path, script: list[tuple[Step, list[Any]]]) -> None:
+    """Whatever happens to the file between two looks: its lines in their order, and a last one that is torn."""
     follower = Follower(path)
-    assert poll(follower) == []
-    put(path, 0, 1)
-    assert poll(follower) == [0, 1]
-    assert poll(follower) == []
-    put(path, 2)
-    assert poll(follower) == [2]
+    for step, expected in script:
+        step(path)
+        assert poll(follower) == expected
+    put(path, 9)
+    (line,) = follower.poll()
+    assert line.number == path.read_bytes().count(b"\n")
     follower.close()
 
 
@@ -51,46 +91,20 @@ def test_a_file_that_comes_just_after_a_look(path: Path, monkeypatch: pytest.Mon
     follower.close()
 
 
-def test_a_half_line_waits_for_its_rest(path: Path) -> None:
-    """A line is reported when it is whole, wherever the reads happen to cut it."""
-    follower = Follower(path)
-    for part in (b'{"n"', b":0}", b'\n{"n":1}\n{'):
-        with path.open("ab") as stream:
-            stream.write(part)
-        got = poll(follower)
-        assert got == ([0, 1] if part.startswith(b"\n") else [])
-    follower.close()
-
-
 def test_a_line_written_just_before_a_rotation_is_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between reading to the end and seeing that there is a new file, the old one may have grown."""
     follower, is_replaced = Follower(path), Follower._is_replaced
     put(path, 0)
 
     def rotated_meanwhile(self: Follower) -> bool:
-        if not path.with_name("block-20230310T000000.000000Z.ndjson").exists():
+        if not path.with_name(ROTATED).exists():
             put(path, 1)
-            path.rename(path.with_name("block-20230310T000000.000000Z.ndjson"))
+            path.rename(path.with_name(ROTATED))
             put(path, 2)
         return is_replaced(self)
 
     monkeypatch.setattr(Follower, "_is_replaced", rotated_meanwhile)
     assert poll(follower) == [0, 1, 2]
-    follower.close()
-
-
-def test_a_rotation_is_followed(path: Path) -> None:
-    """The last lines of the old file, then all of the new one."""
-    follower = Follower(path)
-    put(path, 0)
-    assert poll(follower) == [0]
-    put(path, 1)
-    path.rename(path.with_name("block-20230310T000000.000000Z.ndjson"))
-    assert poll(follower) == [1]  # the new file isn't there yet
-    put(path, 2, 3)
-    assert poll(follower) == [2, 3]
-    put(path, 4)
-    assert poll(follower) == [4]
     follower.close()
 
 
@@ -106,35 +120,6 @@ def test_a_follower_that_was_closed(path: Path) -> None:
         assert [(line.number, line.record) for line in follower.poll() if isinstance(line, Line)] == [(1, {"n": 0})]
         follower.close()
         path.unlink()
-
-
-def test_truncation_starts_over(path: Path) -> None:
-    """After copytruncate the new lines are read from the beginning; a half line that was cut away is told."""
-    follower = Follower(path)
-    put(path, 0, 1)
-    with path.open("ab") as stream:
-        stream.write(b'{"n":')
-    assert poll(follower) == [0, 1]
-    os.truncate(path, 0)
-    put(path, 2)
-    assert poll(follower) == ["the last line is torn", 2]
-    put(path, 3)
-    assert [line.number for line in follower.poll()] == [2]
-    follower.close()
-
-
-def test_a_file_that_is_removed_and_comes_back(path: Path) -> None:
-    """Removal ends nothing; a torn line at the end of the removed file is told."""
-    follower = Follower(path)
-    put(path, 0)
-    assert poll(follower) == [0]
-    with path.open("ab") as stream:
-        stream.write(b"{")
-    path.unlink()
-    assert poll(follower) == []
-    put(path, 1)
-    assert poll(follower) == ["the last line is torn", 1]
-    follower.close()
 
 
 def test_an_overlong_line_is_one_piece_of_junk(path: Path) -> None:
@@ -158,10 +143,9 @@ def test_an_overlong_line_is_one_piece_of_junk(path: Path) -> None:
 @pytest.mark.parametrize(
     "end",
     [
-        lambda path: path.rename(path.with_name("block-20230310T000000.000000Z.ndjson")),
-        lambda path: os.truncate(path, 0),
+        _rotate,
+        _empty,
     ],
-    ids=["rotated", "emptied"],
 )
 def test_a_torn_line_that_is_too_long(path: Path, end: Callable[[Path], object]) -> None:
     """What is told of the rest of a file adds up to its octets, also where no line could be that long."""

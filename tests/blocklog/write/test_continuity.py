@@ -18,7 +18,7 @@ from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.records.chain import stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import text_at
-from tokgate.blocklog.write.appender import ForeignLines
+from tokgate.blocklog.write.appender import Appender, ForeignLines
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.head_journal import HeadJournal
 from tokgate.blocklog.write.segment import Rotation, Segment
@@ -496,12 +496,9 @@ def test_a_torn_line_and_a_clock_that_is_set_back(tmp_path: Path, max_bytes: int
     assert (text.count(b'"log-recovered"'), text.count(b'"clock-set-back"')) == (1, 1)
 
 
-def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk costs the journal a line, not its use: the next batch begins it anew, and a kill accuses nobody."""
-    run = runs.begin()
-    runs.write(run)
-    write, opened = os.write, len(list(Path("/proc/self/fd").iterdir()))
-    failing = [True]
+def _cut_short(broken: pytest.MonkeyPatch, _: Runs) -> None:
+    """One line of the journal is written in part."""
+    write, failing = os.write, [True]
 
     def short(fd: int, data: bytes) -> int:
         if failing and b'"boot"' in data:
@@ -509,20 +506,11 @@ def test_a_journal_that_could_not_be_written(runs: Runs, monkeypatch: pytest.Mon
             return write(fd, data[:20])
         return write(fd, data)
 
-    monkeypatch.setattr(os, "write", short)
-    runs.write(run, 3)
-    assert not failing
-    assert len(list(Path("/proc/self/fd").iterdir())) == opened
-    kill(run)
-    runs.run()
-    assert runs.found() == []
-    assert [type(trouble) for trouble in runs.troubles] == [OSError]
+    broken.setattr(os, "write", short)
 
 
-def test_a_journal_is_whole_once_the_log_is_on_the_disk(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its line for the last batch was refused, and no batch came after it: a kill accuses nobody."""
-    run = runs.begin()
-    runs.write(run, attest=True)
+def _refused(broken: pytest.MonkeyPatch, _: Runs) -> None:
+    """No line is written to the journal."""
     write = os.write
 
     def full(fd: int, data: bytes) -> int:
@@ -530,33 +518,47 @@ def test_a_journal_is_whole_once_the_log_is_on_the_disk(runs: Runs, monkeypatch:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(fd, data)
 
-    monkeypatch.setattr(os, "write", full)
-    runs.write(run)
-    monkeypatch.undo()
-    assert [type(trouble) for trouble in runs.troubles] == [OSError]
-    run.sync()
-    kill(run)
-    runs.run()
-    assert runs.found() == []
+    broken.setattr(os, "write", full)
 
 
-def test_a_journal_in_a_folder_that_can_not_be_synced(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was replaced all the same: the next records are announced in the file at the path, not in the one before."""
-    run = runs.begin()
-    runs.write(run)
-    run.sync()  # the log's own entry in the folder is on the disk
+def _folder(broken: pytest.MonkeyPatch, runs: Runs) -> None:
+    """The journal is replaced, but its folder can't be synced."""
     fsync = os.fsync
 
-    def broken(fd: int) -> None:
+    def fail(fd: int) -> None:
         if Path(f"/proc/self/fd/{fd}").readlink() == runs.path.parent:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(fd)
 
-    monkeypatch.setattr(os, "fsync", broken)
+    broken.setattr(os, "fsync", fail)
+
+
+@pytest.mark.parametrize(
+    ("fault", "count", "attest", "then"),
+    [
+        (_cut_short, 3, False, lambda runs, run: None),
+        (_refused, 1, False, lambda runs, run: run.sync()),
+        (_folder, 1, True, lambda runs, run: runs.write(run)),
+    ],
+)
+def test_a_journal_that_could_not_be_written(
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[pytest.MonkeyPatch, Runs], None],
+    count: int,
+    attest: bool,
+    then: Callable[[Runs, Appender], None],
+) -> None:
+    """It is begun anew with the next batch, or once the log is on the disk: a trouble, and a kill accuses nobody."""
+    run = runs.begin()
     runs.write(run, attest=True)
-    monkeypatch.undo()
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as broken:
+        fault(broken, runs)
+        runs.write(run, count, attest=attest)
+    then(runs, run)
     assert [type(trouble) for trouble in runs.troubles] == [OSError]
-    runs.write(run)
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
     kill(run)
     runs.run()
     assert runs.found() == []

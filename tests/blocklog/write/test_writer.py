@@ -116,13 +116,6 @@ def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter])
     assert make(path).close(waiting.DEADLINE)
 
 
-def test_a_second_writer_of_the_same_file_is_refused(path: Path, make: Callable[..., LogWriter]) -> None:
-    """Two writers would tear each other's chain: the second one doesn't start."""
-    make(path)
-    with pytest.raises(LogRefused, match="give each its own file"):
-        make(path)
-
-
 def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter]) -> None:
     """Records of eight threads are all there, those of each in its order, over rotations by size."""
     writer = make(path, WriterLimits(queued=1 << 20, rotation=Rotation(max_bytes=200_000)))
@@ -357,47 +350,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
-def flood(writer: LogWriter) -> int:
-    """Put records until ten are dropped; how many were put."""
-    put = 0
+@pytest.mark.parametrize(
+    ("ballast", "keep_free", "told"),
+    [(104, 0, "No space left on device"), (64, 256 << 20, "settings.log.keep_free")],
+    ids=["full", "room for others"],
+)
+def test_a_disk_that_fills_up_and_is_cleared(
+    small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines, ballast: int, keep_free: int, told: str
+) -> None:
+    """Records queue, then are dropped and counted; others find a twentieth of the disk; with room all is told of."""
+    (small_disk / "ballast").write_bytes(b"x" * (ballast << 10))
+    path = small_disk / "block.ndjson"
+    limits = WriterLimits(queued=20, batch=1, linger=0, retry_first=0.005, retry_longest=0.02)
+    writer, put = make(path, limits, options=LogOptions(keep_free=keep_free)), 0
     while writer.health().dropped < 10:
         writer.put(refusal(put))
         put += 1
         threading.Event().wait(0.001)
-    return put
-
-
-def test_a_disk_that_fills_up_and_is_cleared(
-    small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines
-) -> None:
-    """On a real full disk: records queue, then are dropped and counted; with room again all is accounted for."""
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * (104 << 10))
-    path = small_disk / "block.ndjson"
-    writer = make(path, WriterLimits(queued=20, batch=5, linger=0, retry_first=0.005, retry_longest=0.02))
-    put = flood(writer)
-    assert "No space left" in str(writer.health().last_error)
-    ballast.unlink()
-    assert writer.mark().wait(waiting.DEADLINE)
-    until(lambda: writer.health().queued == 0)
-    assert writer.close(waiting.DEADLINE)
-    records = check_lines(path)
-    gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
-    assert gaps == writer.health().dropped >= 10
-    assert len(numbers(records)) + gaps == put
-
-
-def test_the_log_leaves_room_for_others(small_disk: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
-    """A flood stops at a twentieth of the disk, and others can still write; with more room all is accounted for."""
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * (64 << 10))
-    path = small_disk / "block.ndjson"
-    limits = WriterLimits(queued=20, batch=1, linger=0, retry_first=0.005, retry_longest=0.02)
-    writer = make(path, limits, options=LogOptions(keep_free=256 << 20))
-    put = flood(writer)
-    assert "settings.log.keep_free" in str(writer.health().last_error)
-    (small_disk / "other").write_bytes(b"x" * 4096)
-    ballast.unlink()
+    assert told in str(writer.health().last_error)
+    if keep_free:
+        (small_disk / "other").write_bytes(b"x" * 4096)
+    (small_disk / "ballast").unlink()
     assert writer.close(waiting.DEADLINE)
     records = check_lines(path)
     gaps = sum(record["tokgate"]["gap"]["dropped"] for record in records if record["event"]["action"] == "log-gap")
