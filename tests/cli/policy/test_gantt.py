@@ -63,28 +63,19 @@ def test_what_is_shown() -> None:
     )
     chart = gantt(policy, YEAR, NOW)
     found = boxes(chart)
-    assert sum(title.startswith("ban: block, overdue") for title in found) == 2
+    assert sum(title.startswith("ban: held, overdue") for title in found) == 2
     assert sum(title.startswith("exemption press, until 2023-03-31 18:00") for title in found) == 1
     assert not any("announced" in title or "late" in title for title in found)
-    assert {"clips in office", "clips in abroad", "now", "2023-03"} <= set(texts(chart))
+    assert {"clips in office", "clips in abroad", "now"} <= set(texts(chart))
 
 
-@pytest.mark.parametrize(
-    ("end", "labels"),
-    [
-        ("2023-01-10T00:00Z", {"2023-01-02", "2023-01-09"}),
-        ("2023-12-31T00:00Z", {"2023-02", "2023-12"}),
-        ("2026-01-01T00:00Z", {"2023-04", "2025-07"}),
-        ("2040-01-01T00:00Z", {"2024", "2038"}),
-        ("2999-01-01T00:00Z", {"2600"}),
-    ],
-)
-def test_the_axis_can_be_read(end: str, labels: set[str]) -> None:
-    """Days, months, quarters or years: never more than there is room for."""
+@pytest.mark.parametrize("end", ["2023-01-02T00:00Z", "2023-12-31T00:00Z", "2999-01-01T00:00Z"])
+def test_the_axis_can_be_read(end: str) -> None:
+    """Days at equal distances, from the first on: never more than there is room for."""
     chart = gantt(snapshot(ban()), Span(YEAR.start, at(end)), NOW)
-    ticks = [text for text in texts(chart) if re.fullmatch(r"\d{4}(-\d\d)*", text)]
-    assert 1 <= len(ticks) <= 15
-    assert labels & set(ticks)
+    ticks = [text for text in texts(chart) if re.fullmatch(r"\d{4}-\d\d-\d\d", text)]
+    assert ticks[0] == "2023-01-01"
+    assert (len(ticks), sorted(ticks)) == (8, ticks)
 
 
 def test_nothing_to_show() -> None:
