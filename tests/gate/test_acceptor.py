@@ -92,7 +92,7 @@ def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) 
     """The kernel tells one gate of a client. If that one leaves it, another one with room finds it all the same."""
     one = make()
     for descriptor in one.gate.acceptor.listeners:
-        one.gate.loop.accept_no_more(descriptor)
+        one.gate.loop.call_no_more(descriptor)
     client = one.dial()
     one.gate.acceptor.try_again()
     assert one.serves(client)
@@ -102,7 +102,7 @@ def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypa
     """Its end goes out before the gate waits for others; without it the kernel holds the alert back (MSG_MORE)."""
     one = make(origin=NOBODY, snapshot=policy(ban(networks=("loop",))))
     for descriptor in one.gate.acceptor.listeners:
-        one.gate.loop.accept_no_more(descriptor)
+        one.gate.loop.call_no_more(descriptor)
     client = socket.create_connection(one.running.redirected)
     one.clients.append(client)
     client.sendall(hello_for("www.clips.example.org"))

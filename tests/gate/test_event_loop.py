@@ -128,7 +128,7 @@ def test_other_descriptors(watched: Watched) -> None:
     for _ in range(2):
         watched.loop.call_no_more(asked.fileno())
         for each in listeners:
-            watched.loop.accept_no_more(each.socket.fileno())
+            watched.loop.call_no_more(each.socket.fileno())
     assert watched.loop.epoll.poll(0) == []
     for sock in (*dialled, asked, asking, *(each.socket for each in listeners)):
         sock.close()

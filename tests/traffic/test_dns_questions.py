@@ -10,6 +10,7 @@ import dns.name
 import dns.rcode
 import dns.rrset
 import pytest
+from dns.rcode import Rcode
 from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
@@ -29,7 +30,7 @@ from tokgate.traffic.actions import DnsAnswer, Pass, Refuse, Terms
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
-from tokgate.wire.dns_message.query import Rcode, read_query
+from tokgate.wire.dns_message.query import read_query
 
 START = builders.at("2023-03-09T23:00:00Z")
 END = builders.at("2023-09-09T22:00:00Z")

@@ -80,7 +80,7 @@ class Acceptor:
     def _pause(self) -> None:
         self._paused = True
         for descriptor in self.listeners:
-            self.context.loop.accept_no_more(descriptor)
+            self.context.loop.call_no_more(descriptor)
 
     def _go_on(self) -> None:
         """Accept again if this gate is not full any more, or if all others are."""
@@ -171,7 +171,7 @@ class Acceptor:
     def stop_accepting(self) -> None:
         """Close the listeners; what is open goes on."""
         for descriptor, listener in self.listeners.items():
-            self.context.loop.accept_no_more(descriptor)
+            self.context.loop.call_no_more(descriptor)
             listener.socket.close()
         self.listeners.clear()
 

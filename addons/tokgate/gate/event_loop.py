@@ -144,8 +144,8 @@ class EventLoop:
         self.epoll.register(descriptor, EPOLLIN | (EPOLLEXCLUSIVE if exclusive else 0))
 
     def call_no_more(self, descriptor: int) -> None:
-        """Watch a descriptor no more, if it is watched."""
-        if self._callbacks.pop(descriptor, None) is not None:
+        """Watch a descriptor or a listener no more, if it is watched."""
+        if (self._callbacks.pop(descriptor, None) or self._listeners.pop(descriptor, None)) is not None:
             self.epoll.unregister(descriptor)
 
     def accept_from(self, descriptor: int, accept: Callback) -> None:
@@ -153,11 +153,6 @@ class EventLoop:
         self._listeners[descriptor] = accept
         # Level, so that what is left over is told again; exclusive, so that of several gates one is woken.
         self.epoll.register(descriptor, EPOLLIN | EPOLLEXCLUSIVE)
-
-    def accept_no_more(self, descriptor: int) -> None:
-        """Watch a listener no more, if it is watched."""
-        if self._listeners.pop(descriptor, None) is not None:
-            self.epoll.unregister(descriptor)
 
     # -- sockets of connections
 

@@ -15,7 +15,7 @@ from whenever import Instant
 
 from tokgate.blocklog.records.record import counted
 from tokgate.gate.egress.dialler import elsewhere
-from tokgate.gate.quic.sockets import Marks, QuicSockets, open_sockets
+from tokgate.gate.quic.sockets import PerMark, QuicSockets, open_sockets
 from tokgate.gate.sockets import STREAM, Entry, Listener, listen
 from tokgate.gateway import udp_rules
 from tokgate.policy.settings import Passage
@@ -174,7 +174,7 @@ def open_quic(listeners: Sequence[Listener], gates: int) -> QuicSockets | None:
     None if there are no such, or if this process may not: the firewall then finds nobody who listens, and refuses QUIC.
     """
     places = [listener.socket.getsockname()[:2] for listener in listeners if listener.entry is Entry.TPROXY]
-    marks = Marks(carries=udp_rules.CARRIES, opens=udp_rules.OPENS, ends=udp_rules.ENDS, answers=udp_rules.ANSWERS)
+    marks = PerMark(carries=udp_rules.CARRIES, opens=udp_rules.OPENS, ends=udp_rules.ENDS, answers=udp_rules.ANSWERS)
     try:
         return open_sockets(places, gates, marks) if places else None
     except OSError as error:

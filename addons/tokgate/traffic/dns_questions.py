@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from dns.rcode import Rcode
 from whenever import Instant
 
 from tokgate.policy.decide import Sighting, decide, is_under_block
@@ -15,7 +16,6 @@ from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.refusal_texts import explanation
 from tokgate.traffic.seen import DnsArrival
 from tokgate.wire.dns_message.answer import ExtendedError, capped, leads_to, offers_ech, refusal, without_ech
-from tokgate.wire.dns_message.query import Rcode
 
 REMEMBERED: Final = 10
 """Seconds for which a refusal may be remembered: an override has to take effect soon."""

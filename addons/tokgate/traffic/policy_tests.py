@@ -58,8 +58,7 @@ def by_carrier(snapshot: Snapshot, asked: PolicyTest) -> dict[Carrier, Decision]
 
     A malformed host is answered with 400 in HTTP and CONNECT, whoever asks.
     """
-    clock = _Clock(asked.at)
-    enforcer = _enforcer(snapshot, clock)
+    enforcer = _enforcer(snapshot, asked.at)
     arrival = Arrival(client=Endpoint(asked.client), identity=asked.identity)
     scheme = None if asked.url is None else urlsplit(asked.url).scheme
     to, authority = _destination(asked), _authority(asked.host)
@@ -92,19 +91,17 @@ def _answered(admission: Admission) -> Decision:
 
 def run_tests(snapshot: Snapshot, tests: Sequence[PolicyTest]) -> tuple[TestResult, ...]:
     """Decide each test; results are in the order of the tests."""
-    clock = _Clock()
-    enforcer = _enforcer(snapshot, clock)
     results = []
     for test in tests:
-        clock.at = test.at
-        admission = _admitted(enforcer, test)
+        admission = _admitted(_enforcer(snapshot, test.at), test)
         decision, status = admission.ruling.decision, _status(admission)
         results.append(TestResult(test, decision, status, tuple(_failures(test, decision, status))))
     return tuple(results)
 
 
-def _enforcer(snapshot: Snapshot, clock: "_Clock") -> Enforcer:
-    return Enforcer(_Fixed(snapshot), _Nowhere(), Observer(hostname="", version=""), now=clock.now)
+def _enforcer(snapshot: Snapshot, at: Instant) -> Enforcer:
+    alone = _Alone(snapshot)
+    return Enforcer(alone, alone, Observer(hostname="", version=""), now=lambda: at)
 
 
 def _failures(test: PolicyTest, decision: Decision, status: int | None) -> list[str]:
@@ -190,25 +187,11 @@ def _hello(test: PolicyTest) -> ClientHello:
     return read_message(b"\x01" + len(body).to_bytes(3) + body)
 
 
-class _Clock:
-    """The time of the test that is run."""
-
-    def __init__(self, at: Instant = Instant.MIN) -> None:
-        self.at = at
-
-    def now(self) -> Instant:
-        return self.at
-
-
 @dataclass(frozen=True, slots=True)
-class _Fixed:
-    """A source of one policy."""
+class _Alone:
+    """A source of one policy, and a log that keeps nothing."""
 
     snapshot: Snapshot
-
-
-class _Nowhere:
-    """A log that keeps nothing."""
 
     def put(self, record: Record) -> bool:
         return True

@@ -120,27 +120,6 @@ def _packets(datagram: bytes) -> tuple[tuple[Initial, ...], int]:
     return tuple(found), at
 
 
-def unprotected(initial: Initial, first_id: bytes, largest: int) -> tuple[int, bytes] | None:
-    """A client's packet without its protection (RFC 9001 §5): its number and its frames; None if the keys don't fit.
-
-    The keys come from `first_id`, the destination's id in the connection's first packet. `largest` is the largest
-    packet number so far, or -1.
-    """
-    keys = _keys(initial.version, first_id, "client in")
-    packet, at = bytearray(initial.packet), initial.number_at
-    mask = keys.mask(bytes(packet[at + 4 :][:_SAMPLE]))
-    packet[0] ^= mask[0] & 0x0F
-    size = (packet[0] & 0x03) + 1
-    for index in range(size):
-        packet[at + index] ^= mask[1 + index]
-    number = _whole(int.from_bytes(packet[at : at + size]), size, largest)
-    head, body = bytes(packet[: at + size]), bytes(packet[at + size :])
-    try:
-        return number, keys.aead.decrypt(keys.nonce(number), body, head)
-    except InvalidTag:
-        return None
-
-
 def close(initial: Initial, error: int, reason: str) -> bytes:
     """A datagram in which the server says no to a client's first packet: CONNECTION_CLOSE (RFC 9000 §19.19)."""
     version = VERSIONS[initial.version]
@@ -314,11 +293,19 @@ class Opening:
             raise QuicError(str(error)) from error
 
     def _opened(self, initial: Initial) -> bytes | None:
-        """A packet without its protection; None if these are not its keys."""
-        opened = unprotected(initial, self.first.destination, self._largest)
-        if opened is None:
+        """The frames of a client's packet without its protection (RFC 9001 §5); None if the keys don't fit."""
+        keys = _keys(initial.version, self.first.destination, "client in")
+        packet, at = bytearray(initial.packet), initial.number_at
+        mask = keys.mask(bytes(packet[at + 4 :][:_SAMPLE]))
+        packet[0] ^= mask[0] & 0x0F
+        size = (packet[0] & 0x03) + 1
+        for index in range(size):
+            packet[at + index] ^= mask[1 + index]
+        number = _whole(int.from_bytes(packet[at : at + size]), size, self._largest)
+        try:
+            plain = keys.aead.decrypt(keys.nonce(number), bytes(packet[at + size :]), bytes(packet[: at + size]))
+        except InvalidTag:
             return None
-        number, plain = opened
         self._largest = max(self._largest, number)
         return plain
 

@@ -20,10 +20,9 @@ from tokgate.gate.quic.sockets import (
     Datagram,
     Front,
     Key,
-    Marks,
     Outlets,
+    PerMark,
     QuicSockets,
-    RawSockets,
     port_unreachable,
     receive,
     udp_packet,
@@ -123,7 +122,7 @@ def raw_sockets(key: Key, **errors: int) -> tuple[Outlets, dict[str, Raw]]:
     """Outlets of the family of a flow; the errors with which sending fails."""
     family = socket.AF_INET6 if key is KEY6 else socket.AF_INET
     each = {name: Raw(family, errors.get(name, 0)) for name in ("carries", "opens", "ends", "answers")}
-    return Outlets({family: RawSockets(**each)}), each  # type: ignore[arg-type]
+    return Outlets({family: PerMark(**each)}), each  # type: ignore[arg-type]
 
 
 def ends(key: Key) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
@@ -186,7 +185,7 @@ def test_sockets_of_the_program_before() -> None:
         for each in made[:2]:
             each.bind(("127.0.0.1", 0))
         fronts = tuple((Front(each, each.getsockname()[1]),) for each in made[:2])
-        numbers = QuicSockets(fronts, Outlets({socket.AF_INET: RawSockets(*made[2:])})).descriptors()
+        numbers = QuicSockets(fronts, Outlets({socket.AF_INET: PerMark(*made[2:])})).descriptors()
         assert numbers == (
             [[made[0].fileno()], [made[1].fileno()]],
             {socket.AF_INET: [one.fileno() for one in made[2:]]},
@@ -247,7 +246,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
 
 
 PLACES = (("127.0.0.1", 8443), ("::1", 8443))
-MARKS = Marks(carries=1, opens=2, ends=4, answers=8)
+MARKS = PerMark(carries=1, opens=2, ends=4, answers=8)
 IP, IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 
 

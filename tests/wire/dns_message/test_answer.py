@@ -16,12 +16,13 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import pytest
+from dns.rcode import Rcode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.wire.dns_message import answer as wire
 from tokgate.wire.dns_message.answer import HTTPS, ExtendedError, refusal
-from tokgate.wire.dns_message.query import Rcode, read_query
+from tokgate.wire.dns_message.query import read_query
 
 NAME = "www.clips.example.org"
 

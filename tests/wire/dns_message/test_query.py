@@ -11,11 +11,13 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
+from dns.opcode import Opcode
+from dns.rcode import Rcode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokgate.wire.dns_message.answer import ExtendedError, refusal
-from tokgate.wire.dns_message.query import Opcode, Query, QueryError, Rcode, read_query
+from tokgate.wire.dns_message.query import Query, QueryError, read_query
 
 NAME = "www.clips.example.org"
 

@@ -35,16 +35,16 @@ type Key = tuple[str, int, str, int]
 """A flow: the client's address and port, the destination's."""
 
 
-class Marks(NamedTuple):
-    """The firewall marks of raw sockets."""
+class PerMark[T](NamedTuple):
+    """The firewall marks of raw sockets, and the sockets of a family of addresses by what their marks say."""
 
-    carries: int
+    carries: T
     """The datagram passes."""
-    opens: int
+    opens: T
     """It passes, and its flow with it: the kernel forwards what follows."""
-    ends: int
+    ends: T
     """The flow passes no more; the datagram only says so, and goes nowhere."""
-    answers: int
+    answers: T
     """It is a refusal, towards the client."""
 
 
@@ -78,7 +78,7 @@ class QuicSockets:
     def inherited(cls, fronts: Iterable[Iterable[int]], raw: Mapping[int, Iterable[int]]) -> "QuicSockets":
         """The sockets that another program has opened, from the numbers that `descriptors` gave."""
         ours = tuple(tuple(_inherited_front(number) for number in each) for each in fronts)
-        families = {family: RawSockets(*(socket.socket(fileno=n) for n in each)) for family, each in raw.items()}
+        families = {family: PerMark(*(socket.socket(fileno=n) for n in each)) for family, each in raw.items()}
         return cls(ours, Outlets(families))
 
     def descriptors(self) -> tuple[list[list[int]], dict[int, list[int]]]:
@@ -96,7 +96,7 @@ def _inherited_front(descriptor: int) -> Front:
     return Front(found, found.getsockname()[1])
 
 
-def open_sockets(places: Iterable[Address], gates: int, marks: Marks) -> QuicSockets:
+def open_sockets(places: Iterable[Address], gates: int, marks: PerMark[int]) -> QuicSockets:
     """Fronts at each of these places for that many gates, and raw sockets of their families.
 
     Raises:
@@ -106,7 +106,7 @@ def open_sockets(places: Iterable[Address], gates: int, marks: Marks) -> QuicSoc
     with contextlib.ExitStack() as opened:
         fronts = tuple(tuple(_front(opened, place) for place in places) for _ in range(gates))
         families = dict.fromkeys(int(front.socket.family) for front in fronts[0])
-        outlets = Outlets({each: RawSockets(*(_raw(opened, each, mark) for mark in marks)) for each in families})
+        outlets = Outlets({each: PerMark(*(_raw(opened, each, mark) for mark in marks)) for each in families})
         opened.pop_all()
     return QuicSockets(fronts, outlets)
 
@@ -129,15 +129,6 @@ def _front(opened: contextlib.ExitStack, place: Address) -> Front:
         made.setsockopt(level, option, True)
     made.bind(place)
     return Front(made, made.getsockname()[1])
-
-
-class RawSockets(NamedTuple):
-    """The raw sockets of one family of addresses: each has the mark by which nftables knows what it sends."""
-
-    carries: socket.socket
-    opens: socket.socket
-    ends: socket.socket
-    answers: socket.socket
 
 
 def _raw(opened: contextlib.ExitStack, family: int, mark: int) -> socket.socket:
@@ -191,11 +182,11 @@ def _beside6(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, in
 class Outlets:
     """The raw sockets."""
 
-    def __init__(self, raw: Mapping[int, RawSockets]) -> None:
+    def __init__(self, raw: Mapping[int, PerMark[socket.socket]]) -> None:
         self._raw: Final = raw
 
     def descriptors(self) -> dict[int, list[int]]:
-        """The numbers of the raw sockets by family, in the order of `RawSockets`."""
+        """The numbers of the raw sockets by family, in the order of `PerMark`."""
         return {family: [each.fileno() for each in raw] for family, raw in self._raw.items()}
 
     def carries(self, came: Datagram, payload: bytes, *, opens: bool) -> bool:

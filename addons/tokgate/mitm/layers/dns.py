@@ -8,6 +8,7 @@ message anew from what it understood of it.
 from collections.abc import Callable, Iterator
 from typing import Final, assert_never
 
+from dns.rcode import Rcode
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -24,7 +25,7 @@ from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.answer import answers, refusal
-from tokgate.wire.dns_message.query import Query, QueryError, Rcode, read_query
+from tokgate.wire.dns_message.query import Query, QueryError, read_query
 from tokgate.wire.dns_message.records import framed, take_messages
 
 OPEN_QUESTIONS: Final = 512

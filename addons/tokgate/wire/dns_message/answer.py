@@ -8,9 +8,10 @@ import dns.flags
 import dns.message
 import dns.rdata
 import dns.rdatatype
+from dns.rcode import Rcode
 from dns.rdtypes.svcbbase import MandatoryParam, ParamKey, SVCBBase
 
-from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, Query, Rcode
+from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, Query
 from tokgate.wire.dns_message.records import (
     HEADER,
     OPT,

@@ -3,10 +3,11 @@
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 import dns.rdatatype
+from dns.opcode import Opcode
+from dns.rcode import Rcode
 
 from tokgate.wire.dns_message.records import (
     HEADER,
@@ -18,29 +19,13 @@ from tokgate.wire.dns_message.records import (
     read_records,
 )
 
+_WITH_A_QUESTION: Final = (Opcode.QUERY, Opcode.NOTIFY, Opcode.UPDATE)
+"""Kinds of message whose question says what they are about (RFC 1035, RFC 1996, RFC 2136)."""
 SMALLEST: Final = 512
 """Octets that every client takes over UDP (RFC 1035 §4.2.1)."""
 DNSSEC_OK: Final = 0x8000
 COPIED: Final = 0x7910  # opcode, RD (RFC 1035 §4.1.1) and CD (RFC 4035 §3.2.2) come back as they were sent
 _TRANSFERS: Final = (251, 252)  # IXFR, AXFR
-
-
-class Rcode(IntEnum):
-    """Response codes that are given here."""
-
-    NOERROR = 0
-    FORMERR = 1
-    SERVFAIL = 2
-    NXDOMAIN = 3
-    NOTIMP = 4
-
-
-class Opcode(IntEnum):
-    """Kinds of message whose question says what they are about (RFC 1035, RFC 1996, RFC 2136)."""
-
-    QUERY = 0
-    NOTIFY = 4
-    UPDATE = 5
 
 
 class QueryError(ValueError):
@@ -92,7 +77,7 @@ def read_query(data: bytes) -> Query:
     number, flags, questions, *counts = HEADER.unpack_from(data)
     if flags & RESPONSE:
         raise QueryError("a response, and no query")  # answering could go on for ever
-    if flags >> 11 & 0xF not in Opcode:
+    if flags >> 11 & 0xF not in _WITH_A_QUESTION:
         raise QueryError("another kind of message", _bare(number, flags, Rcode.NOTIMP))
     malformed = _bare(number, flags, Rcode.FORMERR)
     if questions != 1:  # RFC 9619: more than one was never defined; none asks nothing
