@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from labs.builders import at, ban, exemption, network, service, snapshot, wall
-from labs.gate_lab import Adopter, Sink
+from labs.gate_lab import Adopter
 from labs.hello_builder import ech, hello_for
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import Sink, enforcer_of
 from tokgate.gate.connection import Connection, State, Tunnel
 from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.gate import Gate
@@ -30,7 +29,6 @@ from tokgate.policy.networks import Network
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import CanarySettings, EchOuter, MissingSni, UnknownClients
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key
 from tokgate.traffic.seen import Shown
 from tokgate.wire.client_hello import ClientHello
@@ -197,14 +195,8 @@ class Run:
     @contextmanager
     def message(self) -> Iterator[Message]:
         """The gate; at the end all repeats are told."""
-        observer = Observer(hostname="gate.example.org", version="test")
-        enforcer = Enforcer(
-            Holder(self.policy),
-            self.sink,
-            observer,
-            now=lambda: self.at,
-            monotonic=lambda: float(self.at.timestamp()),
-        )
+        clocks: Any = {"now": lambda: self.at, "monotonic": lambda: float(self.at.timestamp())}
+        enforcer = enforcer_of(self.policy, self.sink, **clocks)
         gate = Gate(enforcer, Adopter())
         gate.acceptor.clients.update(dict.fromkeys(map(client_key, CLIENTS), 1 << 20))
         try:

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from labs.builders import snapshot
-from labs.gate_lab import Adopter, Sink
-from labs.records import Holder, Monotonic
-from tokgate.blocklog.records.record import Observer
+from labs.gate_lab import Adopter
+from labs.records import Monotonic, enforcer_of
 from tokgate.gate.gate import Gate
 from tokgate.gate.identification import (
     COMPLAIN_EVERY,
@@ -28,7 +27,6 @@ from tokgate.gate.identification import (
 from tokgate.policy.membership import Identifies, Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.values.hostname import IPAddress
-from tokgate.traffic.enforcer import Enforcer
 
 INTERFACES, HARDWARE = Identifies(interfaces=True), Identifies(hardware=True)
 BOTH = Identifies(interfaces=True, hardware=True)
@@ -235,6 +233,5 @@ def test_what_the_kernel_is_asked_by_is_closed_with_the_gate(monkeypatch: pytest
     closed: list[Links] = []
     monkeypatch.setattr(Links, "close", lambda links: closed.append(links))
     guests = Network("guests", (), interfaces=("lan0",) if links else (), users=("ada",))
-    enforcer = Enforcer(Holder(snapshot(networks=(guests,))), Sink(), Observer(hostname="gw", version="0"))
-    Gate(enforcer, Adopter()).close()
+    Gate(enforcer_of(snapshot(networks=(guests,))), Adopter()).close()
     assert len(closed) == links

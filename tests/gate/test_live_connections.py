@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Adopter, Clock, Origin, RunningGate, Sink, broken_off, dial, exactly, policy, until
+from labs.gate_lab import Adopter, Clock, Origin, RunningGate, broken_off, dial, exactly, policy, until
 from labs.hello_builder import hello_for
 from labs.proxy_lab import NOW
-from labs.records import Holder
+from labs.records import enforcer_of
 from labs.relay_ends import NotingLoop
-from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, Tunnel
 from tokgate.gate.context import Context, Parting
@@ -22,7 +21,6 @@ from tokgate.gate.identification import Identification
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.policy.networks import Network
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 
 POLICY = snapshot(
@@ -46,7 +44,7 @@ class Judge:
     def __init__(self) -> None:
         self.loop = Told()
         self.done = self.loop.done
-        enforcer = Enforcer(Holder(POLICY), Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        enforcer = enforcer_of(POLICY, now=lambda: NOW)
         parts: Any = (Limits(), self.loop, None, None, Identification(enforcer), set())
         self.context = Context(enforcer, Adopter(), *parts)
         self.connections = GateConnections(self.context)

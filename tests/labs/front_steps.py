@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 
 from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Sink
 from labs.proxy_lab import NOW
-from labs.records import Holder
+from labs.records import Holder, Sink, enforcer_of
 from labs.relay_ends import NotingLoop
 from tokgate.accounts.auth_cache import AuthResult
-from tokgate.blocklog.records.record import Observer
 from tokgate.gate.connection import Connection, State
 from tokgate.gate.context import Context, Waiting
 from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitFront, ExplicitRequest, TunnelMessage
@@ -20,7 +18,6 @@ from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identification import Identification
 from tokgate.gate.sockets import Address, Entry, Listener
 from tokgate.policy.membership import Identity
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.seen import Arrival
 from tokgate.wire.proxy_request import Credentials
@@ -115,7 +112,7 @@ class Client:
         self.loop = Told()
         self.sink = Sink()
         self.holder = Holder(POLICY)
-        self.enforcer = Enforcer(self.holder, self.sink, Observer(hostname="gw", version="0"), now=lambda: NOW)
+        self.enforcer = enforcer_of(self.holder, self.sink, now=lambda: NOW)
         limits = Limits(greeting=10.0, connecting=20.0)
         relay: Any = SimpleNamespace(reset=lambda *_: self.loop.done.append("reset"), drop_server=lambda _: None)
         self.resolver: Any = SimpleNamespace(ask=lambda client, host, answer: answer(self.addresses))

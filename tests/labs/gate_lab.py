@@ -6,7 +6,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,15 +16,13 @@ from labs import waiting
 from labs.builders import network, service, snapshot
 from labs.hello_builder import hello_for
 from labs.records import Clock as Clock
-from labs.records import Holder, Monotonic, Records
-from tokgate.blocklog.records.record import Observer
+from labs.records import Holder, Monotonic, Records, Sink, enforcer_of
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Address, Entry, listen
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
 from tokgate.traffic.seen import Arrival
@@ -59,18 +56,6 @@ def pass_time(gate: Gate, clock: Monotonic, seconds: float) -> None:
     for passed in (max(seconds, 1.0), 1.0):
         clock.now += passed
         until(lambda: gate.loop._next_sweep > clock.now)
-
-
-@dataclass
-class Sink:
-    """Keeps records."""
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-
-    def put(self, record: dict[str, Any]) -> bool:
-        """Keep one."""
-        self.records.append(record)
-        return True
 
 
 class Adopter(OpenerChannel):
@@ -139,8 +124,7 @@ class RunningGate:
         self.holder = Holder(policy)
         self.sink = Sink()
         self.opener = Adopter()
-        observer = Observer(hostname="gate.example.org", version="test")
-        enforcer = Enforcer(self.holder, records or self.sink, observer, now=now or Instant.now, warned=warned)
+        enforcer = enforcer_of(self.holder, records or self.sink, now=now or Instant.now, warned=warned)
         self.gate: Gate = Gate(enforcer, opener or self.opener, limits)
         self.review = LiveReview(enforcer, GateConnections(self.gate.context))
         self.transfer: ConnectionTransfer | None = None
@@ -214,6 +198,11 @@ def echo(client: socket.socket) -> None:
     """Send back what comes, until its end."""
     while data := client.recv(65536):
         client.sendall(data)
+
+
+def connect_request(host: str, port: int = 443, *fields: str) -> bytes:
+    """A CONNECT request of an explicit client."""
+    return "\r\n".join((f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}", *fields, "", "")).encode()
 
 
 def read_all(sock: socket.socket) -> bytes:

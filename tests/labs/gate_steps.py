@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from labs.builders import ban, network, service, snapshot
-from labs.gate_lab import Adopter, Sink
+from labs.gate_lab import Adopter
 from labs.proxy_lab import NOW
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import Holder, enforcer_of
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import Connection, State
 from tokgate.gate.explicit_clients.front import TunnelMessage
@@ -17,7 +16,6 @@ from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
 
 POLICY = snapshot(
@@ -41,7 +39,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.holder = Holder(POLICY)
-        enforcer = Enforcer(self.holder, Sink(), Observer(hostname="gw", version="0"), now=lambda: NOW)
+        enforcer = enforcer_of(self.holder, now=lambda: NOW)
         self.opener, self.counters = Adopter(), enforcer.counters
         self.gate = Gate(enforcer, self.opener, Limits(greeting=10.0, parting=3.0, connecting=20.0))
         self.loop, self.context = self.gate.loop, self.gate.context

@@ -26,10 +26,9 @@ from whenever import Instant
 
 from labs import builders
 from labs.own_layers import OwnLayers
-from labs.records import Holder, Records
+from labs.records import Holder, Records, enforcer_of
 from labs.serving import Handler, all_taken_up, serving
 from labs.waiting import eventually as wait_for
-from tokgate.blocklog.records.record import Observer
 from tokgate.mitm.addon import hooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.options import DEFAULTS, REQUIRED
@@ -39,7 +38,6 @@ from tokgate.policy.decision import Response
 from tokgate.policy.settings import EchOuter, MissingSni, OnError, UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counters import Counters
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import ProbeLimits
 
 DEADLINE = 60.0
@@ -269,8 +267,7 @@ async def running_proxy(
     Without any before ours, all layers of HTTP and TLS have to be ours, at any time.
     """
     holder, counters, traffic = Holder(snapshot), Counters(), Traffic()
-    observer = Observer(hostname="gateway.example.org", version="0")
-    traffic.enforcer = Enforcer(holder, records, observer, counters=counters, now=now)
+    traffic.enforcer = enforcer_of(holder, records, counters=counters, now=now)
     traffic.certificates = OriginCertificates(ProbeLimits(deadline=DEADLINE), connect=traffic.egress.connect)
     servers = proxyserver.Proxyserver()
     layers = OwnLayers(servers.connections)

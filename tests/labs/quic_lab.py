@@ -6,13 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from labs.proxy_lab import NOW, policy
-from labs.records import Holder, Records
-from tokgate.blocklog.records.record import Observer
+from labs.records import Holder, Records, enforcer_of
 from tokgate.gate.quic.carrier import QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Key, Outlets
 from tokgate.policy.snapshot import Snapshot
-from tokgate.traffic.enforcer import Enforcer
 
 KEY: Key = ("127.0.0.1", 40000, "203.0.113.9", 443)
 SHORT = b"\x40" + bytes(40)
@@ -61,8 +59,7 @@ class QuicGate:
         """`identities`: who comes by which interface, as `i2=Identity(…)`."""
         self.now = 1000.0
         self.holder = Holder(snapshot or policy())
-        observer = Observer(hostname="gateway.example.org", version="0")
-        self.enforcer = Enforcer(self.holder, records, observer, now=lambda: NOW)
+        self.enforcer = enforcer_of(self.holder, records, now=lambda: NOW)
         self.counters = self.enforcer.counters
         self.sent = Sent()
         identification: Any = SimpleNamespace(at=lambda interface, peer: identities.get(f"i{interface}"))

@@ -1,12 +1,14 @@
 """What stands in for the log, the policy's holder and the wall clock, whatever is tested with them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from whenever import Instant
 
+from tokgate.blocklog.records.record import Observer
 from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.enforcer import Enforcer, RecordSink
 
 Record = dict[str, Any]
 
@@ -30,10 +32,29 @@ class Records:
 
 
 @dataclass
+class Sink:
+    """Keeps records as they are."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def put(self, record: Record) -> bool:
+        """Keep one."""
+        self.records.append(record)
+        return True
+
+
+@dataclass
 class Holder:
     """Holds a policy that a test may exchange, as PolicyHolder does."""
 
     snapshot: Snapshot
+
+
+def enforcer_of(policy: Snapshot | Holder, sink: RecordSink | None = None, **options: Any) -> Enforcer:
+    """One at a gateway of tests; its records go nowhere if no sink is given."""
+    holder = policy if isinstance(policy, Holder) else Holder(policy)
+    to = Sink() if sink is None else sink
+    return Enforcer(holder, to, Observer(hostname="gateway.example.org", version="0"), **options)
 
 
 class Clock:

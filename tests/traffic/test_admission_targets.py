@@ -6,16 +6,14 @@ import pytest
 
 from labs import builders
 from labs.builders import ban
-from labs.gate_lab import RunningGate, Sink, dial, policy, until
+from labs.gate_lab import RunningGate, connect_request, dial, policy, until
 from labs.hello_builder import hello_for
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import Holder, enforcer_of
 from tokgate.policy.bans import Action
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import EgressSettings, PortRange, Settings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed, matters
-from tokgate.traffic.enforcer import Enforcer
 
 StartGate = Callable[..., RunningGate]
 
@@ -23,11 +21,6 @@ ALLOWED = hello_for("www.example.net")
 BANNED_ADDRESS = "203.0.113.7"
 OWN = {"192.0.2.254", "2001:db8::254"}
 """The gateway's addresses."""
-
-
-def connect_request(host: str, port: int = 443) -> bytes:
-    """A CONNECT request."""
-    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
 
 
 @pytest.fixture
@@ -43,7 +36,7 @@ def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def ways_of(client: str, *addresses: str, snapshot: Snapshot | None = None) -> TargetAddresses:
     """Where an allowed name leads a client of the banned network."""
     holder = Holder(snapshot or policy(ban(networks=("loop",))))
-    enforcer = Enforcer(holder, Sink(), Observer(hostname="gate.example.org", version="test"))
+    enforcer = enforcer_of(holder)
 
     def closed(address: str) -> bool:
         return is_closed(client, Endpoint(address, 443), holder.snapshot.settings, OWN.__contains__)
@@ -131,9 +124,7 @@ def test_what_is_not_refused_stays_open(action: Action) -> None:
 def test_whose_names_are_looked_up(client: str, addresses: tuple[str, ...], difference: bool) -> None:
     """Other machines never reach the gateway's own services by a name; its own programs wait for no lookup in vain."""
     services = (builders.service("clips", "suffix:clips.example.org", addresses=addresses),)
-    holder = Holder(builders.snapshot(ban(), services=services))
-    enforcer = Enforcer(holder, Sink(), Observer(hostname="gate.example.org", version="test"))
-    assert matters(enforcer, client) is difference
+    assert matters(enforcer_of(builders.snapshot(ban(), services=services)), client) is difference
 
 
 def test_a_name_for_a_banned_address(start_gate: StartGate, resolves: Callable[..., None]) -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from labs import builders
 from labs import hello_builder as build
 from labs.builders import at
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import Sink, enforcer_of
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Endpoint, Visibility
 from tokgate.policy.settings import MissingSni
@@ -23,23 +22,11 @@ from tokgate.traffic.seen import Arrival, Hello, OtherBytes, ProxyConnect
 BANNED = "www.clips.example.org"
 
 
-class Sink:
-    """Keeps records."""
-
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
-
-    def put(self, record: Any) -> bool:
-        self.kept.append(record)
-        return True
-
-
 def decided(data: bytes, client: str, **settings: Any) -> tuple[Admission, Enforcer, Sink]:
     """What becomes of first bytes that end there, carried out."""
     snapshot = builders.snapshot(builders.ban(), **settings)
     sink = Sink()
-    observer = Observer(hostname="gate.example.org", version="test")
-    enforcer = Enforcer(Holder(snapshot), sink, observer, now=lambda: at("2023-04-01T12:00:00Z"))
+    enforcer = enforcer_of(snapshot, sink, now=lambda: at("2023-04-01T12:00:00Z"))
     arrival = Arrival(client=Endpoint(client, 40000), destination=Endpoint("198.51.100.9", 443), connection="c")
     reader = FirstBytesReader()
     admission = admit(enforcer, arrival, reader.feed(data) or reader.ended())
@@ -70,7 +57,7 @@ def test_nothing_passes_unread(data: bytes, missing: MissingSni) -> None:
     admission, enforcer, sink = decided(data, "192.0.2.7", missing_sni=missing)
     seen, action = admission.seen, admission.action
     if isinstance(action, Refuse):
-        assert len(sink.kept) == 1 or not admission.recorded
+        assert len(sink.records) == 1 or not admission.recorded
     elif isinstance(action, Pass):
         assert isinstance(seen, Hello | OtherBytes | ProxyConnect)
         if isinstance(seen, Hello):
@@ -89,14 +76,12 @@ def test_nothing_is_refused_to_others(data: bytes) -> None:
     admission, _, sink = decided(data, "198.51.100.7")
     assert isinstance(admission.action, Pass | Open)
     assert admission.action != Pass(watch=True)
-    assert sink.kept == []
+    assert sink.records == []
 
 
 @pytest.mark.parametrize("address", ["64:ff9b::203.0.113.7", "2002:cb00:7107::1"])
 def test_addresses_in_addresses(address: str) -> None:
     """A banned IPv4 address is refused under each IPv6 address that stands for it."""
-    snapshot = builders.snapshot(builders.ban())
-    observer = Observer(hostname="gate.example.org", version="test")
-    enforcer = Enforcer(Holder(snapshot), Sink(), observer, now=lambda: at("2023-04-01T12:00:00Z"))
+    enforcer = enforcer_of(builders.snapshot(builders.ban()), now=lambda: at("2023-04-01T12:00:00Z"))
     arrival = Arrival(client=Endpoint("192.0.2.7", 40000), destination=Endpoint(address, 22), connection="c")
     assert isinstance(admit(enforcer, arrival, OtherBytes()).action, Refuse)

@@ -10,8 +10,7 @@ import pytest
 from labs import builders
 from labs import hello_builder as build
 from labs.builders import at, wall
-from labs.gate_lab import Sink
-from labs.records import Holder
+from labs.records import Sink, enforcer_of
 from tokgate.blocklog.records.record import Observer, new_stamp
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
@@ -22,7 +21,6 @@ from tokgate.traffic import admission as admission_module
 from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
 from tokgate.traffic.admission import Admission, admit, refusal_octets
 from tokgate.traffic.client_messages import FirstBytesReader
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import (
     Arrival,
     Connect,
@@ -69,9 +67,8 @@ def decided(
     seen: Seen, ban: Any = PAGE, arrival: Arrival = ARRIVAL, warned: WarnedClients | None = None, **settings: Any
 ) -> Admission:
     """What becomes of it, for a client under the ban."""
-    observer = Observer(hostname="gate.example.org", version="test")
     snapshot = builders.snapshot(ban, **settings)
-    return admit(Enforcer(Holder(snapshot), Sink(), observer, now=lambda: NOW, warned=warned), arrival, seen)
+    return admit(enforcer_of(snapshot, now=lambda: NOW, warned=warned), arrival, seen)
 
 
 def test_a_page_is_shown_where_somebody_can() -> None:
@@ -326,8 +323,7 @@ def test_a_ban_changes_while_a_page_is_open() -> None:
 )
 def test_how_a_refused_connection_ends(seen: Seen, words: bytes) -> None:
     """The client reads in its own protocol that it was refused, as far as that has words for it."""
-    observer = Observer(hostname="gate.example.org", version="test")
-    said = refusal_octets(decided(seen), new_stamp(NOW, observer))
+    said = refusal_octets(decided(seen), new_stamp(NOW, Observer(hostname="gate.example.org", version="test")))
     assert said.startswith(words)
     assert bool(said) is bool(words)
 
@@ -359,9 +355,7 @@ def test_plain_http_is_read_request_by_request() -> None:
     """Nothing of it is recorded before its requests are; where nobody can read them it doesn't pass."""
     first = decided(HttpStart())
     assert (first.action, first.recorded) == (Open(tls=False), False)
-    observer = Observer(hostname="gate.example.org", version="test")
-    enforcer = Enforcer(Holder(builders.snapshot(PAGE)), Sink(), observer, now=lambda: NOW)
-    assert first.record(enforcer).id == "", "no record can be asked about"
+    assert first.record(enforcer_of(builders.snapshot(PAGE))).id == "", "no record can be asked about"
     nobody_can = decided(HttpStart(openable=False))
     assert (nobody_can.action, nobody_can.recorded) == (Refuse(None), False)
 
@@ -396,8 +390,7 @@ def test_where_deciding_failed(monkeypatch: pytest.MonkeyPatch, transport: Trans
         raise RuntimeError("broken on purpose")
 
     monkeypatch.setattr(admission_module, "visibility_of", broken)
-    observer = Observer(hostname="gate.example.org", version="test")
-    enforcer = Enforcer(Holder(builders.snapshot(PAGE)), Sink(), observer, now=lambda: NOW)
+    enforcer = enforcer_of(builders.snapshot(PAGE), now=lambda: NOW)
     admission = admit(enforcer, replace(ARRIVAL, transport=transport), Hello(named(BANNED), quic=True))
     assert isinstance(admission.action, Refuse)
     assert enforcer.counters.errors == {where: 1}
@@ -411,8 +404,7 @@ def test_what_lasts_over_tcp_is_judged_by_its_sni() -> None:
 
 def test_a_cut_connection_is_counted_once() -> None:
     """The number of cut connections in the metrics is that of their records."""
-    sink, observer = Sink(), Observer(hostname="gate.example.org", version="test")
-    enforcer = Enforcer(Holder(builders.snapshot(builders.ban())), sink, observer, now=lambda: NOW)
+    enforcer = enforcer_of(builders.snapshot(builders.ban()), sink := Sink(), now=lambda: NOW)
     admission = admit(enforcer, ARRIVAL, Hello(named(BANNED)))
     enforcer.cut(admission.ruling, replace(admission.observe(), stage=Stage.LIVE))
     assert (enforcer.counters.cuts, len(sink.records)) == (1, 1)

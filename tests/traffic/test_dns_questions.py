@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from labs import builders
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import Records, enforcer_of
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Response, Signal, Verdict
@@ -39,29 +38,15 @@ BANNED = "www.clips.example.org"
 ALLOWED = "www.example.org"
 
 
-class Sink(list[dict[str, Any]]):
-    """Keeps records that are on schema."""
-
-    def __init__(self, check: Callable[[Any], Any] = lambda record: record) -> None:
-        super().__init__()
-        self.check = check
-
-    def put(self, record: dict[str, Any]) -> bool:
-        self.append(self.check(record))
-        return True
-
-
 def ban(**stated: Any) -> Any:
     """A ban for half a year, on a legal basis."""
     law = {"authority": "The Council", "basis": "Circular 716", "contact": "desk@example.org"}
     return builders.ban(**({"expires": builders.wall("2023-09-10T00:00")} | law | stated))
 
 
-def an_enforcer(at: Instant = DURING, sink: Sink | None = None, bans: Any = None, **settings: Any) -> Enforcer:
+def an_enforcer(at: Instant = DURING, records: Records | None = None, bans: Any = None, **settings: Any) -> Enforcer:
     """An enforcer at an instant."""
-    holder = Holder(builders.snapshot(*(bans or (ban(),)), **settings))
-    observer = Observer(hostname="gateway.example.org", version="0")
-    return Enforcer(holder, sink if sink is not None else Sink(), observer, now=lambda: at)
+    return enforcer_of(builders.snapshot(*(bans or (ban(),)), **settings), records, now=lambda: at)
 
 
 def ask(name: str | dns.name.Name = BANNED, kind: str = "A", client: str = "192.0.2.7", **rest: Any) -> DnsArrival:
@@ -84,16 +69,18 @@ def remembered(message: dns.message.Message) -> int:
 
 
 @pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS", "SVCB", "TXT", "NS", "ANY", "TYPE65280"])
-def test_refusal(valid_record: Callable[[Any], Any], kind: str) -> None:
+def test_refusal(records: Records, kind: str) -> None:
     """Of a banned name there is nothing, whatever is asked about it, and that is recorded with its type."""
-    sink = Sink(valid_record)
-    enforcer, asked = an_enforcer(sink=sink), ask(kind=kind, destination=Endpoint("203.0.113.53", 53), connection="c1")
+    enforcer, asked = (
+        an_enforcer(records=records),
+        ask(kind=kind, destination=Endpoint("203.0.113.53", 53), connection="c1"),
+    )
 
     got = refused(enforcer, asked)
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert (got.rcode(), got.answer) == (dns.rcode.NXDOMAIN, [])
-    (record,) = sink
+    (record,) = records.all
     assert record["event"]["action"] == "dns-query-blocked"
     assert record["dns"] == {
         "id": "7",
@@ -184,44 +171,41 @@ def test_nothing_outlives_a_change(milliseconds: int) -> None:
 
 
 @pytest.mark.parametrize(("action", "logged"), [("warn", "connection-warned"), ("monitor", "would-block")])
-def test_milder_bans(valid_record: Callable[[Any], Any], action: str, logged: str) -> None:
+def test_milder_bans(records: Records, action: str, logged: str) -> None:
     """Under a ban that warns or monitors a question is answered, and recorded as a query."""
-    sink = Sink(valid_record)
-    enforcer, asked = an_enforcer(sink=sink, bans=(ban(action=Action(action)),)), ask()
+    enforcer, asked = an_enforcer(records=records, bans=(ban(action=Action(action)),)), ask()
 
     ruling = dns_questions.judge(enforcer, asked)
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert not ruling.blocks
-    (record,) = sink
+    (record,) = records.all
     assert (record["event"]["action"], record["dns"]["type"]) == (logged, "query")
     assert "response_code" not in record["dns"]
 
 
-def test_exemption(valid_record: Callable[[Any], Any]) -> None:
+def test_exemption(records: Records) -> None:
     """An exempt client is answered until its exemption ends, and that is recorded."""
-    sink = Sink(valid_record)
     at = builders.at("2023-03-31T15:59:30Z")
-    enforcer, asked = an_enforcer(at, sink, exemptions=(builders.exemption(),)), ask(client="192.0.2.9")
+    enforcer, asked = an_enforcer(at, records, exemptions=(builders.exemption(),)), ask(client="192.0.2.9")
 
     ruling = dns_questions.judge(enforcer, asked)
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert dns_questions.terms(asked, ruling) == Terms(30, hides_nothing=False)
-    assert [record["event"]["action"] for record in sink] == ["exemption-used"]
+    assert records.actions == ["exemption-used"]
 
 
-def test_allowed_names_are_counted() -> None:
+def test_allowed_names_are_counted(records: Records) -> None:
     """What belongs to no service is counted, never recorded, and may be remembered for as long as its owner says."""
-    sink = Sink()
-    enforcer, asked = an_enforcer(sink=sink), ask(ALLOWED)
+    enforcer, asked = an_enforcer(records=records), ask(ALLOWED)
 
     ruling = dns_questions.judge(enforcer, asked)
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
     assert dns_questions.terms(asked, ruling) == Terms(None, hides_nothing=True)
     assert [(k.visibility, k.outcome, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "allow", 1)]
-    assert sink == []
+    assert records.all == []
 
 
 @pytest.mark.parametrize("label", [b"\x00", b"a.b", b"\xc3\xa9", b"sp ace", b"a\\"])
@@ -246,10 +230,9 @@ def test_the_root() -> None:
 
 @pytest.mark.parametrize("action", ["block", "warn"])
 @pytest.mark.parametrize("carried", [True, False])
-def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) -> None:
+def test_page(records: Records, carried: bool, action: str) -> None:
     """Where the connection that follows passes here it can be shown the page, so the name has to be answered."""
-    sink = Sink(valid_record)
-    enforcer = an_enforcer(sink=sink, bans=(ban(response=Response.PAGE, action=Action(action)),))
+    enforcer = an_enforcer(records=records, bans=(ban(response=Response.PAGE, action=Action(action)),))
     asked = ask(carried=carried)
 
     ruling = dns_questions.judge(enforcer, asked)
@@ -258,16 +241,16 @@ def test_page(valid_record: Callable[[Any], Any], carried: bool, action: str) ->
     assert ruling.decision.verdict is (Verdict.ALLOW if carried else Verdict(action))
     assert not dns_questions.judge(enforcer, ask(ALLOWED, carried=carried)).blocks
     logged = {"block": "dns-query-blocked", "warn": "connection-warned"}[action]
-    assert [record["event"]["action"] for record in sink] == ([] if carried else [logged])
+    assert records.actions == ([] if carried else [logged])
     passed = {"block": None, "warn": "no-page"}[action]
-    assert [record["tokgate"].get("passed") for record in sink] == ([] if carried else [passed])
+    assert [record["tokgate"].get("passed") for record in records.all] == ([] if carried else [passed])
 
 
 def test_who_asks() -> None:
     """Who the client is besides its address counts, for what is refused and for what answers may hold."""
     guests = Network("guests", (), "UTC", interfaces=("guest0",))
-    holder = Holder(builders.snapshot(ban(networks=("guests",)), networks=(builders.OFFICE, guests)))
-    enforcer = Enforcer(holder, Sink(), Observer(hostname="gateway.example.org", version="0"), now=lambda: DURING)
+    held = builders.snapshot(ban(networks=("guests",)), networks=(builders.OFFICE, guests))
+    enforcer = enforcer_of(held, now=lambda: DURING)
 
     for interface, banned in (("guest0", True), ("office0", False)):
         asked = ask(client="198.51.100.1", identity=Identity(interface=interface))
@@ -290,10 +273,9 @@ def answered(enforcer: Enforcer, asked: DnsArrival, *names: str) -> Admission:
     return admission
 
 
-def test_an_alias_is_refused_as_its_target(valid_record: Callable[[Any], Any]) -> None:
+def test_an_alias_is_refused_as_its_target(records: Records) -> None:
     """A name that leads to a banned one does not exist either, and the record says which name it led to."""
-    sink = Sink(valid_record)
-    enforcer, asked = an_enforcer(sink=sink), ask("cloaked.example.com")
+    enforcer, asked = an_enforcer(records=records), ask("cloaked.example.com")
 
     action = answered(enforcer, asked, "x.example.net", BANNED).action
 
@@ -302,7 +284,7 @@ def test_an_alias_is_refused_as_its_target(valid_record: Callable[[Any], Any]) -
     got = dns.message.from_wire(action.words.message)
     assert (got.rcode(), remembered(got)) == (dns.rcode.NXDOMAIN, 10)
     assert [option.code for option in got.options if isinstance(option, dns.edns.EDEOption)] == [16]
-    (record,) = sink
+    (record,) = records.all
     assert record["event"]["action"] == "dns-query-blocked"
     assert record["dns"]["question"]["name"] == "cloaked.example.com"
     assert record["destination"]["domain"] == BANNED
@@ -311,39 +293,40 @@ def test_an_alias_is_refused_as_its_target(valid_record: Callable[[Any], Any]) -
     assert f"was refused the address of cloaked.example.com, which leads to {BANNED}: " in record["message"]
 
 
-def test_aliases_are_told_apart(valid_record: Callable[[Any], Any]) -> None:
+def test_aliases_are_told_apart(records: Records) -> None:
     """Each name that leads to a banned one has a record, and its repeats name it as well."""
-    sink = Sink(valid_record)
-    enforcer = an_enforcer(sink=sink)
+    enforcer = an_enforcer(records=records)
 
     for name in ("a.example.com", "b.example.com", "B.example.com"):
         answered(enforcer, ask(name), BANNED)
     enforcer.close()
 
-    assert [record["dns"]["question"]["name"] for record in sink] == ["a.example.com", "b.example.com", "b.example.com"]
-    assert all(record["destination"]["domain"] == BANNED for record in sink)
+    assert [record["dns"]["question"]["name"] for record in records.all] == [
+        "a.example.com",
+        "b.example.com",
+        "b.example.com",
+    ]
+    assert all(record["destination"]["domain"] == BANNED for record in records.all)
 
 
 @pytest.mark.parametrize("action", ["warn", "monitor"])
-def test_an_alias_under_a_milder_ban(valid_record: Callable[[Any], Any], action: str) -> None:
+def test_an_alias_under_a_milder_ban(records: Records, action: str) -> None:
     """The answer passes and is recorded once, at the answer: the question gave no reason to."""
-    sink = Sink(valid_record)
-    enforcer, asked = an_enforcer(sink=sink, bans=(ban(action=Action(action)),)), ask("cloaked.example.com")
+    enforcer, asked = an_enforcer(records=records, bans=(ban(action=Action(action)),)), ask("cloaked.example.com")
 
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
-    assert sink == []
+    assert records.all == []
     assert isinstance(answered(enforcer, asked, BANNED).action, Pass)
 
-    assert [record["tokgate"]["reason"] for record in sink] == [f"ban-{action}"]
+    assert [record["tokgate"]["reason"] for record in records.all] == [f"ban-{action}"]
 
 
-def test_names_that_lead_nowhere_banned() -> None:
+def test_names_that_lead_nowhere_banned(records: Records) -> None:
     """An ordinary alias changes nothing, and what was recorded at the question is not recorded again."""
-    sink = Sink()
-    assert isinstance(answered(an_enforcer(sink=sink), ask(ALLOWED), "cdn.example.net").action, Pass)
-    answered(an_enforcer(sink=sink, bans=(ban(action=Action.MONITOR),)), ask(BANNED), BANNED)
+    assert isinstance(answered(an_enforcer(records=records), ask(ALLOWED), "cdn.example.net").action, Pass)
+    answered(an_enforcer(records=records, bans=(ban(action=Action.MONITOR),)), ask(BANNED), BANNED)
 
-    assert sink == []
+    assert records.all == []
 
 
 def test_answers_end_when_an_alias_is_banned() -> None:
@@ -406,14 +389,13 @@ def test_deciding_about_an_answer_fails(monkeypatch: pytest.MonkeyPatch, on_erro
     assert isinstance(answered(enforcer, ask("cloaked.example.com"), ALLOWED).action, Pass)
 
 
-def test_odd_names_lead_nowhere(valid_record: Callable[[Any], Any]) -> None:
+def test_odd_names_lead_nowhere(records: Records) -> None:
     """What follows octets that no host name has is a part of the name that was asked for, and no other name."""
-    sink = Sink(valid_record)
-    enforcer, asked = an_enforcer(sink=sink), ask(dns.name.Name((b"a.b", b"clips", b"example", b"org", b"")))
+    enforcer, asked = an_enforcer(records=records), ask(dns.name.Name((b"a.b", b"clips", b"example", b"org", b"")))
 
     admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
 
-    assert "was refused the address of clips.example.org: " in sink[0]["message"]
+    assert "was refused the address of clips.example.org: " in records.all[0]["message"]
 
 
 def test_zones_lead_nowhere() -> None:

@@ -1,15 +1,13 @@
 """The enforcer: what is counted, what is recorded, and what it answers when everything below it fails."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labs import builders
-from labs.records import Holder, Monotonic
+from labs.records import Monotonic, Records, enforcer_of
 from tokgate.blocklog.records.folding import Folding, Shares
-from tokgate.blocklog.records.record import Observer
 from tokgate.policy import decide as core
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal, Verdict
@@ -24,28 +22,9 @@ BANNED = (Sighting(Signal.SNI, "www.clips.example.org"),)
 ALLOWED = (Sighting(Signal.SNI, "www.example.org"),)
 
 
-class Sink(list[dict[str, Any]]):
-    """Keeps records that are on schema."""
-
-    def __init__(self, check: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.check = check
-
-    def put(self, record: dict[str, Any]) -> bool:
-        self.append(self.check(record))
-        return True
-
-
-@pytest.fixture
-def sink(valid_record: Callable[[Any], Any]) -> Sink:
-    """Where the records go."""
-    return Sink(valid_record)
-
-
-def an_enforcer(sink: Sink, **settings: Any) -> Enforcer:
+def an_enforcer(records: Records, **settings: Any) -> Enforcer:
     """An enforcer of one ban."""
-    holder = Holder(builders.snapshot(builders.ban(), **settings))
-    return Enforcer(holder, sink, Observer(hostname="gateway.example.org", version="0"), now=lambda: NOW)
+    return enforcer_of(builders.snapshot(builders.ban(), **settings), records, now=lambda: NOW)
 
 
 def seen() -> Observation:
@@ -58,41 +37,41 @@ def broken(*_: Any, **__: Any) -> Any:
     raise RuntimeError("broken on purpose")
 
 
-def test_blocked_traffic_is_counted_and_recorded(sink: Sink) -> None:
+def test_blocked_traffic_is_counted_and_recorded(records: Records) -> None:
     """A block leaves a record whose id is the stamp's, and one count."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
 
     ruling = enforcer.judge(CLIENT, BANNED)
     stamp = enforcer.record(ruling, Visibility.SNI, seen)
 
     assert ruling.blocks
-    assert [record["event"]["id"] for record in sink] == [stamp.id]
+    assert [record["event"]["id"] for record in records.all] == [stamp.id]
     assert [(k.network, k.outcome, n) for k, n in enforcer.counters.decisions.items()] == [("office", "block", 1)]
 
 
-def test_allowed_traffic_is_counted_only(sink: Sink) -> None:
+def test_allowed_traffic_is_counted_only(records: Records) -> None:
     """What passes is counted without its name being so much as looked at."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
 
     stamp = enforcer.record(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, broken)
 
-    assert (stamp.id, sink) == ("", [])
+    assert (stamp.id, records.all) == ("", [])
     assert sum(enforcer.counters.decisions.values()) == 1
     assert not enforcer.counters.errors
 
 
-def test_unknown_clients_are_counted_together(sink: Sink) -> None:
+def test_unknown_clients_are_counted_together(records: Records) -> None:
     """Clients of no network are counted under a name that no network can have."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
 
     enforcer.record(enforcer.judge("198.51.100.1", ALLOWED), Visibility.SNI, seen)
 
     assert [k.network for k in enforcer.counters.decisions] == ["-"]
 
 
-def test_passing_now_counted_later(sink: Sink) -> None:
+def test_passing_now_counted_later(records: Records) -> None:
     """With `allowed=False` only a block counts: what passes will be counted at a later stage."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
 
     enforcer.record(enforcer.judge(CLIENT, ALLOWED), Visibility.SNI, seen, allowed=False)
 
@@ -101,57 +80,57 @@ def test_passing_now_counted_later(sink: Sink) -> None:
     assert sum(enforcer.counters.decisions.values()) == 1
 
 
-def test_the_gateways_own_canary_is_nobodys_traffic(sink: Sink) -> None:
+def test_the_gateways_own_canary_is_nobodys_traffic(records: Records) -> None:
     """It asks each minute, and neither figures nor log are about it."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
     services, networks = {"clips": builders.CLIPS}, {"office": builders.OFFICE}
     own = replace(NOTHING, services=services, networks=networks, bans={"ban": builders.ban()})
     ruling = replace(enforcer.judge(CLIENT, BANNED), snapshot=builders.snapshot(networks=(), services=(), own=own))
 
     assert ruling.blocks
     assert enforcer.record(ruling, Visibility.SNI, seen).id == ""
-    assert (sink, sum(enforcer.counters.decisions.values())) == ([], 0)
+    assert (records.all, sum(enforcer.counters.decisions.values())) == ([], 0)
 
 
-def test_a_record_that_can_not_be_made(sink: Sink) -> None:
+def test_a_record_that_can_not_be_made(records: Records) -> None:
     """The client is refused all the same, and its page has an id to ask about."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
 
     assert enforcer.record(enforcer.judge(CLIENT, BANNED), Visibility.SNI, broken).id
-    assert [record["event"]["action"] for record in sink] == ["internal-error"]
+    assert records.actions == ["internal-error"]
 
 
 @pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
-def test_decide_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict) -> None:
+def test_decide_raises(records: Records, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict) -> None:
     """`on_error` answers for names of banned services; others pass; the error is counted and recorded."""
-    enforcer = an_enforcer(sink, on_error=on_error)
+    enforcer = an_enforcer(records, on_error=on_error)
     monkeypatch.setattr(core, "decide_signals", broken)
 
     assert enforcer.judge(CLIENT, BANNED).decision.verdict is verdict
     assert enforcer.judge(CLIENT, ALLOWED).decision.verdict is Verdict.ALLOW
     assert enforcer.counters.errors["decide"] == 2
     assert str(enforcer.counters.last_error).startswith("decide: RuntimeError at ")
-    assert [record["event"]["action"] for record in sink] == ["internal-error"] * 2
+    assert records.actions == ["internal-error"] * 2
 
 
-def test_what_passes_because_of_an_error_is_recorded(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_passes_because_of_an_error_is_recorded(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `on_error: allow`, who reaches a banned name while deciding fails is in the log; others are not."""
-    enforcer = an_enforcer(sink, on_error=OnError.ALLOW)
+    enforcer = an_enforcer(records, on_error=OnError.ALLOW)
     monkeypatch.setattr(core, "decide_signals", broken)
 
     for names in (BANNED, ALLOWED):
         enforcer.record(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
 
-    assert [record["event"]["action"] for record in sink] == ["internal-error", "passed-on-error", "internal-error"]
-    assert not sink[1]["tokgate"]["mismatch"], "one name was shown"
+    assert records.actions == ["internal-error", "passed-on-error", "internal-error"]
+    assert not records.all[1]["tokgate"]["mismatch"], "one name was shown"
 
 
 @pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
 def test_even_the_fallback_raises(
-    sink: Sink, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict
+    records: Records, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict
 ) -> None:
     """When names can't be looked up at all, `on_error` holds for everything."""
-    enforcer = an_enforcer(sink, on_error=on_error)
+    enforcer = an_enforcer(records, on_error=on_error)
     monkeypatch.setattr(core, "decide_signals", broken)
     monkeypatch.setattr(core, "decide_on_error", broken)
 
@@ -160,10 +139,10 @@ def test_even_the_fallback_raises(
     assert (decision.verdict, decision.reason) == (verdict, Reason.INTERNAL_ERROR)
 
 
-def test_a_sink_that_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_that_raises(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that fails in a way it shouldn't is counted, and stops nothing."""
-    enforcer = an_enforcer(sink)
-    monkeypatch.setattr(Sink, "put", broken)
+    enforcer = an_enforcer(records)
+    monkeypatch.setattr(Records, "put", broken)
 
     ruling = enforcer.judge(CLIENT, BANNED)
     enforcer.record(ruling, Visibility.SNI, seen)
@@ -173,17 +152,16 @@ def test_a_sink_that_raises(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None
     assert enforcer.counters.errors["record"] == 4  # each record, and each record about it
 
 
-def a_folding_enforcer(sink: Sink, clock: Monotonic) -> Enforcer:
+def a_folding_enforcer(records: Records, clock: Monotonic) -> Enforcer:
     """An enforcer whose wall clock goes with `clock`."""
-    holder = Holder(builders.snapshot(builders.ban()))
-    observer = Observer(hostname="gateway.example.org", version="0")
-    return Enforcer(holder, sink, observer, now=lambda: NOW.add(seconds=clock.now), monotonic=clock)
+    clocks: Any = {"now": lambda: NOW.add(seconds=clock.now), "monotonic": clock}
+    return enforcer_of(builders.snapshot(builders.ban()), records, **clocks)
 
 
-def test_repeats_become_one_record(sink: Sink) -> None:
+def test_repeats_become_one_record(records: Records) -> None:
     """The first event is told at once, the next ones when their minute is over: how many, and of which record."""
     clock = Monotonic(0.0)
-    enforcer = a_folding_enforcer(sink, clock)
+    enforcer = a_folding_enforcer(records, clock)
     stamps = set()
     for second in range(60):
         clock.now = second
@@ -193,11 +171,11 @@ def test_repeats_become_one_record(sink: Sink) -> None:
         stamps.add(enforcer.record(ruling, Visibility.SNI, seen).id)
         stamps.add(enforcer.record(ruling, Visibility.SNI, seen).id)
         enforcer.settle()
-    assert len(sink) == 1
+    assert len(records.all) == 1
     clock.now = 60
     enforcer.settle()
 
-    first, again = sink
+    first, again = records.all
     assert stamps == {first["event"]["id"]}
     assert again["tokgate"]["repeats"] == {
         "count": 60,
@@ -215,57 +193,57 @@ def test_repeats_become_one_record(sink: Sink) -> None:
     assert not enforcer.counters.errors
 
 
-def test_a_minute_ends_on_a_machine_that_is_busy(sink: Sink) -> None:
+def test_a_minute_ends_on_a_machine_that_is_busy(records: Records) -> None:
     """An event after more than a minute has a record of its own, also where `settle` comes late."""
     clock = Monotonic(0.0)
-    enforcer = a_folding_enforcer(sink, clock)
+    enforcer = a_folding_enforcer(records, clock)
     for clock.now in (0.0, 60.0):
         enforcer.record(enforcer.judge(CLIENT, BANNED), Visibility.SNI, seen)
-    assert len(sink) == 2
+    assert len(records.all) == 2
 
 
-def test_more_events_than_are_told_apart_at_a_time(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_events_than_are_told_apart_at_a_time(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """The repeats of the one that makes room are told of at once, and none is lost."""
-    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    enforcer = a_folding_enforcer(records, Monotonic(0.0))
     monkeypatch.setattr(enforcer, "_folding", Folding(limit=1))
     for name in ("a.clips.example.org", "a.clips.example.org", "b.clips.example.org"):
         names = (Sighting(Signal.SNI, name),)
         enforcer.record(enforcer.judge(CLIENT, names), Visibility.SNI, lambda names=names: replace(seen(), names=names))  # type: ignore[misc]
-    assert [record["tokgate"].get("repeats", {}).get("count") for record in sink] == [None, None, 1]
+    assert [record["tokgate"].get("repeats", {}).get("count") for record in records.all] == [None, None, 1]
 
 
-def test_what_a_client_did_about_a_decision(sink: Sink) -> None:
+def test_what_a_client_did_about_a_decision(records: Records) -> None:
     """That somebody went on past a warning is in the log each time, and is no further connection."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
     ruling = enforcer.judge(CLIENT, BANNED)
     for _ in range(2):
         enforcer.tell(ruling, seen())
-    assert (len(sink), sum(enforcer.counters.decisions.values())) == (2, 0)
+    assert (len(records.all), sum(enforcer.counters.decisions.values())) == (2, 0)
 
 
-def test_an_end_tells_what_is_open(sink: Sink) -> None:
+def test_an_end_tells_what_is_open(records: Records) -> None:
     """Closing tells of repeats whose minute isn't over, once."""
-    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    enforcer = a_folding_enforcer(records, Monotonic(0.0))
     ruling = enforcer.judge(CLIENT, BANNED)
     enforcer.record(ruling, Visibility.SNI, seen)
     assert enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
     enforcer.close()
     enforcer.close()
-    assert [record["tokgate"].get("repeats", {}).get("count") for record in sink] == [None, 1]
+    assert [record["tokgate"].get("repeats", {}).get("count") for record in records.all] == [None, 1]
 
 
-def test_a_dropped_record_opens_no_fold(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dropped_record_opens_no_fold(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the log could not take is never referred to: each event stays one record, and one in the log's gap."""
-    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
-    monkeypatch.setattr(Sink, "put", lambda *_: False)
+    enforcer = a_folding_enforcer(records, Monotonic(0.0))
+    monkeypatch.setattr(Records, "put", lambda *_: False)
     ruling = enforcer.judge(CLIENT, BANNED)
     enforcer.record(ruling, Visibility.SNI, seen)
     assert not enforcer.repeats(CLIENT, BANNED[0].value, ruling.decision, Stage.TLS, ruling.at)
 
 
-def test_other_destinations_of_a_nameless_client_are_not_folded(sink: Sink) -> None:
+def test_other_destinations_of_a_nameless_client_are_not_folded(records: Records) -> None:
     """Where no name was seen, the address is what was asked for."""
-    enforcer = a_folding_enforcer(sink, Monotonic(0.0))
+    enforcer = a_folding_enforcer(records, Monotonic(0.0))
     for address in ("203.0.113.5", "203.0.113.6", "203.0.113.5"):
         observation = Observation(
             client=Endpoint(CLIENT, 1024),
@@ -277,14 +255,16 @@ def test_other_destinations_of_a_nameless_client_are_not_folded(sink: Sink) -> N
         nameless = replace(ruling, sighting=Sighting(Signal.SNI, ""))
         enforcer.record(nameless, Visibility.NONE, lambda seen=observation: seen)  # type: ignore[misc]
     enforcer.close()
-    assert [record["destination"]["ip"] for record in sink] == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]
-    assert "repeats" in sink[2]["tokgate"]
+    assert [record["destination"]["ip"] for record in records.all] == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]
+    assert "repeats" in records.all[2]["tokgate"]
 
 
-def test_a_client_with_thousands_of_names_does_not_fill_the_disk(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_with_thousands_of_names_does_not_fill_the_disk(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each invented name under a ban would be a line; beyond a share of them one line counts all, and none is lost."""
     monkeypatch.setattr("tokgate.traffic.enforcer.RECORDS_A_MINUTE", 10)
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
 
     def ask(client: str, name: str) -> str:
         names = (Sighting(Signal.SNI, name),)
@@ -293,23 +273,23 @@ def test_a_client_with_thousands_of_names_does_not_fill_the_disk(sink: Sink, mon
 
     ids = [ask(CLIENT, f"n{number}.clips.example.org") for number in range(1000)]
     other = ask("192.0.2.8", "www.clips.example.org")
-    assert len(sink) == 12
-    assert set(ids) == {record["event"]["id"] for record in sink[:11]}
-    assert sink[11]["event"]["id"] == other
+    assert len(records.all) == 12
+    assert set(ids) == {record["event"]["id"] for record in records.all[:11]}
+    assert records.all[11]["event"]["id"] == other
     enforcer.close()
-    (told,) = sink[12:]
-    assert told["tokgate"]["repeats"]["of"] == sink[10]["event"]["id"]
+    (told,) = records.all[12:]
+    assert told["tokgate"]["repeats"]["of"] == records.all[10]["event"]["id"]
     assert told["tokgate"]["repeats"]["names"] == {
         "count": 989,
         "first": [f"n{number}.clips.example.org" for number in range(11, 16)],
     }
     assert "domain" not in told["destination"] if "destination" in told else True
     assert "989 names" in told["message"]
-    events = sum(record["tokgate"].get("repeats", {"count": 1})["count"] for record in sink)
+    events = sum(record["tokgate"].get("repeats", {"count": 1})["count"] for record in records.all)
     assert events == 1001 == sum(enforcer.counters.decisions.values())
 
 
-def test_the_share_of_records_comes_anew_each_minute(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_of_records_comes_anew_each_minute(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who was noisy once is not left out of the log for ever."""
     shares = Shares(2, window=60.0)
     told = [shares.take("192.0.2.1", now) for now in (0.0, 1.0, 2.0, 59.0, 60.0, 61.0, 62.0)]
@@ -317,9 +297,9 @@ def test_the_share_of_records_comes_anew_each_minute(sink: Sink, monkeypatch: py
     assert shares.take("192.0.2.2", 62.0)
 
 
-def test_what_can_not_be_read_folds_without_names(sink: Sink) -> None:
+def test_what_can_not_be_read_folds_without_names(records: Records) -> None:
     """One client's attempts are one record and one of repeats, wherever they led; none is a ban's in the counters."""
-    enforcer = an_enforcer(sink)
+    enforcer = an_enforcer(records)
     decision = core.decide_unreadable(enforcer.snapshot, CLIENT, NOW, Reason.UNREADABLE)
     assert decision is not None
     for number in range(300):
@@ -328,8 +308,8 @@ def test_what_can_not_be_read_folds_without_names(sink: Sink) -> None:
         enforcer.record(ruling, Visibility.UNREADABLE, lambda: replace(seen(), names=name))  # noqa: B023
     enforcer.close()
 
-    assert [record["event"]["action"] for record in sink] == ["unreadable-refused"] * 2
-    assert sink[1]["tokgate"]["repeats"]["count"] == 299
-    assert "example.org" not in str([record["tokgate"] for record in sink])
+    assert records.actions == ["unreadable-refused"] * 2
+    assert records.all[1]["tokgate"]["repeats"]["count"] == 299
+    assert "example.org" not in str([record["tokgate"] for record in records.all])
     counted = [(k.network, k.visibility, k.outcome, n) for k, n in enforcer.counters.decisions.items()]
     assert counted == [("office", "unreadable", "unreadable", 300)]

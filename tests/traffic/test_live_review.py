@@ -13,9 +13,7 @@ from whenever import Instant, Time, Weekday
 
 from labs import builders
 from labs.builders import at, wall
-from labs.gate_lab import Sink
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import Holder, enforcer_of
 from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.decide import Sighting, decide
 from tokgate.policy.decision import Signal, Verdict
@@ -67,8 +65,7 @@ class Turn:
 def reviewed(carrier: Open, clock: list[Instant], turn: Turn | None = None) -> tuple[LiveReview[str], Enforcer, Holder]:
     """A review of what is open."""
     holder = Holder(builders.snapshot(builders.ban(expires=wall("2023-09-10T00:00"))))
-    observer = Observer(hostname="gate.example.org", version="test")
-    enforcer = Enforcer(holder, Sink(), observer, now=lambda: clock[0])
+    enforcer = enforcer_of(holder, now=lambda: clock[0])
     return LiveReview(enforcer, carrier, monotonic=turn or Turn()), enforcer, holder
 
 

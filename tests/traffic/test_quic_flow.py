@@ -8,13 +8,11 @@ import pytest
 from labs import builders, hello_builder
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
 from labs.quic_client import QuicClient, initial
-from labs.records import Holder, Records
-from tokgate.blocklog.records.record import Observer
+from labs.records import Records, enforcer_of
 from tokgate.policy import decide
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic import admission, kind
 from tokgate.traffic.counters import Counters
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.quic_flow import MAX_CONNECTIONS, MAX_PENDING, QuicFlow
 from tokgate.traffic.seen import Arrival
 from tokgate.traffic.warning_state import Person
@@ -37,10 +35,7 @@ class Flow(QuicFlow):
             )
         )
         self.counters = Counters()
-        observer = Observer(hostname="gateway.example.org", version="0")
-        self.enforcer = Enforcer(
-            Holder(snapshot or policy()), records, observer, counters=self.counters, now=lambda: NOW
-        )
+        self.enforcer = enforcer_of(snapshot or policy(), records, counters=self.counters, now=lambda: NOW)
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
 

@@ -9,21 +9,18 @@ from ipaddress import ip_address
 import pytest
 
 from labs.builders import snapshot
-from labs.gate_lab import Sink
-from labs.records import Holder
-from tokgate.blocklog.records.record import Observer
+from labs.records import enforcer_of
 from tokgate.gate.egress.dialler import Dialler, Sources, elsewhere
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket, connect, leads_to
 from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
-from tokgate.traffic.enforcer import Enforcer
 
 
 @pytest.fixture
 def dialler() -> Dialler:
     """One whose counters can be read."""
-    return Dialler(Enforcer(Holder(snapshot()), Sink(), Observer(hostname="gate.example.org", version="test")), None)
+    return Dialler(enforcer_of(snapshot()), None)
 
 
 def test_another_policy_has_other_sources(dialler: Dialler) -> None:

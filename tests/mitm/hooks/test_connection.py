@@ -12,21 +12,19 @@ from mitmproxy.test import tflow
 from labs import builders
 from labs.addon_context import addon_context
 from labs.proxy_lab import BANNED, Lab, ban, client, policy
-from labs.records import Holder, Records
-from tokgate.blocklog.records.record import Observer
+from labs.records import Records, enforcer_of
 from tokgate.mitm.hooks.connection import ConnectionHooks, ServerHooks
 from tokgate.mitm.hooks.http import HttpHooks
 from tokgate.mitm.hooks.traffic import Traffic
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.relay import RefusalLayer
 from tokgate.policy.networks import Network
-from tokgate.traffic.enforcer import Enforcer
 
 
 def traffic(records: Records) -> Traffic:
     """What hooks share, with a policy."""
     shared = Traffic()
-    shared.enforcer = Enforcer(Holder(policy()), records, Observer(hostname="gateway.example.org", version="0"))
+    shared.enforcer = enforcer_of(policy(), records)
     return shared
 
 
