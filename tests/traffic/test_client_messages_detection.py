@@ -7,7 +7,7 @@ import contextlib
 import io
 import ssl
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
@@ -22,7 +22,7 @@ from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, Unreadable
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.hello_reader import asks_again
-from tokgate.wire.http_detection import MAX_LINE, PREFACE, UnreadLine, read_on
+from tokgate.wire.http_detection import MAX_LINE, PREFACE, LinePart, UnreadLine, read_on
 
 TLS = "tls"
 LENIENT_TLS, LENIENT_HTTP = Unreadable(), Unreadable(http=True)
@@ -130,6 +130,7 @@ def verdict(pieces: Iterable[bytes]) -> tuple[FirstBytes | None, UnreadLine | No
 @example(data=b"GET %2f FOO/1.0\r\nfoo bar\r\nhost \t \t: www.example.org\r\n\r\n", cuts=[30])
 @example(data=b"CONNECT x y\r\nfoo bar\r\n\r\r\n", cuts=[26])
 @example(data=b"get x\nfoo bar\rhost:", cuts=[14])
+@example(data=b"GETGET /\0\n", cuts=[])
 def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
     """The same octets are told alike in any pieces; once it is told, more of them change nothing."""
     whole = verdict([data])
@@ -140,6 +141,86 @@ def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
     assert len(data) >= 200 or singly[-1] == whole
     settled = [told for told, line in singly if told is not None and line is None]
     assert all(told == whole[0] for told in settled)
+
+
+SERVED = [
+    b"GE[T / HTTP/1.1\r\n",
+    b"\0GET / HTTP/1.1\r\n",
+    b"\xef\xbb\xbfGET / HTTP/1.1",
+    b"\7GET\t/\xa0HTTP/1.1\r\n",
+    b"{" * 9000 + b" / HTTP/1.0\n",
+    b"X #\r\nHost: a",
+    b"GET\xa0x\x0b\n\r\n",
+    b"connect x FOO/1.0\r\nHost: a",
+    b"GET %2f FOO/1.0\n\n",
+    b"X www.example.org  \n\n",
+    b"EHLO x\r\nhost :",
+    b"GET x\r\nK(:",
+    b"GET x\r\n:",
+    b"GET x\r\n ",
+    b"GET x\r\nFrom ",
+    b"GET x\r\n" + b"z" * 257,
+    b"X /\0y\r\nHost: a",
+    b"GET x\r\nfoo bar\r\nHost: a",
+    b"GET x\r\nfoo bar\r\nX: y\r\nhOST \t :",
+    b"GET x\r\nfoo bar\rHost:",
+    b"POST %2f FOO/1.0\nfoo bar\nX: y\n\n",
+    b"CONNECT x y\r\nfoo bar: z\r\n\r\r\n",
+    b"GET x\r\n\r\r\n",
+    b"X y\r\nfoo bar\r\nHost: a",
+]
+UNSERVED = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"[\r\n HTTP/1.1\r\n",
+    b"OPTIONS sip:example.org SIP/2.0\r\nVia: a",
+    b"[x y\r\nHost: a",
+    b"X\r\nHost: a",
+    b"X y z\r\nHost: a",
+    b"X \r\nHost: a",
+]
+
+
+UNDECIDED = [
+    (b"[", LinePart.OTHER),
+    (b"\x13BitTorrent protocol", LinePart.OTHER),
+    (b"[ HTTP", LinePart.OTHER),
+    (b"X \0y", LinePart.TARGET),
+    (b"X \0y ", LinePart.AFTER_TARGET),
+    (b"EHLO x\r\n", LinePart.FIELDS),
+    (b"X y\r\nHost", LinePart.FIELDS),
+    (b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n\r\n", LinePart.REST),
+    (b"X y\r\nz" + b" " * 17 + b":", LinePart.REST),
+    (b"GET x\r\nGET y\r\n", LinePart.KNOWN_REST),
+    (b'CONNECT {"name": "a b"}\r\nPING\r\n', LinePart.KNOWN_REST),
+    (b"GET x\r\nK\xe9:\r\n\r\r", LinePart.KNOWN_REST),
+    (b"GET x\r\nfoo bar\r\nHost" + b" " * 1000, LinePart.KNOWN_REST),
+    (b"GET x\r\nfoo bar\r\nX-Host: a\r\nghost: b", LinePart.KNOWN_REST),
+]
+
+
+def cuts(data: bytes) -> list[Sequence[bytes]]:
+    """The head whole, in two parts, and by the octet."""
+    ends = sorted({1, data.find(b"\n") + 1, len(data) // 2, len(data) - 1} - {0})
+    parts: list[Sequence[bytes]] = [(data[:at], data[at:]) for at in ends if at < len(data)]
+    return [(data,), *parts, [data[at:end] for at, end in pairwise(range(len(data) + 1))]]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [*((each, LENIENT_HTTP) for each in SERVED), *((each, UNKNOWN) for each in UNSERVED)]
+)
+def test_what_some_server_serves_and_what_none_does(data: bytes, told: FirstBytes) -> None:
+    """Nothing is left to be told, wherever the head is cut."""
+    assert all(verdict(pieces) == (told, None) for pieces in cuts(data))
+
+
+@pytest.mark.parametrize(("data", "part"), UNDECIDED)
+def test_what_may_be_served_yet(data: bytes, part: LinePart) -> None:
+    """As long as the head may become a request, little is kept of it, and the same wherever it is cut."""
+    told, line = verdict((data,))
+    assert line is not None
+    assert (told, line.part) == (UNKNOWN, part)
+    assert len(line.unfinished) <= 6
+    assert all(verdict(pieces) == (told, line) for pieces in cuts(data))
 
 
 @pytest.mark.parametrize("data", [b"[" * (MAX_LINE - 3) + b" HTTP/1.1\r\n", b"X " + b"y" * MAX_LINE + b"\0"])

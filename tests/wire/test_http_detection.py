@@ -1,28 +1,16 @@
-"""The first line of a connection: a request that all read alike, one that only some servers serve, or neither.
-
-Lines that are no request by the book, and what must not come behind them: whole, in two parts, and by the octet.
-"""
+"""The first line of a connection: a request that all read alike, one that only some servers serve, or neither."""
 
 import time
-from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from tokgate.traffic.client_messages import FirstBytesReader
-from tokgate.traffic.seen import OtherBytes, Unreadable
 from tokgate.wire.http_detection import (
     MAX_EMPTY,
     MAX_LINE,
     PREFACE,
     HttpKind,
     HttpStartReader,
-    LinePart,
-    UnreadLine,
     begin_unread_line,
-    read_on,
 )
 
 REQUEST, HTTP2, LENIENT, NONE = HttpKind.REQUEST, HttpKind.HTTP2, HttpKind.LENIENT, HttpKind.NONE
@@ -161,20 +149,6 @@ def test_where_the_line_begins() -> None:
     assert start.line == 4
 
 
-TEXT = st.lists(st.sampled_from([b"GET", b" ", b"\t", b"\r", b"\n", b"/", b"HTTP/", b"1.1", b"*", b"\0", b"x" * 20]))
-
-
-@given(TEXT.map(b"".join), st.lists(st.integers(0, 99), max_size=4))
-@example(b"GETGET /\0\n", [])
-def test_an_answer_stays(data: bytes, cuts: list[int]) -> None:
-    """Once it is told, more bytes don't change it, and pieces tell the same as the whole."""
-    answers = [kind_of(data[:end]) for end in range(len(data) + 1)]
-    first = next((answer for answer in answers if answer is not None), None)
-    assert all(answer is first for answer in answers if answer is not None)
-    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    assert kind_of(*(data[a:b] for a, b in pairwise(edges))) is first
-
-
 @pytest.mark.parametrize("unit", [b"GET /" + b"a" * 60_000, b"\r\n" * 100 + b"G" * 32, b"GET" + b"\t" * 60_000])
 def test_the_cost_of_an_octet_is_constant(unit: bytes) -> None:
     """60 kB and then single octets cost as much for each octet at the end as at the beginning."""
@@ -191,107 +165,6 @@ def test_the_cost_of_an_octet_is_constant(unit: bytes) -> None:
             runs.append((time.process_time() - started) / len(data))
         costs.append(min(runs))
     assert costs[1] < 4 * costs[0]
-
-
-SERVED = [
-    b"GE[T / HTTP/1.1\r\n",
-    b"\0GET / HTTP/1.1\r\n",
-    b"\xef\xbb\xbfGET / HTTP/1.1",
-    b"\7GET\t/\xa0HTTP/1.1\r\n",
-    b"{" * 9000 + b" / HTTP/1.0\n",
-    b"X #\r\nHost: a",
-    b"GET\xa0x\x0b\n\r\n",
-    b"connect x FOO/1.0\r\nHost: a",
-    b"GET %2f FOO/1.0\n\n",
-    b"X www.example.org  \n\n",
-    b"EHLO x\r\nhost :",
-    b"GET x\r\nK(:",
-    b"GET x\r\n:",
-    b"GET x\r\n ",
-    b"GET x\r\nFrom ",
-    b"GET x\r\n" + b"z" * 257,
-    b"X /\0y\r\nHost: a",
-    b"GET x\r\nfoo bar\r\nHost: a",
-    b"GET x\r\nfoo bar\r\nX: y\r\nhOST \t :",
-    b"GET x\r\nfoo bar\rHost:",
-    b"POST %2f FOO/1.0\nfoo bar\nX: y\n\n",
-    b"CONNECT x y\r\nfoo bar: z\r\n\r\r\n",
-    b"GET x\r\n\r\r\n",
-    b"X y\r\nfoo bar\r\nHost: a",
-]
-UNSERVED = [
-    b"HTTP/1.1 200 OK\r\n",
-    b"[\r\n HTTP/1.1\r\n",
-    b"OPTIONS sip:example.org SIP/2.0\r\nVia: a",
-    b"[x y\r\nHost: a",
-    b"X\r\nHost: a",
-    b"X y z\r\nHost: a",
-    b"X \r\nHost: a",
-]
-
-
-UNDECIDED = [
-    (b"[", LinePart.OTHER),
-    (b"\x13BitTorrent protocol", LinePart.OTHER),
-    (b"[ HTTP", LinePart.OTHER),
-    (b"X \0y", LinePart.TARGET),
-    (b"X \0y ", LinePart.AFTER_TARGET),
-    (b"EHLO x\r\n", LinePart.FIELDS),
-    (b"X y\r\nHost", LinePart.FIELDS),
-    (b"EHLO x\r\nMAIL FROM:<a@example.org>\r\n\r\n", LinePart.REST),
-    (b"X y\r\nz" + b" " * 17 + b":", LinePart.REST),
-    (b"GET x\r\nGET y\r\n", LinePart.KNOWN_REST),
-    (b'CONNECT {"name": "a b"}\r\nPING\r\n', LinePart.KNOWN_REST),
-    (b"GET x\r\nK\xe9:\r\n\r\r", LinePart.KNOWN_REST),
-    (b"GET x\r\nfoo bar\r\nHost" + b" " * 1000, LinePart.KNOWN_REST),
-    (b"GET x\r\nfoo bar\r\nX-Host: a\r\nghost: b", LinePart.KNOWN_REST),
-]
-
-
-def told(pieces: Sequence[bytes]) -> UnreadLine | bool:
-    """What is told of a head in these pieces."""
-    first, line = FirstBytesReader(), None
-    for piece in pieces:
-        if line is None:
-            seen = first.feed(piece)
-            line = seen.line if isinstance(seen, OtherBytes) else None
-            if seen is not None and line is None:
-                return seen == Unreadable(http=True)
-        elif isinstance(more := read_on(line, piece), bool):
-            return more
-        else:
-            line = more
-    assert line is not None
-    return line
-
-
-def cuts(data: bytes) -> list[Sequence[bytes]]:
-    """The head whole, in two parts, and by the octet."""
-    ends = sorted({1, data.find(b"\n") + 1, len(data) // 2, len(data) - 1} - {0})
-    parts: list[Sequence[bytes]] = [(data[:at], data[at:]) for at in ends if at < len(data)]
-    return [(data,), *parts, [data[at:end] for at, end in pairwise(range(len(data) + 1))]]
-
-
-@pytest.mark.parametrize("data", SERVED, ids=lambda data: repr(data[:20]))
-def test_what_some_server_serves(data: bytes) -> None:
-    """It is told, wherever the head is cut."""
-    assert [told(pieces) for pieces in cuts(data)] == [True] * len(cuts(data))
-
-
-@pytest.mark.parametrize("data", UNSERVED, ids=lambda data: repr(data[:20]))
-def test_what_none_serves(data: bytes) -> None:
-    """Nothing is left to be told, wherever the head is cut."""
-    assert [told(pieces) for pieces in cuts(data)] == [False] * len(cuts(data))
-
-
-@pytest.mark.parametrize(("data", "part"), UNDECIDED, ids=lambda data: repr(data[:20]))
-def test_what_may_be_served_yet(data: bytes, part: LinePart) -> None:
-    """As long as the head may become a request, little is kept of it, and the same wherever it is cut."""
-    line = told((data,))
-    assert isinstance(line, UnreadLine)
-    assert line.part is part
-    assert len(line.unfinished) <= 6
-    assert [told(pieces) for pieces in cuts(data)] == [line] * len(cuts(data))
 
 
 def test_the_longest_line() -> None:
