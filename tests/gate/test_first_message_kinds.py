@@ -18,6 +18,7 @@ from labs.gate_lab import (
     RunningGate,
     StartGate,
     StartOrigin,
+    connect_request,
     dial,
     exactly,
     policy,
@@ -34,11 +35,6 @@ from tokgate.traffic.limits import Limits
 
 NAMELESS = records(hello(supported_versions(0x0304)))
 ELSEWHERE = (network("loop", "127.0.0.0/8", "::1/128"), network("other", "198.51.100.0/24"))
-
-
-def connect_request(host: str, port: int, *fields: str) -> bytes:
-    """A CONNECT request."""
-    return "\r\n".join((f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}", *fields, "", "")).encode()
 
 
 def through(gate: RunningGate, port: int, said: bytes, host: str = "localhost", *fields: str) -> bytes:
@@ -107,7 +103,7 @@ def test_a_redirected_client_that_ends_before_it_has_said_anything(
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == b""
     assert gate.settled()
-    assert (origin.accepted, gate.sink.records) == (0, [])
+    assert (origin.accepted, gate.sink.records, gate.gate.enforcer.counters.unfinished) == (0, [], 1)
 
 
 def test_an_innocent_name_in_a_tunnel_to_a_banned_one(start_gate: StartGate, start_origin: StartOrigin) -> None:

@@ -199,16 +199,6 @@ def test_how_long_a_client_may_take_that_is_asked_again(steps: Steps, watched: A
     assert isinstance(steps.connection.state.reader, type(watched.reader()))
 
 
-@pytest.mark.parametrize("said", [b"", HELLO[:40]])
-def test_a_client_that_ends_before_it_has_said_all(steps: Steps, said: bytes) -> None:
-    """It is closed, and counted as one about which nothing was decided."""
-    steps.client.sendall(said)
-    steps.client.shutdown(socket.SHUT_WR)
-    for _ in range(2 if said else 1):
-        steps.hears()
-    assert (steps.open_connections, steps.counters.unfinished) == (0, 1)
-
-
 @pytest.mark.parametrize("rest", [b"rest", b""])
 def test_what_is_not_passed_on_yet(steps: Steps, rest: bytes) -> None:
     """Of what was read, what is not decided about waits for the destination's answer."""

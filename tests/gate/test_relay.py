@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from labs.gate_lab import (
     ALLOWED,
-    DEADLINE,
     RunningGate,
     StartGate,
     StartOrigin,
@@ -58,11 +57,7 @@ def test_a_client_that_takes_little_at_a_time_gets_everything(start_gate: StartG
     body = os.urandom(1 << 20)
     gate = start_gate(start_origin(sends(body)))
     gate.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # inherited by who is accepted
-    with socket.socket() as client:
-        client.settimeout(DEADLINE)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(gate.redirected)
-        client.sendall(ALLOWED)
+    with dial(gate.redirected, ALLOWED, room=4096) as client:
         assert until(lambda: any(c.down and c.down.blocked for c in list(gate.gate.loop.connections.values())))
         received = read_all(client)
     assert hashlib.sha256(received).digest() == hashlib.sha256(body).digest()

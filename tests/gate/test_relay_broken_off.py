@@ -143,11 +143,7 @@ def test_a_download_to_a_slow_client(lab: Lab, ends: bool) -> None:
     """What the gate has taken of it reaches the client, however late, before the reset does."""
     body = bytes(range(250)) * 400
     lab.gate.listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # inherited by who is accepted
-    with socket.socket() as client:
-        client.settimeout(DEADLINE)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(lab.gate.redirected)
-        client.sendall(HELLO)
+    with dial(lab.gate.redirected, HELLO, room=4096) as client:
         says(lab.server, body)
         if ends:
             lab.server.shutdown(socket.SHUT_WR)

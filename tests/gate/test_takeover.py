@@ -22,6 +22,7 @@ from labs.gate_lab import (
     StartGate,
     StartOrigin,
     broken_off,
+    connect_request,
     dial,
     echo,
     exactly,
@@ -33,7 +34,7 @@ from labs.gate_steps import Steps
 from labs.hello_builder import hello_for, records, vector
 from tokgate.gate import handoff
 from tokgate.gate.connection import Connection
-from tokgate.gate.first_message import FirstExchange, FirstMessage
+from tokgate.gate.first_message import FirstExchange
 from tokgate.gate.takeover import RETRY, ConnectionTransfer, read, write
 from tokgate.wire.hello_reader import HELLO_RETRY
 
@@ -180,28 +181,6 @@ def test_a_full_pipe_moves(
     assert new.settled()
 
 
-def test_what_a_tunnel_of_another_proxy_carries_stays(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """The gate that passed the request on reads what follows: in another one an opener might take it up."""
-    established = b"HTTP/1.1 200 OK\r\n\r\n"
-
-    def serve(client: socket.socket) -> None:
-        client.recv(65536)
-        client.sendall(established)
-        client.recv(65536)
-
-    gate = start_gate(start_origin(serve), policy(ban(networks=("loop",))))
-    with dial(gate.redirected, b"CONNECT www.example.net:80 HTTP/1.1\r\nHost: www.example.net\r\n\r\n") as client:
-        assert exactly(client, len(established)) == established
-        connection = next(iter(gate.gate.loop.connections.values()))
-        client.sendall(b"GET / HT")
-        assert until(lambda: isinstance(connection.state, FirstMessage) and connection.received)
-        assert not connection.state.movable
-        client.sendall(b"TP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
-        assert read_all(client) == b""
-    assert gate.settled()
-    assert [record["tokgate"]["reason"] for record in gate.sink.records] == ["unreadable"]
-
-
 @pytest.mark.parametrize("said", [1, 100])
 def test_a_greeting_moves(
     start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket], said: int
@@ -244,8 +223,7 @@ def test_a_tunnel_without_words_moves(
 ) -> None:
     """A tunnel in which nobody has spoken yet is judged by its first words, in the next gate."""
     old, new, origin = start_gate(), start_gate(), start_origin()
-    request = f"CONNECT {host}:{origin.address[1]} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-    with dial(old.explicit, request) as client:
+    with dial(old.explicit, connect_request(host, origin.address[1])) as client:
         assert b" 200 " in client.recv(65536)
         succeed(old, new, channel)
         assert moved(old, new)
@@ -346,35 +324,6 @@ def test_all_of_a_connection_is_carried(start_gate: StartGate, start_origin: Sta
             assert getattr(revived, name) == getattr(connection, name), name
         revived.client.close()
         revived.server.close()
-
-
-# -- whose turn it is when the gates of the next policy had no room for a connection
-
-HALF = hello_for("www.example.net")[:40]
-
-
-def test_who_found_no_room_goes_first(start_gate: Callable[..., RunningGate]) -> None:
-    """A connection that met a full queue moves with the first room there is, and doesn't wait a round for it."""
-    old = start_gate()
-    write, read = handoff.channel()
-    with write, read, dial(old.redirected, HALF):
-        assert until(lambda: old.gate.loop.connections)
-        old.pause()
-        transfer = ConnectionTransfer(old.gate, old.listeners, write, read)
-        transfer.pass_on()  # sees who there is
-        with contextlib.suppress(BlockingIOError):
-            while write.send(bytes(1000)):
-                pass
-        assert transfer.pass_on() > 0.0
-        assert transfer.passed_on == 0
-        with contextlib.suppress(BlockingIOError):
-            while read.recv(65536):
-                pass
-        transfer.pass_on()
-        assert transfer.passed_on == 1
-        _, descriptors, _, _ = socket.recv_fds(read, 1 << 20, 8)
-        for descriptor in descriptors:
-            socket.close(descriptor)
 
 
 @pytest.mark.parametrize(

@@ -238,9 +238,13 @@ def reset(sock: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def dial(address: Address, *said: bytes) -> Iterator[socket.socket]:
-    """A client that has said something."""
-    with socket.create_connection(address, DEADLINE) as sock:
+def dial(address: Address, *said: bytes, room: int | None = None) -> Iterator[socket.socket]:
+    """A client that has said something; `room`: as much as it takes before it is read, in octets."""
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
+        if room is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        sock.settimeout(DEADLINE)
+        sock.connect(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in said:
             sock.sendall(piece)

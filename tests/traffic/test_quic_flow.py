@@ -68,14 +68,6 @@ def flow(records: Records) -> Callable[..., Flow]:
     return begin
 
 
-def test_packets_behind_what_can_not_be_read(flow: Callable[..., Flow], records: Records) -> None:
-    """What a server may find there is refused, and recorded once."""
-    hidden = b"\xe0\0\0\0\1\0\0\5junk!" + QuicClient(BANNED).flight[0]
-
-    assert flow().sends(hidden, hidden).to_server == []
-    assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
-
-
 @pytest.mark.parametrize("large", [False, True])
 def test_refused(flow: Callable[..., Flow], records: Records, large: bool) -> None:
     """A banned name gets CONNECTION_CLOSE with the alert's code and the ban's words; nothing goes to the server."""

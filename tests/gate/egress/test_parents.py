@@ -23,6 +23,9 @@ from labs.gate_lab import (
     policy,
     read_all,
 )
+from labs.gate_lab import (
+    connect_request as asks,
+)
 from labs.parent_proxy import FORBIDDEN, ParentProxy
 from labs.waiting import readable
 from tokgate.gate.egress.parents import (
@@ -61,11 +64,6 @@ def behind(proxy: ParentProxy, **stated: Any) -> Snapshot:
     """A policy with a ban, whose destinations are reached by this parent."""
     upstream = Upstream(host="127.0.0.1", port=proxy.port, **stated)
     return policy(ban(networks=("loop",)), upstream=(upstream,))
-
-
-def asks(host: str, port: int = 443) -> bytes:
-    """A CONNECT request of an explicit client."""
-    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
 
 
 def test_redirected_clients(start_gate: StartGate, start_origin: StartOrigin, parent: Any) -> None:

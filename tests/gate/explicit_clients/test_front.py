@@ -12,6 +12,7 @@ from labs.gate_lab import (
     REFUSED,
     StartGate,
     StartOrigin,
+    connect_request,
     dial,
     exactly,
     pass_time,
@@ -20,18 +21,14 @@ from labs.gate_lab import (
     until,
 )
 from labs.records import Monotonic
-from labs.waiting import DEADLINE
 from tokgate.gate.connecting import Connecting
+from tokgate.gate.connection import CLOSED
 from tokgate.gate.context import Parting
 from tokgate.gate.explicit_clients.front import PATIENCE
 from tokgate.gate.explicit_clients.pac import pac_file
+from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.sockets import connect, leads_to
 from tokgate.traffic.refusal_texts import pac_answer
-
-
-def connect_request(host: str, port: int) -> bytes:
-    """A CONNECT request."""
-    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
 
 
 def test_without_an_opener_the_gate_refuses(start_gate: StartGate) -> None:
@@ -145,11 +142,8 @@ def test_a_long_pac_file(start_gate: StartGate, ended: bool) -> None:
     networks = tuple(f"10.{number // 256}.{number % 256}.0/24" for number in range(10_000))
     gate = start_gate(snapshot=policy(ban(networks=("loop",)), networks=(network("loop", "127.0.0.0/8", *networks),)))
     gate.listeners[1].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # inherited by who is accepted
-    with socket.socket() as client:
-        client.settimeout(DEADLINE)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(gate.explicit)
-        client.sendall(b"GET /proxy.pac HTTP/1.1\r\nHost: gw1.example.org:8080\r\n\r\n")
+    request = b"GET /proxy.pac HTTP/1.1\r\nHost: gw1.example.org:8080\r\n\r\n"
+    with dial(gate.explicit, request, room=4096) as client:
         if ended:
             client.shutdown(socket.SHUT_WR)
         served = gate.gate.loop.connections
@@ -157,3 +151,33 @@ def test_a_long_pac_file(start_gate: StartGate, ended: bool) -> None:
         received = read_all(client)
     assert received == pac_answer(pac_file(gate.holder.snapshot.policy, "gw1.example.org:8080"))
     assert ended or gate.settled()
+
+
+def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic) -> None:
+    """Half a hello in a tunnel to an address gets the time that others have once, and not again and again."""
+    gate = start_gate()
+    with dial(gate.explicit, connect_request("127.0.0.1", start_origin().address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        client.sendall(ALLOWED[:20])
+        assert until(lambda: any(c.received for c in list(gate.gate.loop.connections.values())))
+        pass_time(gate.gate, monotonic, PATIENCE)
+        assert gate.gate.acceptor.open_connections == 1
+        pass_time(gate.gate, monotonic, gate.gate.context.limits.greeting)
+        assert read_all(client) == b""
+    assert gate.gate.enforcer.counters.timeouts == 1
+
+
+def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, start_origin: StartOrigin) -> None:
+    """Who was silent, so that its server could speak first, and then begins, gets no time beyond the others'."""
+    gate = start_gate()
+    with dial(gate.explicit, connect_request("127.0.0.1", start_origin().address[1])) as client:
+        exactly(client, len(ESTABLISHED))
+        gate.pause()
+        (connection,) = gate.gate.loop.connections.values()
+        connection.state.overdue(connection)
+        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, FirstMessage))
+        client.sendall(ALLOWED[:20])
+        assert gate.serves(lambda: connection.received)
+        connection.state.overdue(connection)
+        assert connection.state is CLOSED
+        assert gate.gate.enforcer.counters.timeouts == 1

@@ -20,6 +20,7 @@ from labs.gate_lab import (
     REFUSED,
     StartGate,
     StartOrigin,
+    connect_request,
     dial,
     exactly,
     read_all,
@@ -52,12 +53,9 @@ def policy(tmp_path: Path) -> Snapshot:
     )
 
 
-def connect_request(port: int, said: str | None = None, host: str = "localhost") -> bytes:
-    """A CONNECT request, by `user:password` if somebody is said to ask."""
-    head = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n"
-    if said is not None:
-        head += f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}\r\n"
-    return f"{head}\r\n".encode()
+def asks(port: int, said: str, host: str = "localhost") -> bytes:
+    """A CONNECT request of a `user:password`."""
+    return connect_request(host, port, f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}")
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -66,7 +64,7 @@ def test_a_right_password_opens_a_tunnel(
 ) -> None:
     """Checked in a thread the first time, known the second; the header is not passed on."""
     gate, origin = start_gate(snapshot=policy), start_origin()
-    request = connect_request(origin.address[1], "bob:secret")
+    request = asks(origin.address[1], "bob:secret")
     for _ in range(2):
         with dial(gate.explicit, request + ALLOWED if eager else request) as client:
             assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
@@ -92,7 +90,7 @@ def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snaps
 def test_openers_are_told_who_asks(start_gate: StartGate, policy: Snapshot) -> None:
     """A refused CONNECT goes to an opener with whom it is from; the hand-over carries all of it."""
     gate = start_gate(snapshot=policy)
-    with dial(gate.explicit, connect_request(443, "alice:secret", "www.clips.example.org")):
+    with dial(gate.explicit, asks(443, "alice:secret", "www.clips.example.org")):
         ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
     assert arrival.identity == Identity("alice", frozenset({"press", "staff"}))
     assert received.startswith(b"CONNECT ")
@@ -113,7 +111,7 @@ def test_slow_checks_hold_up_nobody(
 ) -> None:
     """While a password is being checked, those who are known are served; who leaves meanwhile is let go."""
     gate, origin = start_gate(snapshot=policy), start_origin()
-    with dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as client:
+    with dial(gate.explicit, asks(origin.address[1], "bob:secret")) as client:
         exactly(client, len(ESTABLISHED))
     go_on, checking = threading.Event(), threading.Event()
     real = FileAccounts.identify
@@ -125,11 +123,11 @@ def test_slow_checks_hold_up_nobody(
 
     monkeypatch.setattr(FileAccounts, "identify", slow)
     with (
-        dial(gate.explicit, connect_request(origin.address[1], "alice:secret")) as waiting,
-        dial(gate.explicit, connect_request(origin.address[1], "alice:guess")) as leaving,
+        dial(gate.explicit, asks(origin.address[1], "alice:secret")) as waiting,
+        dial(gate.explicit, asks(origin.address[1], "alice:guess")) as leaving,
     ):
         assert checking.wait(DEADLINE)
-        with dial(gate.explicit, connect_request(origin.address[1], "bob:secret")) as client:
+        with dial(gate.explicit, asks(origin.address[1], "bob:secret")) as client:
             assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
         leaving.close()
         go_on.set()
@@ -209,7 +207,7 @@ def test_a_complaint_stands_in_the_journal(
     """Not in the block log alone: when nobody gets in, whoever looks at the service has to see why."""
     (tmp_path / "htpasswd").write_text("alice:$apr1$abc$def\n")
     gate = start_gate(snapshot=policy)
-    with dial(gate.explicit, connect_request(443, "alice:secret")) as client:
+    with dial(gate.explicit, asks(443, "alice:secret")) as client:
         assert read_all(client).startswith(b"HTTP/1.1 407 ")
     assert gate.settled()
     assert "users can't sign in: " in caplog.text
