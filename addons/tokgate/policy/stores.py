@@ -97,7 +97,7 @@ STORES: Final[Mapping[str, Store]] = {
         rf"\A(?:/b/[A-Za-z]+|/[^/]+(?:/[^/.]+)?)/([a-z]{_PACKAGE.removeprefix('[A-Za-z]')})(?=/|\Z)",
     ),
     "apple-bundle": Store(  # in no URL: for `tokgate export mdm`; CFBundleIdentifier (Apple, Information Property List)
-        frozenset(), shape=r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", example="com.example.App"
+        frozenset(), shape=r"[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*", example="com.example.App"
     ),
 }
 """The stores that policies may name, by the word used in YAML."""

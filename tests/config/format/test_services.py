@@ -12,7 +12,7 @@ from tokgate.policy.stores import STORES
     [("google-play", "com.zhiliaoapp.musically"), ("apple", "835599320"), ("microsoft", "9NH2GPH4JZS4"),
      ("amazon", "B00GVCJU8C"), ("galaxy-store", "com.ss.android.ugc.trill"), ("huawei", "C100315379"),
      ("apkmirror", "tiktok-pte-ltd/tik-tok"), ("apkpure", "com.zhiliaoapp.musically"),
-     ("apple-bundle", "com.burbn.instagram")],
+     ("apple-bundle", "com.burbn.instagram"), ("apple-bundle", "pinterest")],
 )  # fmt: skip
 def test_store_identifiers(store: str, identifier: str) -> None:
     """Real identifiers are accepted, for each store there is; the same with a blank in it is not."""
