@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +30,7 @@ def instance(monkeypatch: pytest.MonkeyPatch) -> GateInstance:
     monkeypatch.setattr(GateInstance, "limits", OpenerLimits(connections=3, per_client=2))
     monkeypatch.setattr(GateInstance, "counters", Counters())
     made = GateInstance(GateMode.parse("gate"), SimpleNamespace(connections={}))
-    monkeypatch.setattr(made, "turns", SimpleNamespace(add=lambda who, work: None))
+    monkeypatch.setattr(made, "turns", SimpleNamespace(turn=lambda who: asyncio.Event().wait()))
     return made
 
 
@@ -56,7 +56,7 @@ def from_client(address: str) -> Handover:
     return Handover(Arrival(client=Endpoint(address, 50_000)), tls=True, explicit=False, received=b"")
 
 
-def test_a_client_has_its_share_of_an_opener(instance: GateInstance, connected: Any) -> None:
+async def test_a_client_has_its_share_of_an_opener(instance: GateInstance, connected: Any) -> None:
     """Ten thousand idle connections of one client would leave no page for anybody else."""
     for address in ("2001:db8::1", "2001:db8::2"):
         instance.adopt(from_client(address), connected()[1])
@@ -69,7 +69,7 @@ def test_a_client_has_its_share_of_an_opener(instance: GateInstance, connected: 
     assert instance.counters.at_limit == 1
 
 
-def test_an_opener_takes_no_more_than_it_can_serve(instance: GateInstance, connected: Any) -> None:
+async def test_an_opener_takes_no_more_than_it_can_serve(instance: GateInstance, connected: Any) -> None:
     """Many clients together don't make an opener take all memory."""
     for number in range(3):
         instance.adopt(from_client(f"192.0.2.{number}"), connected()[1])
@@ -86,10 +86,10 @@ class CountedTurns(Turns):
         super().__init__()
         self.asked = 0
 
-    def add(self, client: str, work: Callable[[], object], *, first: bool = False) -> None:
+    async def turn(self, client: str, *, first: bool = False) -> None:
         """Count."""
         self.asked += 1
-        super().add(client, work, first=first)
+        await super().turn(client, first=first)
 
 
 @pytest.mark.parametrize(

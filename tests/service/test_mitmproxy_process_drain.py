@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +28,7 @@ class Served(dict[str, Any]):
 async def test_one_that_was_handed_over_and_has_not_had_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An opener that retires serves it as well: no other has it."""
     instance, served = GateInstance(GateMode.parse("gate"), SimpleNamespace(connections={})), Served()
-    turns: list[Callable[[], object]] = []
+    turn = asyncio.Event()
     happened: list[str] = []
 
     async def serve(*_: object) -> None:
@@ -41,7 +40,7 @@ async def test_one_that_was_handed_over_and_has_not_had_its_turn(monkeypatch: py
         async def update(self, modes: list[object]) -> None:
             self.clear()
 
-    monkeypatch.setattr(instance, "turns", SimpleNamespace(add=lambda who, work: turns.append(work)))
+    monkeypatch.setattr(instance, "turns", SimpleNamespace(turn=lambda who: turn.wait()))
     monkeypatch.setattr(instance, "_serve", serve)
     servers: Any = SimpleNamespace(connections=served, servers=Servers([instance]))
     master: Any = SimpleNamespace(shutdown=lambda: happened.append("ended"))
@@ -53,7 +52,7 @@ async def test_one_that_was_handed_over_and_has_not_had_its_turn(monkeypatch: py
         while not served.looked:
             await asyncio.sleep(0)
         assert happened == []
-        turns.pop()()
+        turn.set()
         while "ended" not in happened:
             await asyncio.sleep(0)
     assert happened == ["served", "ended"]

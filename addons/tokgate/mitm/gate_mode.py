@@ -110,12 +110,13 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
                 self.counters.at_limit += 1
             return
         self.clients[who] += 1
-        self.turns.add(who, partial(self._begin, handover, client, who))
-
-    def _begin(self, handover: Handover, client: socket.socket, who: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(handover, client))
+        task = asyncio.get_running_loop().create_task(self._in_turn(handover, client, who))
         self._serving.add(task)
         task.add_done_callback(partial(self._served, who))
+
+    async def _in_turn(self, handover: Handover, client: socket.socket, who: str) -> None:
+        await self.turns.turn(who)
+        await self._serve(handover, client)
 
     def _served(self, who: str, task: "asyncio.Task[None]") -> None:
         self._serving.discard(task)

@@ -23,28 +23,26 @@ class Turns:
     """The work that waits, by client. While a turn lasts the loop looks at its sockets: there may be new clients."""
 
     def __init__(self) -> None:
-        self._waiting: Final[dict[str, deque[Callable[[], object]]]] = {}
+        self._waiting: Final[dict[str, deque[asyncio.Event]]] = {}
         """The client whose turn is next comes first; one that has just come is at the end."""
         self._serving: asyncio.Task[None] | None = None
 
-    def add(self, client: str, work: Callable[[], object], *, first: bool = False) -> None:
-        """Have work done in the client's turn, in the order in which it was added; or `first`."""
-        works = self._waiting.setdefault(client, deque())
-        works.appendleft(work) if first else works.append(work)
+    async def turn(self, client: str, *, first: bool = False) -> None:
+        """Wait for the client's turn, in which the caller then is; `first`, before what the client waits for already.
+
+        A client's work is done in the order in which it came.
+        """
+        come, works = asyncio.Event(), self._waiting.setdefault(client, deque())
+        works.appendleft(come) if first else works.append(come)
         if self._serving is None:
             self._serving = asyncio.get_running_loop().create_task(self._serve())
-
-    async def turn(self, client: str, *, first: bool = False) -> None:
-        """Wait for the client's turn, in which the caller then is."""
-        come = asyncio.Event()
-        self.add(client, come.set, first=first)
         await come.wait()
 
     async def _serve(self) -> None:
         while self._waiting:
             client = next(iter(self._waiting))
             works = self._waiting.pop(client)
-            asyncio.get_running_loop().call_soon(works.popleft())
+            works.popleft().set()
             if works:
                 self._waiting[client] = works
             for _ in range(LENGTH):
