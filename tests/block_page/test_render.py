@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from whenever import Instant
@@ -196,54 +197,52 @@ def test_link_target_is_a_uri() -> None:
     assert link_target('a>; rel="x", <b') == "a%3E;%20rel=%22x%22,%20%3Cb"
 
 
-@pytest.mark.parametrize(
-    ("language", "ends", "told"),
-    [
-        ("en", "2099-12-31T23:00:00Z", "until the end of 31 December 2099 (Europe/Brussels)"),
-        ("fr", "2099-12-31T23:00:00Z", "jusqu’au 31 décembre 2099 inclus (Europe/Brussels)"),
-        ("fr", "2023-10-01T22:00:00Z", "jusqu’au 1er octobre 2023 inclus (Europe/Brussels)"),
-        ("nl", "2099-12-31T23:00:00Z", "tot en met 31 december 2099 (Europe/Brussels)"),
-        ("de", "2099-12-31T23:00:00Z", "bis einschließlich 31. Dezember 2099 (Europe/Brussels)"),
-        ("en", "2023-10-01T16:00:00Z", "1 October 2023, 18:00 (Europe/Brussels)"),
-        ("en", "2023-09-30T22:00:01Z", "1 October 2023, 00:00 (Europe/Brussels)"),
-        ("en", "2023-10-01T00:00:00Z", "1 October 2023, 02:00 (Europe/Brussels)"),
-    ],
-)
-def test_an_end_at_midnight_is_the_day_before(language: str, ends: str, told: str) -> None:
-    """Nobody reads `1 January, 00:00` as New Year's Eve: the last whole day is told; programs get the instant."""
-    notice = replace(NOTICE, until=builders.at(ends))
-    words = TEXTS[language]
-    text = compose(notice, accept="text/plain", accept_language=language).body.decode()
-    assert f"{words['until']}: {told}\n" in text
-    page = compose(notice, accept="text/html", accept_language=language).body.decode()
-    assert f'<time datetime="{ends}">{told}</time>' in page
-
-
-def test_open_ended_and_overdue() -> None:
-    """A ban without an end says so; one that is held past its end says since when."""
-    text = compose(replace(NOTICE, until=None), accept="text/plain", accept_language="en").body.decode()
-    assert "no end is set: until it is lifted" in text
-    text = compose(replace(NOTICE, overdue=True), accept="text/plain", accept_language="en").body.decode()
-    assert "was to end on 30 September 2023 (Europe/Brussels), and is kept" in text
+WINDOW = builders.at("2023-05-10T16:00:00Z")
+PAUSES = {
+    "en": "10 May 2023, 18:00 (Europe/Brussels); it applies at set times of the week only",
+    "fr": "10 mai 2023 à 18:00 (Europe/Brussels) ; elle ne s’applique qu’à des heures fixes de la semaine",
+    "nl": "10 mei 2023 om 18:00 (Europe/Brussels); ze geldt alleen op vaste tijden in de week",
+    "de": "10. Mai 2023, 18:00 Uhr (Europe/Brussels); sie gilt nur zu festen Zeiten der Woche",
+}
 
 
 @pytest.mark.parametrize(
-    ("language", "told"),
+    ("language", "changes", "label", "told", "instant"),
     [
-        ("en", "10 May 2023, 18:00 (Europe/Brussels); it applies at set times of the week only"),
-        ("fr", "10 mai 2023 à 18:00 (Europe/Brussels) ; elle ne s’applique qu’à des heures fixes de la semaine"),
-        ("nl", "10 mei 2023 om 18:00 (Europe/Brussels); ze geldt alleen op vaste tijden in de week"),
-        ("de", "10. Mai 2023, 18:00 Uhr (Europe/Brussels); sie gilt nur zu festen Zeiten der Woche"),
+        *(
+            (language, {"until": builders.at(ends)}, "until", told, ends)
+            for language, ends, told in (
+                ("en", "2099-12-31T23:00:00Z", "until the end of 31 December 2099 (Europe/Brussels)"),
+                ("fr", "2099-12-31T23:00:00Z", "jusqu’au 31 décembre 2099 inclus (Europe/Brussels)"),
+                ("fr", "2023-10-01T22:00:00Z", "jusqu’au 1er octobre 2023 inclus (Europe/Brussels)"),
+                ("nl", "2099-12-31T23:00:00Z", "tot en met 31 december 2099 (Europe/Brussels)"),
+                ("de", "2099-12-31T23:00:00Z", "bis einschließlich 31. Dezember 2099 (Europe/Brussels)"),
+                ("en", "2023-10-01T16:00:00Z", "1 October 2023, 18:00 (Europe/Brussels)"),
+                ("en", "2023-09-30T22:00:01Z", "1 October 2023, 00:00 (Europe/Brussels)"),
+                ("en", "2023-10-01T00:00:00Z", "1 October 2023, 02:00 (Europe/Brussels)"),
+            )
+        ),
+        ("en", {"until": None}, "until", "no end is set: until it is lifted", None),
+        (
+            *("en", {"overdue": True}, "until"),
+            *("was to end on 30 September 2023 (Europe/Brussels), and is kept until it is lifted", None),
+        ),
+        *(
+            (language, {"pauses": WINDOW, "until": None}, "pauses", told, "2023-05-10T16:00:00Z")
+            for language, told in PAUSES.items()
+        ),
     ],
 )
-def test_a_measure_with_windows(language: str, told: str) -> None:
-    """Whoever may go there again this evening is not told that it takes until the measure is lifted."""
-    notice = replace(NOTICE, pauses=builders.at("2023-05-10T16:00:00Z"), until=None)
+def test_until_when(language: str, changes: dict[str, Any], label: str, told: str, instant: str | None) -> None:
+    """Nobody reads `1 January, 00:00` as New Year's Eve: the last whole day is told, and programs get the instant.
+
+    Whoever may go there again this evening is not told that it takes until the measure is lifted.
+    """
+    notice = replace(NOTICE, **changes)
     text = compose(notice, accept="text/plain", accept_language=language).body.decode()
-    words = TEXTS[language]
-    assert f"{words['pauses']}: {told}\n{words['until']}: {words['lifted']}\n" in text
+    assert f"{TEXTS[language][label]}: {told}\n" in text
     page = compose(notice, accept="text/html", accept_language=language).body.decode()
-    assert f'<time datetime="2023-05-10T16:00:00Z">{told}</time>' in page
+    assert (f'<time datetime="{instant}">{told}</time>' if instant else f"<dd>{told}</dd>") in page
 
 
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])

@@ -50,14 +50,6 @@ class Button:
         return hmac.digest(key, said.encode("utf-8", "backslashreplace"), "sha256").hex()
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """The fields of the submitted form: `token`, and `target`, a path with a query."""
-
-    token: str
-    target: str
-
-
 def presses_button(method: str, path: str) -> bool:
     """Whether a request submits the form, valid or not. Only a POST does: no prefetch, no link."""
     return method == "POST" and path == PATH
@@ -68,13 +60,13 @@ def target_of(path: str) -> str:
     return _checked("/" if path.partition("?")[0] == PATH else path)
 
 
-def read_form(body: bytes | None) -> Form:
-    """The fields of a form's body; defaults for missing ones."""
+def read_form(body: bytes | None) -> tuple[str, str]:
+    """The token in a form's body, and the target, a path with a query; defaults for missing ones."""
     try:
         fields = parse_qs((body or b"").decode("ascii"), max_num_fields=4)
     except ValueError:
-        return Form("", "/")
-    return Form(fields.get("token", [""])[0], _checked(fields.get("target", ["/"])[0]))
+        return "", "/"
+    return fields.get("token", [""])[0], _checked(fields.get("target", ["/"])[0])
 
 
 def _checked(target: str) -> str:

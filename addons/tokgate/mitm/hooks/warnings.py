@@ -77,15 +77,15 @@ class Warnings:
         if admission is None:
             return None
         request, ruling = flow.request, admission.ruling
-        form, authority = read_form(request.raw_content), _authority(flow)
-        button = Button(_who(connection), _ban(ruling), authority, form.target)
-        genuine = button.made(form.token, enforcer.warned.token_key, ruling.at)
+        (token, target), authority = read_form(request.raw_content), _authority(flow)
+        button = Button(_who(connection), _ban(ruling), authority, target)
+        genuine = button.made(token, enforcer.warned.token_key, ruling.at)
         if not genuine or not is_own_form(request, authority):
-            return self._page(enforcer, flow, connection, admission, form.target)
+            return self._page(enforcer, flow, connection, admission, target)
         if not _has_continued(enforcer, connection, ruling):
             self._continue(enforcer, connection, admission)
         connection.closes_next = True
-        return _redirection(303, flow, form.target)
+        return _redirection(303, flow, target)
 
     def rejected(self, enforcer: Enforcer, connection: ClientConnection, error: str | None) -> None:
         """The handshake of a connection that was opened failed."""
