@@ -3,19 +3,17 @@
 
 import re
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 from mitmproxy.connection import Client
 from mitmproxy.http import HTTPFlow
-from mitmproxy.proxy import events, layer
+from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
-from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tcp import TCPFlow
 from mitmproxy.tls import ClientHelloData, TlsData
@@ -34,7 +32,6 @@ from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.mitm.layers.relay import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.tls import ClientTLSLayer
 from tokgate.mitm.options import DNS_PORT
-from tokgate.policy.membership import Identity
 from tokgate.traffic.counters import CONNECT_ERROR, connect_error
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key
@@ -75,8 +72,11 @@ class ConnectionHooks(Hooks):
         if isinstance(client.proxy_mode, TransparentMode) and self._dialled_directly(client, connection):
             self._traffic.enforcer.counters.loops += 1
             client.error = "nothing was redirected here: this port is for redirected connections only"
-        if isinstance(client.proxy_mode, DnsMode):
-            self._put_dns_layer(client, connection)
+        if isinstance(client.proxy_mode, DnsMode):  # mitmproxy asks nobody which layer to use: ours takes its place
+            handler = self._traffic.context.connections()[client.id]
+            context = handler.layer.context
+            context.layers.clear()
+            handler.layer = self._dns_layer(context, connection)
 
     @ends_in(nothing)
     def client_disconnected(self, client: Client) -> None:
@@ -133,31 +133,18 @@ class ConnectionHooks(Hooks):
         connection = self._traffic.connections.begin(client, sockets)
         connection.explicit = isinstance(client.proxy_mode, RegularMode)
         handed = GateInstance.handed.get(client.id)
-        if handed is None:
-            connection.identity = self._link_of(connection)
-        else:
+        identifies, sock = self._traffic.enforcer.snapshot.identifies, sockets.client
+        if handed is not None:
             connection.take_over(handed)
+        elif sock is not None and identifies.links:
+            connection.identity = self._links.identify(sock, connection.client.ip, identifies)
         return connection
-
-    def _link_of(self, connection: ClientConnection) -> Identity | None:
-        """By which interface a client came, and its hardware address, where the policy has use for them."""
-        identifies, sock = self._traffic.enforcer.snapshot.identifies, connection.sockets.client
-        if sock is None or not identifies.links:
-            return None
-        return self._links.identify(sock, connection.client.ip, identifies)
 
     def _dialled_directly(self, client: Client, connection: ClientConnection) -> bool:
         """Whether the destination that the kernel remembers is the very socket that accepted the connection."""
         sock, wanted = connection.sockets.client, client.sockname
         local = None if sock is None else sock.getsockname()[:2]
         return local is not None and local == (wanted and wanted[:2]) and local[1] in self._traffic.context.listens_at()
-
-    def _put_dns_layer(self, client: Client, connection: ClientConnection) -> None:
-        """In this mode mitmproxy asks nobody which layer to use: ours takes the place of its own before the start."""
-        handler = self._traffic.context.connections()[client.id]
-        context = handler.layer.context
-        context.layers.clear()
-        handler.layer = self._dns_layer(context, connection)
 
     def _dns_layer(self, context: Context, connection: ClientConnection) -> DnsLayer:
         loops = partial(self._traffic.is_own, context.client.peername, context.client.sockname)
@@ -276,27 +263,11 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, connection: Cli
     return None
 
 
-async def hear_servers(traffic: Traffic, patience: float) -> None:
-    """Let the servers speak first to redirected clients that have said nothing in `patience` seconds."""
-    for connection, handler in _overdue(traffic, patience):
-        layer = None if handler is None else handler.layer
-        if handler is None or not isinstance(layer, modes.TransparentProxy):
-            continue
-        if isinstance(layer.child_layer, NextLayer) and layer.child_layer.layer is None:
-            connection.listen()
-            await handler.server_event(events.DataReceived(handler.client, b""))
-
-
 async def close_silent(traffic: Traffic, patience: float) -> None:
     """Close the connections whose client has not said in `patience` seconds what it wants."""
-    for connection, handler in _overdue(traffic, patience):
-        connection.spoken()
-        if handler is not None:
-            traffic.enforcer.counters.timeouts += 1
-            await handler.on_timeout()
-
-
-def _overdue(traffic: Traffic, patience: float) -> Iterator[tuple[ClientConnection, ConnectionHandler | None]]:
     handlers = traffic.context.connections()
     for connection in list(traffic.connections.overdue(time.monotonic() - patience)):
-        yield connection, handlers.get(connection.id)
+        connection.spoken()
+        if (handler := handlers.get(connection.id)) is not None:
+            traffic.enforcer.counters.timeouts += 1
+            await handler.on_timeout()

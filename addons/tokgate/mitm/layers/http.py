@@ -283,14 +283,11 @@ class Talk(HttpLayer):
         self._connection: Final = connection
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        client, server = self.context.client, self.context.server
+        client = self.context.client
         if isinstance(event, events.Start):
             fork = self.context.fork()
             talker = Http2Server(fork, self._connection) if client.alpn == b"h2" else Http1Server(fork)
             self.connections.setdefault(client, talker)
-        elif isinstance(event, events.DataReceived) and event.connection == server and server not in self.connections:
-            self.connections[server] = _client_of(self.context.fork())
-            yield from self.event_to_child(self.connections[server], events.Start())
         yield from super()._handle_event(event)
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
