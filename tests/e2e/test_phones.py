@@ -26,6 +26,7 @@ from labs.resolver import ADDRESS as RESOLVER
 from labs.resolver import Resolver
 
 REQUESTS = 40
+UNIT = Path(__file__).parents[2] / "deploy/systemd/tokgate-phones.service"
 DOWNLOADS = 2
 """Of each of two phones, at once."""
 PREFIX = {4: "10.83.0.", 6: "fd83:7467:6174:6500::"}
@@ -181,3 +182,21 @@ def test_up_again(lab: Lab, tunnel: PhoneGateway, interface: str) -> None:
     assert f"{interface} is up" in said
     shown = lab.gateway.run("wg", "show", interface, "allowed-ips").stdout
     assert [line.split("\t")[1].split() for line in shown.splitlines()] == [[f"{PREFIX[4]}3/32", f"{PREFIX[6]}3/128"]]
+
+
+def test_as_the_unit_brings_it_up(tunnel: PhoneGateway, interface: str) -> None:
+    """At each start of the machine: with the unit's capabilities alone, and policies that can't be written."""
+    tunnel.added("anna")
+    tunnel.command("down")
+    unit = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
+    bounds = ",".join(
+        ("-all", *(f"+{name.lower().removeprefix('cap_')}" for name in unit["CapabilityBoundingSet"].split()))
+    )
+    assert "ReadWritePaths" not in unit
+    policies, plainly = tunnel.gateway.policies, tunnel.gateway.command
+    confined = f'mount -o bind,ro {policies} {policies} && exec setpriv --bounding-set {bounds} "$@"'
+    tunnel.gateway.command = lambda *words: ["unshare", "--mount", "sh", "-c", confined, "sh", *plainly(*words)]  # type: ignore[method-assign]
+    tunnel.command("up")
+    assert tunnel.gateway.namespace.run("wg", "show", interface, "allowed-ips").stdout.count("/32") == 1
+    assert "masquerade" in tunnel.gateway.namespace.run("nft", "list", "ruleset").stdout
+    tunnel.command("down")

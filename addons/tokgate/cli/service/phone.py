@@ -280,7 +280,7 @@ def _up(options: argparse.Namespace, files: PhoneFiles) -> Exit:
         if tunnel != known:
             files.keep_tunnel(tunnel)
         phones = files.phones()
-        if not phones:
+        if not (files.policies / _INVENTORY).exists():
             files.keep_phones(())
         carrier = Interface(tunnel.interface).up(tunnel, phones)
     if stated is not None:
