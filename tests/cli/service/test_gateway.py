@@ -92,11 +92,7 @@ def test_json(namespace: Namespace, words: tuple[str, ...]) -> None:
         "ok": True,
         "problems": [],
         "policy": missing["policy"],
-        "changed": {
-            "net.ipv4.ip_forward": "0",
-            "net.ipv6.conf.all.forwarding": "0",
-            "net.ipv4.tcp_early_demux": "1",
-        },
+        "changed": {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0", "net.ipv4.tcp_early_demux": "1"},
         "until": None,
     }
     shown = said(namespace, "show", *words)

@@ -218,8 +218,7 @@ def test_a_policy_without_networks_beyond_this_machine_says_so(policies: Path, t
 
 @needs_nft
 @pytest.mark.parametrize(
-    "arguments",
-    [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990"), ("--table", "t_1")],
+    "arguments", [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990"), ("--table", "t_1")]
 )
 @pytest.mark.parametrize("cidrs", ["192.0.2.0/24", '0.0.0.0/0, "::/0"', "127.0.0.0/8", '"fe80::/10"'])
 def test_nft_accepts_it(policies: Path, tokgate: Command, arguments: tuple[str, ...], cidrs: str) -> None:

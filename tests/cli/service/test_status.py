@@ -2,12 +2,15 @@
 
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labs.command_line import Command
+from labs.command_line import Command, Outcome
 from tokgate.cli.service import status
+from tokgate.runtime.control_socket import NAME
 
 
 def ban(name: str, phase: str | None, idle: str | None = None, *, overdue: bool = False) -> dict[str, Any]:
@@ -54,6 +57,20 @@ def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
     }
 
 
+type Told = Callable[..., Outcome]
+
+
+@pytest.fixture
+def says(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What `tokgate status` says of a state."""
+
+    def say(told: dict[str, Any], *words: str) -> Outcome:
+        monkeypatch.setattr(status, "running_status", lambda _: told)
+        return tokgate("status", *words)
+
+    return say
+
+
 @pytest.mark.parametrize(
     ("told", "line"),
     [
@@ -65,19 +82,17 @@ def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
         pytest.param(ban("a", "expired", "expired"), "expired: a for office", id="expired"),
     ],
 )
-def test_a_ban(tokgate: Command, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], line: str) -> None:
+def test_a_ban(says: Told, told: dict[str, Any], line: str) -> None:
     """Its phase, and beside it only what the phase doesn't say."""
-    monkeypatch.setattr(status, "running_status", lambda _: state(told))
-    outcome = tokgate("status")
+    outcome = says(state(told))
     assert (outcome.code, f"\n  {line}\n" in outcome.out) == (0, True), outcome.out
 
 
-def test_trouble(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble(says: Told) -> None:
     """It comes first, as all that makes the exit code 1, and is told for the worker that has it."""
     told = state(ok=False)
     told["policy"] |= {"held": ["old"], "loaded_at": "2023-03-10T08:00:00.123456789Z"}
-    monkeypatch.setattr(status, "running_status", lambda _: told)
-    outcome = tokgate("status")
+    outcome = says(told)
     assert outcome.code == 1
     held, troubled, in_force, loaded, *_, gate = outcome.out.splitlines()
     assert held.startswith("needs attention: the ban old is held")
@@ -87,18 +102,17 @@ def test_trouble(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gate == "gate-0 pid 7, up 61 s, policy 0c2bfe1dd0f4, 2 connections of 1 client, 3 internal errors in quic"
 
 
-def test_all_is_well(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_well(says: Told) -> None:
     """It says so in its first line; an age is in units that can be read."""
     told = state()
     told["workers"][0]["seconds"] = 15 * 86_400.0
-    monkeypatch.setattr(status, "running_status", lambda _: told)
-    outcome = tokgate("status")
+    outcome = says(told)
     assert outcome.code == 0
     assert outcome.out.startswith("all is well, and 1 ban is in force\npolicy ")
     assert "gate-0 pid 7, up 15 days, " in outcome.out
 
 
-def test_a_network_that_is_open(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_open(says: Told) -> None:
     """All is not well in the eyes of who reads that everybody passes; it is nobody's fault either."""
     told = state()
     told["listening"] = [{"entry": "explicit", "host": "::", "port": 8080}]
@@ -116,8 +130,7 @@ def test_a_network_that_is_open(tokgate: Command, monkeypatch: pytest.MonkeyPatc
             "reason": "The minister called",
         }
     ]
-    monkeypatch.setattr(status, "running_status", lambda _: told)
-    outcome = tokgate("status")
+    outcome = says(told)
     assert outcome.code == 0
     first, second, *_ = outcome.out.splitlines()
     assert first == told["policy"]["open"][0]
@@ -126,30 +139,28 @@ def test_a_network_that_is_open(tokgate: Command, monkeypatch: pytest.MonkeyPatc
     assert "  override ministry by eve: 192.0.2.0/24 from a until 2023-03-11T00:00:00Z\n" in outcome.out
 
 
-def test_nobody_answers(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_answers(says: Told) -> None:
     """What is shown is of before, and said to be; so is why."""
     told = state() | {"known": "2023-03-10T08:00:00Z", "at": "2023-03-10T09:00:00Z"}
     told["busy"] = {"what": "a new program takes over", "since": "2023-03-10T08:59:59Z"}
-    monkeypatch.setattr(status, "running_status", lambda _: told)
-    outcome = tokgate("status")
+    outcome = says(told)
     assert outcome.out.startswith(
         "busy: a new program takes over, since 2023-03-10T08:59:59Z\n"
         "the supervisor does not answer now: this is what it knew at 2023-03-10T08:00:00Z\n1 ban is in force\n"
     )
 
 
-def test_what_needs_attention_comes_first(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_attention_comes_first(says: Told) -> None:
     """A process that hangs is not to be looked for among all the others."""
     told = state(ok=False)
     told["problems"] = ["gate-0 has not reported for 4 s"]
     told["workers"][0]["condition"] = "silent"
-    monkeypatch.setattr(status, "running_status", lambda _: told)
-    outcome = tokgate("status")
+    outcome = says(told)
     assert outcome.out.startswith("needs attention: gate-0 has not reported for 4 s\n")
     assert "up 61 s, policy 0c2bfe1dd0f4, silent, 2 connections" in outcome.out
 
 
-def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel(says: Told) -> None:
     """Which table is loaded for which policy, until when, and what is wrong with it."""
     gateway = {
         "ok": False,
@@ -168,8 +179,7 @@ def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             "unavailable": None,
         },
     }
-    monkeypatch.setattr(status, "running_status", lambda _: state(ok=False) | {"gateway": gateway})
-    outcome = tokgate("status")
+    outcome = says(state(ok=False) | {"gateway": gateway})
     assert outcome.code == 1
     assert (
         "gateway: table tokgate of policy 0c2bfe1dd0f4, loaded 2023-03-10T08:00:00Z, another one is due at "
@@ -189,9 +199,7 @@ def test_the_kernel(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(None, 1, "does not answer\n", id="nobody"),
     ],
 )
-def test_a_probe(
-    tokgate: Command, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, code: int, said: str | None
-) -> None:
+def test_a_probe(says: Told, answer: bytes | None, code: int, said: str | None) -> None:
     """The proxy itself is asked: one that doesn't serve is a finding, whatever the supervisor says."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -208,9 +216,19 @@ def test_a_probe(
             threading.Thread(target=serve, args=(answer,), daemon=True).start()
         told = state() | {"listening": [{"entry": "tproxy", "host": "::", "port": 1}]}
         told["listening"].append({"entry": "explicit", "host": "0.0.0.0", "port": port})
-        monkeypatch.setattr(status, "running_status", lambda _: told)
-        outcome = tokgate("status", "--probe")
+        outcome = says(told, "--probe")
     assert outcome.code == code
     lines = [line for line in outcome.out.splitlines() if line.startswith("needs attention: the proxy on ")]
     assert len(lines) == (said is not None)
     assert said is None or said.strip() in lines[0]
+
+
+def test_the_addon_in_mitmproxy_is_found(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the addon runs in a plain mitmproxy, its folder is named; without one, only that none runs."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = tokgate("status")
+    assert (outcome.code, outcome.err.count("\n")) == (3, 1)
+    assert outcome.err.endswith(".tokgate\n")
+    (tmp_path / ".mitmproxy").mkdir()
+    (tmp_path / ".mitmproxy" / NAME).touch()
+    assert tokgate("status").err.endswith("; the addon in mitmproxy has --confdir ~/.mitmproxy\n")

@@ -25,7 +25,7 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log import case_verifier
 from tokgate.cli.log.verify import trust_of
-from tokgate.cli.log.verify_files import Examination
+from tokgate.cli.log.verify_files import verifier_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 
@@ -49,7 +49,7 @@ def write_bundle(args: argparse.Namespace, files: Sequence[Path], wanted: Filter
         if text_at(line.record, "event", "action") in _HISTORY and value_at(line.record, "tokgate", "ban") in bans
     ]
     trusted, kept = trust_of(args)
-    proofs = prove_all({_id(line) for line in case}, files, Examination(files, trusted, kept).verifier)
+    proofs = prove_all({_id(line) for line in case}, files, verifier_of(files, trusted, kept))
     entries = dict(pages)
     entries["records.ndjson"] = _lines(case)
     entries["places.csv"] = _places(case)

@@ -18,7 +18,7 @@ from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_files, add_log_option, require
 from tokgate.cli.log.verify import add_trust, trust_of
-from tokgate.cli.log.verify_files import CurrentLog, Examination
+from tokgate.cli.log.verify_files import CurrentLog, verifier_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
@@ -60,7 +60,7 @@ def _prove(args: argparse.Namespace) -> Exit:
     with _files(args.log) as (files, opener):
         try:
             trusted, kept = trust_of(args)
-            proof = prove(args.event, files, lambda chosen: Examination(chosen, trusted, kept, opener=opener).verifier)
+            proof = prove(args.event, files, lambda chosen: verifier_of(chosen, trusted, kept, opener=opener))
         except NoProof as error:
             narrate(f"tokgate: {error}")
             return Exit.FINDINGS

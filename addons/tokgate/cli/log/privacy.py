@@ -11,6 +11,7 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import secret_path_for
 from tokgate.blocklog.write.pseudonyms import NotAHalf, Secret, join, reidentify, split, write_secret
+from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose, record_look
@@ -21,7 +22,6 @@ from tokgate.policy.values.hostname import parse_address
 MAX_ADDRESSES: Final = 1 << 24
 """Maximum addresses of a CIDR; each is tried."""
 _HALVES: Final = 2
-_MOST_DAYS: Final = 36_500
 _MAKE_EPILOG: Final = """\
 example:
   tokgate log pseudonyms --log /var/log/tokgate/block.ndjson officer.half council.half
@@ -45,7 +45,8 @@ def add_parsers(commands: Subparsers) -> None:
     make.add_argument("halves", nargs=2, type=Path, metavar="FILE", help="where the two halves are written")
     add_one_file(make)
     make.add_argument("--key", type=Path, metavar="FILE", help="settings.log.key, if the policy has one")
-    make.add_argument("--days", type=int, default=30, metavar="N", help="how long one stays the same (default: 30)")
+    days = whole_number("number of days", 1, 36_500)
+    make.add_argument("--days", type=days, default=30, metavar="N", help="how long one stays the same (default: 30)")
     make.set_defaults(run=_make)
     find = add_subcommand(
         commands,
@@ -65,8 +66,6 @@ def add_parsers(commands: Subparsers) -> None:
 
 def _make(args: argparse.Namespace) -> Exit:
     path = secret_path_for(args.key or args.log)
-    if not 1 <= args.days <= _MOST_DAYS:
-        raise CommandError("--days must be from 1 to 36500", Exit.USAGE)
     for taken in (path, *args.halves):
         if taken.exists():
             raise CommandError(f"{taken} is there already: a secret is never overwritten")

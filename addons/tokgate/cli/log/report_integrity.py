@@ -8,7 +8,7 @@ from tokgate.analytics.report.page import ChainFacts, ChainStatus, FileDigest, S
 from tokgate.blocklog.integrity.chain_state import Chain
 from tokgate.blocklog.integrity.evidence import fingerprint
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint
-from tokgate.cli.log.verify_files import Examination
+from tokgate.cli.log.verify_files import verifier_of
 from tokgate.cli.terminal import Patience
 
 
@@ -16,10 +16,9 @@ def verified(
     files: Sequence[Path], trusted: Sequence[str] = (), kept: Sequence[ExternalCheckpoint] = (), *, whole: bool = False
 ) -> ChainStatus:
     """Verify the files of a log as `Verifier` does, and say what was found. Raises OSError."""
-    examination = Examination(files, trusted, kept, whole=whole)
-    first, count, verifier = None, 0, examination.verifier
+    first, count, verifier = None, 0, verifier_of(files, trusted, kept, whole=whole)
     with Patience("verifying") as patience:
-        for finding in examination.findings(lambda lines: patience(lines, None)):
+        for finding in verifier.run(files, lambda lines: patience(lines, None)):
             first, count = first or finding, count + 1
     chains = tuple(_facts(name, chain) for name, chain in verifier.chains.items())
     if not chains and not trusted:

@@ -3,7 +3,6 @@
 import argparse
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -22,7 +21,7 @@ from tokgate.cli.commands import Subparsers, add_subcommand
 from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_files, add_one_file, require
-from tokgate.cli.log.verify_files import CurrentLog, Examination
+from tokgate.cli.log.verify_files import CurrentLog, verifier_of
 from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import Patience, narrate, print_json, visible
 
@@ -132,38 +131,25 @@ def _verify(args: argparse.Namespace) -> Exit:
         require(files)
         whole = args.whole or not args.log
         opener = open_log if args.log else current.open
-        examination = Examination(files, trusted, kept, whole=whole, opener=opener, at_least=at_least)
-        count = _tell_all(examination, as_json=args.json, trusted=bool(trusted), kept=bool(kept))
-    if args.textfile is not None:
-        write_metrics(args.textfile, count, examination.verifier.lines)
-    return Exit.FINDINGS if count else Exit.DONE
-
-
-def _tell_all(examination: Examination, *, as_json: bool, trusted: bool, kept: bool) -> int:
-    """Print findings as they come, then the state of each chain; returns how many findings there are."""
-    count, shown_findings = 0, []
-    for finding in _with_progress(examination):
-        count += 1
-        if count > MAX_SHOWN:
-            continue
-        if as_json:
-            shown_findings.append(finding)
-        else:
-            sys.stdout.write(visible(str(finding)) + "\n")
-    if as_json:
-        said = _as_json(examination.verifier, count, shown_findings)
-        print_json(said, ascii_only=False)
+        verifier = verifier_of(files, trusted, kept, whole=whole, opener=opener, at_least=at_least)
+        count, shown = 0, []
+        with Patience("verifying") as patience:
+            for finding in verifier.run(files, lambda lines: patience(lines, None)):
+                count += 1
+                if count > MAX_SHOWN:
+                    continue
+                if args.json:
+                    shown.append(finding)
+                else:
+                    patience.close()
+                    sys.stdout.write(visible(str(finding)) + "\n")
+    if args.json:
+        print_json(_as_json(verifier, count, shown), ascii_only=False)
     else:
-        _tell(examination.verifier, count, trusted=trusted, kept=kept)
-    return count
-
-
-def _with_progress(examination: Examination) -> Iterator[Finding]:
-    """The findings, with the number of lines read on a terminal."""
-    with Patience("verifying") as patience:
-        for finding in examination.findings(lambda lines: patience(lines, None)):
-            patience.close()
-            yield finding
+        _tell(verifier, count, trusted=bool(trusted), kept=bool(kept))
+    if args.textfile is not None:
+        write_metrics(args.textfile, count, verifier.lines)
+    return Exit.FINDINGS if count else Exit.DONE
 
 
 def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:

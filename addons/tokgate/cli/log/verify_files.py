@@ -1,20 +1,16 @@
 """Verifies the files of a log together, while the log may go on."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
-from tokgate.blocklog.integrity.chain_state import Finding
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import every_file, successions_path_for
 from tokgate.blocklog.read.reader import MAX_LINE, OpenLog, open_log
-
-_TICK: Final = 1000
-"""Checkpoints after which progress is told: a tenth of a second."""
 
 
 class CurrentLog:
@@ -53,37 +49,23 @@ class CurrentLog:
         return Path(f"/proc/self/fd/{self._stream.fileno()}").open("rb")
 
 
-class Examination:
-    """Verifies files, and with them the checkpoints of keys that lie beside them."""
+def verifier_of(
+    files: Sequence[Path],
+    trusted: Sequence[str] = (),
+    kept: Iterable[ExternalCheckpoint] = (),
+    *,
+    whole: bool = False,
+    opener: OpenLog = open_log,
+    at_least: float = 0,
+) -> Verifier:
+    """A verifier for these files, with the checkpoints of keys that lie beside them. Arguments as for `Verifier`."""
+    beside = _successions(dict.fromkeys(map(successions_path_for, files)))
+    return Verifier(trusted, kept, opener, whole=whole, successions=beside, at_least=at_least)
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        trusted: Sequence[str] = (),
-        kept: Iterable[ExternalCheckpoint] = (),
-        *,
-        whole: bool = False,
-        opener: OpenLog = open_log,
-        at_least: float = 0,
-    ) -> None:
-        """The arguments are those of `Verifier`."""
-        self._files: Final = files
-        self._tick: Callable[[int], None] = lambda _: None
-        beside = self._successions(dict.fromkeys(map(successions_path_for, files)))
-        self.verifier: Final = Verifier(trusted, kept, opener, whole=whole, successions=beside, at_least=at_least)
 
-    def findings(self, tick: Callable[[int], None] = lambda _: None) -> Iterator[Finding]:
-        """All findings. `tick` is called now and then with the number of lines read. Raises OSError."""
-        self._tick = tick
-        yield from self.verifier.run(self._files, tick)
-
-    def _successions(self, paths: Iterable[Path]) -> Iterator[ExternalCheckpoint]:
-        """The checkpoints in files of them, which count as lines for progress only."""
-        for path in paths:
-            if path.is_file():
-                with path.open(encoding="utf-8", errors="replace") as text:
-                    lines = iter(partial(text.readline, MAX_LINE), "")  # who can write there can write without an end
-                    for number, one in enumerate(checkpoints_in(lines, str(path)), 1):
-                        if number % _TICK == 0:
-                            self._tick(self.verifier.lines + number)
-                        yield one
+def _successions(paths: Iterable[Path]) -> Iterator[ExternalCheckpoint]:
+    for path in paths:
+        if path.is_file():
+            with path.open(encoding="utf-8", errors="replace") as text:
+                lines = iter(partial(text.readline, MAX_LINE), "")  # who can write there can write without an end
+                yield from checkpoints_in(lines, str(path))

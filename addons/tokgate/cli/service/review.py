@@ -2,7 +2,6 @@
 
 import argparse
 import socket
-import sys
 import time
 from contextlib import closing
 from functools import partial
@@ -102,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     with closing(_listener(args.listen)) as listener:
         port = listener.getsockname()[1]
         address = f"{'https' if args.tls_cert else 'http'}://{written(args.listen[0], port)}"
-        audit_log = AuditLog(this_observer(), Instant.now, _tell, args.access_log, purpose_of(args))
+        audit_log = AuditLog(this_observer(), Instant.now, narrate, args.access_log, purpose_of(args))
         authenticator = _authenticator(args, args.origin or address)
         secure = bool(args.tls_cert) or (args.origin or "").startswith("https:")
         cookie = f"__Host-tokgate-{port}" if secure else f"tokgate-{port}"
@@ -201,12 +200,6 @@ def _listener(address: tuple[str, int]) -> socket.socket:
         )
     except OSError as error:
         raise CommandError(f"can't listen on {written(*address)}: {error.strerror or error}") from error
-
-
-def _tell(text: str) -> None:
-    """Print a line on stderr, unbuffered."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _network(text: str) -> object:

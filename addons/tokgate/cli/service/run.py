@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.block_page.authority import DEFAULT_CONFDIR
+from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.exits import CommandError, Exit, need
@@ -36,7 +37,7 @@ TPROXY_MODE: Final = "gate:tproxy"
 MITMPROXY_MODES: Final = ("regular", "transparent", "socks5", "dns")
 """The first words of mitmproxy's own modes that tokgate can be started in."""
 _USER_HINT: Final = "make a user `tokgate` (deploy/README.md), or name one with --user"
-_MOST_PROCESSES: Final = 1024
+_count: Final = whole_number("number of processes", 1, 1024)
 _DAY: Final = 86_400
 """Seconds."""
 EPILOG: Final = """\
@@ -98,7 +99,9 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="H",
         help="address to listen on, '' for every one (default: loopback; every address for redirected clients)",
     )
-    parser.add_argument("--listen-port", metavar="P", type=_port, help="port to listen on (default: 8080)")
+    parser.add_argument(
+        "--listen-port", metavar="P", type=whole_number("port", 0, MAX_PORT), help="port to listen on (default: 8080)"
+    )
     add_confdir_option(parser, "folder of the page's authority")
     parser.add_argument(
         "--user",
@@ -287,20 +290,6 @@ def _scrapers(text: str) -> tuple[str, int]:
         return scrapers_endpoint(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= MAX_PORT:
-        raise ValueError
-    return port
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= _MOST_PROCESSES:
-        raise ValueError
-    return count
 
 
 def _seconds(text: str) -> float:

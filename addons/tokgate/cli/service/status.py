@@ -197,31 +197,24 @@ _MITMPROXY: Final = Path("~/.mitmproxy")
 
 def running_status(confdir: Path | None) -> Status:
     """The state of the running tokgate, within a second: where it does not answer, what it wrote last."""
-    folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
-    try:
-        state = last_state.status_of(folder, Instant.now())
-    except (OSError, ValueError, last_state.Unanswered) as error:
-        raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
-    if state is None:
-        raise CommandError(_nobody(confdir, folder), Exit.FAILURE)
-    return state
-
-
-def _nobody(confdir: Path | None, folder: Path) -> str:
-    beside = confdir is None and (_MITMPROXY.expanduser() / NAME).exists()
-    hint = f"; the addon in mitmproxy has --confdir {_MITMPROXY}" if beside else ""
-    return f"no tokgate runs with --confdir {folder}{hint}"
+    return _answer(confdir, lambda folder: last_state.status_of(folder, Instant.now()))
 
 
 def ask_running(
     confdir: Path | None, request: ControlRequest | Call, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """The answer of the running tokgate. If none answers, the command ends with exit code 3."""
+    return _answer(confdir, lambda folder: ask(folder, request, progress))
+
+
+def _answer[T](confdir: Path | None, asks: Callable[[Path], T | None]) -> T:
     folder = confdir_of_running(NAME) if confdir is None else confdir.expanduser()
     try:
-        answer = ask(folder, request, progress)
-    except (OSError, ValueError) as error:
+        answer = asks(folder)
+    except (OSError, ValueError, last_state.Unanswered) as error:
         raise CommandError(f"the tokgate of {folder} does not answer: {error}", Exit.FAILURE) from error
     if answer is None:
-        raise CommandError(_nobody(confdir, folder), Exit.FAILURE)
+        beside = confdir is None and (_MITMPROXY.expanduser() / NAME).exists()
+        hint = f"; the addon in mitmproxy has --confdir {_MITMPROXY}" if beside else ""
+        raise CommandError(f"no tokgate runs with --confdir {folder}{hint}", Exit.FAILURE)
     return answer
