@@ -123,10 +123,7 @@ def carriers_of(attempt: Attempt) -> tuple[Carrier, ...]:
         case Opens.SOCKS:
             return Carrier.SOCKS, Carrier.MITMPROXY_SOCKS
         case _:
-            return (
-                *(Carrier.GATE, Carrier.MITMPROXY),
-                *(Carrier.CONNECT, Carrier.SOCKS, Carrier.MITMPROXY_CONNECT),
-            )
+            return (*(Carrier.GATE, Carrier.MITMPROXY), *(Carrier.CONNECT, Carrier.SOCKS, Carrier.MITMPROXY_CONNECT))
 
 
 PLAIN: Final = {

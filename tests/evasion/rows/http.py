@@ -9,11 +9,7 @@ from tokgate.evasion.attempt import Attempt, Family, Limit
 from tokgate.evasion.families import ATTEMPTS
 
 _REDIRECTED = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)
-_NEEDS_A_SERVER = {
-    "http2": Server.NGINX,
-    "second-request": Server.NGINX,
-    "h2c-smuggled": Server.CADDY,
-}
+_NEEDS_A_SERVER = {"http2": Server.NGINX, "second-request": Server.NGINX, "h2c-smuggled": Server.CADDY}
 """What the recorder can't answer: HTTP/2, and a request behind another one."""
 _ALL_WAYS = ("http2", "h2c-smuggled")
 

@@ -26,7 +26,7 @@ def rows() -> Iterator[Row]:
     """All of them."""
     addresses = {f"connect-{kind}" for kind in (*_EMBEDDED, "nat64-local", "translated", "isatap")}
     addresses |= {f"connect-address-{kind}" for kind in SPELLINGS}
-    addresses |= {f"socks-{kind}" for kind in (*_EMBEDDED, "decimal", "hex", "brackets", "mapped-as-name")}
+    addresses |= {f"socks-{kind}" for kind in (*_EMBEDDED, "decimal", "brackets", "mapped-as-name")}
     addresses |= {f"connect-{kind}" for kind in (*_DOTTED, "address-brackets", "zone", "unbracketed")}
     addresses |= {f"socks-{kind}" for kind in ("zone", "octal", "address-dot", "isatap")}
     addresses |= {"socks-udp", "socks-bind", "socks-4"}
@@ -38,11 +38,7 @@ def rows() -> Iterator[Row]:
             carriers = Carrier.CONNECT, Carrier.SOCKS, Carrier.MITMPROXY_CONNECT
         if attempt.limit is not None:
             yield Row(
-                attempt=attempt,
-                carriers=carriers,
-                passes=attempt.limit,
-                logged=Logged.COUNTED,
-                counted="address",
+                attempt=attempt, carriers=carriers, passes=attempt.limit, logged=Logged.COUNTED, counted="address"
             )
             continue
         yield Row(

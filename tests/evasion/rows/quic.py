@@ -315,11 +315,7 @@ def attempts() -> Iterator[Attempt]:
             Ends.SILENT,
         ),
         "half": ("a half of the hello", lambda c: [*_halves(c)[:1]], Ends.SILENT),
-        "two-ports": (
-            "one half from each of two ports",
-            lambda c: [_halves(c)[0], (1, _halves(c)[1])],
-            Ends.SILENT,
-        ),
+        "two-ports": ("one half from each of two ports", lambda c: [_halves(c)[0], (1, _halves(c)[1])], Ends.SILENT),
     }
     for name, (what, say, ends) in hidden.items():
         yield Attempt(id=name, what=what, said=_datagrams(say), ends=ends, innocent=False)

@@ -34,7 +34,9 @@ def rows() -> Iterator[Row]:
             yield Row(
                 attempt=attempt,
                 carriers=carriers,
-                servers=(Server.CADDY, Server.NGINX) if settings is Settings.DEFAULT else (),
+                servers=((Server.PYTHON, *_REAL) if unread else (Server.CADDY, Server.NGINX))
+                if settings is Settings.DEFAULT
+                else (),
                 settings=settings,
                 passes=Limit.OTHER_BYTES if unread else None,
                 certain=not unread,

@@ -3,16 +3,13 @@
 from typing import Final
 
 _ALWAYS: Final = """
-    address-port-for-name bracketed-for-name ccs-of-two-octets certificate-before data-before data-inside
-    dots-for-name empty-name-first five-numbers-for-name garbage-inside heartbeat-before hello-request-before
-    hello-request-joined hex-for-name ipv6-zone-for-name long-session-id message-too-short no-compressions
-    no-name-first-in-its-record nul-for-name octets-behind-extensions odd-ciphers other-name-begins-in-its-record
-    other-name-behind-data other-name-behind-request other-name-in-its-record
-    other-name-joined-at-38 other-name-joined-at-4
-    padded-in-odd-records proxy-1-before proxy-2-before
-    record-too-long short-for-name sni-circled-dot sni-dns-labels sni-name-cut sni-name-length-too-short
-    sni-percent-dot sni-utf-16 sslv2 star-for-name trailing-message two-alerts-in-a-record two-in-a-record
-    unknown-message-before
+    bracketed-for-name ccs-of-two-octets data-before data-inside dots-for-name empty-name-first
+    five-numbers-for-name garbage-inside heartbeat-before hello-request-before hello-request-joined hex-for-name
+    ipv6-zone-for-name long-session-id message-too-short no-compressions no-name-first-in-its-record nul-for-name
+    octets-behind-extensions odd-ciphers other-name-begins-in-its-record other-name-behind-data
+    other-name-behind-request other-name-in-its-record padded-in-odd-records proxy-1-before proxy-2-before
+    record-too-long sni-circled-dot sni-dns-labels sni-name-cut sni-name-length-too-short sni-percent-dot sni-utf-16
+    sslv2 star-for-name trailing-message two-alerts-in-a-record two-in-a-record unknown-message-before
 """
 ALWAYS: Final = frozenset(_ALWAYS.split())
 """Attempts of which no one can say which host they are for."""

@@ -110,7 +110,6 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
     "deflate-alone": ("deflate alone", _compressions(b"\1"), False),
     "no-compressions": ("no compression at all", _compressions(b""), False),
     "message-too-short": ("a length that leaves octets behind the hello", _shorter(2), False),
-    "empty-extension-first": ("an unknown extension before the name", _extensions((0x1234, b"")), True),
     "two-hundred-extensions": (
         "two hundred extensions before the name",
         _extensions(*((0x7000 + number, b"x") for number in range(200))),

@@ -98,12 +98,10 @@ _FRAMES: Final[dict[str, tuple[str, Frames]]] = {
         "frames of unknown types first",
         lambda n: _begun(_frame(0x2A, b"x" * 9, 0, 0), _frame(0xFE, b"", 0xFF, 7), _asked(_fields(n))),
     ),
-    "priority-first": ("PRIORITY of others first", lambda n: _begun(_frame(2, bytes(5), 0, 9), _asked(_fields(n)))),
     "goaway-first": ("GOAWAY first", lambda n: _begun(_frame(_GOAWAY, bytes(8), 0, 0), _asked(_fields(n)))),
     "without-settings": ("no SETTINGS first", lambda n: [_PREFACE + _asked(_fields(n))]),
     "settings-behind": ("SETTINGS behind the request", lambda n: [_PREFACE + _asked(_fields(n)) + _SETTLED]),
     "even-stream": ("a stream of the server's", lambda n: _begun(_asked(_fields(n), stream=2))),
-    "high-stream": ("a high stream", lambda n: _begun(_asked(_fields(n), stream=0x7FFFFFFF))),
     "connect": ("CONNECT", _request(method="CONNECT", scheme=None, path=None, authority="NAME:80")),
     "extended-connect": (
         "CONNECT for WebSocket",
@@ -130,7 +128,7 @@ _FRAMES: Final[dict[str, tuple[str, Frames]]] = {
         lambda n: _begun(_continued(n, 16000, *((f"x{number}", "\xff" * 1000) for number in range(20)))),
     ),
 }
-_STREAMS: Final = {"second-stream": 3, "indexed": 3, "even-stream": 2, "high-stream": 0x7FFFFFFF}
+_STREAMS: Final = {"second-stream": 3, "indexed": 3, "even-stream": 2}
 """In which stream the request is, where that isn't the first."""
 
 _HOSTS: Final[dict[str, tuple[str, Frames]]] = {

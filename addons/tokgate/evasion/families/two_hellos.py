@@ -92,13 +92,6 @@ def attempts() -> Iterator[Attempt]:
             TwoHellos(between=record(b"x" * 20, 23, 0x0303)),
         ),
         "other-name-ccs-of-1.0": ("ChangeCipherSpec of TLS 1.0 before it", TwoHellos(between=record(b"\1", 20))),
-        **{
-            f"other-name-joined-at-{octets}": (
-                f"{octets} octets of the second in the first's record",
-                TwoHellos(octets_early=octets),
-            )
-            for octets in (4, 38)
-        },
         "other-name-with-early-data-at-once": (
             "early data and the second at once",
             TwoHellos(early_data=True, waits=False),
