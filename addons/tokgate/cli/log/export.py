@@ -60,10 +60,7 @@ def export(args: argparse.Namespace) -> Exit:
 
 
 def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
-    with (
-        becoming(output) as target,
-        open_database(files, wanted, also_write=[target]) as database,
-    ):
+    with becoming(output) as target, open_database(files, wanted, also_write=[target]) as database:
         database.ask(
             f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(target))} "  # noqa: S608  (quoted)
             "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"

@@ -79,10 +79,7 @@ def add_parsers(commands: Subparsers) -> None:
     add_files(verify, "files to read, also .gz and .zst")
     add_trust(verify)
     verify.add_argument(
-        "--policies",
-        type=Path,
-        metavar="DIR",
-        help="also find files that were deleted before these policies say",
+        "--policies", type=Path, metavar="DIR", help="also find files that were deleted before these policies say"
     )
     verify.add_argument(
         "--whole", action="store_true", help="these files are the whole log: what came before them is missing"

@@ -194,9 +194,7 @@ def _listener(address: tuple[str, int]) -> socket.socket:
     """The listening socket; opened first, so that a port in use is reported at once. Raises CommandError."""
     try:
         return socket.create_server(
-            address,
-            family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET,
-            backlog=_BACKLOG,
+            address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET, backlog=_BACKLOG
         )
     except OSError as error:
         raise CommandError(f"can't listen on {written(*address)}: {error.strerror or error}") from error

@@ -86,10 +86,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="mitmproxy processes behind the gates (default: one a core, at least two, at most eight)",
     )
     parser.add_argument(
-        "--mark",
-        metavar="N",
-        type=lambda text: int(text, 0),
-        help="firewall mark on tokgate's own connections",
+        "--mark", metavar="N", type=lambda text: int(text, 0), help="firewall mark on tokgate's own connections"
     )
     add_policies_option(parser)
     log = default_log()
@@ -164,8 +161,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(str(error), Exit.USAGE) from error
     gateway = _gateway(args, places)
     _leave_root(
-        args,
-        privileges.Listening(endpoints=places, metrics=args.metrics, mark=args.mark, gateway=gateway is not None),
+        args, privileges.Listening(endpoints=places, metrics=args.metrics, mark=args.mark, gateway=gateway is not None)
     )
     return _supervise(args, places, gateway)
 

@@ -66,10 +66,7 @@ _ENCODINGS: Final[dict[str, tuple[str, bytes]]] = {
         b"Connection: transfer-encoding\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
     ),
     "length-in-connection": ("a length named by Connection", b"Connection: content-length\r\nContent-Length: 5"),
-    "encodings-two": (
-        "two encodings",
-        b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nContent-Length: 5",
-    ),
+    "encodings-two": ("two codings", b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nContent-Length: 5"),
     "encoding-list": ("a list of encodings", b"Transfer-Encoding: identity, chunked\r\nContent-Length: 5"),
     "encoding-gzip": ("gzip, chunked", b"Transfer-Encoding: gzip, chunked"),
     "encoding-vertical-tab": ("a vertical tab before chunked", b"Transfer-Encoding: \x0bchunked\r\nContent-Length: 5"),

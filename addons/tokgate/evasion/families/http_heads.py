@@ -149,10 +149,7 @@ _ODD: Final[dict[str, tuple[str, SentPieces]]] = {
     "gemini-in-the-clear": ("Gemini without TLS", filled(b"gemini://NAME/\r\n")),
     "frame-first": ("a frame of HTTP/2 first", filled(b"\0\0\0\4\0\0\0\0\0" + REQUEST)),
     "brace-method": ("a method of 9,000 braces", _line(b"{" * 9000 + b" / HTTP/1.1")),
-    "bracket-method-in-pieces": (
-        "a method with a bracket, in three segments",
-        filled(b"GE[T ", b"/ HTT", b"P/1.1\r\n" + FIELDS),
-    ),
+    "bracket-method-in-pieces": ("a bracketed method in segments", filled(b"GE[T ", b"/ HTT", b"P/1.1\r\n" + FIELDS)),
     "bell-first-octet-by-octet": ("a control character first, a segment for each octet", by_octet(b"\x07" + REQUEST)),
     "two-words": ("an unknown method, a target that is none, no version", _line(b"X #")),
     "own-version": ("a version of its own", _line(b"GET / FOO/1.0")),

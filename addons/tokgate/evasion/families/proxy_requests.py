@@ -98,10 +98,7 @@ def _spelled(spell: Callable[[str, int], str]) -> SentPieces:
 
 _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-name": ("CONNECT to the name", _connect(b"NAME:PORT")),
-    "connect-uppercase": (
-        "the name in capitals",
-        lambda t: [_connect(b"UPPER:PORT")(t)[0].replace(b"UPPER", t.octets.upper())],
-    ),
+    "connect-uppercase": ("in capitals", lambda t: [_connect(b"UPPER:PORT")(t)[0].replace(b"UPPER", t.octets.upper())]),
     "connect-dot": ("the root's dot", _connect(b"NAME.:PORT")),
     "connect-zeros": ("zeros before the port", _connect(b"NAME:00PORT")),
     "connect-no-port": ("no port", _connect(b"NAME")),
@@ -123,10 +120,7 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-line-feeds": ("lines that end with LF", filled(_PLAIN.replace(b"\r\n", b"\n"))),
     "connect-octet-by-octet": ("a segment for each octet", by_octet(_PLAIN)),
     "connect-with-length": ("a length, as if it had a body", _connect(b"NAME:PORT", more=b"Content-Length: 9\r\n")),
-    "connect-chunked": (
-        "an encoding, as if it had a body",
-        _connect(b"NAME:PORT", more=b"Transfer-Encoding: chunked\r\n"),
-    ),
+    "connect-chunked": ("an encoding of a body", _connect(b"NAME:PORT", more=b"Transfer-Encoding: chunked\r\n")),
     "connect-address-with-length": (
         "CONNECT to the address with a length, and a hello with the name",
         _connect(b"ADDRESS:PORT", more=b"Content-Length: 9\r\n"),
@@ -151,14 +145,8 @@ _TUNNELS: Final[dict[str, tuple[str, SentPieces]]] = {
     "connect-two-hosts": ("two fields Host", _connect(b"NAME:PORT", more=b"Host: www.example.org\r\n")),
     "connect-no-host": ("no Host", filled(b"CONNECT NAME:PORT HTTP/1.1\r\n\r\n")),
     "connect-many-fields": ("behind 200 fields", _connect(b"NAME:PORT", more=b"X: y\r\n" * 200)),
-    "connect-harmless-first": (
-        "CONNECT to a harmless name in Host, the banned one asked for in a URL",
-        _connect(b"http://NAME:PORT", host=b"www.example.org:443"),
-    ),
-    "connect-udp": (
-        "connect-udp's path",
-        _connect(b"NAME:PORT", b"GET /.well-known/masque/udp/AUTHORITY/443/ HTTP/1.1"),
-    ),
+    "connect-harmless-first": ("a harmless Host, a URL", _connect(b"http://NAME:PORT", host=b"www.example.org:443")),
+    "connect-udp": ("connect-udp", _connect(b"NAME:PORT", b"GET /.well-known/masque/udp/AUTHORITY/443/ HTTP/1.1")),
     "connect-address": ("CONNECT to the address, and a hello with the name", _connect(b"ADDRESS:PORT")),
     **{
         f"connect-{prefix}": (f"the address in an IPv6 address: {prefix}", _literal(prefix))
@@ -202,14 +190,8 @@ _NESTED: Final[dict[str, tuple[str, SentPieces]]] = {
         "CONNECT to another proxy inside the tunnel, and in that for the name",
         filled(_HARMLESS, b"CONNECT NAME:443 HTTP/1.1\r\nHost: NAME\r\n\r\n"),
     ),
-    "nested-hello": (
-        "CONNECT to a harmless name inside the tunnel, and a hello with the banned one",
-        lambda t: [_HARMLESS + records(message(t))],
-    ),
-    "nested-socks": (
-        "SOCKS inside the tunnel, for a proxy behind it",
-        lambda t: [b"\5\1\0", b"\5\1\0\3" + vector(1, t.octets) + b"\x01\xbb"],
-    ),
+    "nested-hello": ("the same for a harmless name, and a hello", lambda t: [_HARMLESS + records(message(t))]),
+    "nested-socks": ("SOCKS in the tunnel", lambda t: [b"\5\1\0", b"\5\1\0\3" + vector(1, t.octets) + b"\x01\xbb"]),
 }
 _INNOCENT: Final = frozenset(
     {"connect-name", "connect-uppercase", "connect-1.0", "connect-address", "connect-zeros"}

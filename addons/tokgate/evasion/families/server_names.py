@@ -55,10 +55,7 @@ _SPELLINGS: dict[str, tuple[str, Callable[[bytes, bytes], bytes]]] = {
     "zero-width-space": ("a space of no width", lambda whole, base: "w\u200bw.".encode() + base),
     "utf-16": ("in UTF-16", lambda whole, base: whole.decode().encode("utf-16-be")),
     "overlong-utf-8": ("a dot in UTF-8 that is too long", lambda whole, base: b"www\xc0\xae" + base),
-    "dns-labels": (
-        "as DNS has names",
-        lambda whole, base: b"".join(vector(1, label) for label in whole.split(b".")) + b"\0",
-    ),
+    "dns-labels": ("as in DNS", lambda whole, base: b"".join(vector(1, label) for label in whole.split(b".")) + b"\0"),
     "empty-port": ("an empty port behind it", lambda whole, base: whole + b":"),
     "label-of-63": ("a label of 63 octets", lambda whole, base: b"a" * 63 + b"." + base),
     "all-numbers-first": ("an address before it", lambda whole, base: b"127.0.0.1." + base),
@@ -71,10 +68,7 @@ _ORDINARY: dict[str, tuple[str, Callable[[bytes, bytes], bytes]]] = {
     "trailing-dot": ("with the root's dot", lambda whole, base: whole + b"."),
     "underscore": ("a label with _", lambda whole, base: b"a_b." + base),
     "leading-hyphen": ("a label that begins with a hyphen", lambda whole, base: b"-a." + base),
-    "longest": (
-        "as long as a name may be, nearly",
-        lambda whole, base: (b"a" * 49 + b".") * ((252 - len(base)) // 50) + base,
-    ),
+    "longest": ("nearly the longest", lambda whole, base: (b"a" * 49 + b".") * ((252 - len(base)) // 50) + base),
     "punycode": ("a label in punycode", lambda whole, base: b"XN--caf-dma." + base),
 }
 
@@ -105,7 +99,7 @@ _EXTENSIONS: dict[str, tuple[str, Callable[[bytes], list[Extension]]]] = {
     "type-0-and-1": ("the name, and one of type 1", lambda name: [_entries((0, name), (1, HARMLESS))]),
     "list-too-short": (
         "a list that ends inside the name",
-        lambda name: [(SERVER_NAME, (len(name)).to_bytes(2) + b"\0" + vector(2, name))],
+        lambda name: [(SERVER_NAME, len(name).to_bytes(2) + b"\0" + vector(2, name))],
     ),
     "octets-behind-list": ("an octet behind the list", lambda name: [(SERVER_NAME, server_name(name)[1] + b"\0")]),
     "name-without-list": ("the name and nothing around it", lambda name: [(SERVER_NAME, name)]),

@@ -148,11 +148,7 @@ def attempts() -> Iterator[Attempt]:
         yield _attempt(name, what, partial(_socks, ask), innocent=name in innocent)
     cuts: dict[str, tuple[str, bytes, Callable[[bytes], list[bytes]]]] = {
         "socks-octet-by-octet": ("a segment for each octet", _NO_PASSWORD, lambda d: [bytes([o]) for o in d]),
-        "socks-cut-in-name": (
-            "cut in the length and the name",
-            _NO_PASSWORD,
-            lambda d: [d[:5], d[5:8], d[8:12], d[12:]],
-        ),
+        "socks-cut-in-name": ("cut in length and name", _NO_PASSWORD, lambda d: [d[:5], d[5:8], d[8:12], d[12:]]),
         "socks-at-once": ("everything sent without waiting", _NO_PASSWORD, lambda d: [d]),
         "socks-many-methods": ("255 methods offered", b"\5\xff" + bytes(range(255)), lambda d: [d]),
         "socks-no-methods": ("no method offered", b"\5\0", lambda d: [d]),

@@ -139,21 +139,9 @@ _SHAPES: dict[str, tuple[str, SentPieces, bool]] = {
         False,
     ),
     "ftp-before": ("FTP's AUTH TLS before it", _behind(b"AUTH TLS\r\n"), False),
-    "ldap-before": (
-        "LDAP's StartTLS before it",
-        _behind(b"\x30\x1d\2\1\1\x77\x18\x80\x161.3.6.1.4.1.1466.20037"),
-        False,
-    ),
-    "rdp-before": (
-        "RDP's request for TLS before it",
-        _behind(b"\3\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\1\0\0\0"),
-        False,
-    ),
-    "xmpp-before": (
-        "XMPP's starttls before it",
-        _behind(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"),
-        False,
-    ),
+    "ldap-before": ("LDAP's StartTLS", _behind(b"\x30\x1d\2\1\1\x77\x18\x80\x161.3.6.1.4.1.1466.20037"), False),
+    "rdp-before": ("RDP's request for TLS", _behind(b"\3\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\1\0\0\0"), False),
+    "xmpp-before": ("XMPP's starttls", _behind(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"), False),
 }
 
 
