@@ -155,7 +155,6 @@ class PhoneFiles:
 
     def keep_tunnel(self, tunnel: Tunnel) -> None:
         """Write the tunnel's file, with its private key."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with replacing(self.folder / _TUNNEL, _SECRET) as draft:
             draft.write_text(tunnel.encode())
 
@@ -362,7 +361,8 @@ def _write(tunnel: Tunnel, phone: Phone, configuration: str, options: argparse.N
         contents[options.config] = configuration.encode()
     try:
         for file, content in contents.items():
-            write_secret(Path(file), content)
+            with open(file, "xb", opener=partial(os.open, mode=_SECRET)) as made:  # what holds another key stays
+                made.write(content)
     except FileExistsError as error:
         raise CommandError(
             f"{visible(str(error.filename))} is there already, and stays as it is", Exit.USAGE
@@ -430,10 +430,3 @@ def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
     if not is_up:
         narrate(f"tokgate: {tunnel.interface} is not up: tokgate phone up")
     return Exit.DONE
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that its owner alone reads. Raises FileExistsError: what may hold another key stays."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _SECRET)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
