@@ -21,7 +21,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
 from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
 from tokgate.cli.log.verify import add_trust, trust_of
-from tokgate.cli.log.verify_files import Examination
+from tokgate.cli.log.verify_files import verifier_of
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra
@@ -132,7 +132,7 @@ def _index(args: argparse.Namespace) -> "Source":
     trusted, kept = trust_of(args)
     return Index(
         args.log or [default_log()], rotated=not args.no_rotated,
-        verifier_of=lambda files: Examination(files, trusted, kept).verifier,
+        verifier_of=lambda files: verifier_of(files, trusted, kept),
     )  # fmt: skip
 
 
