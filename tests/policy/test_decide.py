@@ -16,7 +16,7 @@ from tokgate.policy.decide import Sighting, decide, decide_on_error, decide_sign
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict
 from tokgate.policy.schedule import Window
 from tokgate.policy.settings import OnError, UnknownClients
-from tokgate.policy.snapshot import DecisionCache, Snapshot
+from tokgate.policy.snapshot import Snapshot
 
 CLIENT = "192.0.2.1"
 CLIPS = "www.clips.example.org"
@@ -196,20 +196,8 @@ def test_fallback(on_error: OnError, host: str, verdict: Verdict) -> None:
     assert (decision.verdict, decision.reason) == (verdict, Reason.INTERNAL_ERROR)
 
 
-def test_many_spans_are_remembered_within_bounds() -> None:
-    """Asking at thousands of instants, out of order, gives what asking afresh gives."""
-    policy = snapshot(ban(windows=NIGHTS, networks=("office",)))
-    hours = [APRIL.add(hours=h * 7 % 5000) for h in range(300)]
-    first = [decide(policy, CLIENT, CLIPS, moment) for moment in hours]
-    again = [decide(policy, CLIENT, CLIPS, moment) for moment in reversed(hours)]
-    assert first == again[::-1]
-    fresh = [decide(snapshot(ban(windows=NIGHTS)), CLIENT, CLIPS, moment) for moment in hours[:40]]
-    assert first[:40] == fresh
-
-
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gate that runs for years and a scanner that invents names don't fill the memory with decisions."""
-    monkeypatch.setattr(DecisionCache, "LIMIT", 10)
     monkeypatch.setattr(Snapshot, "MAX_CACHES", 3)
     floors = tuple(network(f"floor-{number}", f"198.51.100.{16 * number}/28") for number in range(9))
     policy = snapshot(ban(windows=NIGHTS), networks=(OFFICE, *floors))
@@ -220,20 +208,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(9):
         decide(policy, f"198.51.100.{16 * number}", CLIPS, APRIL)
         assert len(policy._caches) == number % 3 + 1  # they are kept until there are too many
-    for day in range(30):
-        decide(policy, CLIENT, CLIPS, APRIL.add(hours=24 * day))
-        (cache,) = [c for c in policy._caches.values() if "office" in c.membership.networks]
-        assert len(cache._known) <= 10
-
-
-def test_what_was_decided_is_not_decided_again() -> None:
-    """Asking about the same spans again and again costs a look-up each, and no memory."""
-    policy = snapshot(ban(windows=NIGHTS))
-    moments = [APRIL.add(hours=24 * day) for day in (2, 2, 0, 1)]
-    for moment in moments * 3:
-        decide(policy, CLIENT, CLIPS, moment)
-    (cache,) = policy._caches.values()
-    assert len(cache._known) == 3
+    first = decide(policy, CLIENT, CLIPS, APRIL)
+    assert decide(policy, CLIENT, CLIPS, APRIL.add(hours=1)) is first  # it was not decided again
+    assert decide(policy, CLIENT, CLIPS, APRIL.add(hours=24)) != first
 
 
 START = builders.at("2023-03-09T23:00:00Z")

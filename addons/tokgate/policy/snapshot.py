@@ -4,12 +4,10 @@ A compiled ban is one track for each time zone among its networks.
 """
 
 import gc
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final
 
 from whenever import Instant
@@ -103,51 +101,28 @@ def _exempting_in(
     return found
 
 
-_Remembered = tuple[Instant, Instant, Decision | None]
-"""Start, end, and the decision between them."""
-
-
 class DecisionCache:
-    """The decisions for one kind of query, each with the span of time over which it holds.
+    """The last decision for one kind of query, with the span of time over which it holds.
 
     A kind is what a policy can distinguish: a membership, a match and a signal. Safe to use from any thread.
     """
 
-    __slots__ = ("_known", "_last", "match", "membership", "signal")
-
-    LIMIT: Final = 4096
-    """Most spans that are kept: years of daily windows. Beyond that the cache is emptied."""
+    __slots__ = ("_last", "match", "membership", "signal")
 
     def __init__(self, membership: Membership, match: Match, signal: Signal) -> None:
         self.membership: Final = membership
         self.match: Final = match
         self.signal: Final = signal
-        self._known: list[_Remembered] = []
-        self._last: _Remembered = (Instant.MAX, Instant.MIN, None)
+        self._last: tuple[Instant, Instant, Decision | None] = (Instant.MAX, Instant.MIN, None)
 
     def remembered(self, at: Instant) -> Decision | None:
         """The decision at `at`, if it is cached."""
         start, end, decision = self._last  # one tuple: another thread may replace it at any time
-        if start <= at < end:
-            return decision
-        known = self._known
-        index = bisect_right(known, at, key=itemgetter(0)) - 1
-        if index < 0:
-            return None
-        start, end, decision = entry = known[index]
-        if not start <= at < end:
-            return None
-        self._last = entry
-        return decision
+        return decision if start <= at < end else None
 
     def remember(self, decision: Decision, span: Span) -> None:
         """Cache a decision that holds over `span`."""
-        known = self._known
-        if len(known) >= self.LIMIT:
-            self._known = known = []
-        entry: _Remembered = (span.start, span.end, decision)
-        known.insert(bisect_right(known, span.start, key=itemgetter(0)), entry)
-        self._last = entry
+        self._last = (span.start, span.end, decision)
 
 
 class Snapshot:
