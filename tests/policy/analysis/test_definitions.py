@@ -118,12 +118,9 @@ def _with(name: str, value: object) -> Settings:
     return replace(Settings(), **{above: replace(getattr(Settings(), above), **{last: value})})
 
 
-def _both(old: Settings, new: Settings) -> tuple[str, ...]:
-    """What is told of a change, which is the same by either way to tell the differences."""
-    before, after = replace(NOTHING, settings=old), replace(NOTHING, settings=new)
-    told = weaker_settings(changes(before, after))
-    assert told == weaker_settings(redefinitions(before, after))
-    return told
+def _told(old: Settings, new: Settings) -> tuple[str, ...]:
+    """What is told of a change."""
+    return tuple(weaker_settings(changes(replace(NOTHING, settings=old), replace(NOTHING, settings=new))))
 
 
 @pytest.mark.parametrize("name", module._FROM_LAX)
@@ -131,7 +128,7 @@ def test_orders(name: str) -> None:
     """Each step to a laxer value is told, and none to a stricter one."""
     values = module._FROM_LAX[name]
     for one, other in permutations(range(len(values)), 2):
-        told = _both(_with(name, values[one]), _with(name, values[other]))
+        told = _told(_with(name, values[one]), _with(name, values[other]))
         assert told == ((f"{name}: {values[one]} -> {values[other]}",) if other < one else ())
 
 
@@ -161,12 +158,12 @@ def test_ports_and_prefixes() -> None:
     """Of what is filtered besides, each that is taken out is told; nothing is when more is filtered."""
     ports = GatewaySettings().ports
     fewer = _with("gateway.ports", ports[1:])
-    assert _both(Settings(), fewer) == (f"gateway.ports: without {ports[0]}",)
-    assert _both(fewer, Settings()) == ()
+    assert _told(Settings(), fewer) == (f"gateway.ports: without {ports[0]}",)
+    assert _told(fewer, Settings()) == ()
     opened = _with("egress.own_ports", ports[:1])
-    assert _both(Settings(), opened) == (f"egress.own_ports: with {ports[0]}",)
-    assert _both(opened, Settings()) == ()
-    assert _both(_with("nat64_prefixes", (IPv6Network("2001:db8::/96"),)), Settings()) == (
+    assert _told(Settings(), opened) == (f"egress.own_ports: with {ports[0]}",)
+    assert _told(opened, Settings()) == ()
+    assert _told(_with("nat64_prefixes", (IPv6Network("2001:db8::/96"),)), Settings()) == (
         "nat64_prefixes: without 2001:db8::/96",
     )
-    assert _both(_with("name_files", ("a",)), Settings()) == ()
+    assert _told(_with("name_files", ("a",)), Settings()) == ()

@@ -20,7 +20,7 @@ from tokgate.cli.policy.simulate import QueryReader
 from tokgate.cli.policy_source import SOURCE, open_source
 from tokgate.cli.terminal import Patience, narrate, print_json, print_lines, visible
 from tokgate.policy.analysis.comparison import exemption_changes, verdict_changes
-from tokgate.policy.analysis.definitions import redefinitions, weaker_settings
+from tokgate.policy.analysis.definitions import changes, redefinitions, weaker_settings
 from tokgate.policy.analysis.held_bans import vanished
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
@@ -207,7 +207,7 @@ def compare(source: str, old: Snapshot, becomes: str, new: Snapshot, within: Spa
             for each in redefined
         ],
         "held": list(vanished(old, new.policy, within.start)),
-        "weaker_settings": list(weaker_settings(redefined)),
+        "weaker_settings": list(weaker_settings(changes(old.policy, new.policy))),
         "traffic": None,
     }
 

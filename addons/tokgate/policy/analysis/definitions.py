@@ -213,20 +213,15 @@ _EACH_FILTERS: Final = ("gateway.ports", "nat64_prefixes")
 """Settings of which each value has more filtered."""
 
 
-def weaker_settings(changes: Iterable[DefinitionChange | Redefinition]) -> tuple[str, ...]:
+def weaker_settings(changed: Iterable[DefinitionChange]) -> Iterator[str]:
     """Those of the changes by which less is enforced, in words: `missing_sni: block -> allow`."""
-    return tuple(each for change in changes if change.kind == "settings" for each in _weaker(change))
-
-
-def _weaker(change: DefinitionChange | Redefinition) -> Iterator[str]:
-    if isinstance(change, Redefinition):
-        added, removed = change.added, change.removed
-    else:
-        added, removed = (tuple(w[1:] for w in change.what if w.startswith(sign)) for sign in "+-")
-    order = [*map(str, _FROM_LAX.get(change.name, ()))]
-    if order and order.index(added[0]) < order.index(removed[0]):
-        yield f"{change.name}: {removed[0]} -> {added[0]}"
-    elif change.name in _EACH_FILTERS and removed:
-        yield f"{change.name}: without {', '.join(removed)}"
-    elif change.name == "egress.own_ports" and added:
-        yield f"{change.name}: with {', '.join(added)}"
+    for change in changed:
+        if change.kind == "settings":
+            added, removed = ([word[1:] for word in change.what if word.startswith(sign)] for sign in "+-")
+            order = [*map(str, _FROM_LAX.get(change.name, ()))]
+            if order and order.index(added[0]) < order.index(removed[0]):
+                yield f"{change.name}: {removed[0]} -> {added[0]}"
+            elif change.name in _EACH_FILTERS and removed:
+                yield f"{change.name}: without {', '.join(removed)}"
+            elif change.name == "egress.own_ports" and added:
+                yield f"{change.name}: with {', '.join(added)}"
