@@ -117,14 +117,6 @@ class IdentityIndex:
         return _by((folded(d.name), n.name) for n in self._networks for d in n.devices if d.name is not None)
 
 
-def narrowest_first(networks: Mapping[str, int], found: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """All networks of a client with their longest prefix length, longest first; of equal ones in the order given."""
-    nearest = dict(networks)
-    for name, length in found:
-        nearest[name] = max(length, nearest.get(name, WHOLE))
-    return dict(sorted(nearest.items(), key=lambda item: -item[1]))
-
-
 def _by(pairs: Iterable[tuple[str, str]]) -> _Named:
     """The networks of each key without repeats; equal tuples are shared, since an inventory has very many keys."""
     found: dict[str, tuple[str, ...]] = {}
@@ -178,7 +170,9 @@ class Clients:
         """The networks of a policy, and its exemptions by name. By those of `own` no client is known."""
         exempt = tuple(_exempt_by_identity(exemptions.values(), networks))
         self._composition: Final = Composition(networks)
-        self._memberships: Final = _Memberships(settings, own)
+        self._own: Final = own
+        self._unknown: Final = _without_network(settings, Reason.UNKNOWN_CLIENT)
+        self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
         self._addresses: Final = PrefixTable(_client_entries(networks, exemptions, exempt), self._of_holders)
         invalid = Membership({}, frozenset(), _without_network(settings, Reason.INVALID_CLIENT))
         self._invalid: Final = _ByAddress(invalid, {}, frozenset())
@@ -198,12 +192,23 @@ class Clients:
         exempt = frozenset(name for name, _ in self._exempt.find(identity, longest))
         if not found and exempt <= known.exemptions:  # most who are identified: nothing has to be put together
             return known
-        networks = narrowest_first(by_address.listed, found)
-        if self._composition:
-            networks = self._composition.complete(networks, by_address.excepted)
+        listed = dict(by_address.listed)
+        for name, length in found:
+            listed[name] = max(length, listed.get(name, WHOLE))
+        networks = self._composition.complete(listed, by_address.excepted)
         if not networks and not known.networks:
             return known
-        return self._memberships.of(networks, known.exemptions | exempt)
+        return self._of(networks, known.exemptions | exempt)
+
+    def _of(self, networks: dict[str, int], exemptions: frozenset[str]) -> Membership:
+        """The membership with these networks, narrowest first, and exemptions. Safe to call from any thread."""
+        key = (tuple(networks.items()), exemptions)
+        found = self._known.get(key)
+        if found is None:
+            known = next((name for name in networks if name not in self._own), None)
+            without_match = self._unknown if known is None else replace(_NO_SERVICE, network=known)
+            found = self._known.setdefault(key, Membership(networks, exemptions, without_match))
+        return found
 
     def _of_holders(self, holders: "tuple[PrefixEntry[_Holder], ...]") -> _ByAddress:
         """For clients within all these prefixes, which are narrowest first."""
@@ -217,8 +222,8 @@ class Clients:
                 exemptions.add(entry.value.name)
             else:
                 excepted.add(entry.value)
-        networks = self._composition.complete(listed, excepted) if self._composition else listed
-        return _ByAddress(self._memberships.of(networks, frozenset(exemptions)), listed, frozenset(excepted))
+        networks = self._composition.complete(listed, excepted)
+        return _ByAddress(self._of(networks, frozenset(exemptions)), listed, frozenset(excepted))
 
 
 def _exempt_by_identity(exemptions: Iterable[Exemption], networks: Iterable[Network]) -> Iterable[Network]:
@@ -255,25 +260,6 @@ def _client_entries(
         yield from ((cidr, exemption) for cidr in exemption.clients)
     for listed in exempt:
         yield from ((prefix, exemptions[listed.name]) for prefix in listed.prefixes)
-
-
-class _Memberships:
-    """Makes memberships, and interns them."""
-
-    def __init__(self, settings: Settings, own: Collection[str]) -> None:
-        self._own: Final = own
-        self._unknown: Final = _without_network(settings, Reason.UNKNOWN_CLIENT)
-        self._known: Final[dict[tuple[tuple[tuple[str, int], ...], frozenset[str]], Membership]] = {}
-
-    def of(self, networks: dict[str, int], exemptions: frozenset[str]) -> Membership:
-        """The membership with these networks, narrowest first, and exemptions. Safe to call from any thread."""
-        key = (tuple(networks.items()), exemptions)
-        found = self._known.get(key)
-        if found is None:
-            known = next((name for name in networks if name not in self._own), None)
-            without_match = self._unknown if known is None else replace(_NO_SERVICE, network=known)
-            found = self._known.setdefault(key, Membership(networks, exemptions, without_match))
-        return found
 
 
 def _without_network(settings: Settings, reason: Reason) -> Decision:

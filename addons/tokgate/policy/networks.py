@@ -151,10 +151,6 @@ class Composition:
                 found.pop(name, None)
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
-    def __bool__(self) -> bool:
-        """Whether any network is made of others or has exceptions."""
-        return bool(self._ordered)
-
 
 def _parts_first(networks: Mapping[str, Network]) -> Iterator[Network]:
     """The networks, each after those that it refers to."""
