@@ -15,7 +15,7 @@ from tokgate.config.diagnostics import Code, Diagnostic, Level, Place
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.nodes import Scalar, compose
-from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file
+from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file, read_named_file
 from tokgate.policy.snapshot import Policy, gc_paused
 
 _NOTHING: Final[Mapping[Path, bytes]] = MappingProxyType({})
@@ -63,7 +63,9 @@ def load(
             paths = tuple(dict.fromkeys((*paths, *proposed)))
         sections = Sections(path if path.is_dir() else path.parent, whole=not report.failed)
         for each in paths:
-            _read(each, proposed.get(each), sections, report)
+            read = read_file if each == path else read_named_file  # who names a pipe has it read
+            data = proposed[each] if each in proposed else read(each, report)
+            _read(each, data, sections, report)
         shipped = catalogue.complete(sections, report)
         named_files.read_inventories(sections, report)
         named_files.read_names(sections, report)
@@ -79,12 +81,11 @@ def load(
         return Loaded(policy, report.sorted(), tests, paths, named, ignored)
 
 
-def _read(path: Path, proposed: bytes | None, sections: Sections, report: Report) -> None:
+def _read(path: Path, data: bytes | None, sections: Sections, report: Report) -> None:
     before = len(report.diagnostics)
-    data = read_file(path, report) if proposed is None else proposed
     source = None if data is None else decode(path, data, report)
     root = None if source is None else compose(source, report)
-    if len(report.diagnostics) > before and root is None:
+    if data is None or (len(report.diagnostics) > before and root is None):
         sections.whole = False
     elif source is not None and (root is None or (isinstance(root, Scalar) and root.null)):
         report.warning(source, TextSpan(1, 1), Code.EMPTY_FILE, "the file says nothing")

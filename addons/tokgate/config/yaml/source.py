@@ -1,7 +1,6 @@
 """The files of a policy: how they are found and read, spans in them, and the report that collects diagnostics."""
 
 import errno
-import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -141,6 +140,7 @@ _FIRST: Final = "`tokgate init` writes a first policy"
 
 _Identity = tuple[int, int]
 """Device and inode: a file is read once, whatever names lead to it."""
+_LOOP: Final = "a link that leads back to where it stands"
 
 
 def policy_files(path: Path, report: Report) -> tuple[Path, ...]:
@@ -159,8 +159,7 @@ def policy_files(path: Path, report: Report) -> tuple[Path, ...]:
         return ()
     if not is_folder:
         return (path,)
-    walk = _Walk(report)
-    found = tuple(walk.files(path, ()))
+    found = tuple(_files(path, report, set()))
     if not found and not report.failed:
         kinds = " or ".join(f"*{suffix}" for suffix in SUFFIXES)
         report.error(
@@ -170,7 +169,7 @@ def policy_files(path: Path, report: Report) -> tuple[Path, ...]:
 
 
 def read_named_file(path: Path, report: Report) -> bytes | None:
-    """The octets of a file that a policy names, as by `read_file`; None, and an error, if it is no regular file."""
+    """The octets of a file in a folder, as by `read_file`; None, and an error, if it is no regular file."""
     if path.exists() and not path.is_file():
         report.error(report.source(path), _HERE, Code.UNREADABLE, "not a regular file")
         return None
@@ -192,71 +191,43 @@ def read_file(path: Path, report: Report) -> bytes | None:
     return data
 
 
-@dataclass(slots=True)
-class _Walk:
-    """One walk through a folder, with the files and folders that were seen."""
+def _files(path: Path, report: Report, seen: set[_Identity], above: tuple[_Identity, ...] = ()) -> Iterator[Path]:
+    """The policy files at and below a path that are not `seen` yet; `above` are the folders that lead to it."""
 
-    report: Report
-    seen: set[_Identity] = field(default_factory=set)
+    def refuse(code: Code, message: str) -> None:
+        report.error(report.source(path), _HERE, code, message)
 
-    def files(self, folder: Path, above: tuple[_Identity, ...]) -> Iterator[Path]:
-        """Policy files in and below `folder`; `above` are its parents."""
-        try:
-            identity = _identity(folder.stat())
-            entries = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-        except OSError as error:
-            self.report.error(self.report.source(folder), _HERE, Code.UNREADABLE, _in_words(error))
-            return
-        if identity in above:
-            self._loop(folder)
-            return
-        if identity in self.seen:
-            return
-        self.seen.add(identity)
-        for each in entries:
-            yield from self._entry(each, (*above, identity))
-
-    def _entry(self, path: Path, above: tuple[_Identity, ...]) -> Iterator[Path]:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            if path.name.endswith(SUFFIXES):
-                self._gone(path)
-            return
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                self._loop(path)
-            else:
-                self.report.error(self.report.source(path), _HERE, Code.UNREADABLE, _in_words(error))
-            return
-        if path.is_dir():
-            yield from self.files(path, above)
-        elif path.name.endswith(SUFFIXES) and _identity(status) not in self.seen:
-            self.seen.add(_identity(status))
-            if path.is_file():
-                yield path
-            else:
-                self.report.error(self.report.source(path), _HERE, Code.UNREADABLE, "not a regular file")
-        elif _MISNAMED.search(path.name) and _identity(status) not in self.seen:
-            message = f"not read: the name of a policy file ends in {' or '.join(SUFFIXES)}"
-            self.report.warning(self.report.source(path), _HERE, Code.SKIPPED_FILE, message)
-
-    def _gone(self, path: Path) -> None:
-        if path.is_symlink():
-            target = f"a link to `{path.readlink()}`, which does not exist"
-            self.report.error(self.report.source(path), _HERE, Code.BROKEN_LINK, target)
-        else:
-            self.report.error(
-                self.report.source(path), _HERE, Code.UNREADABLE, "the file vanished while it was being read"
-            )
-
-    def _loop(self, path: Path) -> None:
-        message = "a link that leads back to where it stands"
-        self.report.error(self.report.source(path), _HERE, Code.LINK_LOOP, message)
+    named, status = path.name.endswith(SUFFIXES), None
+    try:
+        status = path.stat()
+        inside = sorted(path.iterdir()) if path.is_dir() else None
+    except OSError as error:
+        if named or status is not None or not isinstance(error, FileNotFoundError):
+            refuse(*_refusal(path, error))
+        return
+    identity = status.st_dev, status.st_ino
+    if identity in above:
+        refuse(Code.LINK_LOOP, _LOOP)
+    elif identity in seen:
+        return
+    elif inside is not None:
+        seen.add(identity)
+        for each in (each for each in inside if not each.name.startswith(".")):
+            yield from _files(each, report, seen, (*above, identity))
+    elif named:
+        seen.add(identity)
+        yield path
+    elif _MISNAMED.search(path.name):
+        message = f"not read: the name of a policy file ends in {' or '.join(SUFFIXES)}"
+        report.warning(report.source(path), _HERE, Code.SKIPPED_FILE, message)
 
 
-def _identity(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino
+def _refusal(path: Path, error: OSError) -> tuple[Code, str]:
+    if error.errno == errno.ELOOP:
+        return Code.LINK_LOOP, _LOOP
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return Code.BROKEN_LINK, f"a link to `{path.readlink()}`, which does not exist"
+    return Code.UNREADABLE, _in_words(error)
 
 
 def _in_words(error: OSError) -> str:
