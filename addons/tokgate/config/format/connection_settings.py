@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -22,6 +21,7 @@ from tokgate.config.format.values import (
     as_list,
     one_line,
     one_or_list,
+    server,
     shown,
     text,
     wrong,
@@ -75,15 +75,11 @@ def ports(value: Any) -> PortRange:
 def parent_proxy(value: Any) -> tuple[str, int]:
     """Host and port in the URL of a parent proxy."""
     written = one_line(value)
-    try:
-        url = urlsplit(written)
-        port, whole = url.port, written == f"{url.scheme}://{url.netloc}" and "@" not in url.netloc
-    except ValueError:
-        url, port, whole = urlsplit(""), None, False
-    if url.scheme != "http" or not url.hostname or not port or not whole:
+    host, port = server(written, "http") or ("", None)
+    if port is None:
         more = "; credentials stand in a file (`credentials`)" if "@" in written else ""
         raise wrong(Code.BAD_VALUE, f"write a parent proxy as `http://proxy.example.org:3128`{more}")
-    return url.hostname, port
+    return host, port
 
 
 def destination(value: Any) -> Destination:
@@ -100,12 +96,7 @@ def destination(value: Any) -> Destination:
 def directory_url(value: Any) -> str:
     """The URL of an LDAP directory: scheme, host and port."""
     written = one_line(value)
-    try:
-        url = urlsplit(written)
-        whole = url.hostname is not None and written == f"{url.scheme}://{url.netloc}" and url.port != 0
-    except ValueError:
-        url, whole = urlsplit(""), False
-    if url.scheme not in ("ldap", "ldaps") or not whole or "@" in url.netloc:
+    if server(written, "ldap", "ldaps") is None:
         raise wrong(Code.BAD_VALUE, f"`{written}` is no directory; write it as `ldaps://ldap.example.org`")
     return written
 

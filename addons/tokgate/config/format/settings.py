@@ -2,7 +2,6 @@
 
 from ipaddress import IPv6Network
 from typing import Annotated, Any, ClassVar
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -17,7 +16,7 @@ from tokgate.config.format.connection_settings import (
 )
 from tokgate.config.format.networks import Cidr, cidr
 from tokgate.config.format.times import Lasting
-from tokgate.config.format.values import Flag, Model, Number, OneOf, Parsed, WholePath, one_line, wrong
+from tokgate.config.format.values import Flag, Model, Number, OneOf, Parsed, WholePath, one_line, server, wrong
 from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.settings import (
     LONGEST_OVERRIDE,
@@ -39,13 +38,7 @@ from tokgate.policy.values.prefixes import NAT64_LENGTHS
 def outlet(value: Any) -> str:
     """Where checkpoints of the log are sent: `journald`, `syslog` or `syslog://host:port`."""
     written = one_line(value)
-    try:
-        url = urlsplit(written)
-        port = url.port or 514
-    except ValueError:
-        url, port = urlsplit(""), 0
-    remote = url.scheme == "syslog" and url.hostname and written == f"syslog://{url.netloc}" and "@" not in url.netloc
-    if written not in ("journald", "syslog") and not (remote and port):
+    if written not in ("journald", "syslog") and server(written, "syslog") is None:
         raise wrong(Code.BAD_VALUE, f"`{written}` is none of `journald`, `syslog`, `syslog://host:port`")
     return written
 

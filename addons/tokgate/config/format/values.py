@@ -167,6 +167,16 @@ def link(value: Any) -> str:
     return line
 
 
+def server(written: str, *schemes: str) -> tuple[str, int | None] | None:
+    """Host and port of a URL that has one of these schemes, a host, and nothing else but a port; None for any other."""
+    try:
+        url = urlsplit(written)
+        whole = written == f"{url.scheme}://{url.netloc}" and "@" not in url.netloc and url.port != 0
+    except ValueError:
+        return None
+    return (url.hostname, url.port) if url.scheme in schemes and url.hostname and whole else None
+
+
 def flag(value: Any) -> bool:
     """`true` or `false`, as in YAML 1.2."""
     if value in ("true", "True", "TRUE"):
