@@ -116,6 +116,7 @@ class _Reading:
         self._report: Final = report
         self._needs: Final = needs
         self._seen: Final[dict[str | IPNetwork, int]] = {}
+        self._cells: list[str] = []
         self._wrong = 0
         lines = source.lines
         self._delimiter: Final = max(_DELIMITERS, key=(lines[0] if lines else "").count)
@@ -134,6 +135,7 @@ class _Reading:
                 where = TextSpan(self.line, 1)
                 self._report.error(self._source, where, Code.BAD_INVENTORY, f"not CSV: {error}")
                 return
+            self._cells = cells
             if any(cell and not cell.isspace() for cell in cells):
                 yield cells
 
@@ -214,26 +216,11 @@ class _Reading:
 
     def _place(self, column: int, length: int | None) -> TextSpan:
         """The place of a cell in the current row."""
-        text = self._source.line(self.line) or ""
-        start, end = _cell(text, column, self._delimiter)
+        text, start, end = self._source.line(self.line) or "", 0, 0
+        for cell in (each.strip() for each in self._cells[: column + 1]):
+            start = max(text.find(cell, end), end)
+            end = start + len(cell)
         return TextSpan(self.line, start + 1, end - start if length is None else length)
-
-
-def _cell(line: str, number: int, delimiter: str) -> tuple[int, int]:
-    """The start and end of a cell's text within a line; (0, 0) if it has no such cell."""
-    start, quoted, cells = 0, False, list[tuple[int, int]]()
-    for at, character in enumerate(line):
-        if character == '"':
-            quoted = not quoted
-        elif character == delimiter and not quoted:
-            cells.append((start, at))
-            start = at + 1
-    cells.append((start, len(line)))
-    if number >= len(cells):
-        return 0, 0
-    start, end = cells[number]
-    text = line[start:end]
-    return start + len(text) - len(text.lstrip()), start + len(text.rstrip()) or end
 
 
 def _values(cell: str, between: dict[int, str]) -> list[str]:
