@@ -3,7 +3,6 @@
 from ipaddress import ip_network
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
@@ -17,7 +16,6 @@ from tokgate.config.service_lists.selection import (
     names_of,
     select,
     service_file,
-    shared_host,
 )
 from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.stores import StoreListing
@@ -98,27 +96,6 @@ def test_no_stranger_gets_in(names: list[str]) -> None:
     suffixes = select(found).patterns[EntryKind.SUFFIX]
     assert not [name for name in suffixes if is_public_suffix(name) or name in SHARED_HOSTS]
     assert not [name for name in suffixes if any(name.endswith(f".{other}") for other in suffixes)]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "expected"),
-    [
-        ("akamaized.net", "akamaized.net"),
-        ("windows.net", "windows.net"),
-        ("clips.akamaized.net", None),
-        ("notakamaized.net", None),
-        ("example.org", None),
-    ],
-)
-def test_shared_host(suffix: str, expected: str | None) -> None:
-    """A list's entry for a CDN as a whole is found, and nothing else is taken for one."""
-    assert shared_host(suffix) == expected
-
-
-def test_a_suffix_above_a_shared_host_holds_it() -> None:
-    """A parent of a shared host takes in the same strangers."""
-    assert shared_host("translate.goog") == "translate.goog"
-    assert shared_host("googlehosted.com") == "ghs.googlehosted.com"
 
 
 def test_the_names_are_canonical() -> None:
