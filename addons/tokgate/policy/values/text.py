@@ -1,7 +1,6 @@
 """Texts for people: instants as local time and UTC, and untrusted text with what is invisible in it escaped."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
@@ -61,8 +60,6 @@ _SPACES: Final = "\u00a0\u202f"
 """No-break spaces, which French typography puts before a colon."""
 _JOINER: Final = "\u200d"
 _NON_JOINER: Final = "\u200c"
-_MODIFIERS: Final = _EMOJI_STYLE + "".join(map(chr, range(0x1F3FB, 0x1F400)))
-"""What may stand between an emoji and a joiner: the variation selector and skin tones (UTS #51)."""
 
 
 def escaped(text: str) -> str:
@@ -75,8 +72,8 @@ def escaped(text: str) -> str:
 def readable(text: str) -> str:
     """`escaped` for text by authors of policies, which leaves what typography needs.
 
-    Unchanged are no-break spaces, joiners where a script needs them (RFC 5892, A.1 and A.2) or between emoji, and the
-    variation selector that makes a symbol an emoji.
+    Unchanged are no-break spaces, joiners where a script needs them (RFC 5892, A.1 and A.2), and the variation selector
+    that makes a symbol an emoji.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -101,21 +98,15 @@ def _seen(character: str) -> bool:
 
 def _belongs(text: str, place: int) -> bool:
     """Whether an invisible character changes how its neighbours are displayed, as their script requires."""
-    character, before, after = text[place], text[max(0, place - 3) : place], text[place + 1 : place + 2]
+    character, before = text[place], text[max(0, place - 1) : place]
     if character == _EMOJI_STYLE:
-        return before != "" and _seen(before[-1]) and not before[-1].isalnum()
-    if character == _JOINER and _is_symbol(before.rstrip(_MODIFIERS)[-1:]) and _is_symbol(after):
-        return True
+        return before != "" and _seen(before) and not before.isalnum()
     if character in (_JOINER, _NON_JOINER):
         try:
             return idna.core.valid_contextj(text, place)
         except ValueError:  # a neighbour is not assigned in Unicode
             return False
     return False
-
-
-def _is_symbol(character: str) -> bool:
-    return character != "" and unicodedata.category(character) == "So"
 
 
 def _escape(character: str) -> str:
