@@ -99,22 +99,14 @@ class Window:
         holidays = f" except holidays of {', '.join(self.except_holidays)}" if self.except_holidays else ""
         return f"{days} {self.start.format_iso()[:5]}-{self.end.format_iso()[:5]}{holidays}"
 
-    def begins_on(self, day: Date) -> bool:
-        """Whether the window begins on that day."""
-        return day.day_of_week() in self.days and not any(is_holiday(code, day) for code in self.except_holidays)
-
     def occurrence(self, day: Date, zone: str) -> Span | None:
         """The window that begins on `day`; None if none does, or if it lies within a DST gap."""
-        if not self.begins_on(day):
+        holidays = (holiday_calendar(code) for code in self.except_holidays)
+        if day.day_of_week() not in self.days or any(day.to_stdlib() in each for each in holidays):
             return None
         last = day if self.end > self.start else day.add(days=1)
         span = Span(resolve(day.at(self.start), zone, Edge.START), resolve(last.at(self.end), zone, Edge.END))
         return span if span.start < span.end else None
-
-
-def is_holiday(code: str, day: Date) -> bool:
-    """Whether `day` is a public holiday in a country (`BE`) or its subdivision (`DE-BY`)."""
-    return day.to_stdlib() in holiday_calendar(code)
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,6 @@
 """Reads the files that services and networks name: files of names, with the place of each, and inventories."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
 from tokgate.config.diagnostics import Code
 from tokgate.config.format import services
 from tokgate.config.format.networks import DevicesModel, NetworkModel
-from tokgate.config.format.services import ServiceModel
+from tokgate.config.format.services import NameFile, ServiceModel
 from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.source import Report, TextSpan, decode, read_named_file
 from tokgate.config.yaml.suggestions import did_you_mean
@@ -21,6 +22,8 @@ from tokgate.policy.services import PatternKind
 
 MAX_REPORTED: Final = 20
 """Most lines whose errors are reported one by one; the rest is counted."""
+_COMMENT: Final = re.compile(r"(?:^|\s)#.*")
+"""A `#` at the beginning or after white space: in a regular expression it may stand."""
 _PARSERS: Final[dict[PatternKind, Callable[[Any], str]]] = {
     PatternKind.SUFFIX: services.suffix,
     PatternKind.EXACT: services.exact,
@@ -32,15 +35,13 @@ _PARSERS: Final[dict[PatternKind, Callable[[Any], str]]] = {
 def read_names(sections: Sections, report: Report) -> None:
     """Read all files of names into `sections.name_lists`, and check them."""
     for entry in sections.services.values():
-        for kind in PatternKind:
-            for number, file in enumerate(() if entry.model is None else entry.model.names.files(kind)):
-                path = entry.beside(file)
-                key = path, kind
-                if key not in sections.name_lists:
+        for kind in PatternKind if entry.model is not None else ():
+            for number, each in enumerate(getattr(entry.model.names, kind)):  # type: ignore[union-attr]
+                if isinstance(each, NameFile) and (key := (entry.beside(each.path), kind)) not in sections.name_lists:
                     sections.name_lists[key] = None  # reload watches for it
-                    place = entry.place_of_file(kind, number)
-                    if _allowed(path, entry, place, sections, report):
-                        sections.name_lists[key] = _read_names(path, kind, report)
+                    place = entry.at("names", kind, number, "file")
+                    if _allowed(key[0], entry, place, sections, report):
+                        sections.name_lists[key] = _read_names(key[0], kind, report)
 
 
 def _allowed(path: Path, entry: PolicyEntry[ServiceModel], place: TextSpan, sections: Sections, report: Report) -> bool:
@@ -69,7 +70,7 @@ def _read_names(path: Path, kind: PatternKind, report: Report) -> NameList | Non
     patterns: list[tuple[str, TextSpan]] = []
     wrong: list[tuple[TextSpan, PydanticCustomError]] = []
     for number, line in enumerate(source.lines, 1):
-        written = _without_comment(line).strip()
+        written = _COMMENT.sub("", line).strip()
         if not written:
             continue
         place = TextSpan(number, line.index(written) + 1, len(written))
@@ -86,16 +87,6 @@ def _read_names(path: Path, kind: PatternKind, report: Report) -> NameList | Non
         message = "the file holds no name: take out what refers to it, if that is meant"
         report.error(source, TextSpan(1, 1), Code.NO_NAMES, message)
     return NameList(source, tuple(patterns))
-
-
-def _without_comment(line: str) -> str:
-    """A line up to a `#` at its beginning or after white space: in a regular expression it may stand."""
-    if line.lstrip().startswith("#"):
-        return ""
-    for at, character in enumerate(line):
-        if character == "#" and line[at - 1].isspace():
-            return line[:at]
-    return line
 
 
 def read_inventories(sections: Sections, report: Report) -> None:

@@ -74,13 +74,6 @@ class PolicyEntry[M: BaseModel]:
         """The path of a file that the entry names: relative to the policy file's folder, unless it is absolute."""
         return self.source.path.parent / file
 
-    def place_of_file(self, kind: str, number: int) -> TextSpan:
-        """The place of the path of the `number`th file of names of this kind."""
-        node = led_to(self.node, ("names", kind))
-        held = node.items if isinstance(node, Sequence) else [node]
-        named = [each for each in held if isinstance(each, Mapping)]
-        return place_of(named[number], ("file",), self.place)
-
     def items(self, *path: str) -> Iterator[tuple[str, TextSpan]]:
         """The texts of a list with their places, also of an invalid entry."""
         node = led_to(self.node, path)
