@@ -104,6 +104,14 @@ def test_exemption_ends_by_itself() -> None:
     assert decide(policy, CLIENT, CLIPS, at("2023-03-20T08:00Z")).verdict is Verdict.BLOCK
 
 
+def test_exemption_is_found_again_after_its_end_was_seen() -> None:
+    """A replay of last week's log asks about the past after the present: the press was exempt then, and stays so."""
+    policy = snapshot(ban(), exemptions=(exemption(starts=wall("2023-03-20T00:00")),))
+    moments = [at(f"2023-{day}T12:00Z") for day in ("04-15", "03-25", "03-15")]
+
+    assert [decide(policy, "192.0.2.9", CLIPS, moment).verdict for moment in moments] == ["block", "allow", "block"]
+
+
 def test_next_change_passes_over_what_changes_nothing() -> None:
     """In a succession the ban's name changes; a weaker ban in between is silent."""
     policy = snapshot(
