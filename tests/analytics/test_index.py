@@ -96,22 +96,6 @@ def test_rotation_loses_and_repeats_nothing(log: Path, index: Index) -> None:
     assert (found.file, found.number) == (str(rotated), 2)
 
 
-def test_files_that_go_are_forgotten(log: Path, index: Index) -> None:
-    """By retention, or because they were packed."""
-    rotated = log.with_name("block-20230310T120000.000000Z.ndjson")
-    append(rotated, encode(numbered(1)))
-    append(log, encode(numbered(2)))
-    assert sorted(held(index)) == [event(1), event(2)]
-    packed = rotated.with_name(rotated.name + ".gz")
-    packed.write_bytes(gzip.compress(rotated.read_bytes()))
-    rotated.unlink()
-    assert sorted(held(index)) == [event(1), event(2)]
-    assert index.line(event(1)) is not None
-    packed.unlink()
-    assert held(index) == [event(2)]
-    assert index.line(event(1)) is None
-
-
 def test_a_file_with_the_number_of_one_that_went(log: Path, index: Index) -> None:
     """File systems give numbers out again: a longer file that begins otherwise is another one."""
     append(log, encode(numbered(1)))
@@ -187,15 +171,6 @@ def test_what_duckdb_can_not_read_is_read_otherwise(log: Path, index: Index, mon
     assert index.ask("SELECT count(*) FROM lines WHERE NOT readable") == [(1,)]
     assert index.state.damage == ()
     assert len(refused) == 5  # the two together, each alone, and twice what was appended
-
-
-def test_a_torn_end_changes_nothing(log: Path, index: Index) -> None:
-    """It is looked at again and again, and answers stay the same."""
-    append(log, encode(numbered(1)), b'{"half')
-    assert held(index) == [event(1)]
-    version = index.state.version
-    assert held(index) == [event(1)]
-    assert index.state.version == version
 
 
 @pytest.mark.parametrize("lost", ["has_grown", "keep"])
@@ -334,6 +309,13 @@ def test_the_index_holds_what_the_files_hold(tmp_path_factory: pytest.TempPathFa
             elif step == "look":
                 index.catch_up(30)
         assert sorted_rows(index) == files_rows(log)
+        version = index.state.version
+        there = {str(id) for (id,) in index.ask("SELECT event_id FROM lines WHERE readable")}
+        for id in (event(100 * step) for step in range(1, number + 1)):
+            line = index.line(id)
+            assert (line is not None) == (id in there)  # in the file where it is by now
+            assert line is None or Path(line.file).exists()
+        assert index.catch_up(1).version == version
 
 
 def sorted_rows(index: Index) -> list[tuple[Any, ...]]:

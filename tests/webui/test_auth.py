@@ -22,6 +22,7 @@ from tokgate.webui.auth import (
     HeaderAuthenticator,
     PasswordAuthenticator,
 )
+from tokgate.webui.middleware import AuthMiddleware, is_loopback
 from tokgate.webui.sign_in import own_path
 
 PAGES = ("/", "/lines", "/lines.csv", "/counts.csv?by=client", "/live", "/live/stream")
@@ -376,6 +377,7 @@ def test_a_name_that_was_made_to_lead_here_gets_nothing(open_page: OpenPage, hos
         ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}, False),
         ({"Origin": "http://evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://127.0.0.1:8090", "Sec-Fetch-Site": "same-origin"}, True),
     ],
 )
 def test_other_sites_get_nothing(page: Page, headers: dict[str, str], fine: bool) -> None:
@@ -385,6 +387,36 @@ def test_other_sites_get_nothing(page: Page, headers: dict[str, str], fine: bool
     assert not any(name.startswith("access-control") for name in answer.headers)
     if not fine:
         assert "192.0.2.7" not in answer.text
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.1:8090", "evil.example"), ("evil.example", "127.0.0.1:8090")])
+def test_a_request_with_two_hosts_gets_nothing(page: Page, hosts: tuple[str, str]) -> None:
+    """Of two Host fields a proxy in front may have gone by the other one (RFC 9112 §3.2)."""
+    assert page.client.get("/sign-in", headers=[("Host", host) for host in hosts]).status_code == 421
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"])
+def test_the_page_only_reads(page: Page, method: str) -> None:
+    """A page need not think of other methods: there is nothing to change but who is signed in, by one method."""
+    for path in ("/", "/lines", EVENT, "/static/review.css", "/enter", "/nothing", "/sign-in", "/sign-out"):
+        if method != "POST" or not path.startswith("/sign-"):
+            answer = page.client.request(method, path, headers={"Origin": "http://127.0.0.1:8090"})
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("localhost", True), ("127.0.0.2", True), ("[::1]", True), ("0.0.0.0", False), ("review.example.org", False)],
+)
+def test_what_only_this_machine_reaches(host: str, here: bool) -> None:
+    """A page for others needs passwords; one at `localhost` may begin with a link."""
+    assert is_loopback(host) is here
+
+
+async def test_a_web_socket_reaches_no_page() -> None:
+    """Nothing is asked of the application, and nobody is asked for."""
+    guard = AuthMiddleware(None, None, hosts=(), cookie=COOKIE)  # type: ignore[arg-type]
+    await guard({"type": "websocket"}, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from tokgate.config.loader import load
 from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.snapshot import compile_policy
 
+OF_MARCH = ("--from", "2023-03-01", "--to", "2023-04-01")
 MARCH = (at("2023-03-01T00:00:00Z"), at("2023-04-01T00:00:00Z"))
 
 
@@ -80,6 +81,14 @@ def test_findings(log: Path) -> None:
         assert sum(row.events for row in ranking.rows) + ranking.other == found.totals.events
 
 
+def reported(tokgate: Command, log: Path, *options: str) -> str:
+    """The page that `tokgate log report` writes."""
+    target = log.with_name("r.html")
+    outcome = tokgate("log", "report", "--log", str(log), "-o", str(target), *options)
+    assert (outcome.code, outcome.out) == (0, "")
+    return target.read_text(encoding="utf-8")
+
+
 class _Reader(HTMLParser):
     """What a page would fetch or run, and which of its elements aren't closed."""
 
@@ -101,9 +110,7 @@ class _Reader(HTMLParser):
 
 def test_the_page_is_complete_and_needs_nothing(log: Path, tokgate: Command) -> None:
     """Every section, charts with words for those who can't see them, no script, nothing from the network."""
-    outcome = tokgate("log", "report", "--log", str(log), "--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
-    assert (outcome.code, outcome.out) == (0, "")
-    page = Path("r.html").read_text(encoding="utf-8")
+    page = reported(tokgate, log, *OF_MARCH)
     reader = _Reader()
     reader.feed(page)
     assert reader.outside == []
@@ -123,9 +130,7 @@ def test_the_page_is_complete_and_needs_nothing(log: Path, tokgate: Command) -> 
 def test_one_client_has_no_chart_of_clients(log: Path, tokgate: Command) -> None:
     """It would show a row of ones."""
     for extra, charts in ((), 2), (("--client", "192.0.2.50"), 1):
-        options = ("--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html", *extra)
-        assert tokgate("log", "report", "--log", str(log), *options).code == 0
-        assert Path("r.html").read_text(encoding="utf-8").count("<svg ") == charts
+        assert reported(tokgate, log, *OF_MARCH, *extra).count("<svg ") == charts
 
 
 _TWO_ZONES = """\
@@ -163,16 +168,14 @@ def test_each_ban_has_the_time_of_its_own_zone(tmp_path: Path) -> None:
     assert "ban: Exemption press" in drawn
 
 
-def test_clients_cannot_write_into_the_page(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+def test_clients_cannot_write_into_the_page(write_log: WriteLog, tokgate: Command) -> None:
     """Markup in names stays text, in tables and in charts."""
     record = refusal()
     for field in ("ban", "network", "signal"):
         record["tokgate"][field] = '<script>alert("x")</script>'
     record["destination"] |= {"registered_domain": "<img src=x onerror=alert(1)>"}
-    target = tmp_path / "r.html"
-    assert tokgate("log", "report", "--log", str(write_log([record])), "-o", str(target)).code == 0
     reader = _Reader()
-    reader.feed(target.read_text(encoding="utf-8"))
+    reader.feed(reported(tokgate, write_log([record])))
     assert reader.outside == []
 
 
@@ -184,10 +187,7 @@ def test_forged_names_are_shown_as_they_are_made(write_log: WriteLog, tokgate: C
     for record in (attempt, *changes):
         record["tokgate"]["ban"] = forged
     attempt["destination"] |= {"registered_domain": forged}
-    target = tmp_path / "r.html"
-    options = ("--policies", str(tmp_path / "none"), "-o", str(target))
-    assert tokgate("log", "report", "--log", str(write_log([attempt, *changes])), *options).code == 0
-    page = target.read_text(encoding="utf-8")
+    page = reported(tokgate, write_log([attempt, *changes]), "--policies", str(tmp_path / "none"))
     assert "\u202e" not in page
     assert f"<title>{shown}: " in page
     assert f'<th scope="row">{shown}</th>' in page
@@ -210,9 +210,7 @@ def test_phases_come_from_the_policies_where_there_are_any(
     policy = load(policies, NOON).policy
     assert policy is not None
     record["tokgate"]["policy"] = {"version": policy.version if version is None else version}
-    options = ("--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
-    assert tokgate("log", "report", "--log", str(write_log([record])), *options).code == 0
-    page = Path("r.html").read_text(encoding="utf-8")
+    page = reported(tokgate, write_log([record]), *OF_MARCH)
     assert ("spring-ban: announced" in page) is drawn
     assert ("No phases of bans that the log met are known" in page) is not drawn
     assert "The bans and their phases are those of the policy files as they were" in page
@@ -222,15 +220,10 @@ def test_phases_come_from_the_policies_where_there_are_any(
     ("end", "said"),
     [("2023-04-01", "Busiest days: 2023-03-20 ("), ("2024-03-01", "Busiest weeks, by their first day: 2023-03-20 (")],
 )
-def test_the_busiest_pieces_of_time_are_named(
-    write_log: WriteLog, tokgate: Command, tmp_path: Path, end: str, said: str
-) -> None:
+def test_the_busiest_pieces_of_time_are_named(write_log: WriteLog, tokgate: Command, end: str, said: str) -> None:
     """A date means a day, unless the page says that it begins a week."""
-    target = tmp_path / "r.html"
     log = write_log([refusal(moment="2023-03-20T08:00:00Z")])
-    options = ("--from", "2023-03-01", "--to", end, "-o", str(target))
-    assert tokgate("log", "report", "--log", str(log), *options).code == 0
-    assert said in target.read_text(encoding="utf-8")
+    assert said in reported(tokgate, log, "--from", "2023-03-01", "--to", end)
 
 
 def test_an_empty_log_gives_an_empty_report(
@@ -238,9 +231,7 @@ def test_an_empty_log_gives_an_empty_report(
 ) -> None:
     """No events is something to report; without phases there is nothing to draw."""
     monkeypatch.chdir(tmp_path)
-    target = tmp_path / "r.html"
-    assert tokgate("log", "report", "--log", str(write_log([])), "-o", str(target)).code == 0
-    text = target.read_text(encoding="utf-8")
+    text = reported(tokgate, write_log([]))
     assert "None." in text
     assert "The log has no records." in text
     assert "<svg" not in text
@@ -359,20 +350,18 @@ def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
     assert (found.share.percent, found.coverage["office"].total) == ("90 %", 200)
 
 
-def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command) -> None:
     """The share that could be judged, and what was not seen."""
     coverage = coverage_counted(stamp("2023-03-10T01:00:00Z"), {"office": {"sni": 9}, "-": {"none": 1}}, stamp().at)
     coverage["tokgate"]["coverage"]["-"]["{of another version}"] = 0
-    target = tmp_path / "r.html"
-    assert tokgate("log", "report", "--log", str(write_log([coverage, refusal()])), "-o", str(target)).code == 0
-    page = target.read_text(encoding="utf-8")
+    page = reported(tokgate, write_log([coverage, refusal()]))
     assert "{of another version} 0" in page
     assert "Of 10 connections and requests 90 % showed a name" in page
     assert "TLS without a name 1" in page
     assert '<th scope="row">in no network</th><td class="n">1</td><td class="n">0 %</td>' in page
 
 
-def test_small_groups_are_withheld_under_pseudonyms(write_log: WriteLog, tokgate: Command, tmp_path: Path) -> None:
+def test_small_groups_are_withheld_under_pseudonyms(write_log: WriteLog, tokgate: Command) -> None:
     """What few pseudonyms share isn't told by name, and the sums stay right; plain addresses withhold nothing."""
     records = []
     for number in range(6):
@@ -388,16 +377,13 @@ def test_small_groups_are_withheld_under_pseudonyms(write_log: WriteLog, tokgate
     assert (found.by_name.other, found.totals.events) == (1, 6)
     assert {row["most"] for row in found.new_clients} == {"example.org", None}
     assert {row.value for row in whole.by_name.rows} == {"example.org", "rare.example"}
-    target = tmp_path / "r.html"
-    assert tokgate("log", "report", "--log", str(path), "-o", str(target)).code == 0
-    page = target.read_text("utf-8")
+    page = reported(tokgate, path)
     assert "rare.example" not in page
     assert "fewer than 5 clients share" in page
     assert "clients: under 5" in page
     for record in records:
         record["source"] = {"ip": "192.0.2.7", "address": "192.0.2.7"}
-    assert tokgate("log", "report", "--log", str(write_log(records)), "-o", str(target)).code == 0
-    assert "rare.example" in target.read_text("utf-8")
+    assert "rare.example" in reported(tokgate, write_log(records))
 
 
 def test_it_begins_with_the_bans(
@@ -413,10 +399,8 @@ def test_it_begins_with_the_bans(
     (tmp_path / "policies" / "policy.yaml").write_text(yaml.safe_dump(policy))
     record = refusal(moment="2023-03-20T23:30:00Z")
     record["tokgate"]["ban"] = "spring-ban"
-    path = write_log([record])
-    options = ("--client", "192.0.2.7", "--author", "Alice Example", "-o", "r.html", "--zone", "Europe/Brussels")
-    assert tokgate("log", "report", "--log", str(path), *options).code == 0
-    page = Path("r.html").read_text("utf-8")
+    options = ("--client", "192.0.2.7", "--author", "Alice Example", "--zone", "Europe/Brussels")
+    page = reported(tokgate, write_log([record]), *options)
     first = page[: page.index("<h2>What happened</h2>")]
     for said in (*stated.values(), "Alice Example", "Client: 192.0.2.7", "Europe/Brussels", "2023-03-10"):
         assert said in first, said
@@ -426,8 +410,7 @@ def test_it_begins_with_the_bans(
 
 def test_without_policies_the_log_names_the_bans(log: Path, tokgate: Command) -> None:
     """By authority and basis, as the records have them."""
-    assert tokgate("log", "report", "--log", str(log), "-o", "r.html").code == 0
-    page = Path("r.html").read_text("utf-8")
+    page = reported(tokgate, log)
     assert "as far as the log tells them" in page
     assert "Circular 7" in page[: page.index("<h2>What happened</h2>")]
 
@@ -445,9 +428,7 @@ def test_clients_are_split_by_verdict(log: Path, tokgate: Command) -> None:
 )
 def test_other_languages(log: Path, tokgate: Command, language: str, said: str) -> None:
     """The whole page is in that language, with the numbers written alike in all."""
-    options = ("--language", language, "--from", "2023-03-01", "--to", "2023-04-01", "-o", "r.html")
-    assert tokgate("log", "report", "--log", str(log), *options).code == 0
-    page = Path("r.html").read_text("utf-8")
+    page = reported(tokgate, log, "--language", language, *OF_MARCH)
     assert f'<html lang="{language}">' in page
     assert said in page
     for english in ("What happened", "Integrity of the log", "Method and limits", "not stated", "Events per day"):
@@ -456,5 +437,4 @@ def test_other_languages(log: Path, tokgate: Command, language: str, said: str) 
 
 def test_pages_are_numbered(log: Path, tokgate: Command) -> None:
     """On paper each page says which it is, of how many."""
-    assert tokgate("log", "report", "--log", str(log), "-o", "r.html").code == 0
-    assert 'counter(page) " / " counter(pages)' in Path("r.html").read_text("utf-8")
+    assert 'counter(page) " / " counter(pages)' in reported(tokgate, log)
