@@ -66,6 +66,7 @@ def typing(lab: Lab, origin: Origin, tmp_path: Path) -> Iterator[Typing]:
     try:
         wait_until("the gateway runs", lambda: "gate: QUIC" in made.narration.read_text() or process.poll() is not None)
         assert process.poll() is None, made.narration.read_text()
+        wait_until("its openers serve", lambda: "no opener" not in made.prints(lab.gateway, "tokgate status"))
         yield made
     finally:
         process.terminate()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from labs.gateway import CARRIERS, Gateway, Record, office_policy, refuses
-from labs.netns import Lab, run
+from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, OTHER_HTTP, OTHER_QUIC, OTHER_TLS, Origin, to_banned
 from labs.other_ports import REFUSED_BY_ALERT, curl, greeted, serving
 from labs.quic_client import QuicClient
@@ -43,6 +43,8 @@ def gateway(
     policy["services"]["push"] = {"title": "Push", "addresses": list(SERVICE.values())}
     policy["bans"]["office-ban"]["services"] = ["tiktok", "push"]
     with any_gateway(tmp_path_factory.mktemp("ports"), policy=policy, **CARRIERS[request.param]) as running:
+        # Plain HTTP is opened, by a process that may still be starting.
+        wait_until("an opener answers", lambda: curl(lab.client, origin, f"http://{ALLOWED}:80/", 4)[0] == 0)
         yield running
 
 
