@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "addons"))
 
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
+from tokgate.wire.client_hello import ja4
 from tokgate.wire.hello_reader import HelloReader, read_client_hello
-from tokgate.wire.ja4 import ja4
 
 BROWSER = Path(__file__).parents[1] / "tests/labs/chromium-156.hex"
 

@@ -18,7 +18,7 @@ from tokgate.gate.acceptor import AcceptingGates, limits_of
 from tokgate.gate.live_connections import GateConnections
 from tokgate.policy.settings import EgressSettings, LimitSettings, Settings
 from tokgate.traffic.limits import Limits
-from tokgate.wire.tls_alert import Alert
+from tokgate.wire.client_hello import REFUSAL
 
 BALANCED = policy(ban(networks=("loop",)), load_balancers=(ip_network("127.0.0.1/32"),))
 
@@ -116,7 +116,7 @@ def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(one.gate.loop, "_polling", SimpleNamespace(wait=listen))
         one.gate.loop.once(60)
-    assert heard == [Alert.UNRECOGNIZED_NAME.record, b""]
+    assert heard == [REFUSAL, b""]
 
 
 def test_what_is_closed_twice_counts_once(make: Callable[..., PausedGate]) -> None:

@@ -27,12 +27,12 @@ from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
 from tokgate.traffic.seen import Arrival
 from tokgate.traffic.warning_state import WarnedClients
-from tokgate.wire.tls_alert import Alert
+from tokgate.wire.client_hello import REFUSAL
 
 DEADLINE = waiting.DEADLINE
 ALLOWED, BANNED = hello_for("www.example.net"), hello_for("www.clips.example.org")
 """What clients say first, under the ban of `policy`."""
-REFUSED = Alert.UNRECOGNIZED_NAME.record
+REFUSED = REFUSAL
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 NOBODY: Address = ("127.0.0.1", 1)
 """Where nothing listens. A port that was free before would soon be another test's."""

@@ -37,11 +37,10 @@ from tokgate.traffic.seen import (
     Unreadable,
 )
 from tokgate.traffic.warning_state import Person, WarnedClients
-from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.client_hello import REFUSAL, ClientHello
 from tokgate.wire.dns_message.query import read_query
 from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.http_detection import LinePart, UnreadLine
-from tokgate.wire.tls_alert import Alert
 
 BANNED, ALLOWED = "www.clips.example.org", "www.example.net"
 CLIENT = Endpoint("192.0.2.7", 40000)
@@ -313,8 +312,8 @@ def test_a_ban_changes_while_a_page_is_open() -> None:
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        (Hello(named(BANNED), openable=False), Alert.UNRECOGNIZED_NAME.record),
-        (Unreadable(), Alert.UNRECOGNIZED_NAME.record),
+        (Hello(named(BANNED), openable=False), REFUSAL),
+        (Unreadable(), REFUSAL),
         (ProxyConnect(BANNED), b"HTTP/1.1 403 Forbidden\r\n"),
         (HttpStart(openable=False), b""),
         (Hello(named(ALLOWED)), b""),

@@ -10,10 +10,9 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs import hello_builder as build
 from labs.hello_pieces import HelloPieces
-from tokgate.wire.client_hello import ClientHello, is_ech_outer, is_grease
+from tokgate.wire.client_hello import REFUSAL, ClientHello, is_ech_outer, is_grease, ja4
 from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.host_names import NameStatus
-from tokgate.wire.ja4 import ja4
 
 LONG = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 49, "example.org"])
 
@@ -55,7 +54,7 @@ def test_python_ssl(settings: dict[str, object]) -> None:
     if name == "192.0.2.7":
         name = None  # OpenSSL keeps to RFC 6066 §3 and sends no address as a name
     assert seen.name == name
-    assert seen.name_status is (NameStatus.VALID if name else NameStatus.ABSENT)
+    assert seen.name_status is (NameStatus.VALID if name else NameStatus.NONE)
     assert seen.ech is False
     assert [protocol.decode() for protocol in seen.alpn] == settings.get("alpn", [])
 
@@ -111,3 +110,27 @@ def test_the_builder_makes_ordinary_hellos() -> None:
     """The hello that other tests take from the builder is one that mitmproxy reads just the same."""
     seen = assert_same_as_mitmproxy(build.hello_for("www.example.org", build.ech()))
     assert (seen.name, seen.ech, seen.alpn, seen.versions) == ("www.example.org", True, (b"h2",), (0x0304, 0x0303))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_understands_a_refusal(version: ssl.TLSVersion) -> None:
+    """OpenSSL, offering TLS 1.2 or 1.3, gives up at the record and names the alert."""
+    context = ssl.create_default_context()
+    context.minimum_version = context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="example.org")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    incoming.write(REFUSAL)
+    with pytest.raises(ssl.SSLError) as caught:
+        client.do_handshake()
+    assert "UNRECOGNIZED_NAME" in caught.value.reason
+
+
+def test_no_alert_leaves_a_client_waiting() -> None:
+    """Without the record the same client goes on waiting: the test above measures the alert."""
+    incoming = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="example.org")
+    for _ in range(2):
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()

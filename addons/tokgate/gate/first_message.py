@@ -32,13 +32,11 @@ from tokgate.traffic.client_messages import (
 )
 from tokgate.traffic.counters import ConnectError
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
-from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_ech_outer
+from tokgate.wire.client_hello import REFUSAL, ClientHello, ClientHelloError, is_ech_outer
 from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
-from tokgate.wire.tls_alert import Alert
 
 _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
-_REFUSED: Final = Alert.UNRECOGNIZED_NAME.record
 
 
 class FirstMessage(Reading):
@@ -232,10 +230,10 @@ class FirstMessage(Reading):
         context = self.context
         whole = len(connection.received) == len(hello.message) + 5
         if not whole or connection.server is not None or hello.early_data:
-            context.refuse(connection, _REFUSED)
+            context.refuse(connection, REFUSAL)
             return
         with contextlib.suppress(OSError):  # the client is gone
-            connection.client.send(_REFUSED, END_FOLLOWS)
+            connection.client.send(REFUSAL, END_FOLLOWS)
         if connection.client_fd not in context.loop.connections:  # never watched: no event of this batch is for it
             connection.client.close()
         context.loop.close(connection)

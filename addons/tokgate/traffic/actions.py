@@ -1,10 +1,6 @@
 """What a carrier does with traffic: closed unions, on which carriers `match` to the end. Values only."""
 
 from dataclasses import dataclass
-from typing import assert_never
-
-from tokgate.wire.socks5 import Reply
-from tokgate.wire.tls_alert import Alert
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +25,11 @@ class DnsAnswer:
     message: bytes
 
 
-type Words = Alert | QuicClose | HttpAnswer | Reply | DnsAnswer | None
-"""In the protocol that the client speaks; None where that is unknown."""
+type Words = bytes | QuicClose | HttpAnswer | DnsAnswer | None
+"""In the protocol that the client speaks: the octets with which a TCP connection ends, or what they are made of.
 
-
-def octets_of(words: Words) -> bytes:
-    """The octets that end a TCP connection at its first bytes; none where they depend on what was asked."""
-    match words:
-        case Alert():
-            return words.record
-        case Reply():
-            return words.octets
-        case HttpAnswer() | QuicClose() | DnsAnswer() | None:
-            return b""
-        case _:
-            assert_never(words)
+None where the protocol is unknown.
+"""
 
 
 @dataclass(frozen=True, slots=True)

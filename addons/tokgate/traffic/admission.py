@@ -30,7 +30,6 @@ from tokgate.traffic.actions import (
     Open,
     Pass,
     Refuse,
-    octets_of,
 )
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.kind import in_hello, kind_of, refuse_hidden, visibility_of
@@ -51,7 +50,7 @@ from tokgate.traffic.seen import (
     Unreadable,
 )
 from tokgate.traffic.warning_state import Person
-from tokgate.wire.ja4 import ja4
+from tokgate.wire.client_hello import ja4
 
 _PASS: Final = Pass()
 _TLS_PORT: Final = 443
@@ -138,7 +137,8 @@ def refusal_octets(refused: Admission, stamp: Stamp) -> bytes:
     """The octets that end a TCP connection whose first bytes were refused."""
     if isinstance(refused.seen, ProxyConnect):
         return refusal_text(refused.ruling, refused.seen.host, stamp)
-    return octets_of(refused.action.words) if isinstance(refused.action, Refuse) else b""
+    words = refused.action.words if isinstance(refused.action, Refuse) else None
+    return words if isinstance(words, bytes) else b""
 
 
 def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:

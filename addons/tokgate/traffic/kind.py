@@ -31,9 +31,8 @@ from tokgate.traffic.seen import (
     SocksConnect,
     Unreadable,
 )
-from tokgate.wire.client_hello import ClientHello, is_ech_outer
+from tokgate.wire.client_hello import REFUSAL, ClientHello, is_ech_outer
 from tokgate.wire.socks5 import Reply
-from tokgate.wire.tls_alert import Alert
 
 _ADDRESS: Final = Shown(visibility=Visibility.ADDRESS)
 _DECRYPTED: Final = Shown(visibility=Visibility.DECRYPTED)
@@ -76,7 +75,7 @@ def kind_of(arrival: Arrival, seen: Seen) -> Kind:
             address = () if seen.address is None else (Sighting(Signal.ADDRESS, seen.address),)
             names = (Sighting(Signal.HTTP_HOST, seen.host), *address)
             if isinstance(seen, SocksConnect):
-                return Kind(Stage.CONNECT, _ADDRESS, names, _always(Reply.NOT_ALLOWED))
+                return Kind(Stage.CONNECT, _ADDRESS, names, _always(Reply.NOT_ALLOWED.octets))
             return Kind(Stage.CONNECT, _ADDRESS if seen.http is None else _DECRYPTED, names, _always(HttpAnswer()))
         case Request(names):
             return Kind(Stage.HTTP, _UNREADABLE if seen.ambiguous else _DECRYPTED, names, _always(HttpAnswer()))
@@ -106,7 +105,7 @@ def _always(words: Words) -> Callable[[Ruling], Words]:
 def in_hello(quic: bool) -> Callable[[Ruling], Words]:
     if quic:
         return lambda ruling: QuicClose(explanation(ruling) if ruling.blocks else "")
-    return _always(Alert.UNRECOGNIZED_NAME)
+    return _always(REFUSAL)
 
 
 def visibility_of(hello: ClientHello, *, quic: bool) -> Visibility:

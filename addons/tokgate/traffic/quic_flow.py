@@ -10,6 +10,7 @@ from tokgate.traffic.actions import AskCertificate, Open, Pass, QuicClose, Refus
 from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Arrival, FirstBytes, Hello, Shown, Unreadable
+from tokgate.wire.client_hello import UNRECOGNIZED_NAME
 from tokgate.wire.quic import (
     CRYPTO_ERROR,
     Initial,
@@ -20,7 +21,6 @@ from tokgate.wire.quic import (
     initials,
     is_unreadable,
 )
-from tokgate.wire.tls_alert import Alert
 
 MAX_PENDING: Final = 32
 """Datagrams that are kept of a connection until its hello is whole; a browser needs two or three."""
@@ -267,4 +267,4 @@ class QuicFlow:
 def _refuse(connection: _Connection, words: Words) -> None:
     connection.passes = False
     reason = words.reason if isinstance(words, QuicClose) else ""
-    connection.closing = close(connection.opening.first, CRYPTO_ERROR + Alert.UNRECOGNIZED_NAME, reason)
+    connection.closing = close(connection.opening.first, CRYPTO_ERROR + UNRECOGNIZED_NAME, reason)

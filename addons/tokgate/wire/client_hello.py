@@ -4,9 +4,10 @@ Whether a name is banned, and what it looks like once normalised, is decided els
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from hashlib import sha256
+from typing import Final, Literal, NamedTuple
 
 from tokgate.wire.host_names import (
     NameStatus,
@@ -24,6 +25,13 @@ _ALPN: Final = 0x0010
 _EARLY_DATA: Final = 0x002A
 _SUPPORTED_VERSIONS: Final = 0x002B
 _ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D  # https://www.rfc-editor.org/rfc/rfc9849#section-5
+
+UNRECOGNIZED_NAME: Final = 112
+"""The alert that browsers show most truthfully when a name is refused: the server knows none like it (RFC 6066 §3).
+
+Not access_denied (49), which Chromium reports as a problem with a client certificate."""
+REFUSAL: Final = bytes((21, 3, 3, 0, 2, 2, UNRECOGNIZED_NAME))
+"""That alert, fatal, in a plaintext record (RFC 8446 §5.1, §6), to be followed by the end of the stream."""
 
 _type_and_length = struct.Struct("!HH").unpack_from
 
@@ -59,14 +67,13 @@ class ClientHello(NamedTuple):
     @property
     def oddly_names_a_host(self) -> bool:
         """Whether its one name is none by RFC 6066, and yet one that servers match, as `host:port` or in UTF-8."""
-        if self.name_status not in (NameStatus.INVALID, NameStatus.NOT_ASCII):
-            return False
-        return matches_by_its_end(next(listed_names(self.extension(0) or b"")))
+        odd = self.name_status is NameStatus.ODD
+        return odd and matches_by_its_end(next(listed_names(self.extension(0) or b"")))
 
     @property
     def is_nameless(self) -> bool:
         """Whether it says nothing about where it goes."""
-        return not self.names_a_host and self.name_status in (NameStatus.VALID, NameStatus.ABSENT, NameStatus.EMPTY)
+        return not self.names_a_host and self.name_status in (NameStatus.VALID, NameStatus.NONE)
 
     @property
     def legible(self) -> tuple[str, ...]:
@@ -170,7 +177,7 @@ def read_message(message: bytes) -> ClientHello:
         raise ClientHelloError("malformed") from None
     if position != end:
         raise ClientHelloError("malformed")
-    name, status = None, NameStatus.SEVERAL if repeated else NameStatus.ABSENT
+    name, status = None, NameStatus.MALFORMED if repeated else NameStatus.NONE
     if server_name and not repeated:
         name, status = read_server_name(message, server_name, name_end)
     return ClientHello(name, status, message, early_data)
@@ -225,3 +232,42 @@ def is_ech_outer(hello: ClientHello, public_names: AbstractSet[str] = PUBLIC_NAM
     """
     name = hello.name
     return name is not None and name.lower().removesuffix(".") in public_names and hello.ech
+
+
+_JA4_VERSIONS: Final = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
+
+
+def ja4(hello: ClientHello, transport: Literal["t", "q"] = "t") -> str:
+    """JA4 of a hello, for the log: `t13d1516h2_8daaf6152771_e5627efa2ab1`; `transport` is t for TCP, q for QUIC.
+
+    https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md; the licence of JA4 alone is BSD 3-Clause.
+    """
+    ciphers, extensions = hello.ciphers, hello.extension_types
+    part_a = (
+        transport
+        + _JA4_VERSIONS.get(max(hello.versions, default=0), "00")
+        + ("d" if 0 in extensions else "i")
+        + f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
+        + _ends(hello.alpn[0] if hello.alpn else b"")
+    )
+    part_c = _hex(sorted(kind for kind in extensions if kind not in (0, _ALPN)))
+    if signatures := hello.signature_algorithms:  # in the client's order; without any, no underscore
+        part_c += "_" + _hex(signatures)
+    return f"{part_a}_{_hash(_hex(sorted(ciphers)))}_{_hash(part_c)}"
+
+
+def _ends(protocol: bytes) -> str:
+    """First and last character of the first ALPN value, of its hex form if either is no ASCII letter or digit."""
+    if not protocol:
+        return "00"
+    first_and_last = protocol[:1] + protocol[-1:]
+    text = first_and_last.decode("ascii") if first_and_last.isalnum() else protocol.hex()
+    return text[0] + text[-1]
+
+
+def _hex(values: Iterable[int]) -> str:
+    return ",".join(f"{value:04x}" for value in values)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode("ascii")).hexdigest()[:12] if text else "000000000000"

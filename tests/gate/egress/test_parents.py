@@ -40,8 +40,8 @@ from tokgate.gate.egress.parents import (
 from tokgate.gateway.canary import definition
 from tokgate.policy.settings import CanarySettings, Upstream, upstream_for
 from tokgate.policy.snapshot import Snapshot
+from tokgate.wire.client_hello import REFUSAL
 from tokgate.wire.proxy_request import Credentials
-from tokgate.wire.tls_alert import Alert
 
 PASSWORD = "alice:open sesame"
 
@@ -75,7 +75,7 @@ def test_redirected_clients(start_gate: StartGate, start_origin: StartOrigin, pa
         client.sendall(b"more")
         assert exactly(client, 4) == b"more"
     with dial(gate.redirected, BANNED) as client:
-        assert read_all(client) == Alert.UNRECOGNIZED_NAME.record
+        assert read_all(client) == REFUSAL
     assert proxy.asked == [f"127.0.0.1:{direct.port}"]
     assert direct.accepted == 0
 

@@ -23,7 +23,7 @@ from tokgate.gate.sockets import DONT_WAIT, Address
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
-from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse, octets_of
+from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
 from tokgate.traffic.admission import admit
 from tokgate.traffic.client_messages import Reader
 from tokgate.traffic.seen import Connect, SocksConnect
@@ -313,7 +313,7 @@ class ExplicitFront:
                 answer = refusal_texts.refusal(admission.ruling, tunnel.host, admission.record(self._enforcer))
             case Refuse(words):
                 admission.record(self._enforcer)
-                answer = octets_of(words)
+                answer = words if isinstance(words, bytes) else b""
             case Open() | AskCertificate():
                 answer = refusal_texts.UNAVAILABLE
             case _:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs import hello_builder as build
+from tokgate.wire.client_hello import ja4
 from tokgate.wire.hello_reader import read_client_hello
-from tokgate.wire.ja4 import ja4
 
 # The example of https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, with GREASE sprinkled in.
 CIPHERS = "1301,1302,1303,c02b,c02f,c02c,c030,cca9,cca8,c013,c014,009c,009d,002f,0035"
