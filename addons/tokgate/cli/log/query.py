@@ -77,8 +77,7 @@ def _print(answer: QueryResult, limit: int | None, *, as_json: bool, as_csv: boo
 def _show(answer: QueryResult) -> None:
     cells = [[_cell(value) for value in row] for row in answer.rows]
     numbers = [_is_number(kind) for kind in answer.types]
-    whole = [kind.startswith("TIMESTAMP") or is_number for kind, is_number in zip(answer.types, numbers, strict=True)]
-    show_rows(answer.columns, cells, whole, right=numbers)
+    show_rows(answer.columns, cells, right=numbers)
 
 
 def _is_number(kind: str) -> bool:

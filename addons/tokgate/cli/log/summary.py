@@ -38,11 +38,7 @@ _TITLES: Final = {
     By.VERDICT: "Verdicts",
 }
 _COVERAGE: Final = ("network", "connections", "judged by name", "what was visible")
-_WHOLE: Final = (False, True, True, False)
-"""The columns that are never wrapped."""
 _STAMP: Final = len("2023-03-10T08:00:00.000000Z")
-_FOLDED: Final = 6
-"""Minimum width of a wrapped name: four names, a number and two times fit into 80 columns."""
 _SHOWN_BY_DEFAULT: Final = (By.ATTEMPT, By.CLIENT, By.NAME, By.BAN, By.NETWORK, By.SIGNAL, By.ACTION)
 
 
@@ -98,13 +94,13 @@ def _show_coverage(coverage: Coverage) -> None:
         seen_in = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
         rows.append([visible(network), str(Share(seen).total), Share(seen).percent, visible(seen_in)])
     _print("\nCoverage", _BOLD)
-    show_rows(_COVERAGE, rows, _WHOLE, right=_WHOLE)
+    show_rows(_COVERAGE, rows, right=(False, True, True, False))
     _print(" ".join(share_of(coverage).sentences()))
 
 
 def _show_table(by: By, table: TableOutput) -> None:
     keys, rows = KEY[by], table["rows"]
-    names, whole = (*keys, "events", "first", "last"), (*(False for _ in keys), True, True, True)
+    names = (*keys, "events", "first", "last")
     cells = [
         [*(visible(str(row[key])) for key in keys), str(row["count"]), *(_to_minute(str(row[e])) for e in names[-2:])]
         for row in rows
@@ -113,8 +109,7 @@ def _show_table(by: By, table: TableOutput) -> None:
         blank = [""] * (len(keys) - 1)
         cells.append([f"({table['keys'] - len(rows)} others)", *blank, str(table["other"]), "", ""])
     _print(f"\n{_TITLES[by]}", _BOLD)
-    # On a narrow terminal names are folded; a number or a time that was cut short would be wrong.
-    show_rows(names, cells, whole, right=[name == "events" for name in names], readable=_FOLDED)
+    show_rows(names, cells, right=[name == "events" for name in names])
 
 
 def _print(text: str, style: str = "") -> None:

@@ -229,8 +229,7 @@ def _list(options: argparse.Namespace) -> int:
         )
         for each in known
     ]
-    whole, right = (True, False, True, True, True, False, True), (False, False, True, True, True, False, False)
-    show_rows(_COLUMNS, rows, whole, right=right)
+    show_rows(_COLUMNS, rows, right=(False, False, True, True, True))
     return Exit.DONE
 
 

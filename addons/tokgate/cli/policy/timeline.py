@@ -37,8 +37,6 @@ Times without offset are wall time in the zone of the policy's networks, or UTC 
 _LIMIT: Final = 200
 _MOST: Final = 1_000_000
 _HEADINGS: Final = ("local time", "UTC", "ban", "what changes", "for whom")
-_WHOLE: Final = (True, True, False, False, False)
-"""The columns that are never wrapped."""
 
 
 class TransitionOutput(TypedDict):
@@ -99,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     elif listed:
         rows = [_row(transition) for transition in listed]
         if sys.stdout.isatty():
-            show_rows(_HEADINGS, rows, _WHOLE)
+            show_rows(_HEADINGS, rows)
         else:
             print_lines(aligned([_HEADINGS, *rows]))
         reasons = {each.ban.name: each.ban.reason for each in listed if each.ban.reason is not None}

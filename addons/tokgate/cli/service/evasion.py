@@ -53,7 +53,6 @@ PATH: Final = "docs/cannot-see.md"
 _SCHEMES: Final = {"http": Carriage.CONNECT, "socks5": Carriage.SOCKS}
 _port: Final = whole_number("port", 1, 65_535)
 _HEADINGS: Final = ("verdict", "by", "attempt", "what it does", "answer")
-_WHOLE: Final = (True, True, True, False, False)
 
 
 class AttemptResult(TypedDict):
@@ -163,7 +162,7 @@ def _show(results: Sequence[AttemptResult]) -> None:
         said += f": {each['documented']}" if each["verdict"] is TrialResult.DOCUMENTED else ""
         rows.append((each["verdict"], each["by"], each["attempt"], each["what"], visible(said)))
     if rows:
-        show_rows(_HEADINGS, rows, _WHOLE)
+        show_rows(_HEADINGS, rows)
 
 
 def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
@@ -174,7 +173,6 @@ def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
     show_rows(
         ("attempt", "family", "what it does"),
         [(attempt.id, attempt.family, attempt.what) for attempt in attempts],
-        (True, True, False),
     )
 
 

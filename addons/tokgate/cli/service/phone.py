@@ -424,7 +424,7 @@ def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
             (p["name"], p["owner"] or "", ", ".join(p["addresses"]), p["added"], p["seen"] or "", p["revoked"] or "")
             for p in phones
         ]
-        show_rows(_HEADINGS, rows, [True, False, False, True, True, True])
+        show_rows(_HEADINGS, rows)
     else:
         narrate("no phones")
     if not is_up:
