@@ -30,7 +30,6 @@ from tokgate.blocklog.records.record import WITHHELD, encode
 from tokgate.blocklog.records.traffic import traffic_record
 from tokgate.blocklog.write.pseudonyms import Secret
 from tokgate.policy.membership import Identity
-from tokgate.policy.observation import Endpoint, Stage
 
 
 def numbered(*numbers: int) -> bytes:
@@ -70,13 +69,8 @@ def test_junk_is_reported_in_its_place(tmp_path: Path) -> None:
     ]
     junk = [line for line in read([path]) if isinstance(line, Junk)]
     assert str(junk[-1]) == f"{path}:9: the last line is torn (5 bytes)"
-
-
-def test_a_whole_record_without_newline_counts(tmp_path: Path) -> None:
-    """A line that lost only its newline is a record."""
-    path = tmp_path / "block.ndjson"
     path.write_bytes(numbered(0)[:-1])
-    assert told([path]) == [0]
+    assert told([path]) == [0]  # a line that lost only its newline is a record
 
 
 @pytest.mark.parametrize("size", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, 3 * MAX_LINE + 7])
@@ -229,13 +223,6 @@ def test_filters_bear_records_of_any_shape(bent: dict[str, Any]) -> None:
         assert not wanted.accepts(bent)
 
 
-def test_ipv6_clients_are_found() -> None:
-    """A prefix finds IPv6 clients in any spelling."""
-    made = record(client=Endpoint("2001:0DB8:1::0007"))
-    assert Filter(client=client_network("2001:db8:1::/48")).accepts(made)
-    assert record(stage=Stage.DNS)["dns"]["question"]["name"] == "www.clips.example.org"
-
-
 def test_what_a_person_types_for_a_client() -> None:
     """An address, a network or a pseudonym, as the log shows them; anything else is an error, and finds nobody."""
     pseudonym = Secret(30, 600, bytes(32)).pseudonym("192.0.2.7")
@@ -247,10 +234,20 @@ def test_what_a_person_types_for_a_client() -> None:
             client_filter(text)
 
 
-@pytest.mark.parametrize(("client", "accepted"), [("p1-abc", True), ("p1-abd", False), ("withheld", False)])
-def test_clients_under_other_names_are_found(client: str, accepted: bool) -> None:
-    """An analyst who has a pseudonym sees the lines of that client, and of nobody else."""
-    assert Filter(client=client).accepts({"source": {"address": "p1-abc"}}) is accepted
+@pytest.mark.parametrize(
+    ("client", "source", "accepted"),
+    [
+        ("p1-abc", {"address": "p1-abc"}, True),
+        ("p1-abd", {"address": "p1-abc"}, False),
+        ("withheld", {"address": "p1-abc"}, False),
+        (client_network("2001:db8:1::/48"), {"ip": "2001:0DB8:1::0007"}, True),
+        (client_network("192.0.2.0/24"), {"address": "192.0.2.0/25"}, True),
+        (client_network("192.0.2.0/25"), {"address": "192.0.2.0/24"}, False),
+    ],
+)
+def test_clients_as_a_log_may_name_them(client: Any, source: dict[str, str], accepted: bool) -> None:
+    """An analyst sees the lines of a pseudonym, in any spelling of an address, and of prefixes within a network."""
+    assert Filter(client=client).accepts({"source": source}) is accepted
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])

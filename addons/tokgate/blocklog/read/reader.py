@@ -28,6 +28,7 @@ from tokgate.policy.values.prefixes import IPNetwork, within
 
 MAX_LINE: Final = 1 << 20
 """Longest line that is read as a record, in octets; the writer's lines are far shorter."""
+_BLOCK: Final = 1 << 16
 UNREADABLE: Final = (OSError, EOFError, zlib.error, zstd.ZstdError)
 """What reading a file raises that is damaged, or was cut short while it was compressed."""
 
@@ -172,7 +173,7 @@ def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int, bool]]:
     """Each line, up to MAX_LINE octets of it, its whole size, and whether it ends with a newline."""
     while raw := stream.readline(MAX_LINE):
         size, ended = len(raw), raw.endswith(b"\n")
-        while not ended and (more := stream.readline(MAX_LINE)):
+        while not ended and (more := stream.readline(_BLOCK)):
             size, ended = size + len(more), more.endswith(b"\n")
         yield raw, size, ended
 
@@ -201,9 +202,6 @@ def in_order(files: Iterable[Path], opener: OpenLog = open_log) -> list[Path]:
         begins[head.chain] = min(begins.get(head.chain, at), at)
         places.append((head.chain, head.sequence, path))
     return [path for _, _, path in sorted(places, key=lambda one: (one[0] == "", begins.get(one[0], ""), *one[:2]))]
-
-
-_BLOCK: Final = 1 << 20
 
 
 def holds(path: Path, wanted: bytes, opener: OpenLog = open_log) -> bool:
