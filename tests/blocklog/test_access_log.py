@@ -11,7 +11,7 @@ import pytest
 
 from labs.builders import at
 from tokgate.blocklog import access_log
-from tokgate.blocklog.access_log import RotatedAccessFile, append, rotate
+from tokgate.blocklog.access_log import append, rotate
 
 NOW = at("2023-03-10T23:00:00Z")
 NAME = "block.access-20230310T230000.000000Z.ndjson"
@@ -28,7 +28,7 @@ def test_rotated(path: Path) -> None:
     append(path, b"two\n")
     path.chmod(0o660)
     rotated = rotate(path, NOW)
-    assert rotated == RotatedAccessFile(NAME, 2, hashlib.sha256(b"one\ntwo\n").hexdigest())
+    assert rotated == {"file": NAME, "lines": 2, "sha256": hashlib.sha256(b"one\ntwo\n").hexdigest()}
     old = path.with_name(NAME)
     assert old.read_bytes() == b"one\ntwo\n"
     assert (path.read_bytes(), path.stat().st_mode & 0o777, old.stat().st_mode & 0o777) == (b"", 0o660, 0o660)
@@ -62,8 +62,8 @@ def test_none_is_lost(path: Path) -> None:
     rotated.append(rotate(path, NOW))
     found: list[bytes] = []
     for each in filter(None, rotated):
-        content = path.with_name(each.file).read_bytes()
-        assert (hashlib.sha256(content).hexdigest(), content.count(b"\n")) == (each.sha256, each.lines)
+        content = path.with_name(each["file"]).read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), content.count(b"\n")) == (each["sha256"], each["lines"])
         found += content.splitlines()
     assert sorted(found) == sorted(f"{who} {number}".encode() for who in range(4) for number in range(200))
 

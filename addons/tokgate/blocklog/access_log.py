@@ -10,9 +10,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -23,15 +22,6 @@ FILE_MODE: Final = 0o640
 PATIENCE: Final = 5.0
 """Seconds for which a line waits for another process that is at the file."""
 _LOOK_EVERY: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class RotatedAccessFile:
-    """A file of looks that was rotated away: its name, and what is in it."""
-
-    file: str
-    lines: int
-    sha256: str
 
 
 def append(path: Path, line: bytes) -> None:
@@ -47,8 +37,11 @@ def append(path: Path, line: bytes) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
-    """Begin a new file with the same rights; None if there is none, or if nobody has looked. Raises OSError."""
+def rotate(path: Path, at: Instant) -> dict[str, Any] | None:
+    """Begin a new file with the same rights; None if there is none, or if nobody has looked. Raises OSError.
+
+    Returns the old one's new name (`file`), its `lines`, and `sha256` over what is in it.
+    """
     try:
         with _locked(path, 0, 1.0) as descriptor:
             found = os.fstat(descriptor)
@@ -64,7 +57,7 @@ def rotate(path: Path, at: Instant) -> RotatedAccessFile | None:
                 os.link(path, target)  # the path leads to a file at each instant: some may not make one
     except FileNotFoundError:
         return None
-    return RotatedAccessFile(target.name, lines, digest)
+    return {"file": target.name, "lines": lines, "sha256": digest}
 
 
 @contextmanager

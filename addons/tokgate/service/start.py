@@ -93,7 +93,7 @@ def _end_predecessors(
     """Drain the processes of the program before, shortly, since new clients wait; close all that it left."""
     _forget()  # first: systemd's copies would keep the collector from ending, and clients waiting where nobody answers
     processes = ChildProcesses(
-        options, holder, bequest=bequest, let_go=lambda: None, died=say, left=lambda message: sender.put_again(message)
+        options, holder, bequest=bequest, let_go=lambda: None, died=say, left=lambda message: sender.send(message)
     )
     sender = RecordSender(processes.records, this_observer())
     processes.listen([])

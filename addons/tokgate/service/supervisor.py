@@ -84,7 +84,7 @@ class Supervisor:
             bequest=bequest,
             let_go=self._let_go,
             died=self._died,
-            left=lambda message: self._sender.put_again(message),
+            left=lambda message: self._sender.send(message),
             meanwhile=self._meanwhile,
         )
         self._program: Final = ProgramChange(options.policies, self._processes.others, self._bequeathed)

@@ -144,7 +144,7 @@ def test_what_is_kept_is_sent_at_the_end(
     sender, read = ends
     records = [{"n": n, "pad": "x" * 500} for n in range(3000)]
     assert all(sender.put(record) for record in records)
-    sender.put_again(b'{"n":3000}')
+    sender.send(b'{"n":3000}')
     records.append({"n": 3000})
     monkeypatch.setattr("tokgate.blocklog.write.channel.time.monotonic", lambda: 1000.0)
     assert not sender.finish(0)

@@ -49,8 +49,9 @@ class Attestations:
         """Checkpoints that aren't genuine, or whose key isn't accepted, are skipped and counted in `strange`."""
         self.strange = 0
         self._chains: Final[dict[str, dict[int, dict[str, ExternalCheckpoint]]]] = {}
-        for one in sorted(kept, key=_by_key):
-            head = one.checkpoint.head
+        heads = ((one.checkpoint.head, one) for one in kept)
+        # By epoch across chains, since each key announces the next.
+        for head, one in sorted(heads, key=lambda each: (each[1].checkpoint.epoch, each[0].chain, each[0].sequence)):
             if one.checkpoint.genuine and accepts(one.checkpoint):
                 self._chains.setdefault(head.chain, {}).setdefault(head.sequence, {}).setdefault(head.hash, one)
             else:
@@ -86,12 +87,6 @@ class Attestations:
                 first, *others = stated.values()
                 for other in others:
                     yield first, other
-
-
-def _by_key(one: ExternalCheckpoint) -> tuple[int, str, int]:
-    """A sort key: by epoch across chains, since each key announces the next."""
-    checkpoint = one.checkpoint
-    return checkpoint.epoch, checkpoint.head.chain, checkpoint.head.sequence
 
 
 @dataclass(slots=True)

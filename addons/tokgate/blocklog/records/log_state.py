@@ -62,14 +62,21 @@ def record_in(line: bytes) -> Record | None:
         return None
 
 
+def _told(
+    stamp: Stamp, action: EventAction, message: str, own: Record, *, succeeded: bool = True, reason: str | None = None
+) -> Record:
+    kinds = ("change",) if action in (EventAction.CLOCK_SET_BACK, EventAction.CLOCK_SET_FORWARD) else ("info",)
+    record = frame(stamp, action, message, category=("process",), kinds=kinds, succeeded=succeeded, reason=reason)
+    return record | {"tokgate": pruned(own)}
+
+
 def log_gap(stamp: Stamp, dropped: int, since: Instant, until: Instant) -> Record:
     """Records were dropped because the log could not be written."""
     were = "was" if dropped == 1 else "were"
     when = f"between {timestamp(since)} and {timestamp(until)}"
     message = f"{counted(dropped, 'record')} {were} dropped {when}; enforcement went on."
-    record = frame(stamp, EventAction.LOG_GAP, message, category=("process",), kinds=("info",), succeeded=False)
     gap = {"dropped": dropped, "since": timestamp(since), "until": timestamp(until)}
-    return record | {"tokgate": {"gap": gap}}
+    return _told(stamp, EventAction.LOG_GAP, message, {"gap": gap}, succeeded=False)
 
 
 def log_continued(
@@ -88,19 +95,18 @@ def log_continued(
     """
     content = f" ({counted(records, 'record')}, {counted(size, 'byte')})" if size else ""
     message = f"The log continues from {file or 'a file that is gone'}{content}: {why}."
-    record = frame(stamp, EventAction.LOG_CONTINUED, message, category=("process",), kinds=("info",), reason=why)
     continues = {"file": file, "records": records, "bytes": size}
     if last is not None and last.sequence:
         continues |= {"sequence": last.sequence, "hash": last.hash}
-    return record | pruned({"tokgate": {"continues": continues, "torn": torn and _torn(torn)}})
+    own = {"continues": continues, "torn": torn and _torn(torn)}
+    return _told(stamp, EventAction.LOG_CONTINUED, message, own, reason=why)
 
 
 def log_recovered(stamp: Stamp, torn: Record) -> Record:
     """The lines before this record are torn, as `StrayLines` says. A newline was added, and nothing deleted."""
     what = "The line before this one is" if torn["lines"] == 1 else f"The {torn['lines']} lines before this one are"
     message = f"{what} torn: {counted(torn['bytes'], 'byte')} of records whose writing was interrupted."
-    record = frame(stamp, EventAction.LOG_RECOVERED, message, category=("process",), kinds=("info",))
-    return record | {"tokgate": {"torn": _torn(torn)}}
+    return _told(stamp, EventAction.LOG_RECOVERED, message, {"torn": _torn(torn)})
 
 
 def log_deleted(
@@ -112,23 +118,20 @@ def log_deleted(
     """
     were = "was" if len(files) == 1 else "were"
     message = f"{counted(len(files), 'file')} of the log {were} older than {counted(days, 'day')}: deleted."
-    record = frame(stamp, EventAction.LOG_DELETED, message, category=("process",), kinds=("info",))
     deleted = {"files": list(files), "days": days, "follows": follows, "missed": list(missed)}
-    return record | {"tokgate": {"deleted": pruned(deleted)}}
+    return _told(stamp, EventAction.LOG_DELETED, message, {"deleted": deleted})
 
 
-def access_log_rotated(stamp: Stamp, file: str, lines: int, sha256: str) -> Record:
-    """The file of who looked into the log was rotated: `sha256` is over what is in it, uncompressed."""
-    message = f"Looks into this log until now: {counted(lines, 'line')} in {file}."
-    record = frame(stamp, EventAction.ACCESS_LOG_ROTATED, message, category=("process",), kinds=("info",))
-    return record | {"tokgate": {"access_log": {"file": file, "lines": lines, "sha256": sha256}}}
+def access_log_rotated(stamp: Stamp, rotated: Record) -> Record:
+    """The file of who looked into the log was rotated, as `access_log.rotate` says."""
+    message = f"Looks into this log until now: {counted(rotated['lines'], 'line')} in {rotated['file']}."
+    return _told(stamp, EventAction.ACCESS_LOG_ROTATED, message, {"access_log": rotated})
 
 
 def log_checkpoint(stamp: Stamp, checkpoint: Record) -> Record:
     """A signature over the previous record's hash, and so over all records before it; `checkpoint` is its JSON."""
     message = f"Checkpoint: all up to record {checkpoint['sequence']} of this chain is signed."
-    record = frame(stamp, EventAction.LOG_CHECKPOINT, message, category=("process",), kinds=("info",))
-    return record | {"tokgate": {"checkpoint": checkpoint}}
+    return _told(stamp, EventAction.LOG_CHECKPOINT, message, {"checkpoint": checkpoint})
 
 
 def log_foreign(stamp: Stamp, foreign: Record) -> Record:
@@ -137,16 +140,14 @@ def log_foreign(stamp: Stamp, foreign: Record) -> Record:
     when = "while tokgate was writing it" if foreign["running"] else "since tokgate last wrote it"
     where = f"from line {foreign['line']} of {foreign['file']}"
     message = f"{lines} of this log, {where}, {were} not written by tokgate: {when}."
-    kinds = ("info",)
-    record = frame(stamp, EventAction.LOG_FOREIGN, message, category=("process",), kinds=kinds, succeeded=False)
-    return record | {"tokgate": {"foreign": foreign}}
+    return _told(stamp, EventAction.LOG_FOREIGN, message, {"foreign": foreign}, succeeded=False)
 
 
 def log_cut(stamp: Stamp, last: Head) -> Record:
     """The log ends before the last record that tokgate wrote."""
     message = f"Records up to {last.sequence} of this chain were written, and the last of them are gone from the log."
-    record = frame(stamp, EventAction.LOG_CUT, message, category=("process",), kinds=("info",), succeeded=False)
-    return record | {"tokgate": {"cut": {"sequence": last.sequence, "hash": last.hash}}}
+    cut = {"sequence": last.sequence, "hash": last.hash}
+    return _told(stamp, EventAction.LOG_CUT, message, {"cut": cut}, succeeded=False)
 
 
 def clock_set_back(stamp: Stamp, before: Instant) -> Record:
@@ -164,10 +165,9 @@ def clock_set_forward(stamp: Stamp, due: Instant) -> Record:
 
 
 def _clock(stamp: Stamp, action: EventAction, message: str, before: Instant, seconds: float) -> Record:
-    record = frame(stamp, action, message, category=("process",), kinds=("change",))
     rounded = round(seconds, 3)
     number = int(rounded) if rounded.is_integer() else rounded  # one spelling in JSON: 3600, not 3600.0
-    return record | {"tokgate": {"clock": {"before": timestamp(before), "seconds": number}}}
+    return _told(stamp, action, message, {"clock": {"before": timestamp(before), "seconds": number}})
 
 
 def _torn(torn: Record) -> Record:

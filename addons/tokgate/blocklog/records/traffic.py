@@ -89,12 +89,8 @@ _RULES: Final = uuid.UUID("6e2c7f0a-4f0f-5d57-9c50-6f1f9d1c2b7e")
 
 def is_notable(decision: Decision) -> bool:
     """Whether the decision has a record; traffic that no ban or error concerns has none."""
-    return decision.verdict is not Verdict.ALLOW or decision.exemption is not None or _passes_on_error(decision)
-
-
-def _passes_on_error(decision: Decision) -> bool:
-    """Whether a banned service is reached because deciding failed, and `on_error` is `allow`."""
-    return decision.reason is Reason.INTERNAL_ERROR and decision.service is not None
+    on_error = decision.reason is Reason.INTERNAL_ERROR and decision.service is not None  # a banned one is reached
+    return decision.verdict is not Verdict.ALLOW or decision.exemption is not None or on_error
 
 
 def action_of(decision: Decision, seen: Observation) -> EventAction | None:

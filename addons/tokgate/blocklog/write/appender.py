@@ -121,11 +121,9 @@ class Appender:
         if segment is None or segment.replaced():
             self.ready()
             return
-        if not segment.changed_by_others():
-            segment.looked()
-            return
-        self._queue.rewind()
-        cut, foreign = segment.cut_by_others(), segment.written_by_others()
+        cut, foreign = segment.done_by_others()
+        if cut or foreign is not None:
+            self._queue.rewind()
         if foreign is not None:
             self._queue.waiting.appendleft(self._tell(foreign))
         if cut:
@@ -268,8 +266,7 @@ class Appender:
             self._trouble(error)
             return
         if rotated is not None:
-            record = log_state.access_log_rotated(stamp, rotated.file, rotated.lines, rotated.sha256)
-            self._queue.waiting.append(record)
+            self._queue.waiting.append(log_state.access_log_rotated(stamp, rotated))
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""

@@ -126,18 +126,17 @@ class RecordSender:
         line = encode(record)
         if len(self._kept) < KEPT and len(line) <= MAX_RECORD:
             with contextlib.suppress(OSError):  # no memory left
-                self._send(line)
+                self.send(line)
                 return True
         self.dropped += 1
         self._gap = (1, self._now()) if self._gap is None else (self._gap[0] + 1, self._gap[1])
         return False
 
-    def put_again(self, line: bytes) -> None:
-        """Send a message that another sender left behind."""
-        self._send(line)
+    def send(self, line: bytes) -> None:
+        """Send a message at once, also one that another sender left behind, or keep it.
 
-    def _send(self, line: bytes) -> None:
-        """Send a message at once, or keep it. Returns once it outlives this process. Raises OSError without memory."""
+        Returns once it outlives this process. Raises OSError without memory.
+        """
         if self._kept or not self._sent(line):
             self._kept.put(line)
         self.flush()

@@ -131,22 +131,15 @@ class Segment:
         least = min(keep, disk.f_blocks * disk.f_frsize // 20)
         return least if disk.f_bavail * disk.f_frsize < least else 0
 
-    def changed_by_others(self) -> bool:
-        """Whether another program truncated the file (copytruncate) or appended to it since the last look."""
-        return os.fstat(self._fd).st_size != self.size
+    def done_by_others(self) -> tuple[bool, Record | None]:
+        """Whether another program cut the file since the last look (copytruncate), and what one appended.
 
-    def cut_by_others(self) -> bool:
-        """Whether another program made the file shorter since the last look."""
-        return os.fstat(self._fd).st_size < self.size
-
-    def written_by_others(self) -> Record | None:
-        """What another program appended since the last look, before or after what was written here. Raises OSError.
-
-        After this the file's present size is known, and its last line ended.
+        That may stand before or after what was written here. After this the file's present size is known, and its last
+        line ended. Raises OSError.
         """
         (begin, line), recent = self._checked, self._recent
         actual = os.fstat(self._fd).st_size
-        foreign = None
+        cut, foreign = actual < self.size, None
         if actual > self.size:
             region = os.pread(self._fd, len(recent) + _CHUNK, begin)
             at = region.find(recent)  # appending is atomic: what was written here stands in one piece
@@ -158,10 +151,11 @@ class Segment:
                     left -= len(raw)
             foreign = rest.foreign(self.path.name, line, running=True)
             self.lines += rest.lines
-        self.size = actual
-        self.end_line()
+        if actual != self.size:
+            self.size = actual
+            self.end_line()
         self.looked()
-        return foreign
+        return cut, foreign
 
     def looked(self) -> None:
         """Note that all that is in the file was written here, or was found."""
