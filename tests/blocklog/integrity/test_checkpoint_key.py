@@ -87,6 +87,11 @@ def test_keys_of_other_kinds(tmp_path: Path) -> None:
     path.write_bytes(other.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(KeyUnusable, match="no Ed25519 key"):
         read_public_key(path)
+    path.write_text("no key")
+    with pytest.raises(KeyUnusable, match="no key"):
+        read_key(path)
+    with pytest.raises(KeyUnusable, match="no public key"):
+        read_public_key(path)
 
 
 def _umask() -> int:

@@ -125,7 +125,7 @@ def test_what_it_took_and_had_not_written(lab: Lab) -> None:
     os.waitpid(pid, 0)
     assert [json.loads(each)["n"] for each in left_in(backlog)] == list(range(200))
     for message in left_in(backlog):
-        lab.sender.put_again(message)
+        lab.sender.send(message)
     lab.write.close()
     assert lab.collect(backlog=backlog) == 0
     assert numbers(lab.path) == list(range(200))
