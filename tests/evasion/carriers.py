@@ -98,13 +98,7 @@ def policy(settings: Settings) -> dict[str, Any]:
         ban |= {"response": "page"}
     return {
         "version": 1,
-        "services": {
-            "clips": {
-                "names": {"suffix": ["clips.example.org"]},
-                "addresses": ["127.0.0.2/32"],
-                "store": {"google-play": ["org.example.clips"]},
-            }
-        },
+        "services": {"clips": {"names": {"suffix": ["clips.example.org"]}, "addresses": ["127.0.0.2/32"]}},
         "networks": {"office": {"cidrs": ["127.0.0.0/9"]}, "visitors": {"cidrs": ["127.128.0.0/9"]}},
         "bans": {"clips-ban": ban},
         "settings": _SETTINGS[settings],

@@ -86,11 +86,7 @@ class Runner:
                 answer = make(attempt, self._route(case, client, recorder.port, twin=twin), target)
             finally:
                 recorder.close()
-            leak = (
-                case.row.leak
-                if not twin or name != case.row.twin_name or case.row.leak == ANYTHING
-                else case.row.twin_leak
-            )
+            leak = b"example.org" if twin and name == ALLOWED and case.row.leak != ANYTHING else case.row.leak
             return client, answer, shows(leak, bytes(recorder.received))
         tls = attempt.is_tls
         server = Server.PYTHON if twin and case.server is Server.NAMELESS else case.server

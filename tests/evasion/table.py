@@ -65,10 +65,6 @@ class Row:
     twin: Twin = Twin.PLAIN
     leak: bytes = NAME_OF_THE_SERVICE
     """What shows in arriving octets that the attempt passed."""
-    twin_name: str = ALLOWED
-    """The name of the twin that does the same."""
-    twin_leak: bytes = b"example.org"
-    """What shows that it arrived."""
 
     @property
     def id(self) -> str:
@@ -141,7 +137,7 @@ def twin_of(case: Case) -> tuple[Attempt, str, str, bool]:
     row = case.row
     match row.twin:
         case Twin.SAME_TRICK:
-            return row.attempt, row.twin_name, OPEN_ADDRESS, True
+            return row.attempt, ALLOWED, OPEN_ADDRESS, True
         case Twin.VISITOR if case.server is Server.RECORDER:  # what a real server makes of it is its own affair
             return row.attempt, row.name, row.address, False
         case _:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from evasion.rows import http, proxies, stores, tls
+from evasion.rows import http, proxies, tls
 from evasion.runner import Outcome, Runner
 from evasion.servers import Server
 from evasion.table import Case, Logged, cases
 from tokgate.evasion.attempt import Limit
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all cases
-ROWS = [*tls.rows(), *http.rows(), *proxies.rows(), *stores.rows()]
+ROWS = [*tls.rows(), *http.rows(), *proxies.rows()]
 CASES = list(cases(ROWS))
 
 

@@ -59,14 +59,6 @@ def test_sets_hold_the_networks(policies: Path, tokgate: Command) -> None:
     assert elements(banned) == [CANARY[4]]
 
 
-def test_stray_packets_are_dropped(policies: Path, tokgate: Command) -> None:
-    """The end of a connection that nothing knows any more reaches no origin, which would answer past the proxy."""
-    rules = chain(tokgate("ruleset").out, "under_ban_tcp")
-    stray = rules.index("tcp dport @ports ct state invalid counter drop")
-    reset = "counter name refused_tcp_past_gates reject with tcp reset"
-    assert rules[stray + 1] == f"tcp dport @ports ct direction original {reset}"
-
-
 def test_this_machine_is_no_client_of_a_gateway(policies: Path, tokgate: Command) -> None:
     """Loopback addresses in a network are of the machine's own programs: a packet with such a source is forged."""
     path = policies / "policy.yaml"
@@ -76,18 +68,6 @@ def test_this_machine_is_no_client_of_a_gateway(policies: Path, tokgate: Command
     for version, loopback in ((4, "127.0.0.0/8"), (6, "::1/128")):
         assert loopback not in elements(out.partition(f"set clients{version}")[2])
     assert "127.0.0.0/8" in tokgate("ruleset", "--local", "--uid", "990").out
-
-
-def test_strangers_that_are_blocked_are_seen(policies: Path, tokgate: Command) -> None:
-    """Under `unknown_clients: block` clients of no network go through the proxy: who passes it by is not refused."""
-    with (policies / "policy.yaml").open("a") as policy:
-        policy.write("settings: {unknown_clients: block}\n")
-    out = tokgate("ruleset").out
-    strangers = chain(out, "strangers")
-    assert strangers[0] == "ip saddr @known4 return"
-    assert strangers[-1] == "meta l4proto tcp jump to_gate"
-    assert "jump strangers" in chain(out, "prerouting")
-    assert "jump strangers_forwarded" in chain(out, "forward")
 
 
 LINKS = """\

@@ -39,7 +39,7 @@ before:
   1. Have a server outside that answers TLS on 443 and HTTP on 80 with a certificate for the test name, and for any
      other name too: a web server with one site is enough.
   2. Ban the name for the client that will run this, as a suffix: a service {names: {suffix: [evasion-test.example]}}.
-  3. Run this on that client. It first sees that --allowed gets through and that the name does not, then makes some 350
+  3. Run this on that client. It first sees that --allowed gets through and that the name does not, then makes some 560
      attempts in about a minute. Each leaves a record in the block log, or a count.
 
 what is said of each attempt:
