@@ -1,13 +1,19 @@
 """What a supervisor waits for, also where it has many descriptors open."""
 
+import ctypes
 import fcntl
 import math
 import os
 import resource
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from labs.running_lab import Running, until
+from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service import children
 from tokgate.service.children import Child, Role, readable
 
 HIGH = 1500
@@ -51,3 +57,89 @@ def test_a_child_of_another() -> None:
     os.close(process)
     assert child.process is not None
     os.close(child.process)
+
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_libc = ctypes.CDLL(None)
+
+
+def _state(pid: int) -> str:
+    """By proc_pid_stat(5); `Z` also once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+@pytest.fixture
+def _heir() -> Iterator[None]:
+    """Orphans become this process's children, in their own session: else the kernel wakes them by setpgid(2)."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.mark.usefixtures("_heir")
+def test_stopped_ones_end(tmp_path: Path) -> None:
+    """Each process is woken, sees that the supervisor is dead, and ends in order."""
+    running = Running(tmp_path, workers=2)
+    until("an opener answers", running.refuses)
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    assert answer is not None
+    pids = [worker["pid"] for worker in answer["workers"]]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        until("they are stopped", lambda: [*map(_state, pids)] == ["T"] * len(pids))
+        running.process.kill()
+        running.process.wait()
+        until("they have ended", lambda: [*map(_state, pids)] == ["Z"] * len(pids))
+    except AssertionError:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        raise
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * len(pids)
+
+
+@pytest.mark.usefixtures("_heir")
+def test_one_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in an endless loop drains nothing: its own alarm ends it."""
+    monkeypatch.setattr(children, "MARGIN", 1)
+    lifeline, held = os.pipe()
+    told, tells = os.pipe()
+    supervisor = os.fork()
+    if not supervisor:
+        child = os.fork()
+        if not child:
+            os.close(held)
+            children.end_with_supervisor(lifeline, 0.0)
+            os.write(tells, str(os.getpid()).encode())
+            while True:
+                pass
+        signal.pause()
+    try:
+        os.close(held)
+        pid = int(os.read(told, 64))
+    finally:
+        os.kill(supervisor, signal.SIGKILL)
+        os.waitpid(supervisor, 0)
+    until("it has ended", lambda: _state(pid) == "Z")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGALRM
+    for each in (lifeline, told, tells):
+        os.close(each)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["killed", "left to the next program"])
+def test_who_is_left_to_the_next_program_serves_on(left: bool) -> None:
+    """The lifeline tells the two apart: systemd keeps it open over a restart."""
+    lifeline, held = os.pipe()
+    if not left:
+        os.close(held)
+    child = os.fork()
+    if not child:
+        children.end_with_supervisor(lifeline, 30.0)
+        os.kill(os.getpid(), signal.SIGCONT)
+        os._exit(signal.getitimer(signal.ITIMER_REAL)[0] > 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (not left)
+    for each in (lifeline, held) if left else (lifeline,):
+        os.close(each)

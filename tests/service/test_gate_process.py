@@ -1,17 +1,29 @@
-"""The end of a gate's process."""
+"""The end of a gate's process, in order and by a kill, and a gate at its limit."""
 
+import contextlib
+import itertools
+import json
 import os
+import signal
 import socket
+import threading
 import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.gate_lab import policy
+from labs.running_lab import DEADLINE, POLICY, Running, Scraped, children, python_for, until
+from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write import channel
+from tokgate.cli.main import main
 from tokgate.gate import handoff
 from tokgate.gate.acceptor import AcceptingGates
+from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service import gate_process
 from tokgate.service.gate_process import GateProcess, Inheritance
 from tokgate.traffic.counters import SharedCounters
@@ -79,3 +91,213 @@ def test_what_a_gate_has_left_to_tell_is_written(monkeypatch: pytest.MonkeyPatch
     for end in (*ends, records):
         end.close()
     os.close(lifeline)
+
+
+GATES, EACH = 2, 6
+
+
+@pytest.fixture
+def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Scraped]:
+    """One whose gates take few connections."""
+    started = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=GATES)
+    started.write(POLICY | {"settings": {"limits": {"connections": EACH}}})
+    assert (ask(started.confdir, ControlRequest.RELOAD) or {})["ok"]
+    until("it is well", lambda: started.problems() == [])
+    yield started
+    started.close()
+    check_lines(started.log)
+
+
+def _tunnel(running: Scraped) -> socket.socket | None:
+    try:
+        status, sock = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    except ConnectionError:
+        return None
+    assert " 200 " in status
+    return sock
+
+
+def test_a_full_gate_leaves_clients_to_others(running: Scraped) -> None:
+    """As many are served as all gates together may; then they are told, health is red, and room is used again."""
+    with contextlib.ExitStack() as stack:
+        held = []
+        for _ in range(GATES * EACH):
+            sock = _tunnel(running)
+            assert sock is not None
+            held.append(stack.enter_context(sock))
+        assert _tunnel(running) is None
+        until("health says so", lambda: any("at its limit of 6 connections" in each for each in running.problems()))
+        for sock in held[:EACH]:
+            sock.close()
+        until("there is room again", running.passes)
+    until("it is well", lambda: running.problems() == [])
+
+
+def test_destinations_are_counted(running: Scraped) -> None:
+    """Errors by kind, names that don't resolve, and times, each with a 0 before the first."""
+    assert running.metric("connect_errors_total", kind="no-port") == 0
+    assert running.metric("connect_seconds_count") == 0
+    assert running.passes()
+    until("the connection is measured", lambda: running.metric("connect_seconds_count") == 1)
+    _, sock = running.connect("localhost", 1)
+    sock.close()
+    until("it is counted", lambda: (running.metric("connect_errors_total", kind="refused") or 0) >= 1)
+    _, sock = running.connect("no-such-name.invalid", 443)
+    sock.close()
+    until("it is counted", lambda: sum(running.metric("dns_errors_total", kind=k) or 0 for k in KINDS) == 1)
+    assert (running.metric("descriptors", worker="gate-0") or 0) > 10
+    assert running.metric("descriptors_limit", worker="gate-0") is not None
+
+
+KINDS = ("not-found", "unanswered", "other")
+
+
+def test_from_the_addresses_of_the_policy(running: Scraped) -> None:
+    """A changed pool is used by the next gates; an address that is not here is red."""
+    running.write(POLICY | {"settings": {"egress": {"addresses": ["127.0.0.5"]}}})
+    with socket.create_server(("127.0.0.1", 0)) as seen:
+        seen.settimeout(60)
+
+        def source() -> str:
+            with contextlib.suppress(ConnectionError):
+                running.connect("localhost", seen.getsockname()[1])[1].close()
+            client, (host, _) = seen.accept()
+            client.close()
+            return str(host)
+
+        until("it comes from there", lambda: source() == "127.0.0.5")
+    running.write(POLICY | {"settings": {"egress": {"addresses": ["192.0.2.1"]}}})
+
+    def red() -> bool:
+        running.passes()
+        return any("no-port" in problem for problem in running.problems())
+
+    until("health is red", red)
+    assert (running.metric("connect_errors_total", kind="no-port") or 0) >= 1
+
+
+KILLS = int(os.environ.get("TOKGATE_KILLS", "4"))
+"""Of each kind of process."""
+AT_ONCE = {"gate": 5, "opener": 5, "collector": 5, "supervisor": 1}
+"""How many are killed of one tokgate."""
+GATES = 5
+CLIENTS = 3
+BETWEEN = 150
+"""Refusals that clients see between two kills."""
+LENIENT = """
+import sys
+from tokgate.cli.main import main
+from tokgate.service import process_health
+
+process_health.HANGS = process_health.STILL = 3600.0
+sys.exit(main(sys.argv[1:]))
+"""
+"""A supervisor that leaves a stopped collector alone, however long the clients of a busy machine take."""
+
+
+class Clients:
+    """Threads that ask for one banned name after the other, each from an address of its own.
+
+    Over SOCKS 5, which a gate refuses, or by CONNECT, which an opener does.
+    """
+
+    def __init__(self, port: int, *, connect: bool) -> None:
+        self.refused: list[str] = []
+        self._connect = connect
+        self._port, self._over = port, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, thread: int) -> None:
+        for number in itertools.count():
+            if self._over.is_set():
+                return
+            name = f"n{thread}-{number}.clips.example.org"
+            try:
+                if self._refusal(f"127.{thread + 1}.{number >> 8 & 255}.{number & 255}", name):
+                    self.refused.append(name)
+            except OSError:  # who served it was killed: it saw no refusal
+                self._over.wait(0.01)
+
+    def _refusal(self, client: str, name: str) -> bool:
+        with socket.create_connection(("127.0.0.1", self._port), DEADLINE, (client, 0)) as sock:
+            if self._connect:
+                sock.sendall(f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n".encode())
+                return sock.recv(1024).startswith((b"HTTP/1.1 403", b"HTTP/1.1 451"))
+            sock.sendall(b"\x05\x01\x00")
+            if sock.recv(2) != b"\x05\x00":
+                return False
+            host = name.encode()
+            sock.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host + b"\x01\xbb")
+            return sock.recv(16)[1:2] == b"\x02"
+
+    def more(self, than: int) -> bool:
+        """Whether they saw so many refusals more."""
+        return len(self.refused) > than
+
+    def end(self) -> None:
+        """Stop asking."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def _workers(
+    running: Running, capsys: pytest.CaptureFixture[str], role: str, dead: list[int]
+) -> dict[str, list[int]] | None:
+    """The processes of each role, but for those that were killed; None while there is none of `role`."""
+    assert main(["status", "--json", "--confdir", str(running.confdir)]) in (0, 1)
+    found: dict[str, list[int]] = {"supervisor": [running.process.pid]}
+    for worker in json.loads(capsys.readouterr().out)["workers"]:
+        if worker["pid"] not in dead:
+            found.setdefault(worker["name"].partition("-")[0], []).append(worker["pid"])
+    return found if role in found else None
+
+
+def _have_ended(family: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in family)
+
+
+@pytest.mark.parametrize("role", AT_ONCE)
+def test_no_refusal_that_a_client_saw_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], check_lines: Callable[..., list[dict[str, Any]]], role: str
+) -> None:
+    """Killed under load; of gates and openers every other one while the collector takes nothing for a while."""
+    for begun in range(0, KILLS, AT_ONCE[role]):
+        kills = min(AT_ONCE[role], KILLS - begun)
+        folder = tmp_path / str(begun)
+        folder.mkdir()
+        running = Running(folder, workers=GATES, python=python_for(folder, LENIENT))
+        family = children(running.process.pid)
+        clients = Clients(running.port, connect=role == "opener")
+        dead: list[int] = []
+        between = BETWEEN if role == "gate" else BETWEEN // 5
+        try:
+            for killed in range(kills):
+                until("clients are refused", partial(clients.more, len(clients.refused) + between))
+                workers = until("one is there", partial(_workers, running, capsys, role, dead))
+                victim = workers[role][killed % len(workers[role])]
+                stopped = workers["collector"] if role in ("gate", "opener") and killed % 2 else []
+                for collector in stopped:
+                    os.kill(collector, signal.SIGSTOP)
+                    until("clients are refused", partial(clients.more, len(clients.refused) + 3 * between))
+                os.kill(victim, signal.SIGKILL)
+                dead.append(victim)
+                for collector in stopped:
+                    os.kill(collector, signal.SIGCONT)
+        finally:
+            clients.end()
+            if role == "supervisor":
+                running.process.wait(DEADLINE)
+                running.origin.close()
+                until("all have ended", partial(_have_ended, family))
+            else:
+                running.close()
+        records = check_lines(running.log)
+        logged = [r["destination"]["domain"] for r in records if r["event"]["action"] == "connect-refused"]
+        lost = set(clients.refused) - set(logged)
+        assert lost == set(), f"{len(lost)} of {len(clients.refused)} after kill {begun}"
+        assert len(logged) == len(set(logged))
+        assert len(clients.refused) > kills * between
+        assert list(Verifier(whole=True).run([running.log])) == []

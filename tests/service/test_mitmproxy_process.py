@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,12 @@ import pytest
 from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, Client, Lab, client, eventually
 from labs.running_lab import AS_WE_ARE
+from tokgate.gate.handoff import Handover
+from tokgate.mitm.gate_mode import GateInstance, GateMode
+from tokgate.policy.observation import Endpoint
 from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service.mitmproxy_process import Drain
+from tokgate.traffic.seen import Arrival
 
 ROOT = Path(__file__).parents[2]
 START = 60.0
@@ -403,3 +409,47 @@ async def test_mitmdump_without_a_policy(setup: Setup) -> None:
         assert await process.ended() != 0
 
     assert "policy.yaml:" in process.text
+
+
+class Served(dict[str, Any]):
+    """The connections that mitmproxy serves: none, and whether somebody has looked."""
+
+    looked = False
+
+    def values(self) -> Any:
+        """Take note of it."""
+        self.looked = True
+        return super().values()
+
+
+async def test_one_that_was_handed_over_and_has_not_had_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An opener that retires serves it as well: no other has it."""
+    instance, served = GateInstance(GateMode.parse("gate"), SimpleNamespace(connections={})), Served()
+    turn = asyncio.Event()
+    happened: list[str] = []
+
+    async def serve(*_: object) -> None:
+        happened.append("served")
+
+    class Servers(list[GateInstance]):
+        """What mitmproxy listens with."""
+
+        async def update(self, modes: list[object]) -> None:
+            self.clear()
+
+    monkeypatch.setattr(instance, "turns", SimpleNamespace(turn=lambda who: turn.wait()))
+    monkeypatch.setattr(instance, "_serve", serve)
+    servers: Any = SimpleNamespace(connections=served, servers=Servers([instance]))
+    master: Any = SimpleNamespace(shutdown=lambda: happened.append("ended"))
+    drain = Drain(master, servers, SimpleNamespace(), 3600.0)  # type: ignore[arg-type]
+    with socket.socket() as client:
+        arrival = Arrival(client=Endpoint("192.0.2.1", 50_000))
+        instance.adopt(Handover(arrival, tls=False, explicit=True, received=b""), client)
+        drain.retire()
+        while not served.looked:
+            await asyncio.sleep(0)
+        assert happened == []
+        turn.set()
+        while "ended" not in happened:
+            await asyncio.sleep(0)
+    assert happened == ["served", "ended"]

@@ -1,4 +1,4 @@
-"""Generations of gates: what the supervisor tells those that a newer policy has replaced."""
+"""What the supervisor tells gates that a newer policy has replaced, and openers of the program before."""
 
 import os
 import signal
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tokgate.service.children import Child, Role
+from tokgate.service.gate_process import RETIRE
+from tokgate.service.process_health import Restarts
 from tokgate.service.processes import GENERATIONS, ChildProcesses
 
 
@@ -34,3 +36,33 @@ def test_an_old_gate_is_told_once_to_drain(monkeypatch: pytest.MonkeyPatch) -> N
         ChildProcesses.next_generation(processes)
 
     assert {pid: number for (pid, sent), number in told.items() if sent == signal.SIGTERM} == {1: 1, 2: 1, 3: 1}
+
+
+def test_openers_serve_until_those_of_the_next_program_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first of these dies before it serves, nobody else would until another one does."""
+    told: list[tuple[int, int]] = []
+    started: list[tuple[Role, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: told.append((pid, number)))
+    before, old, new = (Child(Role.OPENER, 0, pid, float(pid), "version") for pid in (1, 2, 3))
+    before.retired = True
+    processes: Any = SimpleNamespace(
+        _children={1: before, 2: old},
+        _replaced_openers=[old],
+        _of=lambda *_: [],
+        _generation_due=False,
+        _restarts=Restarts(lambda what: None),
+        _start=lambda role, slot: started.append((role, slot)),
+        _wanted=lambda: [(Role.OPENER, 0)],
+    )
+    ChildProcesses.retire_replaced(processes)
+    ChildProcesses.restart_missing(processes)
+    assert (told, started) == ([], [(Role.OPENER, 0)])
+
+    processes._children[3] = new
+    ChildProcesses.retire_replaced(processes)
+    ChildProcesses.restart_missing(processes)
+    assert (told, len(started)) == ([], 1)
+
+    new.report = {"version": "version"}
+    ChildProcesses.retire_replaced(processes)
+    assert told == [(2, RETIRE)]

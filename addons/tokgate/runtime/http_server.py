@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import h11
 import uvicorn
@@ -14,6 +14,8 @@ from tokgate.traffic.limits import client_key
 PATIENCE: Final = 10.0
 """Seconds between two checks of a connection: it is closed if a request was incomplete at both."""
 _GRACE_SECONDS: Final = 5
+_IDLE_SECONDS: Final = 5
+"""For which a connection without an open request is kept."""
 
 PER_ADDRESS: Final = 16
 """Connections without a whole request that one address keeps, in IPv6 one /64, once most places are taken."""
@@ -88,20 +90,16 @@ def configured(
     app: Application,
     connections: int,
     *,
-    lifespan: Literal["on", "off"],
-    idle: int = 5,
-    log_level: str = "warning",
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> uvicorn.Config:
     """The configuration of a server, with TLS if there is a certificate.
 
-    Above the limit of `connections` requests get a 503. A connection without an open request is closed after `idle`
-    seconds.
+    Above the limit of `connections` requests get a 503.
     """
     return uvicorn.Config(
-        app, http=DeadlineConnection, ws="none", lifespan=lifespan, log_level=log_level, access_log=False,
+        app, http=DeadlineConnection, ws="none", lifespan="on", log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, ssl_certfile=certificate, ssl_keyfile=key,
         limit_concurrency=connections,
-        timeout_keep_alive=idle, timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_GRACE_SECONDS,
     )  # fmt: skip

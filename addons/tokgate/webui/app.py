@@ -150,7 +150,7 @@ def server(
     app: ASGIApp, close_streams: Callable[[], None], certificate: Path | None = None, key: Path | None = None
 ) -> uvicorn.Server:
     """A server for `app`, with TLS if there is a certificate; `close_streams` is called before the shutdown."""
-    return _Server(configured(app, CONNECTIONS, lifespan="on", certificate=certificate, key=key), close_streams)
+    return _Server(configured(app, CONNECTIONS, certificate=certificate, key=key), close_streams)
 
 
 def serve(made: uvicorn.Server, listener: socket.socket) -> None:
