@@ -190,25 +190,18 @@ def test_clients_of_a_load_balancer(make: Callable[..., PausedGate]) -> None:
     assert one.running.serves(lambda: one.gate.acceptor.clients == {"192.0.2.7": 1})
 
 
-def test_a_load_balancer_that_does_not_say_whose_connection_it_is(make: Callable[..., PausedGate]) -> None:
-    """Without a header nothing is read: the client would be taken for the load balancer."""
-    one = make(snapshot=BALANCED)
-    client = one.dial(b"CONNECT www.example.net:443 HTTP/1.1\r\n\r\n")
-    assert one.running.serves(lambda: one.counters.unfinished == 1)
-    assert broken_off(client)
-    assert one.gate.acceptor.clients == {}
-
-
 @pytest.mark.parametrize(
     ("balancers", "awaits"),
     [(("192.0.2.0/24",), False), (("192.0.2.0/24", "127.0.0.1/32"), True), ((), False)],
 )
 def test_whose_header_is_awaited(make: Callable[..., PausedGate], balancers: tuple[str, ...], awaits: bool) -> None:
-    """That of a load balancer that the policy names; other clients speak for themselves beside it."""
+    """That of a load balancer that the policy names: without it nothing is read. Others speak for themselves."""
     one = make(snapshot=policy(ban(networks=("loop",)), load_balancers=tuple(map(ip_network, balancers))))
-    one.dial(b"GET http://www.example.net/ HTTP/1.1\r\n\r\n")
+    client = one.dial(b"GET http://www.example.net/ HTTP/1.1\r\n\r\n")
     assert one.running.serves(lambda: one.counters.unfinished if awaits else one.running.opener.adopted)
     assert (one.counters.unfinished, len(one.running.opener.adopted)) == (int(awaits), int(not awaits))
+    assert one.gate.acceptor.clients == {}
+    assert not awaits or broken_off(client)
 
 
 @pytest.mark.parametrize(

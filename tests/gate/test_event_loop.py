@@ -1,7 +1,7 @@
 """The loop's own decisions: who is told of which event, who has waited too long, and when sockets are closed."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
@@ -346,25 +346,24 @@ class Kernel:
         return self._events
 
 
-@pytest.fixture
-def polling() -> Callable[[Kernel], BusyPolling]:
-    return lambda kernel: BusyPolling(kernel.poll, kernel.clock)
+def polling(kernel: Kernel) -> BusyPolling:
+    return BusyPolling(kernel.poll, kernel.clock)
 
 
-def _served(polling: BusyPolling, times: int, timeout: float = 1.0) -> None:
+def _served(waits: BusyPolling, times: int, timeout: float = 1.0) -> None:
     for _ in range(times):
-        assert polling.wait(timeout)
+        assert waits.wait(timeout)
 
 
 @pytest.mark.parametrize("after", [0.0, STEP, LONGEST / 2])
-def test_what_comes_soon_is_waited_for_awake(polling: Callable[[Kernel], BusyPolling], after: float) -> None:
+def test_what_comes_soon_is_waited_for_awake(after: float) -> None:
     """A client whose words come one after another is not answered later for a sleep in between."""
     kernel = Kernel(after)
     _served(polling(kernel), 1000)
     assert kernel.sleeps == 0
 
 
-def test_what_comes_late_is_slept_for(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_what_comes_late_is_slept_for() -> None:
     """A gate with little to do takes no more of the processor than one that never looks."""
     kernel = Kernel(10 * SHORT)
     waits = polling(kernel)
@@ -375,7 +374,7 @@ def test_what_comes_late_is_slept_for(polling: Callable[[Kernel], BusyPolling]) 
     assert kernel.looks == 0
 
 
-def test_it_is_tried_again(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_it_is_tried_again() -> None:
     """Where events come soon again, the gate finds out by its short sleeps."""
     kernel = Kernel(10 * SHORT)
     waits = polling(kernel)
@@ -387,7 +386,7 @@ def test_it_is_tried_again(polling: Callable[[Kernel], BusyPolling]) -> None:
     assert kernel.sleeps == 0
 
 
-def test_sleeps_that_looking_would_not_avoid(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_sleeps_that_looking_would_not_avoid() -> None:
     """Of events that always come a little too late for it, few are looked for."""
     kernel = Kernel(SHORT * 0.9)
     waits = polling(kernel)
@@ -397,7 +396,7 @@ def test_sleeps_that_looking_would_not_avoid(polling: Callable[[Kernel], BusyPol
     assert 0 < kernel.looks <= 100 * (LONGEST / STEP + 2)
 
 
-def test_others_need_the_processor(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_others_need_the_processor() -> None:
     """When another process ran instead, the gate sleeps, so that it may run on."""
     kernel = Kernel(LONGEST * 0.9, step=CONTENDED * 1.1)
     _served(polling(kernel), int(CREDIT))
@@ -405,14 +404,14 @@ def test_others_need_the_processor(polling: Callable[[Kernel], BusyPolling]) -> 
 
 
 @pytest.mark.parametrize(("events", "sleeps"), [(FEW, 0), (FEW + 1, 9)])
-def test_enough_to_do(polling: Callable[[Kernel], BusyPolling], events: int, sleeps: int) -> None:
+def test_enough_to_do(events: int, sleeps: int) -> None:
     """Behind a batch of many the next one is slept for, so that it is as large; behind one of few it is not."""
     kernel = Kernel(LONGEST / 2, EVENT * events)
     _served(polling(kernel), 10)
     assert kernel.sleeps == sleeps
 
 
-def test_not_to_look(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_not_to_look() -> None:
     """A gate that carries data sleeps at once: what it would look for comes without end."""
     kernel = Kernel(LONGEST / 2)
     waits = polling(kernel)
@@ -421,7 +420,7 @@ def test_not_to_look(polling: Callable[[Kernel], BusyPolling]) -> None:
     assert (kernel.looks, kernel.sleeps) == (0, 10)
 
 
-def test_no_wait(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_no_wait() -> None:
     """With bulk to carry it looks once, and nothing is learned from that."""
     kernel = Kernel(LONGEST / 2)
     waits = polling(kernel)
@@ -431,7 +430,7 @@ def test_no_wait(polling: Callable[[Kernel], BusyPolling]) -> None:
     assert kernel.sleeps == 0
 
 
-def test_the_timeout(polling: Callable[[Kernel], BusyPolling]) -> None:
+def test_the_timeout() -> None:
     """Nothing comes: the gate goes on to what is due."""
     kernel = Kernel(100.0)
     assert polling(kernel).wait(0.25) == []

@@ -263,19 +263,14 @@ class _Indifferent(AfterHello):
         return False
 
 
-def test_a_watched_client_that_breaks_off(ends: Ends) -> None:
-    """Its server is told, and not taken for one that may go on."""
+@pytest.mark.parametrize("event", [EPOLLIN | EPOLLERR, EPOLLIN])
+def test_a_watched_client_that_breaks_off(ends: Ends, event: int) -> None:
+    """Its server is told, and not taken for one that may go on; also when reading is what tells."""
     ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
     ends.client.sendall(b"GET")
-    ends.go_on(EPOLLIN | EPOLLERR)
-    assert ends.relay.done == ["reset server"]
-
-
-def test_a_watched_client_that_can_not_be_read_from(ends: Ends) -> None:
-    """The same when reading is what tells."""
-    ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
-    ends.connection.client.close()
-    ends.go_on(EPOLLIN)
+    if not event & EPOLLERR:
+        ends.connection.client.close()
+    ends.go_on(event)
     assert ends.relay.done == ["reset server"]
 
 

@@ -24,7 +24,6 @@ from tokgate.policy.settings import MissingSni
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.wire.hello_reader import HELLO_RETRY
-from tokgate.wire.http_detection import PREFACE
 
 ALLOWED, OTHER, BANNED = (hello_for(f"www.{name}") for name in ("example.net", "example.com", "clips.example.org"))
 RETRY = build.records(b"\2" + build.vector(3, b"\3\3" + HELLO_RETRY + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))
@@ -223,14 +222,7 @@ def test_what_some_server_might_read(
     assert sum(gate.gate.enforcer.counters.decisions.values()) == 1
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        *(b"SSH-2.0-client\r\n", b"EHLO mail.example.org\r\n", b"\x13BitTorrent protocol", b"\0\1"),
-        *(b"get key\r\n", b"CONNECT {}\r\n", b"0032git-upload-pack /a.git\0host=example.org\0"),
-        b"OPTIONS sip:example.org SIP/2.0\r\nVia: SIP/2.0/TCP a\r\n\r\n",
-    ],
-)
+@pytest.mark.parametrize("data", [b"SSH-2.0-client\r\n", b"\x13BitTorrent protocol", b"get key\r\n", b"\0\1"])
 def test_other_protocols_pass_and_are_counted(start_gate: StartGate, start_origin: StartOrigin, data: bytes) -> None:
     """What no server takes for TLS or HTTP is decided by address, for clients under a ban too, and counted as that."""
     gate = start_gate(start_origin())
@@ -298,14 +290,6 @@ def test_much_without_an_answer_passes(start_gate: StartGate, start_origin: Star
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         until(lambda: sum(map(len, heard)) == len(data))
-
-
-def test_http2_goes_to_an_opener(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """HTTP/2 without TLS is read request by request, as HTTP/1 is."""
-    gate = start_gate(start_origin())
-    with dial(gate.redirected, PREFACE):
-        assert until(lambda: gate.opener.adopted)
-    assert gate.opener.adopted[0][2:] == (PREFACE, False, False)
 
 
 @pytest.mark.parametrize("setting", [MissingSni.BLOCK, MissingSni.CHECK_CERTIFICATE])

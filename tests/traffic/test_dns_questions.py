@@ -27,7 +27,7 @@ from tokgate.policy.settings import DnsSettings, EchKeys, EncryptedDns, OnError,
 from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import DnsAnswer, Pass, Refuse, Terms
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.query import read_query
 
@@ -55,6 +55,13 @@ def ask(name: str | dns.name.Name = BANNED, kind: str = "A", client: str = "192.
     return DnsArrival(client=Endpoint(client, 40000), query=read_query(sent.to_wire()), **rest)
 
 
+def put(enforcer: Enforcer, asked: DnsArrival) -> Ruling:
+    """The ruling about a question, which is counted and recorded."""
+    admission = admit(enforcer, asked, DnsQuestion(asked))
+    admission.record(enforcer)
+    return admission.ruling
+
+
 def refused(enforcer: Enforcer, asked: DnsArrival) -> dns.message.Message:
     """The refusal of a question."""
     ruling = dns_questions.judge(enforcer, asked)
@@ -71,13 +78,11 @@ def remembered(message: dns.message.Message) -> int:
 @pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS", "SVCB", "TXT", "NS", "ANY", "TYPE65280"])
 def test_refusal(records: Records, kind: str) -> None:
     """Of a banned name there is nothing, whatever is asked about it, and that is recorded with its type."""
-    enforcer, asked = (
-        an_enforcer(records=records),
-        ask(kind=kind, destination=Endpoint("203.0.113.53", 53), connection="c1"),
-    )
+    enforcer = an_enforcer(records=records)
+    asked = ask(kind=kind, destination=Endpoint("203.0.113.53", 53), connection="c1")
 
     got = refused(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    put(enforcer, asked)
 
     assert (got.rcode(), got.answer) == (dns.rcode.NXDOMAIN, [])
     (record,) = records.all
@@ -134,10 +139,7 @@ def test_extended_error_needs_edns() -> None:
     assert refused(an_enforcer(), ask(edns=-1)).edns == -1
 
 
-@pytest.mark.parametrize(
-    ("before_end", "seconds"),
-    [(86400, 10), (10.5, 10), (10, 10), (9.999, 9), (1, 1), (0.999, 0)],
-)
+@pytest.mark.parametrize(("before_end", "seconds"), [(86400, 10), (10.5, 10), (10, 10), (9.999, 9), (1, 1), (0.999, 0)])
 def test_refusal_ends_with_the_ban(before_end: float, seconds: int) -> None:
     """A refusal is remembered for ten seconds at most, and never beyond the ban's end."""
     at = END.subtract(milliseconds=int(before_end * 1000))
@@ -175,8 +177,7 @@ def test_milder_bans(records: Records, action: str, logged: str) -> None:
     """Under a ban that warns or monitors a question is answered, and recorded as a query."""
     enforcer, asked = an_enforcer(records=records, bans=(ban(action=Action(action)),)), ask()
 
-    ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    ruling = put(enforcer, asked)
 
     assert not ruling.blocks
     (record,) = records.all
@@ -189,8 +190,7 @@ def test_exemption(records: Records) -> None:
     at = builders.at("2023-03-31T15:59:30Z")
     enforcer, asked = an_enforcer(at, records, exemptions=(builders.exemption(),)), ask(client="192.0.2.9")
 
-    ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    ruling = put(enforcer, asked)
 
     assert dns_questions.terms(asked, ruling) == Terms(30, hides_nothing=False)
     assert records.actions == ["exemption-used"]
@@ -200,8 +200,7 @@ def test_allowed_names_are_counted(records: Records) -> None:
     """What belongs to no service is counted, never recorded, and may be remembered for as long as its owner says."""
     enforcer, asked = an_enforcer(records=records), ask(ALLOWED)
 
-    ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    ruling = put(enforcer, asked)
 
     assert dns_questions.terms(asked, ruling) == Terms(None, hides_nothing=True)
     assert [(k.visibility, k.outcome, n) for k, n in enforcer.counters.decisions.items()] == [("dns", "allow", 1)]
@@ -235,8 +234,7 @@ def test_page(records: Records, carried: bool, action: str) -> None:
     enforcer = an_enforcer(records=records, bans=(ban(response=Response.PAGE, action=Action(action)),))
     asked = ask(carried=carried)
 
-    ruling = dns_questions.judge(enforcer, asked)
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    ruling = put(enforcer, asked)
 
     assert ruling.decision.verdict is (Verdict.ALLOW if carried else Verdict(action))
     assert not dns_questions.judge(enforcer, ask(ALLOWED, carried=carried)).blocks
@@ -301,11 +299,8 @@ def test_aliases_are_told_apart(records: Records) -> None:
         answered(enforcer, ask(name), BANNED)
     enforcer.close()
 
-    assert [record["dns"]["question"]["name"] for record in records.all] == [
-        "a.example.com",
-        "b.example.com",
-        "b.example.com",
-    ]
+    names = [record["dns"]["question"]["name"] for record in records.all]
+    assert names == ["a.example.com", "b.example.com", "b.example.com"]
     assert all(record["destination"]["domain"] == BANNED for record in records.all)
 
 
@@ -314,7 +309,7 @@ def test_an_alias_under_a_milder_ban(records: Records, action: str) -> None:
     """The answer passes and is recorded once, at the answer: the question gave no reason to."""
     enforcer, asked = an_enforcer(records=records, bans=(ban(action=Action(action)),)), ask("cloaked.example.com")
 
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    put(enforcer, asked)
     assert records.all == []
     assert isinstance(answered(enforcer, asked, BANNED).action, Pass)
 
@@ -393,7 +388,7 @@ def test_odd_names_lead_nowhere(records: Records) -> None:
     """What follows octets that no host name has is a part of the name that was asked for, and no other name."""
     enforcer, asked = an_enforcer(records=records), ask(dns.name.Name((b"a.b", b"clips", b"example", b"org", b"")))
 
-    admit(enforcer, asked, DnsQuestion(asked)).record(enforcer)
+    put(enforcer, asked)
 
     assert "was refused the address of clips.example.org: " in records.all[0]["message"]
 

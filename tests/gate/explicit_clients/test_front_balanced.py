@@ -1,4 +1,4 @@
-"""Clients behind a load balancer, and browsers that ask for the PAC file, at a gate and beyond."""
+"""Clients behind a load balancer, at a gate and beyond."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from tokgate.runtime.control_socket import ControlRequest, ask
 BEHIND = POLICY | {
     "networks": {"behind": {"cidrs": ["198.51.100.0/24"]}},
     "bans": {"ban": POLICY["bans"]["ban"] | {"networks": ["behind"]}},
-    "settings": {"load_balancers": ["127.0.0.1"], "limits": {"per_client": 3}},
+    "settings": {"load_balancers": ["127.0.0.1"]},
 }
 CLIENT = "198.51.100.7"
 HEADER = b"PROXY TCP4 198.51.100.%d 192.0.2.1 40000 8080\r\n"
@@ -62,21 +62,3 @@ def test_only_from_a_balancer(running: Running) -> None:
     """Anybody else who says that it is another is told that this is no request; a balancer has to say it."""
     assert b" 400 " in _asked(running, HEADER % 7 + _request("www.example.org"), source="127.0.0.2")
     assert _asked(running, _request("www.example.org")) == b""
-
-
-def test_limits_are_of_clients(running: Running) -> None:
-    """One client behind a balancer takes its share; the balancer's other clients have their own."""
-    with contextlib.ExitStack() as stack:
-        for number in (7, 7, 7, 8, 8, 8):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 60))
-            sock.sendall(HEADER % number)
-        until("one more is turned away", lambda: _asked(running, HEADER % 7, _request("localhost")) == b"")
-        assert b" 403 " in _asked(running, HEADER % 9, _request("localhost"))  # loopback is closed to others, so served
-
-
-def test_a_browser_gets_its_file(running: Running) -> None:
-    """With the proxy by the name that the browser knows."""
-    answer = _asked(running, b"GET /proxy.pac HTTP/1.1\r\nHo", b"st: gw1.example.org:8080\r\n\r\n", source="127.0.0.2")
-    head = answer.partition(b"\r\n\r\n")[0]
-    assert head.startswith(b"HTTP/1.1 200 ")
-    assert b"application/x-ns-proxy-autoconfig" in head

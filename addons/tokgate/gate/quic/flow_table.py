@@ -88,7 +88,7 @@ class FlowTable:
     def begin(self, flow: GateFlow) -> None:
         """Add one about which nothing is decided."""
         if len(self.undecided) >= self._limits.undecided:
-            self._drop(next(iter(self.undecided.values())))
+            self._remove(next(iter(self.undecided.values())))
         self.undecided[flow.key] = flow
         self.shakes_hands(flow)
 
@@ -134,13 +134,17 @@ class FlowTable:
     def account(self, flow: GateFlow) -> bool:
         """Take note of what it holds; False if that is more than there may be, of all clients or of this one."""
         held, who = flow.pending_octets, client_key(flow.key[0])
-        if held != flow.accounted:
-            self.held += held - flow.accounted
-            theirs = self._held[who] = self._held.get(who, 0) + held - flow.accounted
-            flow.accounted = held
+        self._hold(flow, held)
+        return not held or (self._held[who] <= self._limits.held_per_client and self.held <= self._limits.held)
+
+    def _hold(self, flow: GateFlow, octets: int) -> None:
+        if octets != flow.accounted:
+            who = client_key(flow.key[0])
+            self.held += octets - flow.accounted
+            theirs = self._held[who] = self._held.get(who, 0) + octets - flow.accounted
+            flow.accounted = octets
             if not theirs:
                 del self._held[who]
-        return not held or (self._held[who] <= self._limits.held_per_client and self.held <= self._limits.held)
 
     def abandon(self, flow: GateFlow) -> None:
         """Give up what it holds: it may begin anew."""
@@ -155,7 +159,7 @@ class FlowTable:
             unfinished += flow.settle()
             self.account(flow)
             if flow.key in self.undecided:
-                self._drop(flow)
+                self._remove(flow)
             elif flow.settled:
                 flow.began_anew = False
             else:
@@ -173,15 +177,8 @@ class FlowTable:
         for flow in [
             each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.pending_octets <= most
         ]:
-            who = client_key(flow.key[0])
-            self.held -= flow.accounted
-            self._held[who] -= flow.accounted
-            if not self._held[who]:
-                del self._held[who]
-            flow.accounted = 0
-            self._handshakes.pop(flow, None)
-            if self.undecided.pop(flow.key, None) is None:
-                self._take_out(flow)
+            self._hold(flow, 0)
+            self._take_out(flow)
             yield flow
 
     def take_all(self) -> Iterator[GateFlow]:
@@ -198,18 +195,14 @@ class FlowTable:
 
     def _remove(self, flow: GateFlow) -> None:
         self._take_out(flow)
-        self._handshakes.pop(flow, None)
         self.abandon(flow)
 
     def _take_out(self, flow: GateFlow) -> None:
-        del self.passing[flow.key]
-        who = client_key(flow.key[0])
-        theirs = self._clients[who]
-        del theirs[flow.key]
-        if not theirs:
-            del self._clients[who]
-
-    def _drop(self, flow: GateFlow) -> None:
-        del self.undecided[flow.key]
         self._handshakes.pop(flow, None)
-        self.abandon(flow)
+        if self.undecided.pop(flow.key, None) is None:
+            del self.passing[flow.key]
+            who = client_key(flow.key[0])
+            theirs = self._clients[who]
+            del theirs[flow.key]
+            if not theirs:
+                del self._clients[who]
