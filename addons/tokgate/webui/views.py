@@ -15,7 +15,7 @@ from whenever import Instant, PlainDateTime
 
 from tokgate.analytics.counts import VERDICTS, Buckets
 from tokgate.analytics.formats import write_csv
-from tokgate.analytics.report.charts import linked_attempts
+from tokgate.analytics.report.charts import attempts_over_time
 from tokgate.analytics.report.report_data import BanPhases, PhaseSpan
 from tokgate.analytics.report.texts import Language, Wording
 from tokgate.analytics.sql import QueryResult
@@ -155,9 +155,8 @@ class Pages:
         )
         local = [_in_zone(lane, zone) for lane in lanes[:MAX_LANES]]
         link = partial(_link, query, pieces)
-        return await to_thread.run_sync(
-            linked_attempts, pieces, found.over_time, local, Wording(Language.EN), link
-        ), lanes_from
+        draw = partial(attempts_over_time, pieces, found.over_time, local, Wording(Language.EN), link=link)
+        return await to_thread.run_sync(draw), lanes_from
 
 
 async def form(

@@ -164,7 +164,7 @@ def test_each_ban_has_the_time_of_its_own_zone(tmp_path: Path) -> None:
     assert [(lane.ban, lane.exempt) for lane in lanes] == [
         ("ban", (PhaseSpan("press", datetime(2023, 3, 4, 23), datetime(2023, 3, 19, 23)),)), ("both", ()),
     ]  # fmt: skip
-    drawn = attempts_over_time(buckets(datetime(2023, 3, 1), datetime(2023, 4, 1)), {}, lanes, "", say)
+    drawn = attempts_over_time(buckets(datetime(2023, 3, 1), datetime(2023, 4, 1)), {}, lanes, say)
     assert "ban: Exemption press" in drawn
 
 
@@ -298,7 +298,8 @@ def test_charts_are_svg_that_says_what_it_shows() -> None:
     """Well-formed, with the phases in it and a bar for each piece."""
     pieces = buckets(datetime(2023, 3, 1), datetime(2023, 3, 11))
     lane = BanPhases("b", "B", (PhaseSpan("block", datetime(2023, 3, 5), datetime(2023, 3, 11)),))
-    svg = attempts_over_time(pieces, {"block": list(range(1, 11))}, [lane], "Events per day", Wording(Language.EN))
+    bars, say = {"block": list(range(1, 11))}, Wording(Language.EN)
+    svg = attempts_over_time(pieces, bars, [lane], say, alt_text="Events per day")
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == "Events per day"
     assert [node.text for node in root.iter() if node.get("class") == "said"] == ["b: block"]
@@ -395,6 +396,7 @@ def test_it_begins_with_the_bans(
     policy = yaml.safe_load(POLICY)
     stated = {"authority": "Council", "basis": "Circular 7", "reference": "https://example.org/7", "title": "No clips"}
     policy["bans"]["spring-ban"] |= stated
+    del policy["bans"]["spring-ban"]["duration"]
     policy["networks"][policy["bans"]["spring-ban"]["networks"][0]]["timezone"] = "Europe/Brussels"
     (tmp_path / "policies" / "policy.yaml").write_text(yaml.safe_dump(policy))
     record = refusal(moment="2023-03-20T23:30:00Z")
@@ -402,7 +404,14 @@ def test_it_begins_with_the_bans(
     options = ("--client", "192.0.2.7", "--author", "Alice Example", "--zone", "Europe/Brussels")
     page = reported(tokgate, write_log([record]), *options)
     first = page[: page.index("<h2>What happened</h2>")]
-    for said in (*stated.values(), "Alice Example", "Client: 192.0.2.7", "Europe/Brussels", "2023-03-10"):
+    for said in (
+        *stated.values(),
+        "Alice Example",
+        "Client: 192.0.2.7",
+        "Europe/Brussels",
+        "2023-03-10",
+        "until lifted",
+    ):
         assert said in first, said
     assert '2023-03-20 23:30 <span class="local">(2023-03-21 00:30 CET)</span>' in page
     assert "This command repeats the report" in page

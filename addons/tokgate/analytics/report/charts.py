@@ -21,6 +21,7 @@ COLORS: Final = {"block": "#8c1d18", "warn": "#d98200", "monitor": "#2f6f9f", "a
 PHASE_COLORS: Final = {
     "announced": "#d9dde2", "monitor": "#bcd6e8", "warn": "#f6dcae", "block": "#e9b8b4", "held past its end": "#d8a6cf",
 }  # fmt: skip
+_HIDDEN: Final = {"aria_hidden": "true", "focusable": "false"}
 _OTHER: Final = "#666666"
 _CLIENTS: Final = "#4b5560"
 _EXEMPT: Final = 3
@@ -56,43 +57,17 @@ def attempts_over_time(
     pieces: Buckets,
     counts: Mapping[str, Sequence[int]],
     lanes: Sequence[BanPhases],
-    alt_text: str,
     say: Wording,
+    *,
+    alt_text: str = "",
+    link: Link | None = None,
 ) -> str:
     """Events by verdict, with the phases of bans drawn in above and their edges through the bars.
 
-    `alt_text` is the text alternative of the chart; `say` has the words for verdicts and phases.
+    `say` has the words for verdicts and phases. `alt_text` is the text alternative; a chart whose bars are links has
+    none: it is hidden from screen readers and keyboard, and a table repeats it.
     """
-    return _svg(_attempts(pieces, counts, lanes, None, say, role="img", aria_label=escape(alt_text)))
-
-
-def linked_attempts(
-    pieces: Buckets, counts: Mapping[str, Sequence[int]], lanes: Sequence[BanPhases], say: Wording, link: Link
-) -> str:
-    """`attempts_over_time` with bars that are links, hidden from screen readers and keyboard: a table repeats it."""
-    return _svg(_attempts(pieces, counts, lanes, link, say, aria_hidden="true", focusable="false"))
-
-
-def clients_over_time(pieces: Buckets, numbers: Sequence[int], alt_text: str, say: Wording) -> str:
-    """Distinct clients for each bucket. `alt_text` and `say` are those of `attempts_over_time`."""
-    plot = _Plot(pieces, max(numbers, default=0) or 1, _EDGE, _LOW)
-    drawing = plot.drawing(role="img", aria_label=escape(alt_text))
-    group = drawsvg.Group(class_="series clients", fill=_CLIENTS)
-    for place, number in enumerate(numbers):
-        if number:
-            group.append(plot.bar(place, 0, number, f"{say.plain('Clients')}: {grouped(number)}"))
-    drawing.append(group)
-    return _svg(drawing)
-
-
-def _attempts(
-    pieces: Buckets,
-    counts: Mapping[str, Sequence[int]],
-    lanes: Sequence[BanPhases],
-    link: Link | None,
-    say: Wording,
-    **root: str,
-) -> Any:
+    root = {"role": "img", "aria_label": escape(alt_text)} if link is None else _HIDDEN
     below = [0] * len(pieces.starts)
     highest = max((sum(column) for column in zip(*counts.values(), strict=True)), default=0) or 1
     plot = _Plot(pieces, highest, _EDGE + _LANE * len(lanes), _HEIGHT + _LANE * len(lanes))
@@ -108,7 +83,19 @@ def _attempts(
         drawing.append(group)
     for number, lane in enumerate(lanes):
         drawing.append(_lane(plot, lane, _EDGE + number * _LANE, say))
-    return drawing
+    return str(drawing.as_svg(header=""))
+
+
+def clients_over_time(pieces: Buckets, numbers: Sequence[int], alt_text: str, say: Wording) -> str:
+    """Distinct clients for each bucket. `alt_text` and `say` are those of `attempts_over_time`."""
+    plot = _Plot(pieces, max(numbers, default=0) or 1, _EDGE, _LOW)
+    drawing = plot.drawing(role="img", aria_label=escape(alt_text))
+    group = drawsvg.Group(class_="series clients", fill=_CLIENTS)
+    for place, number in enumerate(numbers):
+        if number:
+            group.append(plot.bar(place, 0, number, f"{say.plain('Clients')}: {grouped(number)}"))
+    drawing.append(group)
+    return str(drawing.as_svg(header=""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +195,3 @@ def _ticks(highest: int) -> list[int]:
     """Round numbers from 0 to about the highest."""
     step = next(digit * 10**zeros for zeros in count() for digit in (1, 2, 5) if digit * 10**zeros * 5 >= highest)
     return list(range(0, highest + 1, step))
-
-
-def _svg(drawing: Any) -> str:
-    return str(drawing.as_svg(header=""))

@@ -6,7 +6,6 @@ Bans are told from the policy files, or without these from the log's records. Th
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import zip_longest
 from typing import Any, Final
 
 from whenever import Instant
@@ -27,11 +26,12 @@ HELD: Final = "held past its end"
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:
-    """A ban in one phase from `start` until `end`, cut to the period."""
+    """A ban in one phase from `start` until `end`, in UTC without `tzinfo`; `zone` is that of the ban's networks."""
 
     phase: str
     start: datetime
     end: datetime
+    zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,12 @@ def phases_of_policy(snapshot: Snapshot, start: datetime, end: datetime) -> list
     """The bans of a policy with a phase in the period. A ban in several zones has the times of the first zone."""
     lanes: dict[str, BanPhases] = {}
     for track in snapshot.tracks:
-        changes = [
-            (_utc(change.at), HELD if change.overdue else change.phase.value) for change in track.schedule.changes
-        ]
         holes = [
             PhaseSpan(name, first, last)
             for name, span in track.exemptions.items()
             if (first := max(_utc(span.start), start)) < (last := min(_utc(span.end), end))
         ]
-        lane = BanPhases(track.ban.name, track.ban.title, _spans(changes, start, end), tuple(holes))
+        lane = BanPhases(track.ban.name, track.ban.title, _spans(_changes(track), start, end), tuple(holes))
         if lane.spans:
             lanes.setdefault(lane.ban, lane)
     return list(lanes.values())
@@ -75,6 +72,10 @@ def phases_of_log(
         known = by_ban.setdefault(ban, [] if before is None else [(datetime.min, before)])
         known.append((due, phase))
     return [BanPhases(ban, ban, found) for ban, known in by_ban.items() if (found := _spans(known, start, end))]
+
+
+def _changes(track: Track) -> list[_PhaseStart]:
+    return [(_utc(change.at), HELD if change.overdue else change.phase.value) for change in track.schedule.changes]
 
 
 def _spans(changes: Sequence[_PhaseStart], start: datetime, end: datetime) -> tuple[PhaseSpan, ...]:
@@ -95,16 +96,6 @@ def _utc(at: Instant) -> datetime:
 
 
 _MOST_PREFIXES: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class BanPeriod:
-    """A phase of a ban, in UTC without `tzinfo`; `end` None: until lifted. `zone` is that of the ban's networks."""
-
-    phase: str
-    start: datetime
-    end: datetime | None
-    zone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +120,8 @@ class BanFacts:
     basis: str | None = None
     reason: str | None = None
     reference: str | None = None
-    phases: tuple[BanPeriod, ...] = ()
+    phases: tuple[PhaseSpan, ...] = ()
+    """Whole, until datetime.max if until lifted."""
     scope: tuple[Scope, ...] = ()
     services: tuple[str, ...] = ()
 
@@ -164,13 +156,7 @@ def facts_of_log(rows: Iterable[Mapping[str, Any]]) -> list[BanFacts]:
 
 def _of_track(track: Track, policy: Policy) -> BanFacts:
     ban: Ban = track.ban
-    changes = track.schedule.changes
-    ends = [_utc(change.at) for change in changes[1:]]
-    phases = [
-        BanPeriod(HELD if change.overdue else change.phase.value, _utc(change.at), end, track.zone)
-        for change, end in zip_longest(changes, ends)
-        if change.phase is not Phase.EXPIRED and change.at > Instant.MIN
-    ]
+    spans = _spans(_changes(track), datetime.min, datetime.max)
     return BanFacts(
         name=ban.name,
         title=ban.title,
@@ -178,7 +164,7 @@ def _of_track(track: Track, policy: Policy) -> BanFacts:
         basis=ban.basis,
         reason=ban.reason,
         reference=ban.reference,
-        phases=tuple(phases),
+        phases=tuple(replace(span, zone=track.zone) for span in spans if span.start > datetime.min),
         scope=tuple(_scope(policy.networks[name]) for name in ban.networks),
         services=tuple(policy.services[name].title or name for name in ban.services) or (ban.what,),
     )
