@@ -4,7 +4,6 @@ from typing import Final
 
 from tokgate.evasion.attempt import Attempt
 from tokgate.evasion.families import (
-    client_hellos,
     hidden_names,
     http2_frames,
     http_bodies,
@@ -21,7 +20,6 @@ ATTEMPTS: Final[dict[str, Attempt]] = {
     attempt.id: attempt
     for family in (
         tls_records,
-        client_hellos,
         two_hellos,
         server_names,
         hidden_names,
