@@ -33,6 +33,9 @@ TIME_WAIT: Final = 60
 """Seconds for which Linux keeps a port to the same destination (TCP_TIMEWAIT_LEN, net/tcp.h)."""
 GATE_HOLDS: Final = 50_000
 """settings.limits.connections"""
+CONNECTION: Final = 146e-6
+GIB: Final = 0.411
+"""Seconds of a core for a new connection that comes alone, and for a GiB of one stream (bench/RESULTS.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,12 @@ def _settled(gate: int) -> Usage:
         before = now
 
 
-def table(idle: Usage, unread: Usage, *, open_: float, busy: float, new: float) -> Iterable[str]:
+def table(idle: Usage, unread: Usage, *, open_: float, busy: float, new: float, mbit: float) -> Iterable[str]:
     """The rows for each number of people."""
     kernel = max(idle.slabs, 0.0) + max(idle.buffers, 0.0)
-    yield "| people | connections | new a second | gates' memory | kernel's memory | descriptors | ports | gates |"
-    yield "|---|---|---|---|---|---|---|---|"
+    named = ("people", "connections", "new a second", "gates' memory", "kernel's memory", "descriptors", "ports")
+    yield f"| {' | '.join((*named, 'gates', 'cores'))} |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for people in PEOPLE:
         connections, full, rate = people * open_, people * busy, people * new
         own = (connections * idle.own + full * max(unread.own, 0.0)) / 1024
@@ -157,11 +161,12 @@ def table(idle: Usage, unread: Usage, *, open_: float, busy: float, new: float) 
         descriptors = connections * idle.descriptors + full * max(unread.descriptors - idle.descriptors, 0)
         ports = connections + rate * TIME_WAIT
         gates = -(-connections // GATE_HOLDS)
+        cores = rate * CONNECTION + people * mbit * 1e6 / 8 / 2**30 * GIB
         yield (
             f"| {people:,} | {connections:,.0f} | {rate:,.0f} | {own:,.0f} MiB | {held:,.0f} MiB | "
             f"{descriptors:,.0f} | "
             f"{ports:,.0f}: {max(1, -(-ports // PORTS)):.0f} address{'' if ports <= PORTS else 'es'} if all go to one "
-            f"server | {gates:.0f} or more |"
+            f"server | {gates:.0f} or more | {cores:.1f} |"
         )
 
 
@@ -173,6 +178,7 @@ def main() -> int:
     parser.add_argument("--open", type=float, default=30, help="connections that a person has open (default: 30)")
     parser.add_argument("--busy", type=float, default=0.2, help="of these, full to the brim (default: 0.2)")
     parser.add_argument("--new", type=float, default=0.2, help="new connections of a person a second (default: 0.2)")
+    parser.add_argument("--mbit", type=float, default=1, help="Mbit/s of a person, when all are busy (default: 1)")
     args = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -183,7 +189,7 @@ def main() -> int:
             f"each {what} connection: {each.own:.2f} KiB in the gate, {each.descriptors} descriptors, "
             f"{each.buffers:.1f} KiB of buffers and {each.slabs:.1f} KiB of slabs in the kernel"
         )
-    for line in table(idle, unread, open_=args.open, busy=args.busy, new=args.new):
+    for line in table(idle, unread, open_=args.open, busy=args.busy, new=args.new, mbit=args.mbit):
         print(line)
     return 0
 
