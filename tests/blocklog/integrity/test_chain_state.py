@@ -1,7 +1,12 @@
-"""The clock of a chain, as its checkpoints and the records between them tell it."""
+"""The clock of a chain, as its checkpoints tell it; two records that claim one number, in bounded memory."""
+
+import pytest
 
 from labs.builders import at
-from tokgate.blocklog.integrity.chain_state import Clock
+from tokgate.blocklog.integrity import chain_state
+from tokgate.blocklog.integrity.chain_state import Clock, RecentRecord, RecentRecords
+from tokgate.blocklog.records.chain import Head, link
+from tokgate.blocklog.records.record import Record
 
 NOON = at("2023-03-10T12:00:00Z")
 
@@ -33,3 +38,72 @@ def test_a_checkpoint_without_a_time() -> None:
     clock.checkpoint(NOON)
     assert clock.checkpoint(None) is None
     assert clock.checkpoint(NOON.subtract(hours=1)) == NOON
+
+
+MOST = 10
+
+
+class Chain:
+    """Records of one chain, as a verifier meets them line by line."""
+
+    def __init__(self) -> None:
+        record, head = link(Head("chain"), {"n": 0})
+        self.lines = 1
+        self.recent = RecentRecords(RecentRecord(head, ("log", 1)))
+        assert self.recent.rival(record, head) is None
+
+    def meet(self, record: Record, after: Head) -> Head:
+        """The next line: a record that follows some head."""
+        linked, head = link(after, record)
+        self.lines += 1
+        self.recent.add(head, ("log", self.lines), self.recent.rival(linked, head))
+        return head
+
+    def grow(self, count: int) -> None:
+        """So many records that follow the last one."""
+        for _ in range(count):
+            self.meet({"n": self.lines}, self.recent.head.head)
+
+
+@pytest.fixture
+def chain(monkeypatch: pytest.MonkeyPatch) -> Chain:
+    """A chain of one record, of which ten are held at most."""
+    monkeypatch.setattr(chain_state, "_MOST", MOST)
+    return Chain()
+
+
+def test_a_log_without_checkpoints_takes_no_memory(chain: Chain) -> None:
+    """What is too far back to be decided about is forgotten; what is held is known to the last record."""
+    chain.grow(MOST - 1)
+    first = chain.recent.hashes(1)
+    assert first is not None
+    assert len(first) == MOST - 1
+    chain.grow(1)
+    assert chain.recent.hashes(1) is None
+    chain.grow(3)
+    assert chain.recent.hashes(MOST) is None
+    held = chain.recent.hashes(MOST + 1)
+    assert held is not None
+    assert len(held) == 3
+    assert list(chain.recent.settle()) == []
+
+
+def test_a_forged_record_is_never_forgotten(chain: Chain) -> None:
+    """It is told of, by its line, also where a checkpoint comes later than any that tokgate writes."""
+    chain.grow(2)
+    true = chain.recent.head.head
+    chain.meet({"n": "forged"}, true)
+    chain.meet({"n": "forged too"}, chain.recent.head.head)
+    chain.meet({"n": "true"}, true)
+    chain.grow(2 * MOST)
+    assert [node.place for node in chain.recent.settle()] == [("log", 4), ("log", 5)]
+    assert list(chain.recent.settle()) == []
+
+
+def test_a_copy_is_no_rival(chain: Chain) -> None:
+    """The same record twice, or one out of order, is told as such, and not decided about."""
+    record, head = link(chain.recent.head.head, {"n": 1})
+    chain.meet({"n": 1}, chain.recent.head.head)
+    assert chain.recent.rival(record, head) is None
+    other, far = link(Head("chain", 7, "ab" * 32), {"n": 8})
+    assert chain.recent.rival(other, far) is None

@@ -1,6 +1,7 @@
 """The schema is what is committed, knows everything the code can say, and lets nothing else pass."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,17 @@ def test_wrong_values_are_errors(valid_record: Valid, path: tuple[str, ...], val
     place[path[-1]] = value
     with pytest.raises(AssertionError, match="off schema"):
         valid_record(record)
+
+
+TEXT = (Path(__file__).parents[3] / "docs" / "log.md").read_text(encoding="utf-8")
+EXPLAINED = set(re.findall(r"`([a-z0-9_-]+)`", TEXT))
+
+
+def test_every_action_is_explained() -> None:
+    """No `event.action` is missing from the table."""
+    assert {action.value for action in EventAction} <= EXPLAINED
+
+
+def test_every_own_field_is_explained() -> None:
+    """No field under `tokgate` is missing from the table."""
+    assert set(log_schema()["properties"]["tokgate"]["properties"]) <= EXPLAINED
