@@ -11,7 +11,7 @@ from tokgate.config.loader import Loaded
 from tokgate.config.reload.holder import PolicyHolder, Reloaded
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Visibility
-from tokgate.runtime.reloads import Reloads
+from tokgate.runtime.instance import Reloads
 from tokgate.service.metrics import sample as vitals
 from tokgate.service.status import state_of, worker_of
 from tokgate.traffic.counters import AT_LIMIT, Counters

@@ -12,15 +12,20 @@ import pytest
 from tokgate.runtime.control_socket import NAME, Call, Caller, Control, ControlRequest, ask
 
 
-def serve(control: Control) -> Callable[[], None]:
-    """Answer one caller in another thread; call the result to wait for it."""
+def thoughtful(caller: Caller) -> None:
+    """Answer, after word of how far it is."""
+    caller.tell("thinking")
+    caller.answer({"asked": caller.request})
+
+
+def serve(control: Control, react: Callable[[Caller], None] = thoughtful) -> Callable[[], None]:
+    """React to one caller in another thread; call the result to wait for it."""
 
     def answer() -> None:
         callers: list[Caller] = []
         while not callers:
             callers = list(control.callers())
-        callers[0].tell("thinking")
-        callers[0].answer({"asked": callers[0].request})
+        react(callers[0])
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -99,14 +104,6 @@ def test_a_folder_with_a_long_path(tmp_path: Path) -> None:
     assert ask(folder / "gone", ControlRequest.STATUS) is None
 
 
-def test_only_its_user(tmp_path: Path) -> None:
-    """Nobody else may ask, from the first moment on."""
-    control = Control(tmp_path)
-    control.open()
-    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
-    control.close(remove=True)
-
-
 def test_the_first_keeps_its_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A second tokgate says that it can't be asked, and takes nothing away when it ends."""
     first, second = Control(tmp_path), Control(tmp_path)
@@ -169,24 +166,17 @@ def test_whoever_ends_without_an_answer(tmp_path: Path) -> None:
     """A tokgate that ends meanwhile is no answer."""
     control = Control(tmp_path)
     control.open()
-
-    def drop() -> None:
-        callers: list[Caller] = []
-        while not callers:
-            callers = list(control.callers())
-        callers[0].close()
-
-    thread = threading.Thread(target=drop)
-    thread.start()
+    dropped = serve(control, Caller.close)
     with pytest.raises(ConnectionError):
         ask(tmp_path, ControlRequest.RELOAD)
-    thread.join()
+    dropped()
     control.close(remove=True)
 
 
-def test_the_folder_is_made(tmp_path: Path) -> None:
-    """At the first start, before mitmproxy has made its folder, tokgate can be asked already; by its user alone."""
-    control = Control(tmp_path / "new" / "keys")
+def test_only_its_user(tmp_path: Path) -> None:
+    """Nobody else may ask, from the first moment on, also at the first start, where the folder is made."""
+    folder = tmp_path / "new" / "keys"
+    control = Control(folder)
     assert control.open() is not None
-    assert stat.S_IMODE((tmp_path / "new" / "keys").stat().st_mode) == 0o700
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder / NAME)] == [0o700, 0o600]
     control.close(remove=True)

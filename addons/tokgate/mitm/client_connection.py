@@ -115,8 +115,7 @@ class UnreadOctets:
 
     def hold(self, connection: str, client: str, octets: int) -> bool:
         """Take note of how many a connection holds now; False if that is more than there may be, of all or of one."""
-        if octets or connection in self._held:
-            self.release(connection)
+        self.release(connection)
         if not octets:
             return True
         who = client_key(client)

@@ -120,12 +120,6 @@ def seen(flow: HTTPFlow, connection: ClientConnection) -> seen_traffic.Request:
     )
 
 
-def unread(arrival: Arrival, *, opened: bool) -> seen_traffic.Request:
-    """A request whose head could not be read, as `admission` decides about it."""
-    http = HttpSeen(method="-", scheme="https" if opened else "http")
-    return seen_traffic.Request(arrival.sightings, http, opened=opened, ambiguous=True)
-
-
 def stay_in_http1(request: Request) -> None:
     """Remove from Upgrade the protocols that would go on unread and name hosts; a server may ignore Upgrade."""
     upgrades = [each.strip() for field in request.headers.get_all("upgrade") for each in field.split(",")]

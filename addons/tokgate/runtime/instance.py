@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,13 @@ from whenever import Instant
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.record import Record
+from tokgate.config.diagnostics import Level, render
 from tokgate.config.reload.holder import PolicyHolder, Reloaded, WorkerThread
+from tokgate.policy.analysis.definitions import weaker_settings
 from tokgate.policy.analysis.now import now_of
 from tokgate.policy.analysis.timeline import Transition, next_transition, transitions
 from tokgate.policy.settings import LogSettings
 from tokgate.runtime.notified import NotificationHistory, Write
-from tokgate.runtime.reloads import Reloads, announce, restart_needed
 from tokgate.traffic.counters import UNREADABLE, DecisionKey, Key, decisions_in
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,24 @@ MAX_AT_ONCE: Final = 1000
 LONGEST_PAUSE: Final = 1.0
 """Seconds: how late a clock change may be noticed."""
 _HOUR: Final = 3600
+
+
+@dataclass(slots=True)
+class Reloads:
+    """How often the policy was read again, and when last. Times are seconds since the epoch."""
+
+    succeeded: int = 0
+    failed: int = 0
+    last_success: float | None = None
+    last_failure: float | None = None
+
+    def note(self, reloaded: Reloaded) -> None:
+        """Count a reload as succeeded or failed, at its own instant."""
+        at = reloaded.at.timestamp(unit="millisecond") / 1000
+        if reloaded.ok:
+            self.succeeded, self.last_success = self.succeeded + 1, at
+        else:
+            self.failed, self.last_failure = self.failed + 1, at
 
 
 class Instance:
@@ -151,12 +171,52 @@ class Instance:
         self._write(partial(self._coverage.tell(decisions, now, refused), now=now_of(self.holder.snapshot, now)))
 
     def _reloaded(self, reloaded: Reloaded) -> None:
+        """Count a reading of the policy; tell of it in the log and on standard error."""
         self.reloads.note(reloaded)
-        announce(reloaded, self.restart_needed(), self._write)
+        restart = self.restart_needed()
+        policy, warnings = reloaded.snapshot.policy, len(reloaded.diagnostics)
+        if reloaded.repeated:  # `tokgate reload` right after an edit that was read already: its answer tells the caller
+            return
+        if not reloaded.ok:
+            problems = [render(d).splitlines()[0] for d in reloaded.diagnostics if d.level is Level.ERROR]
+            # A warning, since mitmproxy ends where an error is logged while it starts.
+            logger.warning("the new policy has errors, %s stays in force:\n%s", policy.version, "\n".join(problems))
+            self._write(lambda stamp: lifecycle.policy_load_failed(stamp, problems, kept=policy.version))
+            return
+        if policy.version == reloaded.before:  # comments or order changed: no effect
+            if reloaded.recovered:
+                logger.warning("the policy files are valid again, %s stays in force", policy.version)
+                self._write(lambda stamp: lifecycle.policy_loaded(stamp, policy, warnings=warnings, restart=restart))
+            return
+        logger.warning("policy %s is in force, it replaces %s", policy.version, reloaded.before)
+        for each in weaker_settings(reloaded.changes):
+            logger.warning("a setting now lets more pass than before: %s", each)
+        if restart:
+            logger.warning("%s: in force when tokgate is started again, not before", ", ".join(restart))
+        for name in policy.held:
+            logger.warning(
+                "the ban %s is no longer in the files, and stays in force until the policy says under `lifted` why, "
+                "or `tokgate reload --lift %s`",
+                *(name, name),
+            )
+        self._write(
+            lambda stamp: lifecycle.policy_loaded(
+                stamp,
+                policy,
+                replaced=reloaded.before,
+                warnings=warnings,
+                restart=restart,
+                effects=reloaded.effects,
+                changes=reloaded.changes,
+                revision={} if reloaded.revision is None else asdict(reloaded.revision),
+            )
+        )
 
     def restart_needed(self) -> tuple[str, ...]:
-        """The settings of the policy in force that take effect at a restart only."""
-        return restart_needed(self._log_kept(), self.holder.snapshot.settings.log)
+        """The keys of the log's settings in force that differ from those the log was opened with, at the start."""
+        running, wanted = self._log_kept(), self.holder.snapshot.settings.log
+        keys = (each.name for each in fields(LogSettings) if each.compare and each.name != "small_groups")
+        return tuple(f"settings.log.{key}" for key in keys if getattr(running, key) != getattr(wanted, key))
 
 
 class CoverageReporter:

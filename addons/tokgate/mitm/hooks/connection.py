@@ -22,12 +22,11 @@ from tokgate.gate.identification import Links
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance
-from tokgate.mitm.hooks.traffic import UNCONFIGURED, Hooks, Traffic, ends_in, nothing
-from tokgate.mitm.layers.dns import DnsLayer
+from tokgate.mitm.hooks.traffic import UNCONFIGURED, Hooks, Traffic, ends, ends_in, nothing
+from tokgate.mitm.layers.dns import DnsLayer, NameServers
 from tokgate.mitm.layers.fair_turns import take_turns
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer, OriginCertificate
 from tokgate.mitm.layers.http import GONE, HttpConnectionLayer, HttpStream
-from tokgate.mitm.layers.name_servers import NameServers
 from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.mitm.layers.relay import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.tls import ClientTLSLayer
@@ -176,7 +175,7 @@ class ServerHooks(Hooks):
     @ends_in(nothing)
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """Remember a connection of ours, to know it should it come back as a client's."""
-        self._traffic.remember_own(data.server.sockname, data.server.peername)
+        self._traffic.own.add(ends(data.server.sockname, data.server.peername))
 
     @ends_in(nothing)
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
@@ -188,7 +187,7 @@ class ServerHooks(Hooks):
     @ends_in(nothing)
     def server_disconnected(self, data: ServerConnectionHookData) -> None:
         """Forget a connection of ours: its addresses may be a client's next."""
-        self._traffic.forget_own(data.server.sockname, data.server.peername)
+        self._traffic.own.discard(ends(data.server.sockname, data.server.peername))
 
     async def origin_certificate(self, asked: OriginCertificate) -> None:
         """Find the names in a destination's certificate; after a failure its address decides."""
@@ -246,20 +245,14 @@ def _leads_to_dns(context: Context) -> bool:
 def layer_for(context: Context, data: bytes, enforcer: Enforcer, connection: ClientConnection) -> layer.Layer | None:
     """The next layer for a connection whose client has sent `data`; None leaves it to mitmproxy."""
     top = context.layers[-1]
-    if isinstance(top, modes.HttpProxy):
-        # TLS between the client and the proxy itself, before any request.
-        return (
-            ClientTLSLayer(context) if data[:1] == _TLS else HttpConnectionLayer(context, HTTPMode.regular, connection)
-        )
-    if isinstance(top, ClientTLSLayer):
-        if isinstance(context.layers[0], modes.HttpProxy) and context.layers[1:] == [top]:
-            return HttpConnectionLayer(context, HTTPMode.regular, connection)
+    if isinstance(top, modes.HttpProxy) and data[:1] == _TLS:  # between the client and the proxy itself
+        return ClientTLSLayer(context)
+    if isinstance(top, modes.HttpProxy | ClientTLSLayer):
         # Opened to read requests: whatever else is spoken inside would reach the destination unread.
-        return HttpConnectionLayer(context, HTTPMode.transparent, connection)
-    if isinstance(top, HttpStream):
-        return FirstBytesLayer(context, enforcer, connection, tunnelled=True)
-    if isinstance(top, modes.TransparentProxy | modes.Socks5Proxy):
-        return FirstBytesLayer(context, enforcer, connection, tunnelled=False)
+        to_proxy = isinstance(context.layers[0], modes.HttpProxy) and context.layers[1:] in ([], [top])
+        return HttpConnectionLayer(context, HTTPMode.regular if to_proxy else HTTPMode.transparent, connection)
+    if isinstance(top, HttpStream | modes.TransparentProxy | modes.Socks5Proxy):
+        return FirstBytesLayer(context, enforcer, connection, tunnelled=isinstance(top, HttpStream))
     return None
 
 

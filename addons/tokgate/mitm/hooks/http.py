@@ -21,10 +21,10 @@ from tokgate.mitm.http_request import BAD_REQUEST
 from tokgate.mitm.layers.failures import failure
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
-from tokgate.policy.observation import Stage
+from tokgate.policy.observation import HttpSeen, Stage
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit
-from tokgate.traffic.seen import Connect
+from tokgate.traffic.seen import Connect, Request
 
 _SWITCHING: Final = 101
 _WAITING: Final = "tokgate-waiting"
@@ -110,7 +110,8 @@ class HttpHooks(Hooks):
         connection = self._traffic.connections.of(unreadable.client)
         connection.spoken()
         arrival = connection.arrival(unreadable.server.address)
-        seen = http_request.unread(arrival, opened=connection.opened)
+        http = HttpSeen(method="-", scheme="https" if connection.opened else "http")
+        seen = Request(arrival.sightings, http, opened=connection.opened, ambiguous=True)
         admission = admit(self._traffic.enforcer, arrival, seen)
         if admission.ruling.blocks:
             admission.record(self._traffic.enforcer, http_request.BAD_REQUEST)

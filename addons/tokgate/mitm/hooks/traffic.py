@@ -48,8 +48,8 @@ class Traffic:
         self.warnings: Final = Warnings()
         self.egress: Final = Egress(self._snapshot)
         self.certificates = OriginCertificates(connect=self.egress.connect)
-        self._own: Final[set[tuple[Any, Any]]] = set()
-        """Both ends of each connection to a destination. Our end alone may be a client's as well."""
+        self.own: Final[set[tuple[Any, Any]]] = set()
+        """Both `ends` of each connection to a destination. Our end alone may be a client's as well."""
 
     @property
     def is_configured(self) -> bool:
@@ -78,17 +78,9 @@ class Traffic:
         if self.is_configured:
             self.enforcer.failed(where, error)
 
-    def remember_own(self, near: Any, far: Any) -> None:
-        """A connection of this proxy's to a destination was made; the arguments are its socket addresses."""
-        self._own.add(_ends(near, far))
-
-    def forget_own(self, near: Any, far: Any) -> None:
-        """Undo `remember_own`, when the connection has ended."""
-        self._own.discard(_ends(near, far))
-
     def is_own(self, near: Any, far: Any) -> bool:
         """Whether a client's connection is one of this proxy's own that was led back to it; counted as a loop if so."""
-        if _ends(near, far) not in self._own:
+        if ends(near, far) not in self.own:
             return False
         self.enforcer.counters.loops += 1
         return True
@@ -118,7 +110,7 @@ class Traffic:
         return None if self._enforcer is None else self._enforcer.snapshot
 
 
-def _ends(near: Any, far: Any) -> tuple[Any, Any]:
+def ends(near: Any, far: Any) -> tuple[Any, Any]:
     """Both ends of a connection, without what IPv6 adds to an address and a port."""
     return near and near[:2], far and far[:2]
 

@@ -80,29 +80,14 @@ class _TrailersKept:
         return event
 
 
-class _Heads:
-    """A buffer of mitmproxy's (h11's), in which heads are edited before mitmproxy reads them."""
+class _Heads(original.ReceiveBuffer):  # type: ignore[name-defined,misc]  # h11's, by mitmproxy's name of it
+    """The buffer of a connection, in which heads are edited before mitmproxy reads them."""
 
-    def __init__(self, buffer: Any) -> None:
-        self._buffer = buffer
-        self.edit: Callable[[list[bytearray]], None] | None = None
-        """Edits the lines of a head; None while a body is read."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._buffer, name)
-
-    def __iadd__(self, data: bytes) -> "_Heads":
-        self._buffer += data
-        return self
-
-    def __len__(self) -> int:
-        return len(self._buffer)
-
-    def __bytes__(self) -> bytes:
-        return bytes(self._buffer)
+    edit: Callable[[list[bytearray]], None] | None = None
+    """Edits the lines of a head; None while a body is read."""
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        lines: list[bytearray] | None = self._buffer.maybe_extract_lines()
+        lines: list[bytearray] | None = super().maybe_extract_lines()
         if lines and self.edit is not None:
             self.edit(lines)
         return lines
@@ -119,7 +104,7 @@ class _Http1(original.Http1Connection):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)  # type: ignore[call-arg] # the next class's, which knows the connection
-        self.buf = self._heads = _Heads(self.buf)  # type: ignore[assignment]
+        self.buf = self._heads = _Heads()
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, with trailers directly before the end of the message."""

@@ -28,7 +28,7 @@ from labs.dns_lab import (
 from labs.proxy_lab import ALLOWED, DEADLINE, eventually
 from labs.serving import serving
 from tokgate.mitm.layers import dns as dns_layer
-from tokgate.mitm.layers.name_servers import FAILED_FOR, MOST_ASKED, NameServers
+from tokgate.mitm.layers.dns import FAILED_FOR, MOST_ASKED, NameServers
 
 FIRST, SECOND, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
