@@ -190,7 +190,7 @@ _NESTED: Final[dict[str, tuple[str, SentPieces]]] = {
         "CONNECT to another proxy inside the tunnel, and in that for the name",
         filled(_HARMLESS, b"CONNECT NAME:443 HTTP/1.1\r\nHost: NAME\r\n\r\n"),
     ),
-    "nested-hello": ("the same for a harmless name, and a hello", lambda t: [_HARMLESS + records(message(t))]),
+    "nested-hello": ("CONNECT to a harmless name, and a hello", lambda t: [_HARMLESS + records(message(t))]),
     "nested-socks": ("SOCKS in the tunnel", lambda t: [b"\5\1\0", b"\5\1\0\3" + vector(1, t.octets) + b"\x01\xbb"]),
 }
 _INNOCENT: Final = frozenset(

@@ -130,7 +130,10 @@ _SHAPES: dict[str, tuple[str, SentPieces]] = {
     "alert-of-one-octet": ("half an alert before it", _before(record(b"\1", ALERT))),
     "close-notify-before": ("an alert that closes before it", _before(record(b"\1\0", ALERT))),
     "ccs-before": ("ChangeCipherSpec before it", _before(record(b"\1", CHANGE_CIPHER_SPEC, 0x0303))),
-    "alert-and-ccs": ("one of each", _before(record(b"\1\x70", ALERT) + record(b"\1", CHANGE_CIPHER_SPEC))),
+    "alert-and-ccs": (
+        "an alert and ChangeCipherSpec",
+        _before(record(b"\1\x70", ALERT) + record(b"\1", CHANGE_CIPHER_SPEC)),
+    ),
     "data-before": ("application data before it", _before(record(b"hello", APPLICATION_DATA, 0x0303))),
     "empty-data-before": ("an empty record of application data", _before(record(b"", APPLICATION_DATA, 0x0303))),
     "heartbeat-before": ("a heartbeat before it", _before(record(b"\1\0\0" + bytes(16), HEARTBEAT, 0x0303))),
