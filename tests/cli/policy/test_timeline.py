@@ -20,7 +20,20 @@ def test_text(policies: Path, tokgate: Command) -> None:
     """Plain aligned text, a line each; local times are those of the networks concerned."""
     outcome = tokgate("timeline", "--from", "2023-02-01T00:00Z", "--to", "2024-03-01")
     assert outcome.out == SPRING
-    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.code == 0
+    assert outcome.err.endswith(" no ban is in force until 2023-02-28T23:00:00Z\n")
+
+
+def test_what_holds_where_it_begins(policies: Path, tokgate: Command) -> None:
+    """The bans in force at the first instant, and a network that exemptions open wholly, as status says of now."""
+    text = POLICY.replace("clients: [192.0.2.9/32]", 'clients: [192.0.2.0/24, "2001:db8:1::/48"]')
+    (policies / "policy.yaml").write_text(text)
+    words = ("timeline", "--from", "2023-05-01T00:00Z")
+    said = tokgate(*words).err
+    assert "2 bans are in force: spring-ban, lab-watch\n" in said
+    assert "the whole network office is exempt from spring-ban until 2023-06-30T16:00:00Z: press\n" in said
+    holds = json.loads(tokgate(*words, "--json").out)["holds"]
+    assert (holds["in_force"], len(holds["opened"])) == (["spring-ban", "lab-watch"], 1)
 
 
 def test_range_is_half_open(policies: Path, tokgate: Command) -> None:
@@ -73,7 +86,8 @@ def test_nothing(policies: Path, tokgate: Command) -> None:
     """A quiet stretch says so on stderr and prints nothing."""
     outcome = tokgate("timeline", "--from", "2030-01-01T00:00Z")
     assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err == "nothing changes from 2030-01-01T00:00:00Z to 2031-01-01T00:00:00Z\n"
+    nothing = "nothing changes from 2030-01-01T00:00:00Z to 2031-01-01T00:00:00Z"
+    assert outcome.err == f"{nothing}\nat 2030-01-01T00:00:00Z 1 ban is in force: lab-watch\n"
 
 
 def test_default_is_the_year_to_come(policies: Path, tokgate: Command) -> None:

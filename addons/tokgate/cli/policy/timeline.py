@@ -17,6 +17,7 @@ from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.tables import aligned, show_rows
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible
 from tokgate.config.extras import Extra
+from tokgate.policy.analysis.now import Now, now_of
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions
 from tokgate.policy.bans import ALL
 from tokgate.policy.decision import Phase
@@ -58,7 +59,18 @@ class TransitionOutput(TypedDict):
     extended_by: list[str]
 
 
-Timeline = TypedDict("Timeline", {"from": str, "to": str, "more": bool, "transitions": list[TransitionOutput]})
+class HoldsOutput(TypedDict):
+    """What holds where the timeline begins, as `status` has it of now: bans in force, and networks that are open."""
+
+    summary: str
+    in_force: list[str]
+    held: list[str]
+    opened: list[str]
+
+
+Timeline = TypedDict(
+    "Timeline", {"from": str, "to": str, "holds": HoldsOutput, "more": bool, "transitions": list[TransitionOutput]}
+)
 Timeline.__doc__ = "`tokgate timeline --json`. `more`: there are more than --limit allows."
 
 
@@ -92,8 +104,9 @@ def run(options: argparse.Namespace) -> int:
         return _plot(options.plot, snapshot, None if whole else within, now)
     found = list(islice(transitions(snapshot, within.start, within.end), options.limit + 1))
     listed, more = found[: options.limit], len(found) > options.limit
+    holds = now_of(snapshot, within.start)
     if options.json:
-        print_json(_document(within, listed, more), indent=2)
+        print_json(_document(within, holds, listed, more), indent=2)
     elif listed:
         rows = [_row(transition) for transition in listed]
         if sys.stdout.isatty():
@@ -104,6 +117,11 @@ def run(options: argparse.Namespace) -> int:
         print_lines(visible(f"why {ban}: {' '.join(reason.split())}") for ban, reason in reasons.items())
     else:
         narrate(f"nothing changes from {both(within.start, zone)} to {both(within.end, zone)}")
+    if not options.json:
+        names = ", ".join(dict.fromkeys(each.ban.name for each in holds.in_force))
+        narrate(f"at {both(within.start, zone)} {holds.summary}{names and f': {names}'}")
+        for opened in holds.opened:
+            narrate(opened.sentence)
     if more:
         narrate(f"tokgate: only the first {options.limit} transitions are shown: see --limit, --from and --to")
     return Exit.DONE
@@ -155,10 +173,16 @@ def _row(transition: Transition) -> tuple[str, ...]:
     )
 
 
-def _document(within: Span, found: Sequence[Transition], more: bool) -> Timeline:
+def _document(within: Span, holds: Now, found: Sequence[Transition], more: bool) -> Timeline:
     return {
         "from": utc(within.start),
         "to": utc(within.end),
+        "holds": {
+            "summary": holds.summary,
+            "in_force": list(dict.fromkeys(each.ban.name for each in holds.in_force)),
+            "held": list(holds.held),
+            "opened": [each.sentence for each in holds.opened],
+        },
         "more": more,
         "transitions": [
             {
