@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from whenever import Instant
 
+from tokgate.analytics.clickhouse_log import ClickHouseLog
 from tokgate.analytics.columns import listing
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.report.report_data import case_records, collect
@@ -38,8 +39,6 @@ FILTERS = {
 @pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS)
 def test_the_summary_is_the_same(days: list[Path], clickhouse: "ClickHouse", wanted: Filter) -> None:
     """Counts with repeats, first and last times, unreadable lines and gaps, in every table, from the same SQL."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     with LogDatabase(days, wanted) as database, ClickHouseLog(clickhouse.address, wanted) as log:
         here, there = summarise(database), summarise(log)
     assert there[0] == here[0]
@@ -53,8 +52,6 @@ def test_the_summary_is_the_same(days: list[Path], clickhouse: "ClickHouse", wan
 
 def test_what_is_cut_off_is_the_same(days: list[Path], clickhouse: "ClickHouse") -> None:
     """The rows that are shown, and the count of those that are not."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     with LogDatabase(days) as database, ClickHouseLog(clickhouse.address) as log:
         assert summarise(log, top=2)[0] == summarise(database, top=2)[0]
 
@@ -62,8 +59,6 @@ def test_what_is_cut_off_is_the_same(days: list[Path], clickhouse: "ClickHouse")
 @pytest.mark.parametrize("wanted", [FILTERS["everything"], FILTERS["a network"], FILTERS["hostile text"]])
 def test_the_report_is_the_same(days: list[Path], clickhouse: "ClickHouse", wanted: Filter) -> None:
     """Every figure of a report, also of a part of the log's time, and the records of a case file."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     start, end = Instant("2026-11-24T06:30:00Z"), Instant("2026-11-24T20:00:00Z")
     with LogDatabase(days, wanted) as database, ClickHouseLog(clickhouse.address, wanted) as log:
         for since, until in ((None, None), (start, end)):
@@ -80,8 +75,6 @@ def test_the_report_is_the_same(days: list[Path], clickhouse: "ClickHouse", want
 
 def test_records_are_the_same(days: list[Path], clickhouse: "ClickHouse") -> None:
     """`tokgate log query` without SQL: the columns of a terminal, in order of time."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     chosen = Filter(client=client_filter("10.0.0.1"))
     with LogDatabase(days, chosen) as database, ClickHouseLog(clickhouse.address, chosen) as log:
         here, there = (each.answer(listing(wide=False, limit=100)) for each in (database, log))
@@ -91,8 +84,6 @@ def test_records_are_the_same(days: list[Path], clickhouse: "ClickHouse") -> Non
 
 def test_sql_of_users(clickhouse: "ClickHouse") -> None:
     """It is ClickHouse's, sees the records that the filters accept, and can't write."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     with ClickHouseLog(clickhouse.address, FILTERS["a client"]) as log:
         counted = "SELECT client, uniqExact(target) > 1 AS several FROM events GROUP BY client -- and no more"
         assert list(log.answer_query(counted).rows) == [("10.0.0.1", True)]
@@ -106,8 +97,6 @@ def test_sql_of_users(clickhouse: "ClickHouse") -> None:
 
 def test_who_is_not_let_in(clickhouse: "ClickHouse") -> None:
     """The server's own words; the password is not among them."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     with pytest.raises(LogError, match="Authentication failed") as raised:
         ClickHouseLog(dataclasses.replace(clickhouse.address, password="wrong-secret"))
     assert "wrong-secret" not in str(raised.value) + repr(clickhouse.address)
@@ -115,8 +104,6 @@ def test_who_is_not_let_in(clickhouse: "ClickHouse") -> None:
 
 def test_lines_that_are_no_records(clickhouse: "ClickHouse") -> None:
     """They are counted by the file that the shipper named, and not shown: ClickHouse doesn't know their numbers."""
-    from tokgate.analytics.clickhouse_log import ClickHouseLog
-
     with ClickHouseLog(clickhouse.address) as log:
         assert sum(log.unreadable_counts().values()) == 2
         assert list(log.unreadable(["x"], 5)) == []

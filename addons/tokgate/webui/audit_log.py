@@ -41,49 +41,40 @@ class AuditLog:
 
     def record(self, user: str, peer: str, page: str, said: Mapping[str, str]) -> None:
         """Record that a user requests a page with these filters. Raises NotRecorded."""
-        at, user, peer = self._now(), clean(user, _MAX_VALUE), clean(peer, _MAX_KEY)
         shown = {clean(key, _MAX_KEY): clean(value, _MAX_VALUE) for key, value in said.items()}
         words = "".join(f" {key}={json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())
-        self._narrate(f"tokgate: {timestamp(at)} {user} at {peer} looks at {page}{words}")
         event = {"category": ["file"], "type": ["access"], "action": "log-reviewed"}
-        self._keep(
-            at, event, user, peer, f"looked at {page}", {"review": {"page": page, "filters": shown, **self._purpose}}
-        )
+        own = {"tokgate": {"review": {"page": page, "filters": shown, **self._purpose}}}
+        self._keep(user, peer, f"looks at {page}{words}", f"looked at {page}", event, own)
 
     def signed_in(self, user: str, peer: str, *, right: bool) -> None:
         """Record that a user signed in, or, unless `right`, failed to. Raises NotRecorded."""
-        at, user, peer = self._now(), clean(user, _MAX_VALUE), clean(peer, _MAX_KEY)
-        words = "signs in" if right else "fails to sign in"
-        self._narrate(f"tokgate: {timestamp(at)} {user} at {peer} {words}")
-        event = {
-            "category": ["authentication"],
-            "type": ["start"],
-            "action": "review-sign-in",
-            "outcome": "success" if right else "failure",
-        }
-        self._keep(at, event, user, peer, "signed in" if right else "failed to sign in", {})
+        words, did, outcome = (
+            ("signs in", "signed in", "success") if right else ("fails to sign in", "failed to sign in", "failure")
+        )
+        event = {"category": ["authentication"], "type": ["start"], "action": "review-sign-in", "outcome": outcome}
+        self._keep(user, peer, words, did, event, {})
 
     def _keep(
-        self, at: Instant, event: Mapping[str, object], user: str, peer: str, did: str, own: Mapping[str, object]
+        self, user: str, peer: str, words: str, did: str, event: Mapping[str, object], own: Mapping[str, object]
     ) -> None:
+        """Narrate it, and write it to the file, which is opened for each line: it can be rotated at any time."""
+        at, user, peer = timestamp(self._now()), clean(user, _MAX_VALUE), clean(peer, _MAX_KEY)
+        self._narrate(f"tokgate: {at} {user} at {peer} {words}")
         if self._path is None:
             return
         entry = {
-            "@timestamp": timestamp(at),
+            "@timestamp": at,
             "message": f"{user} {did}",
             "ecs": {"version": ECS_VERSION},
             "event": {"kind": "event", **event, "module": "tokgate", "dataset": "tokgate.review"},
             "user": {"name": user},
             "source": {"address": peer},
             "observer": {"product": "tokgate", "version": self._observer.version, "hostname": self._observer.hostname},
-            **({"tokgate": own} if own else {}),
+            **own,
         }
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-        self._append(self._path, line + b"\n")
-
-    def _append(self, path: Path, line: bytes) -> None:
-        """The file is opened for each line, so that it can be rotated at any time."""
         try:
-            access_log.append(path, line)
+            access_log.append(self._path, line + b"\n")
         except OSError as error:
             raise NotRecorded(f"this look can't be recorded: {error.strerror or error}") from error

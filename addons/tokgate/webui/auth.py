@@ -6,7 +6,6 @@ the peer or, behind trusted proxies, the address that they forward in X-Forwarde
 
 import hashlib
 import secrets
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -134,7 +133,7 @@ _LONGEST_USER: Final = 256
 _MAX_REMEMBERED: Final = 10_000
 
 
-class Authenticator(ABC):
+class Authenticator:
     """An authentication method: names the user who sent a request. Here of one with sessions of this site."""
 
     has_sessions: ClassVar[bool] = True
@@ -151,9 +150,9 @@ class Authenticator(ABC):
         """
         return None if token is None else self._sessions.user(token, awake=awake)
 
-    @abstractmethod
     def leave(self, token: str) -> None:
         """End the session of `token`, if there is one."""
+        self._sessions.end(token)
 
 
 class LinkAuthenticator(Authenticator):
@@ -177,7 +176,7 @@ class LinkAuthenticator(Authenticator):
 
     def leave(self, token: str) -> None:
         """End the session of `token`, and make a new link if it was the last."""
-        self._sessions.end(token)
+        super().leave(token)
         self.renew()
 
     def renew(self) -> None:
@@ -202,10 +201,6 @@ class PasswordAuthenticator(Authenticator):
         """The user of the session, if the htpasswd file still has them. Raises AccountsError."""
         user = super().viewer(peer, headers, token, awake=awake)
         return user if user is not None and self._users.has(user) else None
-
-    def leave(self, token: str) -> None:
-        """End the session of `token`, if there is one."""
-        self._sessions.end(token)
 
     def is_slowed(self, client: str, user: str) -> bool:
         """Whether too many wrong passwords came from an address, for this user or for any."""

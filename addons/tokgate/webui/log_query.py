@@ -106,10 +106,6 @@ class View:
         if self.columns != usual.columns:
             yield from (("column", name) for name in self.columns)
 
-    def sorted_by(self, name: str) -> "View":
-        """The same sorted by a column: descending at first, then the other way round."""
-        return replace(self, sort=name if self.sort == f"-{name}" else f"-{name}")
-
     @property
     def order(self) -> str:
         """The expression behind SQL's ORDER BY, for the lines of the log."""
@@ -186,8 +182,8 @@ class LogQuery:
         return replace(self, view=replace(self.view, **view), page=1, upto=None)
 
     def sorted_by(self, name: str) -> Self:
-        """The same lines in another order, from page 1."""
-        return self.seen_as(sort=self.view.sorted_by(name).sort)
+        """The same lines by a column, from page 1: descending at first, then the other way round."""
+        return self.seen_as(sort=name if self.view.sort == f"-{name}" else f"-{name}")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

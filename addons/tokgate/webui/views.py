@@ -70,7 +70,7 @@ class Pages:
         return self._site.page(
             request, "overview.html", 400 if problems else 200, here="/", query=query, problems=problems, found=found,
             chart=drawn, lanes_from=lanes_from, pieces=_table(query, found), edges=_edges(query, found),
-            changes=await self._changes(query, found), **await self._form(query, clients),
+            changes=await self._changes(query, found), **await form(self._site, self._explaining, query, clients),
         )  # fmt: skip
 
     async def lines(self, request: Request) -> Response:
@@ -86,7 +86,8 @@ class Pages:
         return self._site.page(
             request, "lines.html", 400 if problems else 200, here="/lines", query=query, problems=problems, found=found,
             pages=pages, first=PAGE_ROWS * (query.page - 1) + 1, beyond=found.total > MAX_PAGE * PAGE_ROWS,
-            most=queries.MAX_ROWS, **await self._form(query, [row["client"] for row in found.rows]),
+            most=queries.MAX_ROWS,
+            **await form(self._site, self._explaining, query, [row["client"] for row in found.rows]),
         )  # fmt: skip
 
     async def table(self, request: Request) -> Response:
@@ -101,7 +102,7 @@ class Pages:
             request, "table.html", 400 if problems else 200, here="/table", query=query, problems=problems, found=found,
             down=down, across=across, crossed=queries.CROSSED, days=_WEEKDAYS,
             highest=max(found.counts.values(), default=0),
-            **await self._form(query, [*found.down, *found.across]),
+            **await form(self._site, self._explaining, query, [*found.down, *found.across]),
         )  # fmt: skip
 
     async def lines_csv(self, request: Request) -> Response:
@@ -128,10 +129,6 @@ class Pages:
             ranking = await self._site.cache.ask_afresh(queries.ranking, query, by, queries.MAX_ROWS)
             rows = [(row.value, row.events, row.first, row.last) for row in ranking.rows]
             return await _csv(f"by-{by}", (by, "events", "first", "last"), rows)
-
-    async def _form(self, query: LogQuery, clients: Collection[str | None]) -> dict[str, Any]:
-        """The choices of the filter form, and the names of clients."""
-        return await form(self._site, self._explaining, query, clients)
 
     async def _changes(self, query: LogQuery, found: queries.Overview) -> Mapping[str, Change]:
         """By verdict, against the period before; empty if this one has no beginning."""
