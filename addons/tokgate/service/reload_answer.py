@@ -6,7 +6,7 @@ from typing import Final, TypedDict
 
 from tokgate.config.diagnostics import Diagnostic, DiagnosticOutput, as_json
 from tokgate.config.reload.holder import Reloaded, Revision
-from tokgate.policy.analysis.definitions import MAX_WORDS, ChangeKind, DefinitionChange, weaker_settings
+from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange, weaker_settings
 from tokgate.policy.analysis.held_bans import NO_EFFECTS
 from tokgate.runtime.control_socket import Caller
 from tokgate.runtime.instance import Instance
@@ -126,10 +126,7 @@ def _missing(workers: Collection[WorkerStatus], version: str) -> Iterator[str]:
 
 
 def _change(change: DefinitionChange) -> DefinitionChangeOutput:
-    words = [*change.what[:MAX_WORDS]]
-    if len(change.what) > MAX_WORDS:
-        words.append(f"{len(change.what) - MAX_WORDS} more")
-    return {"section": change.kind, "name": change.name, "how": change.how, "what": words}
+    return {"section": change.kind, "name": change.name, "how": change.how, "what": list(change.words)}
 
 
 def _diagnostic(diagnostic: Diagnostic) -> SourceDiagnostic:

@@ -62,10 +62,14 @@ class DefinitionChange:
     how: ChangeKind
     what: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What differs, up to MAX_WORDS; the rest is counted."""
+        more = len(self.what) - MAX_WORDS
+        return (*self.what[:MAX_WORDS], f"{more} more") if more > 0 else self.what
+
     def __str__(self) -> str:
-        shown, more = self.what[:MAX_WORDS], len(self.what) - MAX_WORDS
-        what = ", ".join((*shown, f"{more} more") if more > 0 else shown)
-        return f"{self.kind}.{self.name} {self.how}" + (f": {what}" if what else "")
+        return f"{self.kind}.{self.name} {self.how}" + (f": {', '.join(self.words)}" if self.what else "")
 
 
 def changes(old: Policy, new: Policy) -> Iterator[DefinitionChange]:
@@ -104,17 +108,13 @@ def _restated(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
         before, after = old.get(name), new.get(name)
         if before == after:
             continue
-        unstated = _defaults(before or after)
-        was, becomes = (unstated if each is None else _entry(each) for each in (before, after))
+        entry: Any = before or after
+        unstated = {_key(each.name): each.default for each in fields(entry) if each.name not in _UNSAID}
+        defaults = {key: frozenset(() if value is MISSING else _values(value)) for key, value in unstated.items()}
+        was, becomes = (defaults if each is None else _entry(each) for each in (before, after))
         for each in _redefined(kind, was, becomes, frozenset):
             added, removed = () if after is None else each.added, () if before is None else each.removed
             yield Redefinition(kind, name, added, removed, each.name)
-
-
-def _defaults(entry: Any) -> Mapping[str, frozenset[str]]:
-    """What the keys of a ban or an exemption state that it doesn't say."""
-    keys = (each for each in fields(entry) if each.name not in _UNSAID)
-    return {_key(key.name): _NONE if key.default is MISSING else frozenset(_values(key.default)) for key in keys}
 
 
 def _redefined[T](
