@@ -12,7 +12,6 @@ from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
 from labs.records import Records
 from tokgate.gate.quic.carrier import LATE, QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gate.quic.gate_quic import LiveFlows
 from tokgate.gate.quic.sockets import Datagram
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
@@ -154,7 +153,7 @@ def test_cut(gate: Callable[..., QuicGate], records: Records) -> None:
     """When a ban starts its flows leave the set, and nothing goes on between tnext ports; others are left alone."""
     one = gate(policy(networks=OTHERS))
     one.comes(*QuicClient(BANNED).flight, SHORT).comes(*QuicClient(ALLOWED).flight, SHORT, key=flow(1))
-    review = LiveReview(one.enforcer, LiveFlows(one.carrier), monotonic=lambda: one.now)
+    review = LiveReview(one.enforcer, one.carrier, monotonic=lambda: one.now)
     review.look()
     assert one.sent.forwarded == {KEY, flow(1)}
 
@@ -179,7 +178,7 @@ def test_cut_by_interface(gate: Callable[..., QuicGate], interface: str) -> None
     one.holder.snapshot = snapshot(
         ban(networks=("guests",)), services=(service("clips", "suffix:" + BANNED),), networks=(guests,)
     )
-    LiveReview(one.enforcer, LiveFlows(one.carrier)).look()
+    LiveReview(one.enforcer, one.carrier).look()
 
     assert one.sent.forwarded == (set() if interface == "guests0" else {KEY})
 
@@ -188,7 +187,7 @@ def test_what_no_ban_kept_from_passing_unread(gate: Callable[..., QuicGate]) -> 
     """A flow that passed without being understood ends when a ban starts that would have refused it."""
     one = gate(policy(networks=OTHERS)).comes(SHORT)
     one.holder.snapshot = policy()
-    LiveReview(one.enforcer, LiveFlows(one.carrier)).look()
+    LiveReview(one.enforcer, one.carrier).look()
 
     assert one.sent.forwarded == set()
 

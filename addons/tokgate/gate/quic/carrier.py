@@ -12,11 +12,19 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from whenever import Instant
+
 from tokgate.blocklog.records.record import new_event_id
 from tokgate.gate.context import Context
+from tokgate.gate.live_connections import passes
 from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
+from tokgate.policy.decision import Signal
+from tokgate.policy.observation import Visibility
+from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.admission import admit
 from tokgate.traffic.limits import client_key
+from tokgate.traffic.live_review import Cut
 from tokgate.wire.quic import follows_initial
 
 DATAGRAMS: Final = 64
@@ -30,7 +38,10 @@ _LONG: Final = 0x80
 
 
 class QuicCarrier:
-    """Carries out decisions about QUIC for one gate: flows pass, wait for more packets, or are refused."""
+    """Carries out decisions about QUIC for one gate: flows pass, wait for more packets, or are refused.
+
+    It is a carrier of `live_review`, too. What the kernel forwards is counted nowhere.
+    """
 
     def __init__(
         self,
@@ -81,6 +92,24 @@ class QuicCarrier:
         self.flows.forget_idle(now)
         while self._ahead and next(iter(self._ahead.values())) < now - self.limits.handshake:
             del self._ahead[next(iter(self._ahead))]
+
+    def open_now(self) -> Iterable[GateFlow]:
+        """The flows that pass, those included that the kernel forwards."""
+        return list(self.flows.passing.values())
+
+    def judge(self, flow: GateFlow, snapshot: Snapshot, at: Instant) -> Cut | None:
+        """Whether any connection in it would be refused now."""
+        if flow.cut or self.flows.passing.get(flow.key) is not flow:
+            return None
+        host, _, server, _ = flow.key
+        for shown in flow.shown:
+            plain = shown.visibility is Visibility.QUIC_SNI and shown.legible is None and flow.arrival.identity is None
+            if plain and shown.name and passes(snapshot, host, shown.name, server, at, Signal.QUIC_SNI):
+                continue
+            admission = admit(self.enforcer, flow.arrival, shown)
+            if admission.ruling.blocks:
+                return admission.ruling, admission.observe()
+        return None
 
     def cut(self, flow: GateFlow) -> None:
         """End a flow that passed: the kernel forwards it no more, nor passes here what comes between these ports."""
