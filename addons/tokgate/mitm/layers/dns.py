@@ -27,8 +27,7 @@ from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.answer import answers, refusal
-from tokgate.wire.dns_message.query import Query, QueryError, read_query
-from tokgate.wire.dns_message.records import framed, take_messages
+from tokgate.wire.dns_message.query import Query, QueryError, framed, read_query, take_messages
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,14 @@ import dns.rdatatype
 from dns.rcode import Rcode
 from dns.rdtypes.svcbbase import MandatoryParam, ParamKey, SVCBBase
 
-from tokgate.wire.dns_message.query import COPIED, DNSSEC_OK, Query
-from tokgate.wire.dns_message.records import (
+from tokgate.wire.dns_message.query import (
+    COPIED,
+    DNSSEC_OK,
     HEADER,
     OPT,
     RECORD,
     RESPONSE,
+    Query,
     ResourceRecord,
     after_name,
     in_text,
