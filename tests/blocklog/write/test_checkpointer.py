@@ -1,5 +1,6 @@
-"""A chain that goes on after a restart, and keys that take each other's place."""
+"""A chain that goes on after a restart, keys that take each other's place, and where checkpoints are sent."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 from whenever import Instant
 
 from labs.samples import OBSERVER
-from tokgate.blocklog.integrity.checkpoint import Signer, read_key
+from labs.waiting import DEADLINE
+from tokgate.blocklog.integrity.checkpoint import MARK, Signer, parse_checkpoints, read_key
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.record import Record, encode, new_stamp, timestamp
-from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
+from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions, log_options_of, outlet
+from tokgate.policy.settings import LogSettings
 
 NOW = Instant.from_utc(2023, 3, 10)
 AT = timestamp(NOW)
@@ -104,3 +107,91 @@ def test_a_key_that_stays(tmp_path: Path) -> None:
     signer.used(checkpoint)
     assert checkpoint.next_key is None
     assert signer.path.read_bytes() == kept
+
+
+def listening(path: Path) -> socket.socket:
+    """A datagram socket, as journald and syslogd have one."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(str(path))
+    sock.settimeout(DEADLINE)
+    return sock
+
+
+def test_journald(tmp_path: Path) -> None:
+    """The native protocol: fields, one a line."""
+    with listening(tmp_path / "journal") as journal:
+        outlet("journald", journal=tmp_path / "journal")(f"{MARK}{{}}")
+        lines = journal.recv(4096).decode().splitlines()
+    assert lines == [f"MESSAGE={MARK}{{}}", "PRIORITY=5", "SYSLOG_IDENTIFIER=tokgate"]
+
+
+def test_a_journal_that_is_stuck(tmp_path: Path) -> None:
+    """The log doesn't wait for it: what it doesn't take is an error of the system's."""
+    send = outlet("journald", journal=tmp_path / "journal")
+    with listening(tmp_path / "journal"), pytest.raises(BlockingIOError):
+        all(send(MARK) is None for _ in range(100_000))
+
+
+def test_syslog_of_this_machine(tmp_path: Path) -> None:
+    """Facility daemon, severity info, the text unchanged."""
+    with listening(tmp_path / "log") as syslog:
+        outlet("syslog", dev_log=tmp_path / "log")(f"{MARK}100%s {{}}")
+        assert syslog.recv(4096).decode() == f"<30>tokgate: {MARK}100%s {{}}"
+
+
+def test_syslog_elsewhere() -> None:
+    """Over UDP, to the port that is named."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(("127.0.0.1", 0))
+        syslog.settimeout(DEADLINE)
+        outlet(f"syslog://127.0.0.1:{syslog.getsockname()[1]}")(MARK)
+        assert syslog.recv(4096).decode() == f"<30>tokgate: {MARK}"
+
+
+@pytest.mark.parametrize("target", ["journald", "syslog"])
+def test_nobody_there(tmp_path: Path, target: str) -> None:
+    """What can't be sent is an error of the system's, which the caller counts."""
+    send = outlet(target, journal=tmp_path / "none", dev_log=tmp_path / "none")
+    with pytest.raises(OSError, match="No such file"):
+        send(MARK)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("", "journal", "http://example.org", "syslog://", "syslog://:514", "syslog://h/p", "syslog://h?q"),
+        *("syslog://h#f", "syslog://u@h", "syslog://h:99999"),
+    ],
+)
+def test_no_such_outlet(target: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match=r"journald|syslog:|range"):
+        outlet(target)
+
+
+def test_a_checkpoint_is_sent_once_it_is_on_the_disk(tmp_path: Path) -> None:
+    """Not before: what a power cut may take back must not be attested elsewhere."""
+    sent: list[str] = []
+    troubles: list[Exception] = []
+
+    def broken(_: str) -> None:
+        raise ConnectionRefusedError("nobody there")
+
+    options = LogOptions(outlets=(broken, sent.append))
+    checkpointer = Checkpointer(tmp_path / "block.ndjson", options, troubles.append)
+    checkpoint = checkpointer.checkpoint(checkpointer.head, AT)
+    assert checkpoint is not None
+    checkpointer.wrote(checkpointer.head, checkpoint)
+    assert sent == []
+    checkpointer.synced()
+    checkpointer.synced()
+    checkpointer.close()
+    assert list(parse_checkpoints(sent)) == [checkpoint]
+    assert [type(trouble) for trouble in troubles] == [ConnectionRefusedError]
+
+
+def test_the_settings_of_a_policy() -> None:
+    """What the policy says, as the writer takes it."""
+    options = log_options_of(LogSettings(checkpoint_to=("journald", "syslog"), key="/etc/key", forward_security=True))
+    assert (options.key, options.forward_secure, len(options.outlets)) == (Path("/etc/key"), True, 2)
+    assert log_options_of(LogSettings()) == LogOptions()

@@ -1,26 +1,42 @@
-"""Pseudonyms: they change with the period, and only who holds both halves of the secret can tell who was meant."""
+"""Clients in the log: under the name that the policy says; who a pseudonym was, only both halves of a secret tell."""
 
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
-from labs.samples import NOON
+from labs.builders import exemption
+from labs.samples import NOON, OBSERVER, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.integrity.checkpoint import KeyUnusable
-from tokgate.blocklog.records.record import WITHHELD
+from tokgate.blocklog.integrity.verify import Verifier
+from tokgate.blocklog.paths import secret_path_for
+from tokgate.blocklog.records.lifecycle import internal_error, override_started, stopped
+from tokgate.blocklog.records.record import WITHHELD, decode, encode
+from tokgate.blocklog.records.traffic import traffic_record
+from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.pseudonyms import (
     NotAHalf,
     Pseudonyms,
     Secret,
     join,
     period_of,
+    prefix,
+    prefix_around,
     read_secret,
     reidentify,
     split,
+    with_alias,
     write_secret,
 )
+from tokgate.blocklog.write.writer import LogWriter
+from tokgate.policy.decision import Signal
+from tokgate.policy.membership import Identity
+from tokgate.policy.observation import Endpoint, Stage
+from tokgate.policy.settings import ClientsShown
 
 SECRET = Secret(30, 600, bytes(range(32)))
 
@@ -116,3 +132,169 @@ def test_without_a_key_clients_are_withheld(tmp_path: Path, content: str) -> Non
     path.chmod(0o640)  # whoever can read it can tell who each pseudonym is
     assert name("192.0.2.7") == WITHHELD
     assert [type(trouble) for trouble in troubles] == [KeyUnusable, KeyUnusable]
+
+
+def record_of(client: str, stage: Stage = Stage.TLS) -> dict[str, Any]:
+    """A record about a client."""
+    observation = seen(stage, client=Endpoint(client, 51234))
+    record = traffic_record(stamp(), observation, judged(seen(stage)), SNAPSHOT)
+    assert record is not None
+    return record
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("client", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::7", "nonsense"])
+def test_nothing_of_the_client_is_left(client: str, stage: Stage, valid_record: Any) -> None:
+    """On schema, and neither address nor port anywhere in the line."""
+    record = record_of(client, stage)
+    line = encode(valid_record(with_alias(record, lambda _: "p1-alias"))).decode()
+    told = client.removeprefix("::ffff:")
+    assert told in encode(record).decode()
+    assert told not in line
+    assert "51234" not in line
+    assert decode(line.encode())["source"] == {"address": "p1-alias"}
+    assert decode(line.encode())["message"].startswith("p1-alias")
+
+
+def test_users_have_aliases_too(valid_record: Any) -> None:
+    """A person's name tells more than an address; and an alias is no address, which a SIEM would refuse as one."""
+    observation = seen(identity=Identity(user="alice"))
+    record = traffic_record(stamp(), observation, judged(observation), SNAPSHOT)
+    assert record is not None
+    hidden = valid_record(with_alias(record, lambda text: f"p1-{len(text)}"))
+    assert record["message"].startswith("alice at 192.0.2.7 (")
+    assert "alice" not in encode(hidden).decode()
+    assert hidden["message"].startswith("p1-5 at p1-9 (")
+    assert (hidden["user"], hidden["related"]["user"]) == ({"name": "p1-5"}, ["p1-5"])
+    assert hidden["related"]["ip"] == ["203.0.113.5"]
+
+
+def test_no_other_address_is_touched() -> None:
+    """An address that only begins or ends like the client's stays as it is."""
+    record = record_of("192.0.2.7")
+    record["message"] = "192.0.2.7 192.0.2.71 1192.0.2.7 192.0.2.7.5 192.0.2.7, fe80::192.0.2.7"
+    assert with_alias(record, lambda _: "X")["message"] == "X 192.0.2.71 1192.0.2.7 192.0.2.7.5 X, fe80::192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("client", "shape", "held"),
+    [
+        ("192.0.2.7", "{}", "192.0.2.7"),
+        ("192.0.2.7", "www.{}", "192.0.2.7"),
+        ("192.0.2.7", "1.{}", "192.0.2.7"),
+        ("192.0.2.7", "ip-{}.eu", "192-0-2-7"),
+        ("192.0.2.7", "{}.in-addr", "7.2.0.192"),
+        ("2001:db8:1::7", "{}", "2001-db8-1--7"),
+        ("2001:db8:1::7", "{}.x", "2001-0db8-0001-0000-0000-0000-0000-0007"),
+        ("2001:db8:1::7", "{}.ip6", "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2"),
+    ],
+)
+def test_names_that_hold_the_address(client: str, shape: str, held: str, valid_record: Any) -> None:
+    """A client may ask for a name made of its address: it is hidden there, in every field that has the name."""
+    name = (Signal.SNI, f"{shape.format(held)}.clips.example.org")
+    observation = seen(Stage.TLS, name, client=Endpoint(client, 51234))
+    record = traffic_record(stamp(), observation, judged(seen(Stage.TLS, name)), SNAPSHOT)
+    assert record is not None
+    hidden = valid_record(with_alias(record, lambda _: "p1-alias"))
+    assert held in encode(record).decode()
+    assert held not in encode(hidden).decode()
+    assert hidden["destination"]["domain"] == f"{shape.format('p1-alias')}.clips.example.org"
+    assert hidden["destination"]["subdomain"] == f"{shape.format('p1-alias')}.clips"
+
+
+def test_names_of_other_addresses_stay() -> None:
+    """Digits that only contain the client's are another address."""
+    record = {"source": {"ip": "192.0.2.7"}, "destination": {"domain": "192.0.2.71.example.org"}}
+    assert with_alias(record, prefix)["destination"] == record["destination"]
+
+
+def test_error_messages_too() -> None:
+    """What an exception said, and its trace, name nobody either."""
+    record = internal_error(stamp(), ValueError("no route for 192.0.2.7"), "decide")
+    assert "192.0.2.7" not in encode(with_alias(record, prefix)).decode().replace("192.0.2.0/24", "")
+
+
+def test_overrides_name_no_client(valid_record: Any) -> None:
+    """Else an exemption that one client has would tell who that pseudonym is; how narrow it was is still told."""
+    nets = ("192.0.2.7/32", "192.0.2.9/32", "198.51.100.4/30", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:1:2::7/128")
+    hole = exemption(clients=tuple(map(ip_network, nets)), reason="192.0.2.7 needs it", by="alice", override=True)
+    record = override_started(stamp(), hole, NOON.add(hours=1), "v1")
+    hidden = valid_record(with_alias(record, prefix))
+    around = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "2001:db8:1::/48"]
+    assert hidden["tokgate"]["clients"] == around
+    assert hidden["tokgate"]["widest"] == record["tokgate"]["widest"]
+    assert hidden["user"] == {"name": "alice"}
+    line = encode(hidden).decode()
+    assert "192.0.2.0/24 needs it" in line
+    assert not any(address in line for address in ("192.0.2.7", "192.0.2.9", "198.51.100.4", "2001:db8:1:2::7"))
+    assert with_alias(record, lambda _: "p1-alias") == hidden
+
+
+def test_addresses_in_any_spelling() -> None:
+    """An IPv6 address that some library wrote in capitals names the client as well; so does one without its length."""
+    record = record_of("2001:db8:1:2::a7")
+    record["message"] += " (2001:DB8:1:2::A7)"
+    assert "::a7" not in encode(with_alias(record, prefix)).decode().lower()
+    for client, shown in (("2001:db8:1:2::a7", "2001:db8:1::/48"), ("192.0.2.7", "192.0.2.0/24")):
+        override = {"tokgate": {"clients": [client]}}
+        assert with_alias(override, prefix)["tokgate"]["clients"] == [shown]
+
+
+def test_records_that_say_little() -> None:
+    """A record without anything but its client, as others write them, is disguised as well."""
+    assert with_alias({"source": {"ip": "192.0.2.7"}}, prefix) == {"source": {"address": "192.0.2.0/24"}}
+    assert with_alias({"source": {"ip": "192.0.2.7"}, "related": "x"}, prefix)["source"] == {"address": "192.0.2.0/24"}
+
+
+def test_records_about_tokgate_stay() -> None:
+    """Where there is no client there is nothing to disguise."""
+    record = stopped(stamp(), 1, "SIGTERM")
+    assert with_alias(record, lambda _: "X") is record
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("192.0.2.7", "192.0.2.0/24"), ("2001:db8:1:2::7", "2001:db8:1::/48"), ("nonsense", WITHHELD)],
+)
+def test_prefixes(address: str, shown: str) -> None:
+    """The network around a client."""
+    assert prefix(address) == shown
+
+
+@pytest.mark.parametrize(
+    ("network", "around"),
+    [
+        ("192.0.2.7/32", "192.0.2.0/24"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.0.0/16", "192.0.0.0/16"),
+        ("2001:db8::/64", "2001:db8::/48"),
+        ("2001:db8::/40", "2001:db8::/40"),
+    ],
+)
+def test_prefixes_around_networks(network: str, around: str) -> None:
+    """No network is named more closely than by the prefix, and none is made narrower."""
+    assert prefix_around(ip_network(network)) == ip_network(around)
+
+
+@pytest.mark.parametrize("clients", list(ClientsShown))
+def test_the_writer_names_them_so(tmp_path: Path, clients: ClientsShown, check_lines: Any) -> None:
+    """From the policy's setting to the line on the disk, in a chain that verifies."""
+    path = tmp_path / "block.ndjson"
+    write_secret(secret_path_for(path), SECRET)
+    path.touch()  # as after a restart
+    writer = LogWriter(
+        path, OBSERVER, LogOptions(clients=clients), clock=lambda: Instant.from_timestamp(600 * 30 * 86400)
+    )
+    writer.start()
+    writer.put(record_of("192.0.2.7"))
+    assert writer.close(60)
+    source = check_lines(path)[0]["source"]
+    assert (
+        source
+        == {
+            ClientsShown.PLAIN: {"ip": "192.0.2.7", "port": 51234},
+            ClientsShown.PREFIX: {"address": "192.0.2.0/24"},
+            ClientsShown.PSEUDONYM: {"address": SECRET.pseudonym("192.0.2.7")},
+        }[clients]
+    )
+    assert list(Verifier().run([path])) == []
