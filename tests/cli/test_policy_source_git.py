@@ -80,7 +80,7 @@ def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command)
 @pytest.mark.parametrize(
     ("source", "code", "said"),
     [
-        ("HEAD", 2, "HEAD is a git revision: write HEAD:DIR for a folder in it"),
+        ("HEAD", 1, "there are no policies at HEAD: name them with --policies (REV:DIR in git)"),
         ("HEAD:elsewhere", 3, "HEAD:elsewhere: there is no such folder or file in this revision"),
         ("nowhere", 1, "there are no policies at nowhere: name them with --policies"),
     ],

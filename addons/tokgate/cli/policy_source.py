@@ -61,7 +61,7 @@ def open_policy(path: Path, now: Instant, base: Path | None = None) -> Policy:
     Files below `base` are named relative to it.
     """
     if not path.exists():
-        hint = f"name them with --policies, or {POLICIES} in {FILE}; `tokgate init` writes some"
+        hint = f"name them with --policies (REV:DIR in git), or {POLICIES} in {FILE}; `tokgate init` writes some"
         raise CommandError(f"there are no policies at {visible(str(path))}: {hint}", Exit.FINDINGS)
     loaded = load(path, now, base=base)
     if loaded.policy is None:
@@ -100,10 +100,6 @@ def open_source(source: str, now: Instant) -> Snapshot:
     """
     path = Path(source)
     revision, colon, folder = source.partition(":")
-    if not path.exists() and not colon and _is_revision(source):
-        raise CommandError(
-            f"{visible(source)} is a git revision: write {visible(source)}:DIR for a folder in it", Exit.USAGE
-        )
     if path.exists() or not colon:
         return open_snapshot(path, now)
     with _checked_out(revision, folder) as (root, name):
@@ -157,14 +153,6 @@ def _checked_out(revision: str, folder: str) -> Iterator[tuple[Path, str]]:
         target.parent.mkdir(parents=True, exist_ok=True)
         (place / prefix / inside).rename(target)
         yield root / "shown", name
-
-
-def _is_revision(word: str) -> bool:
-    try:
-        _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
-    except CommandError:
-        return False
-    return True
 
 
 def _git(*arguments: str) -> bytes:

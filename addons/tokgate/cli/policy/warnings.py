@@ -48,27 +48,21 @@ class Ending:
 def endings(snapshot: Snapshot, now: Instant) -> tuple[Ending, ...]:
     """The bans that end within the longest of `settings.reminders`, the next first."""
     found: dict[tuple[str, str, Instant], Ending] = {}
+
+    def is_near(ends: Instant, zone: str) -> bool:
+        begins = near_from(snapshot, ends, zone)
+        return begins is not None and begins <= now < ends
+
     for track in snapshot.tracks:
         ends = track.schedule.ends
-        if ends is not None and not track.extended_by and _is_near(snapshot, ends, track.zone, now):
+        if ends is not None and not track.extended_by and is_near(ends, track.zone):
             found[track.ban.name, track.zone, ends] = Ending(track, ends)
         for name, hole in track.exemptions.items():
-            near = hole.start <= now and _is_near(snapshot, hole.end, track.zone, now)
-            if near and not _passes(snapshot, track, name, hole.end):
+            outlived = ends is not None and ends <= hole.end and track.ban.on_expiry is OnExpiry.LAPSE
+            silent = outlived or snapshot.policy.exemptions[name].override
+            if hole.start <= now and is_near(hole.end, track.zone) and not silent:
                 found.setdefault((track.ban.name, name, hole.end), Ending(track, hole.end, name))
     return tuple(sorted(found.values(), key=lambda ending: ending.at))
-
-
-def _is_near(snapshot: Snapshot, ends: Instant, zone: str, now: Instant) -> bool:
-    begins = near_from(snapshot, ends, zone)
-    return begins is not None and begins <= now < ends
-
-
-def _passes(snapshot: Snapshot, track: Track, exemption: str, at: Instant) -> bool:
-    """Whether an end needs no warning: of an override, or of an exemption that outlives its ban."""
-    ends = track.schedule.ends
-    lapsed = ends is not None and ends <= at and track.ban.on_expiry is OnExpiry.LAPSE
-    return lapsed or snapshot.policy.exemptions[exemption].override
 
 
 def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnostic]:
@@ -83,7 +77,10 @@ def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnosti
             exemption = snapshot.policy.exemptions[ending.exemption]
             text = f"the exemption `{exemption.name}` from `{ban.name}` ends {when}: {exemption.reason}"
             yield warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
-    for network in unused(snapshot):
+    if snapshot.settings.unknown_clients is UnknownClients.BLOCK:
+        return
+    named = with_parts((name for ban in snapshot.bans.values() for name in ban.networks), snapshot.policy.networks)
+    for network in (each for name, each in snapshot.policy.networks.items() if snapshot.bans and name not in named):
         text = f"no ban names the network `{network.name}`: nothing is decided about its clients"
         yield warning(Code.UNUSED_NETWORK, text, network.origin, network.name)
     if narrow := list(one_family(snapshot)):
@@ -97,18 +94,8 @@ def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnosti
         yield warning(Code.ONE_FAMILY, text, ban.origin, ban.name)
 
 
-def unused(snapshot: Snapshot) -> Iterator[Network]:
-    """Networks that no ban names, itself or through another network; none where membership matters by itself."""
-    if not snapshot.bans or snapshot.settings.unknown_clients is UnknownClients.BLOCK:
-        return
-    named = with_parts((name for ban in snapshot.bans.values() for name in ban.networks), snapshot.policy.networks)
-    yield from (network for name, network in snapshot.policy.networks.items() if name not in named)
-
-
 def one_family(snapshot: Snapshot) -> Iterator[tuple[Ban, int]]:
     """Bans whose clients are given by addresses of one family alone, with its version."""
-    if snapshot.settings.unknown_clients is UnknownClients.BLOCK:
-        return
     for ban in snapshot.bans.values():
         networks = [snapshot.policy.networks[name] for name in ban.networks]
         versions = {prefix.version for network in networks for prefix in network.prefixes}
