@@ -7,8 +7,8 @@ the peer or, behind trusted proxies, the address that they forward in X-Forwarde
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ClassVar, Final
@@ -195,7 +195,6 @@ class PasswordAuthenticator(Authenticator):
         self._users: Final = users
         self._clock: Final = clock
         self._failures: Final[OrderedDict[tuple[str, ...], list[float]]] = OrderedDict()
-        self._waiting: Final[set[tuple[str, str]]] = set()
 
     def viewer(self, peer: str, headers: Headers, token: str | None, *, awake: bool = True) -> str | None:
         """The user of the session, if the htpasswd file still has them. Raises AccountsError."""
@@ -206,19 +205,6 @@ class PasswordAuthenticator(Authenticator):
         """Whether too many wrong passwords came from an address, for this user or for any."""
         site = site_of(client)
         return self._recent(site, user) >= MAX_FAILURES or self._recent(site) >= MAX_FAILURES_OF_ADDRESS
-
-    @contextmanager
-    def slowly(self, client: str, user: str) -> Iterator[bool]:
-        """A context for a slowed attempt; its value is False if one for the same user and address waits already."""
-        key = site_of(client), user
-        if key in self._waiting:
-            yield False
-            return
-        self._waiting.add(key)
-        try:
-            yield True
-        finally:
-            self._waiting.discard(key)
 
     def knows(self, user: str) -> bool:
         """Whether the htpasswd file has the user. Raises AccountsError."""

@@ -8,7 +8,7 @@ from anyio import Lock, sleep, to_thread
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from tokgate.webui.auth import SLOW_SECONDS, LinkAuthenticator, PasswordAuthenticator
+from tokgate.webui.auth import SLOW_SECONDS, LinkAuthenticator, PasswordAuthenticator, site_of
 from tokgate.webui.context import Site
 
 UNKNOWN: Final = "(unknown)"
@@ -23,6 +23,7 @@ class SignInViews:
         """Passwords are compared one at a time: a client that sends many waits for each."""
         self._site: Final = site
         self._one: Final = Lock()
+        self._waiting: Final[set[tuple[str, str]]] = set()
 
     async def enter(self, request: Request) -> Response:
         """`GET /enter?token=…`, the link that `tokgate review` prints.
@@ -64,12 +65,15 @@ class SignInViews:
             is_slowed = authenticator.is_slowed(client, user)
             token = None if is_slowed else await to_thread.run_sync(check)
         if is_slowed:
-            with authenticator.slowly(client, user) as may_wait:
-                if not may_wait:
-                    return self._sign_in_page(request, target, 429, _TOO_MANY)
+            if (key := (site_of(client), user)) in self._waiting:
+                return self._sign_in_page(request, target, 429, _TOO_MANY)
+            self._waiting.add(key)
+            try:
                 await sleep(SLOW_SECONDS)
                 async with self._one:
                     token = await to_thread.run_sync(check)
+            finally:
+                self._waiting.discard(key)
         # A name that nobody has may be a password in the wrong field.
         self._site.audit_log.signed_in(user if authenticator.knows(user) else UNKNOWN, client, right=token is not None)
         if token is None:
