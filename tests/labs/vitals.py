@@ -14,7 +14,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.runtime.instance import Reloads
 from tokgate.service.metrics import sample as vitals
 from tokgate.service.status import state_of, worker_of
-from tokgate.traffic.counters import AT_LIMIT, Counters
+from tokgate.traffic.counters import AT_LIMIT, ERROR, Counters
 
 NOW = builders.at("2023-04-01T12:00:00Z")
 LOG = {
@@ -54,7 +54,8 @@ def measured(
     counters = Counters()
     counters.count("office", Visibility.SNI, Verdict.ALLOW)
     counters.count(None, Visibility.NONE, Verdict.BLOCK)
-    counters.errors["gate"] += 2
+    for _ in range(2):
+        counters.add(ERROR, "gate")
     counters.put(AT_LIMIT, 9)
     workers = [
         worker_of("gate-0", 1, 1.0, "x", {"connections": 5, **REPORT}),
