@@ -9,6 +9,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write import channel
 from tokgate.cli.main import main
-from tokgate.gate import handoff
 from tokgate.gate.acceptor import AcceptingGates
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service import gate_process
+from tokgate.service.children import Channels
 from tokgate.service.gate_process import GateProcess, Inheritance
 from tokgate.traffic.counters import SharedCounters
 from tokgate.traffic.limits import Limits
@@ -51,21 +52,14 @@ class Review:
 def test_what_a_gate_has_left_to_tell_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that were cut just before the end have their records as well."""
     monkeypatch.setattr(gate_process, "LiveReview", Review)
-    sends, records = channel.channel()
-    ends = [*handoff.channel(), *handoff.channel(), *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
-    lifeline, supervisor = os.pipe()
-    os.close(supervisor)  # so that it ends, having nobody to serve
+    channels = Channels.made()
+    os.close(channels.lifeline_in)  # so that it ends, having nobody to serve
     child = os.fork()
     if not child:
         given = Inheritance(
             snapshot=policy(),
             listeners=(),
-            records=sends,
-            openers=ends[0],
-            transfer_out=ends[2],
-            transfer_in=ends[3],
-            reports=ends[4],
-            lifeline=lifeline,
+            channels=channels,
             observer=Observer(hostname="gate.example.org", version="test"),
             shared=SharedCounters(),
             limits=Limits(),
@@ -82,15 +76,17 @@ def test_what_a_gate_has_left_to_tell_is_written(monkeypatch: pytest.MonkeyPatch
             traceback.print_exc()
         finally:
             os._exit(code)
-    sends.close()
+    channels.records_in.close()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     told = []
-    while (record := channel.receive(records)) is not None:
+    while (record := channel.receive(channels.records_out)) is not None:
         told.append(record["error"]["message"])
     assert any("told" in each for each in told)
-    for end in (*ends, records):
-        end.close()
-    os.close(lifeline)
+    for each in fields(channels):
+        end = getattr(channels, each.name)
+        if isinstance(end, socket.socket):
+            end.close()
+    os.close(channels.lifeline_out)
 
 
 GATES, EACH = 2, 6

@@ -9,19 +9,17 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn
 
 from tokgate.blocklog.records.record import Observer, this_observer
-from tokgate.blocklog.write import channel
 from tokgate.blocklog.write.checkpointer import log_options_of
 from tokgate.blocklog.write.collector import collect
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.reload.holder import PolicyHolder
-from tokgate.gate import handoff
 from tokgate.gate.acceptor import AcceptingGates
 from tokgate.gate.quic import gate_quic
 from tokgate.gate.quic.sockets import QuicSockets
@@ -30,7 +28,7 @@ from tokgate.gateway import capabilities
 from tokgate.gateway.ruleset import TableOptions
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service import listeners
-from tokgate.service.children import Role, end_with_supervisor, tell_supervisor
+from tokgate.service.children import Channels, Role, end_with_supervisor, tell_supervisor
 from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritance
 from tokgate.service.listeners import ListenEndpoint
 from tokgate.service.metrics import sample
@@ -70,47 +68,6 @@ class SuperviseOptions:
         kernel = (self.mark, self.gateway, os.geteuid())
         made_by = (self.endpoints, self.workers, self.metrics, self.log, self.confdir, *kernel)
         return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True, slots=True)
-class Channels:
-    """Both ends of all channels; `…_in` is to write or to ask, `…_out` to read or to answer."""
-
-    records_in: socket.socket
-    records_out: socket.socket
-    reports_in: socket.socket
-    reports_out: socket.socket
-    openers_in: socket.socket
-    openers_out: socket.socket
-    transfers_in: socket.socket
-    """Where a retired gate hands connections over, to `transfers_out` in new gates."""
-    transfers_out: socket.socket
-    lifeline_in: int
-    """A pipe that ends with the supervisor; nothing is ever written."""
-    lifeline_out: int
-
-    @classmethod
-    def made(cls) -> Self:
-        lifeline_out, lifeline_in = os.pipe2(os.O_CLOEXEC)
-        return cls(
-            *channel.channel(),
-            *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
-            *handoff.channel(),
-            *handoff.channel(),
-            lifeline_in,
-            lifeline_out,
-        )
-
-    @classmethod
-    def inherited(cls, descriptors: Mapping[str, int]) -> Self:
-        """The channels from the numbers that `descriptors` gave. Raises KeyError if one is missing."""
-        numbers = {each.name: descriptors[each.name] for each in fields(cls)}
-        return cls(**{name: n if "lifeline" in name else socket.socket(fileno=n) for name, n in numbers.items()})  # type: ignore[arg-type]
-
-    def descriptors(self) -> dict[str, int]:
-        """The descriptor of each end by its name, for `inherited`."""
-        ends = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: end if isinstance(end, int) else end.fileno() for name, end in ends.items()}
 
 
 class ChildPrograms:
@@ -199,12 +156,7 @@ class ChildPrograms:
         return Inheritance(
             snapshot=self._holder.snapshot,
             listeners=tuple(self.listeners),
-            records=self.records,
-            openers=self.channels.openers_in,
-            transfer_out=self.channels.transfers_in,
-            transfer_in=self.channels.transfers_out,
-            reports=self.channels.reports_in,
-            lifeline=self.channels.lifeline_out,
+            channels=self.channels,
             observer=observer,
             shared=shared,
             limits=options.limits,

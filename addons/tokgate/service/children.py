@@ -1,4 +1,4 @@
-"""The child processes of the supervisor: their role, deaths and latest report."""
+"""The child processes of the supervisor: their role, deaths and latest report, and the channels that they share."""
 
 import contextlib
 import ctypes
@@ -10,13 +10,15 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, ValidationInfo
 
+from tokgate.blocklog.write import channel
+from tokgate.gate import handoff
 from tokgate.service.status import WorkerStatus, worker_of
 from tokgate.traffic.counters import Counters
 
@@ -114,6 +116,47 @@ class Child:
         return max(0.0, now - (self.heard or self.started))
 
 
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Both ends of all channels; `…_in` is to write or to ask, `…_out` to read or to answer."""
+
+    records_in: socket.socket
+    records_out: socket.socket
+    reports_in: socket.socket
+    reports_out: socket.socket
+    openers_in: socket.socket
+    openers_out: socket.socket
+    transfers_in: socket.socket
+    """Where a retired gate hands connections over, to `transfers_out` in new gates."""
+    transfers_out: socket.socket
+    lifeline_in: int
+    """A pipe that ends with the supervisor; nothing is ever written."""
+    lifeline_out: int
+
+    @classmethod
+    def made(cls) -> Self:
+        lifeline_out, lifeline_in = os.pipe2(os.O_CLOEXEC)
+        return cls(
+            *channel.channel(),
+            *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+            *handoff.channel(),
+            *handoff.channel(),
+            lifeline_in,
+            lifeline_out,
+        )
+
+    @classmethod
+    def inherited(cls, descriptors: Mapping[str, int]) -> Self:
+        """The channels from the numbers that `descriptors` gave. Raises KeyError if one is missing."""
+        numbers = {each.name: descriptors[each.name] for each in fields(cls)}
+        return cls(**{name: n if "lifeline" in name else socket.socket(fileno=n) for name, n in numbers.items()})  # type: ignore[arg-type]
+
+    def descriptors(self) -> dict[str, int]:
+        """The descriptor of each end by its name, for `inherited`."""
+        ends = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: end if isinstance(end, int) else end.fileno() for name, end in ends.items()}
+
+
 def fork() -> int:
     """Fork a child that takes the supervisor's signals once it has handlers for them, instead of ending by them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
@@ -188,7 +231,7 @@ MARGIN: Final = 10
 def end_with_supervisor(lifeline: int, drain: float) -> None:
     """In a child: have the kernel wake it when the supervisor dies, and kill it where it then doesn't drain in time.
 
-    `lifeline` as in `gate_process.Inheritance`, `drain` in seconds. Nobody else may use SIGALRM in this process.
+    `lifeline` as `lifeline_out` of `Channels`, `drain` in seconds. Nobody else may use SIGALRM in this process.
     """
 
     def died(*_: object) -> None:

@@ -26,7 +26,7 @@ from tokgate.gate.quic.sockets import Front, Outlets
 from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
-from tokgate.service.children import ORDERS, counted_in, tell_supervisor
+from tokgate.service.children import ORDERS, Channels, counted_in, tell_supervisor
 from tokgate.traffic.counters import HANDED_OVER, NOT_HANDED_OVER, RECORDS_DROPPED, Counters, SharedCounters
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import Limits
@@ -55,18 +55,11 @@ class QuicInheritance:
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What the supervisor gives a gate. `lifeline` is a pipe that it holds open until it exits; `drain` in seconds."""
+    """What the supervisor gives a gate. `drain` in seconds."""
 
     snapshot: Snapshot
     listeners: tuple[Listener, ...]
-    records: socket.socket
-    openers: socket.socket
-    transfer_out: socket.socket
-    """Where a retired gate hands connections over."""
-    transfer_in: socket.socket
-    """Where new gates receive them."""
-    reports: socket.socket
-    lifeline: int
+    channels: Channels
     observer: Observer
     shared: SharedCounters
     limits: Limits
@@ -89,15 +82,17 @@ class GateProcess:
     def __init__(self, given: Inheritance) -> None:
         """To be called in the child, after the fork."""
         self._given: Final = given
-        self._sender: Final = RecordSender(given.records, given.observer, backlog=given.backlog)
-        self._openers: Final = OpenerChannel(given.openers)
+        self._sender: Final = RecordSender(given.channels.records_in, given.observer, backlog=given.backlog)
+        self._openers: Final = OpenerChannel(given.channels.openers_in)
         counters = Counters(given.shared)
         self._enforcer: Final = Enforcer(given, self._sender, given.observer, counters=counters, warned=given.warned)
         limits = limits_of(given.limits, given.snapshot.settings)
         self._gate: Final = Gate(self._enforcer, self._openers, limits, given.mark)
         self._gate.acceptor.others_accept = partial(given.accepting.others, given.slot)
         self._review: Final = LiveReview(self._enforcer, GateConnections(self._gate.context))
-        self._transfer: Final = ConnectionTransfer(self._gate, given.listeners, given.transfer_out, given.transfer_in)
+        self._transfer: Final = ConnectionTransfer(
+            self._gate, given.listeners, given.channels.transfers_in, given.channels.transfers_out
+        )
         self._quic = None
         if given.quic is not None:
             quic = given.quic
@@ -118,7 +113,7 @@ class GateProcess:
         """Run the loop until the gate has ended; then write what is due and close everything."""
         gate, loop = self._gate, self._gate.loop
         self._listen_to_signals()
-        loop.call_back(self._given.lifeline, self._orphaned)
+        loop.call_back(self._given.channels.lifeline_out, self._orphaned)
         self._review.look()  # computes the next change of the policy, before any client waits
         if not self._given.waits:
             self._accept()
@@ -212,7 +207,7 @@ class GateProcess:
         gate, counters, starved = self._gate, self._enforcer.counters, self._gate.dialler.starved
         acceptor, loop = gate.acceptor, gate.loop
         tell_supervisor(
-            self._given.reports,
+            self._given.channels.reports_in,
             **counted_in(counters),
             ending=self._ending,
             connections=acceptor.open_connections,
@@ -247,7 +242,7 @@ class GateProcess:
 
     def _orphaned(self) -> None:
         """The supervisor has exited: nothing would restart this gate or write its records. Drain."""
-        self._gate.loop.call_no_more(self._given.lifeline)
+        self._gate.loop.call_no_more(self._given.channels.lifeline_out)
         self._orders.append(partial(self._end, self._given.drain))
 
     def _terminate(self) -> None:

@@ -25,8 +25,8 @@ from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.sockets import Entry
 from tokgate.gate.takeover import FORMAT
 from tokgate.service import listeners, process_health
-from tokgate.service.child_programs import Channels, ChildPrograms, SuperviseOptions
-from tokgate.service.children import Child, Role, fork, readable, told_by_children
+from tokgate.service.child_programs import ChildPrograms, SuperviseOptions
+from tokgate.service.children import Channels, Child, Role, fork, readable, told_by_children
 from tokgate.service.gate_process import GO, RETIRE
 from tokgate.service.listeners import inherited_listener, listen_for_scrapers
 from tokgate.service.metrics.sample import Deaths
