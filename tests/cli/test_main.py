@@ -57,17 +57,9 @@ def test_what_was_meant(tokgate: Command, arguments: tuple[str, ...], said: str)
     assert said in outcome.err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_teaches(tokgate: Command, command: str) -> None:
-    """Every command's help has examples."""
-    outcome = tokgate(command, "--help")
-    assert outcome.code == 0
-    assert f"tokgate {command}" in outcome.out.partition("examples:")[2]
-
-
 @pytest.mark.parametrize("parser", list(_parsers(build_parser(COMMANDS))), ids=lambda parser: parser.prog)
-def test_each_subcommand_teaches(parser: argparse.ArgumentParser) -> None:
-    """So do the commands below a command; an example on two lines says so to the shell."""
+def test_each_command_teaches(parser: argparse.ArgumentParser) -> None:
+    """The help of each command, and of each below it, has examples; one on two lines says so to the shell."""
     examples = parser.format_help().partition("\nexample")[2]
     assert f"  {parser.prog}" in examples
     assert not any(line.startswith("  tokgate") and "   --" in line for line in examples.splitlines())
