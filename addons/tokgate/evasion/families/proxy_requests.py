@@ -80,6 +80,7 @@ SPELLINGS: Final[dict[str, Callable[[str, int], str]]] = {
     "percent-dot": lambda host, _: host.replace(".", "%2e", 1),
     "zone": lambda host, _: f"{host}%lo",
     "ideographic-dots": lambda host, _: host.replace(".", "\u3002"),
+    "double-dot": lambda host, _: host.replace(".", "..", 1),
     "dot-behind": lambda host, _: f"{host}.",
     "space-behind": lambda host, _: f"{host} ",
     "future": lambda host, _: f"[v1.{host}]",
