@@ -330,7 +330,7 @@ def quantiles(times: list[float]) -> tuple[float, float]:
 
 def serve() -> None:
     """Be tokgate, where some names are asked of servers that don't answer: in bench's own process for that."""
-    from tokgate.gate.explicit_clients import background
+    from tokgate.gate import background
     from tokgate.traffic.counters import DnsError
 
     look_up = background.addresses_of

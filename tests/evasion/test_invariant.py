@@ -27,7 +27,7 @@ from tokgate.evasion.hello import hello_12, record, records, server_name
 from tokgate.mitm.client_connection import ClientConnections
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer
 from tokgate.mitm.layers.http import HttpConnectionLayer
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.policy.decision import Verdict
 from tokgate.policy.settings import MissingSni
 from tokgate.traffic.counters import UNREADABLE

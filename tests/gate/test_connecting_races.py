@@ -23,8 +23,8 @@ from labs.gate_lab import (
 )
 from labs.ports import held_port
 from labs.records import Monotonic
+from tokgate.gate import background
 from tokgate.gate.event_loop import SILENCE
-from tokgate.gate.explicit_clients import background
 from tokgate.gate.sockets import Address
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
 

@@ -9,8 +9,8 @@ from whenever import Instant
 from labs.builders import ban
 from labs.gate_lab import Origin, RunningGate, echo, policy, stop_time
 from labs.records import Monotonic
-from tokgate.gate.explicit_clients import background
-from tokgate.gate.explicit_clients.background import addresses_of
+from tokgate.gate import background
+from tokgate.gate.background import addresses_of
 from tokgate.gate.sockets import Address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.limits import Limits

@@ -3,7 +3,7 @@
 from mitmproxy.test import tflow
 
 from tokgate.mitm.client_connection import ClientConnections, FallingCounts, UnreadOctets
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.traffic.limits import OpenerLimits
 
 

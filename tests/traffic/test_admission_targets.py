@@ -28,7 +28,7 @@ def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Says what every name resolves to."""
 
     def to(*addresses: str) -> None:
-        monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", lambda host: addresses)
+        monkeypatch.setattr("tokgate.gate.background.addresses_of", lambda host: addresses)
 
     return to
 

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from whenever import Time
 
-from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
 from tokgate.config.format.bans import BanModel
 from tokgate.config.format.networks import NetworkModel
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.test_model import EXPECTED, PolicyTest, TestModel
 from tokgate.config.format.values import built
+from tokgate.config.sections import NameList, PolicyEntry, Sections
 from tokgate.config.yaml.nodes import plain
 from tokgate.policy.bans import TRANSLATED, Ban, Exemption, Lifted, Translation
 from tokgate.policy.membership import Clients, Identity

@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from tokgate.config.checks.sections import Sections
+from tokgate.config.sections import Sections
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, Source, read_file
 from tokgate.policy.services import Catalogue, Service

@@ -13,10 +13,10 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from socket import SO_ERROR, SOL_SOCKET
 from typing import Final
 
+from tokgate.gate.background import Addresses
 from tokgate.gate.connection import Attempt, Connection, State
 from tokgate.gate.context import Context, Reading
 from tokgate.gate.egress.parents import AskedParent
-from tokgate.gate.explicit_clients.background import Addresses
 from tokgate.gate.sockets import Address, Entry, NoDestinationError, is_connected, is_here, leads_to
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.settings import Upstream, upstream_for

@@ -9,7 +9,7 @@ from typing import Final
 from mitmproxy.connection import Client
 
 from tokgate.gate.handoff import Handover
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity, joined
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.values.hostname import parse_address

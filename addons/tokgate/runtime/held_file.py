@@ -17,9 +17,9 @@ from typing import Any, Final
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.config import build
 from tokgate.config.checks import named_files, references
-from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Level, render
 from tokgate.config.reload.holder import HeldStore
+from tokgate.config.sections import Sections
 from tokgate.config.yaml.nodes import compose
 from tokgate.config.yaml.source import Report, decode, read_file
 from tokgate.policy.analysis.held_bans import restricted

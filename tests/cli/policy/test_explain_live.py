@@ -22,7 +22,7 @@ from tokgate.cli.policy.explain import run
 from tokgate.config.loader import load
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Endpoint

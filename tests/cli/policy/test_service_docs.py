@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labs.command_line import POLICY, Command
-from tokgate.config.service_lists.lists import ListFormat
+from tokgate.config.format.services import ListFormat
 
 DOCS = (Path(__file__).parents[3] / "docs" / "services.md").read_text(encoding="utf-8")
 SECTION = DOCS.partition("## A service from a public list")[2].partition("\n## ")[0]

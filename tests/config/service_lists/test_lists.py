@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokgate.config.format.services import ListFormat
 from tokgate.config.service_lists.lists import (
-    ListFormat,
     ServiceList,
     detect,
     read_domain_list,

@@ -10,9 +10,9 @@ from labs.builders import ban, exemption, snapshot, wall
 from labs.front_steps import BANNED, BASIC, CONNECT, INSIDE, OTHER, POLICY, SOCKS, TUNNEL, Client
 from labs.waiting import DEADLINE, readable
 from tokgate.accounts.auth_cache import AuthResult
+from tokgate.gate.background import BackgroundCalls
 from tokgate.gate.connection import CLOSED, Tunnel
 from tokgate.gate.explicit_clients import proxy_auth
-from tokgate.gate.explicit_clients.background import BackgroundCalls
 from tokgate.gate.explicit_clients.front import PATIENCE, ConnectingTunnel
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.membership import Identity

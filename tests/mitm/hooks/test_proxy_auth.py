@@ -13,7 +13,7 @@ from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks, ask_in_socks
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint

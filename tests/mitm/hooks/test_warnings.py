@@ -13,7 +13,7 @@ from labs.proxy_lab import BANNED, Client, Lab, Proxy, Reply, ban, client, event
 from tokgate.block_page.continue_form import MAX_TARGET, PATH
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.hooks.warnings import STRIKES, Warnings
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.policy.observation import Endpoint
 from tokgate.traffic.warning_state import Person, WarnedClients
 

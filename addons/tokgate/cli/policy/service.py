@@ -23,8 +23,9 @@ from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import narrate, print_json, print_lines, styled, visible
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.format import values
+from tokgate.config.format.services import ListFormat
 from tokgate.config.loader import load
-from tokgate.config.service_lists.lists import EntryKind, ListFormat, detect, read_domain_list, read_hosts
+from tokgate.config.service_lists.lists import EntryKind, detect, read_domain_list, read_hosts
 from tokgate.config.service_lists.selection import (
     Options,
     Selection,

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from tokgate.config.checks.inventory import Inventory, read_inventory
-from tokgate.config.checks.sections import NameList, PolicyEntry, Sections
 from tokgate.config.diagnostics import Code
 from tokgate.config.format import services
 from tokgate.config.format.networks import DevicesModel, NetworkModel
 from tokgate.config.format.services import NameFile, ServiceModel
+from tokgate.config.inventory import Inventory, read_inventory
+from tokgate.config.sections import NameList, PolicyEntry, Sections
 from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.source import Report, TextSpan, decode, read_named_file
 from tokgate.config.yaml.suggestions import did_you_mean

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 from typing import Final
 
 from tokgate.config.catalogue import catalogue_files
-from tokgate.config.checks.sections import Sections
 from tokgate.config.diagnostics import Code
+from tokgate.config.sections import Sections
 from tokgate.config.service_lists.selection import shared_host
 from tokgate.config.yaml.source import Report, Source, TextSpan
 from tokgate.policy.services import PatternKind

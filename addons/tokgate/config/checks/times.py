@@ -8,9 +8,9 @@ from typing import Final
 from whenever import Instant, PlainDateTime, Time
 
 from tokgate.config import build
-from tokgate.config.checks.sections import PolicyEntry, Sections, zones_of
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel
+from tokgate.config.sections import PolicyEntry, Sections, zones_of
 from tokgate.config.yaml.source import Report
 from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Action, Ban, OnExpiry, Overrides

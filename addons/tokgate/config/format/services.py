@@ -12,15 +12,22 @@ from tokgate.config.diagnostics import Code
 from tokgate.config.format.networks import cidr
 from tokgate.config.format.times import Day
 from tokgate.config.format.values import Flag, Line, Model, OneOf, Parsed, Text, one_line, text, wrong
-from tokgate.config.service_lists.lists import ListFormat
 from tokgate.policy.services import ServiceSource, compile_regex, is_public_suffix
 from tokgate.policy.stores import STORES, listing
+from tokgate.policy.values import Word
 from tokgate.policy.values.hostname import AddressLiteral, InvalidName, normalise
 from tokgate.policy.values.prefixes import IPNetwork
 
 _MAX_REGEX: Final = 1000
 _UNRELATED: Final = ("example.org", "www.example.com", "a-0.b.c.example.net", "xn--bcher-kva.example")
 """Unrelated names: a regex that matches all of them is taken to match every name."""
+
+
+class ListFormat(Word):
+    """The formats of public lists, by the words of `--format` and of `source.format`."""
+
+    DOMAIN_LIST = "domain-list-community", "Lists of v2fly/domain-list-community."
+    HOSTS = "hosts", "hosts(5), or names one a line."
 
 
 @dataclass(frozen=True, slots=True)

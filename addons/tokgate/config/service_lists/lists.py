@@ -7,15 +7,8 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Final
 
-from tokgate.policy.values import Word
+from tokgate.config.format.services import ListFormat
 from tokgate.policy.values.hostname import parse_address
-
-
-class ListFormat(Word):
-    """The formats, by the words of `--format` and of `source.format`."""
-
-    DOMAIN_LIST = "domain-list-community", "Lists of v2fly/domain-list-community."
-    HOSTS = "hosts", "hosts(5), or names one a line."
 
 
 class EntryKind(StrEnum):

@@ -11,7 +11,8 @@ import yaml
 from pydantic_core import PydanticCustomError
 
 from tokgate.config.format import services
-from tokgate.config.service_lists.lists import Entry, EntryKind, ListFormat, Problem, ServiceList
+from tokgate.config.format.services import ListFormat
+from tokgate.config.service_lists.lists import Entry, EntryKind, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
 

@@ -13,8 +13,8 @@ from functools import lru_cache, partial
 from itertools import zip_longest
 from typing import Final
 
+from tokgate.gate.background import Resolver
 from tokgate.gate.egress.parents import Parents
-from tokgate.gate.explicit_clients.background import Resolver
 from tokgate.gate.sockets import Address, Socket, connect, is_here, traffic_class
 from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress

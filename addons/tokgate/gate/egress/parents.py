@@ -13,7 +13,7 @@ from pathlib import Path
 from select import EPOLLRDHUP
 from typing import Final
 
-from tokgate.gate.explicit_clients.background import Addresses, BackgroundCalls, addresses_of
+from tokgate.gate.background import Addresses, BackgroundCalls, addresses_of
 from tokgate.gate.sockets import DONT_WAIT, PEEK, Address, Socket
 from tokgate.policy.settings import Upstream
 from tokgate.policy.values.hostname import parse_address

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Final, assert_never
 
 from tokgate.accounts.auth_cache import AuthCache
+from tokgate.gate.background import Addresses
 from tokgate.gate.connecting import Connecting, closed_to, parent, proceed, targets
 from tokgate.gate.connection import Connection, State, Tunnel
 from tokgate.gate.context import Context, Reading, Waiting
 from tokgate.gate.explicit_clients import pac
-from tokgate.gate.explicit_clients.background import Addresses
 from tokgate.gate.explicit_clients.proxy_auth import ClientAuthentication
 from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.sockets import DONT_WAIT, Address

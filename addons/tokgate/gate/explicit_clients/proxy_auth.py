@@ -5,9 +5,9 @@ from functools import partial
 from typing import Final
 
 from tokgate.accounts.auth_cache import AT_ONCE, AuthCache, AuthResult, CurrentAuthCache
+from tokgate.gate.background import BackgroundCalls
 from tokgate.gate.connection import Connection
 from tokgate.gate.context import Context, Waiting
-from tokgate.gate.explicit_clients.background import BackgroundCalls
 from tokgate.wire.proxy_request import Credentials
 
 MOST_WAITING: Final = 512

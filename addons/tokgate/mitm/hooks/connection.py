@@ -27,10 +27,10 @@ from tokgate.mitm.layers.dns import DnsLayer, NameServers
 from tokgate.mitm.layers.fair_turns import take_turns
 from tokgate.mitm.layers.first_bytes import FirstBytesLayer, OriginCertificate
 from tokgate.mitm.layers.http import GONE, HttpConnectionLayer, HttpStream
-from tokgate.mitm.layers.raw_sockets import ClientSockets
 from tokgate.mitm.layers.relay import PassthroughLayer, RefusalLayer
 from tokgate.mitm.layers.tls import ClientTLSLayer
 from tokgate.mitm.options import DNS_PORT
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.traffic.counters import CONNECT_ERROR, connect_error
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.limits import client_key

@@ -8,7 +8,7 @@ from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.traffic.actions import Pass, Refuse
 from tokgate.traffic.admission import Admission
 from tokgate.traffic.client_messages import Reader, Watched, after

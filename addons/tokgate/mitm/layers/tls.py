@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers.tls import TLSLayer
 from OpenSSL import SSL
 
 from tokgate.mitm.layers.failures import WANT_CERTIFICATES
-from tokgate.mitm.layers.raw_sockets import ClientSockets
+from tokgate.mitm.raw_sockets import ClientSockets
 
 MOST_TOLD: Final = 250
 """Characters of a warning: some have a hello in hex."""

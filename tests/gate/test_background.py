@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from labs.waiting import DEADLINE, readable
-from tokgate.gate.explicit_clients.background import MOST_ADDRESSES, Addresses, BackgroundCalls, Resolver, addresses_of
+from tokgate.gate.background import MOST_ADDRESSES, Addresses, BackgroundCalls, Resolver, addresses_of
 from tokgate.traffic.counters import DnsError
 from tokgate.traffic.limits import ResolverLimits
 
@@ -39,7 +39,7 @@ def resolver(answers: threading.Event, clock: list[float], monkeypatch: pytest.M
             answers.wait(DEADLINE)
         return () if host.startswith("gone") else (host,)
 
-    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", look_up)
+    monkeypatch.setattr("tokgate.gate.background.addresses_of", look_up)
     resolver = Resolver(LIMITS, monotonic=lambda: clock[0])
     yield resolver
     answers.set()
@@ -228,7 +228,7 @@ def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[DnsError] = []
     heard: list[Addresses] = []
     found = {"a": ("192.0.2.1",), "b": DnsError.UNANSWERED}
-    monkeypatch.setattr("tokgate.gate.explicit_clients.background.addresses_of", found.get)
+    monkeypatch.setattr("tokgate.gate.background.addresses_of", found.get)
     resolver = Resolver(failed=told.append)
     for number, host in enumerate(("a", "b"), 1):
         resolver.ask("192.0.2.1", host, heard.append)

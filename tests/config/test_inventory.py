@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from tokgate.config.checks.inventory import MAX_REPORTED, read_inventory
 from tokgate.config.diagnostics import Code
+from tokgate.config.inventory import MAX_REPORTED, read_inventory
 from tokgate.config.loader import Loaded, load
 from tokgate.config.reload.holder import open_policy
 from tokgate.config.yaml.source import Report

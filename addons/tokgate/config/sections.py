@@ -13,7 +13,6 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tokgate.config.checks.inventory import Inventory
 from tokgate.config.diagnostics import Code
 from tokgate.config.format.bans import BanModel, ExemptionModel, LiftedModel
 from tokgate.config.format.networks import NetworkModel
@@ -22,6 +21,7 @@ from tokgate.config.format.services import ServiceModel
 from tokgate.config.format.settings import SettingsModel
 from tokgate.config.format.test_model import TestModel, TestTransport, dns_query
 from tokgate.config.format.values import IDENTIFIER
+from tokgate.config.inventory import Inventory
 from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to, plain
 from tokgate.config.yaml.source import Report, Source, TextSpan
 from tokgate.config.yaml.suggestions import did_you_mean, listed
