@@ -70,7 +70,7 @@ def _stated() -> dict[str, str]:
         if len(words) > 1 or not equals:
             raise CommandError(f"{path}:{number}: a line is NAME=VALUE, with quotes around spaces", Exit.USAGE)
         if name.startswith("TOKGATE_") and name not in (POLICIES, LOG, CONFDIR, *_OTHERS):
-            from tokgate.config.yaml.suggestions import did_you_mean  # only then
+            from tokgate.config.diagnostics import did_you_mean  # only then
 
             hint = did_you_mean(name, (POLICIES, LOG, CONFDIR, *_OTHERS))
             raise CommandError(f"{path}:{number}: unknown name {name}{hint}", Exit.USAGE)

@@ -149,7 +149,7 @@ def _run(arguments: list[str]) -> int:
     try:
         parser = build_parser((asked,) if asked is not None and asked in COMMANDS else ())
         if asked is not None and asked not in COMMANDS:
-            from tokgate.config.yaml.suggestions import did_you_mean  # only then
+            from tokgate.config.diagnostics import did_you_mean  # only then
 
             parser.error(f"unknown command {asked!r}{did_you_mean(asked, (*COMMANDS, 'help'))}")
         options = parser.parse_args(arguments)

@@ -8,9 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
 
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, listed, near
 from tokgate.config.yaml.source import Report, Source, TextSpan, decode, read_named_file
-from tokgate.config.yaml.suggestions import listed, near
 from tokgate.policy.membership import folded
 from tokgate.policy.networks import Device, hardware_address
 from tokgate.policy.values import Origin

@@ -13,9 +13,8 @@ from tokgate.config.checks import named_files, references, times
 from tokgate.config.diagnostics import Code, Diagnostic, Level, Place
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.sections import Sections
-from tokgate.config.yaml.ignores import read_ignores
 from tokgate.config.yaml.nodes import Scalar, compose
-from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file, read_named_file
+from tokgate.config.yaml.source import Report, TextSpan, decode, policy_files, read_file, read_ignores, read_named_file
 from tokgate.policy.snapshot import Policy, gc_paused
 
 _NOTHING: Final[Mapping[Path, bytes]] = MappingProxyType({})

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, did_you_mean, listed
 from tokgate.config.format.bans import BanModel, ExemptionModel, LiftedModel
 from tokgate.config.format.networks import NetworkModel
 from tokgate.config.format.policy_file import PolicyFile
@@ -24,7 +24,6 @@ from tokgate.config.format.values import IDENTIFIER
 from tokgate.config.inventory import Inventory
 from tokgate.config.yaml.nodes import Mapping, Node, Scalar, Sequence, led_to, plain
 from tokgate.config.yaml.source import Report, Source, TextSpan
-from tokgate.config.yaml.suggestions import did_you_mean, listed
 from tokgate.policy.networks import Device
 from tokgate.policy.services import PatternKind
 

@@ -40,9 +40,8 @@ from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.policy.warnings import held_bans
 from tokgate.cli.policy_source import add_policies_option, find_revision, open_source
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
-from tokgate.config.diagnostics import render
+from tokgate.config.diagnostics import did_you_mean, render
 from tokgate.config.format.test_model import PolicyTest
-from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.analysis.now import now_of
 from tokgate.policy.bans import Exemption
 from tokgate.policy.decision import Decision, Reason, Verdict

@@ -11,7 +11,7 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.policy.service import find
 from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.terminal import narrate, visible
-from tokgate.config.yaml.suggestions import did_you_mean
+from tokgate.config.diagnostics import did_you_mean
 from tokgate.gateway.ruleset import current
 from tokgate.policy.snapshot import Policy, compile_policy
 

@@ -18,8 +18,8 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import UnreadableLineReporter, require
 from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.terminal import Patience, narrate, print_lines, visible
+from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.service_lists.selection import shared_host
-from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.services import Service, ServiceIndex
 from tokgate.policy.snapshot import Policy
 from tokgate.policy.values.hostname import AddressLiteral, DomainName, Name, normalise

@@ -23,10 +23,9 @@ from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import add_policies_option, open_policy, open_snapshot
 from tokgate.cli.tables import aligned
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
-from tokgate.config.diagnostics import Code, Diagnostic, render
+from tokgate.config.diagnostics import Code, Diagnostic, did_you_mean, listed, render
 from tokgate.config.format import networks, times, values
 from tokgate.config.loader import load
-from tokgate.config.yaml.suggestions import did_you_mean, listed
 from tokgate.policy.analysis.terms import Override, outlasts, overrides
 from tokgate.policy.bans import Ban, Exemption, Overrides
 from tokgate.policy.decision import Phase

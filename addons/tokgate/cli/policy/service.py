@@ -22,6 +22,7 @@ from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import narrate, print_json, print_lines, styled, visible
 from tokgate.config.catalogue import catalogue_files
+from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.format import values
 from tokgate.config.format.services import ListFormat
 from tokgate.config.loader import load
@@ -35,7 +36,6 @@ from tokgate.config.service_lists.selection import (
     service_file,
     source_keys,
 )
-from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.services import Match, PatternKind, Service, ServiceIndex, ServiceSource
 from tokgate.policy.snapshot import Policy
 

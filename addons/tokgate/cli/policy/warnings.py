@@ -16,9 +16,8 @@ from whenever import Instant
 
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import visible
-from tokgate.config.diagnostics import Code, Diagnostic, Level
+from tokgate.config.diagnostics import Code, Diagnostic, Level, listed
 from tokgate.config.reload.holder import held_at_start
-from tokgate.config.yaml.suggestions import listed
 from tokgate.gateway.ruleset import current
 from tokgate.policy.analysis.timeline import near_from
 from tokgate.policy.bans import Ban, OnExpiry

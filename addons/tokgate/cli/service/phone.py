@@ -23,9 +23,9 @@ from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.tables import show_rows
 from tokgate.cli.terminal import narrate, print_json, visible
+from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.extras import Extra
 from tokgate.config.format.values import one_line
-from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.gateway import GatewayError
 from tokgate.gateway.phones.interface import Interface
 from tokgate.gateway.phones.tunnel import (

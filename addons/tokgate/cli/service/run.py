@@ -16,8 +16,8 @@ from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.service.gateway import add_redirect_options
+from tokgate.config.diagnostics import did_you_mean, listed, near
 from tokgate.config.extras import Extra
-from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import drop_what_cannot_be_written, say

@@ -21,11 +21,10 @@ from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.catalogue import catalogue_files
-from tokgate.config.diagnostics import render
+from tokgate.config.diagnostics import did_you_mean, render
 from tokgate.config.format import networks, times, values
 from tokgate.config.loader import load
 from tokgate.config.yaml.source import SUFFIXES
-from tokgate.config.yaml.suggestions import did_you_mean
 from tokgate.policy.schedule import Edge, add_duration, resolve
 from tokgate.policy.services import PatternKind, Service
 from tokgate.policy.snapshot import compile_policy

@@ -7,15 +7,13 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, did_you_mean
 from tokgate.config.format import services
 from tokgate.config.format.networks import DevicesModel, NetworkModel
 from tokgate.config.format.services import NameFile, ServiceModel
 from tokgate.config.inventory import Inventory, read_inventory
 from tokgate.config.sections import NameList, PolicyEntry, Sections
-from tokgate.config.yaml.ignores import read_ignores
-from tokgate.config.yaml.source import Report, TextSpan, decode, read_named_file
-from tokgate.config.yaml.suggestions import did_you_mean
+from tokgate.config.yaml.source import Report, TextSpan, decode, read_ignores, read_named_file
 from tokgate.policy.membership import folded
 from tokgate.policy.networks import hardware_address
 from tokgate.policy.services import PatternKind

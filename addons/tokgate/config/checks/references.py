@@ -7,14 +7,13 @@ from typing import Any, Final
 from tokgate.config import build
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.checks import reach
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, did_you_mean, listed, near
 from tokgate.config.format.bans import EXEMPT_BY
 from tokgate.config.format.connection_settings import ProxyAuthModel
 from tokgate.config.format.networks import CLIENTS_BY, NetworkModel
 from tokgate.config.format.services import ServiceModel
 from tokgate.config.sections import PolicyEntry, Sections
 from tokgate.config.yaml.source import Report, Source, TextSpan
-from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.policy.networks import Network
 from tokgate.policy.services import PatternKind
 from tokgate.policy.values.prefixes import Cover

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, listed
 from tokgate.config.format.connection_settings import (
     EgressModel,
     GatewayModel,
@@ -17,7 +17,6 @@ from tokgate.config.format.connection_settings import (
 from tokgate.config.format.networks import Cidr, cidr
 from tokgate.config.format.times import Lasting
 from tokgate.config.format.values import Flag, Model, Number, OneOf, Parsed, WholePath, one_line, server, wrong
-from tokgate.config.yaml.suggestions import listed
 from tokgate.policy.settings import (
     LONGEST_OVERRIDE,
     REMINDERS,

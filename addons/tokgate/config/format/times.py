@@ -9,10 +9,9 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field
 from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, did_you_mean, listed, near
 from tokgate.config.extras import Extra
 from tokgate.config.format.values import Parsed, as_list, need_extra, one_or_list, shown, text, wrong
-from tokgate.config.yaml.suggestions import did_you_mean, listed, near
 from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
 

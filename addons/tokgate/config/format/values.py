@@ -21,9 +21,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from tokgate.config.diagnostics import Code
+from tokgate.config.diagnostics import Code, listed, near
 from tokgate.config.extras import Extra, missing_extra
-from tokgate.config.yaml.suggestions import listed, near
 from tokgate.policy.values import Language, Word
 
 _SHOWN: Final = 60
