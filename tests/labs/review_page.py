@@ -40,6 +40,10 @@ class NoPolicies:
         """One ban, all the time."""
         return [BanPhases("ban", "The ban", (PhaseSpan("block", start, end),))], "as this test says"
 
+    def now(self) -> tuple[str, ...]:
+        """One ban, as hostile as its title may be."""
+        return ("1 ban is in force", "block: <b>The ban</b> [ban] for office")
+
     def devices(self, clients: Collection[str]) -> Devices:
         """One device of the inventory, and one zone."""
         return Devices({"192.0.2.9": "Desk 9"}, ("Europe/Brussels",))

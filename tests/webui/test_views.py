@@ -99,6 +99,12 @@ def test_the_overview_counts_everything_once(page: Page) -> None:
     assert sum(int(row["block"]) + int(row["warn"]) for row in over) == 11
 
 
+def test_what_holds_now(page: Page) -> None:
+    """The overview has what the policies say now, as text."""
+    text = page.get("/").text
+    assert "<li>1 ban is in force</li>\n<li>block: &lt;b&gt;The ban&lt;/b&gt; [ban] for office</li>" in text
+
+
 @pytest.mark.parametrize("down", queries.CROSSED)
 @pytest.mark.parametrize("across", ["hour", "client", "ban"])
 def test_tables_count_everything_once(page: Page, down: str, across: str) -> None:

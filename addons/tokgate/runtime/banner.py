@@ -24,9 +24,7 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
     policy = snapshot.policy
     yield f"policy {snapshot.version}: {counted(len(policy.bans), 'ban')}, {counted(len(policy.networks), 'network')}"
     now = now_of(snapshot, at)
-    for each in now.in_force[:MAX_BANS]:
-        held = ", held: the files no longer state it" if each.held else ""
-        yield f"  {each.phase}: {each.ban.title} [{each.ban.name}] for {', '.join(each.networks)}{held}"
+    yield from (f"  {each.sentence}" for each in now.in_force[:MAX_BANS])
     if len(now.in_force) > MAX_BANS:
         yield f"  and {len(now.in_force) - MAX_BANS} more: tokgate timeline"
     if not now.in_force:

@@ -54,6 +54,9 @@ class Explainer(Protocol):
     def lanes(self, start: datetime, end: datetime, bans: frozenset[str]) -> tuple[list[BanPhases], str]:
         """The phases of bans in `[start, end)`, those of `bans` first, and a text that names their source."""
 
+    def now(self) -> tuple[str, ...]:
+        """What holds by the current policies, in sentences; none without policies."""
+
     def devices(self, clients: Collection[str]) -> Devices:
         """What the current policies know of these clients; nothing if there are no policies."""
 

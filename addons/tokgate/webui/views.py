@@ -67,8 +67,10 @@ class Pages:
         found = await self._site.cache.ask(queries.overview, query)
         drawn, lanes_from = await self._chart(query, found)
         clients = [row.value for ranking in found.rankings if ranking.of == "client" for row in ranking.rows]
+        now = await to_thread.run_sync(self._site.explainer.now, limiter=self._explaining)
         return self._site.page(
             request, "overview.html", 400 if problems else 200, here="/", query=query, problems=problems, found=found,
+            now=now,
             chart=drawn, lanes_from=lanes_from, pieces=_table(query, found), edges=_edges(query, found),
             changes=await self._changes(query, found), **await form(self._site, self._explaining, query, clients),
         )  # fmt: skip

@@ -130,6 +130,21 @@ def test_without_policies(line: Made, policies: Path) -> None:
     (said,) = explainer.explain(made).warnings
     assert said == "This can't be explained: policies holds no valid policy: nothing to decide with."
     assert explainer.lanes(at(WHEN).to_stdlib(), at(WHEN).to_stdlib(), frozenset()) == ([], "")
+    assert explainer.now() == ()
+
+
+def test_what_holds_now(policies: Path) -> None:
+    """Bans in force, and networks that an exemption opens, in the words of status; or that no ban is in force."""
+    text = (policies / "policy.yaml").read_text()
+    watching = "monitor: Watching the lab [lab-watch] for"
+    assert PolicyExplainer("policies").now() == ("1 ban is in force", f"{watching} lab", f"{watching} abroad")
+    exemption = {"ban": "lab-watch", "clients": ["198.51.100.0/24"], "until": "2099-01-01T00:00", "reason": "A fair"}
+    opened = f"  fair: {json.dumps(exemption)}\ntests:\n"
+    (policies / "policy.yaml").write_text(text.replace("tests:\n", opened))
+    now = PolicyExplainer("policies").now()
+    assert now[3].startswith("the whole network abroad is exempt from lab-watch until 2099-01-01")
+    (policies / "policy.yaml").write_text(text.replace("starts: 2023-03-01T00:00", "starts: 2098-03-01T00:00"))
+    assert PolicyExplainer("policies").now() == ("no ban is in force until 2098-02-28T23:00:00Z",)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from tokgate.cli.exits import CommandError
 from tokgate.cli.policy.explain import Recollection, said
 from tokgate.cli.policy_source import find_revision, open_source
 from tokgate.cli.terminal import visible
+from tokgate.policy.analysis.now import now_of
 from tokgate.policy.snapshot import Snapshot
 from tokgate.webui.context import Devices, Explanation
 
 if TYPE_CHECKING:
     from tokgate.blocklog.read.replay_query import RecordedQuery
 
+SHOWN: Final = 10
+"""Bans in force that the page names."""
 REMEMBERED: Final = 8
 """Policies of other versions that are kept, and versions that are known not to be found."""
 _FRESH_FOR: Final = TimeDelta(seconds=10)
@@ -74,6 +77,16 @@ class PolicyExplainer:
         lanes = phases_of_policy(present, start, end)
         concerned = [lane for lane in lanes if lane.ban in bans]
         return concerned, f"by the policies as they are now, version {present.version}" if concerned else ""
+
+    def now(self) -> tuple[str, ...]:
+        """What holds by the current policies, as `tokgate status` has it; none without policies."""
+        present = self._here()
+        if not isinstance(present, Snapshot):
+            return ()
+        now = now_of(present, Instant.now())
+        bans = [each.sentence for each in now.in_force]
+        more = (f"and {len(bans) - SHOWN} more: tokgate timeline",) if len(bans) > SHOWN else ()
+        return (now.summary, *bans[:SHOWN], *more, *(each.sentence for each in now.opened))
 
     def devices(self, clients: Collection[str]) -> Devices:
         """The names that inventories have for these addresses, and the zones of all networks."""

@@ -42,6 +42,11 @@ class BanNow:
         """Whether it has an effect: it is neither idle nor expired."""
         return self.idle is None and self.phase is not Phase.EXPIRED
 
+    @property
+    def sentence(self) -> str:
+        held = ", held: the files no longer state it" if self.held else ""
+        return f"{self.phase}: {self.ban.title} [{self.ban.name}] for {', '.join(self.networks)}{held}"
+
 
 @dataclass(frozen=True, slots=True)
 class ExemptNow:
