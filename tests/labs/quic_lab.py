@@ -1,15 +1,15 @@
 """The QUIC of a gate without sockets: what it would send, and to whom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 from labs.proxy_lab import NOW, policy
 from labs.records import Holder, Records, enforcer_of
-from tokgate.gate.quic.carrier import QuicCarrier
+from tokgate.gate.quic.carrier import QuicCarrier, QuicInheritance
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gate.quic.sockets import Datagram, Key, Outlets
+from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets
 from tokgate.policy.snapshot import Snapshot
 
 KEY: Key = ("127.0.0.1", 40000, "203.0.113.9", 443)
@@ -17,6 +17,8 @@ SHORT = b"\x40" + bytes(40)
 """As packets of a connection that is established."""
 EARLY = b"\xd0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
 """As early data."""
+NO_ENDS = (SimpleNamespace(), SimpleNamespace(fileno=lambda: -1))
+"""Of a channel to other gates, where there are none."""
 HANDSHAKE = b"\xe0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
 
 
@@ -54,9 +56,16 @@ class QuicGate:
     """One gate's."""
 
     def __init__(
-        self, records: Records, snapshot: Snapshot | None = None, limits: QuicLimits | None = None, **identities: Any
+        self,
+        records: Records,
+        snapshot: Snapshot | None = None,
+        limits: QuicLimits | None = None,
+        *,
+        fronts: Sequence[Front] = (),
+        ends: Any = NO_ENDS,
+        **identities: Any,
     ) -> None:
-        """`identities`: who comes by which interface, as `i2=Identity(…)`."""
+        """`ends`: those of `channel`. `identities`: who comes by which interface, as `i2=Identity(…)`."""
         self.now = 1000.0
         self.holder = Holder(snapshot or policy())
         self.enforcer = enforcer_of(self.holder, records, now=lambda: NOW)
@@ -68,8 +77,8 @@ class QuicGate:
             call_back=self.watched.__setitem__, call_no_more=lambda descriptor: self.watched.pop(descriptor, None)
         )
         context: Any = SimpleNamespace(enforcer=self.enforcer, loop=loop, identification=identification)
-        self.context = context
-        self.carrier = QuicCarrier(context, (), self.sent, limits, monotonic=lambda: self.now)
+        given = QuicInheritance(fronts, self.sent, *ends)
+        self.carrier = QuicCarrier(context, given, limits, monotonic=lambda: self.now)
 
     def comes(self, *payloads: bytes, key: Key = KEY, interface: int = 1) -> "QuicGate":
         """A client sends datagrams."""

@@ -21,7 +21,7 @@ from tokgate.blocklog.write.collector import collect
 from tokgate.blocklog.write.writer import WriterHealth
 from tokgate.config.reload.holder import PolicyHolder
 from tokgate.gate.acceptor import AcceptingGates
-from tokgate.gate.quic import gate_quic
+from tokgate.gate.quic.carrier import QuicInheritance, channel
 from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.sockets import Listener
 from tokgate.gateway import capabilities
@@ -29,7 +29,7 @@ from tokgate.gateway.ruleset import TableOptions
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service import listeners
 from tokgate.service.children import Channels, Role, end_with_supervisor, tell_supervisor
-from tokgate.service.gate_process import GateProcess, Inheritance, QuicInheritance
+from tokgate.service.gate_process import GateProcess, Inheritance
 from tokgate.service.listeners import ListenEndpoint
 from tokgate.service.metrics import sample
 from tokgate.service.privileges import needed_to_run
@@ -87,7 +87,7 @@ class ChildPrograms:
         self.accepting: Final = AcceptingGates(options.workers)
         self._options: Final = options
         self._holder: Final = holder
-        self.quic_channels = [gate_quic.channel() for _ in range(options.workers)]
+        self.quic_channels = [channel() for _ in range(options.workers)]
         self._let_go: Final = let_go
 
     def become(self, role: Role, slot: int, shared: SharedCounters, backlog: int, waits: bool) -> NoReturn:

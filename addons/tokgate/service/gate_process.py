@@ -7,7 +7,6 @@ gates share the memory of a policy, and one policy is in force for all connectio
 
 import os
 import signal
-import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,7 @@ from tokgate.gate.acceptor import AcceptingGates, limits_of
 from tokgate.gate.gate import Gate
 from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.live_connections import GateConnections
-from tokgate.gate.quic.carrier import QuicCarrier
-from tokgate.gate.quic.gate_quic import GateQuic
-from tokgate.gate.quic.sockets import Front, Outlets
+from tokgate.gate.quic.carrier import QuicCarrier, QuicInheritance
 from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot
@@ -41,16 +38,6 @@ STARVED: Final = 60.0
 """Seconds for which an error of connecting that is this machine's own counts as going on."""
 TICK: Final = 1.0
 """Seconds between two reports and flushes."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuicInheritance:
-    """The sockets of a gate's place, and the ends of its channel for flows."""
-
-    fronts: tuple[Front, ...]
-    outlets: Outlets
-    transfer_out: socket.socket
-    transfer_in: socket.socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +80,7 @@ class GateProcess:
         self._transfer: Final = ConnectionTransfer(
             self._gate, given.listeners, given.channels.transfers_in, given.channels.transfers_out
         )
-        self._quic = None
-        if given.quic is not None:
-            quic = given.quic
-            carrier = QuicCarrier(self._gate.context, quic.fronts, quic.outlets)
-            self._quic = GateQuic(self._gate.context, carrier, quic.transfer_out, quic.transfer_in)
+        self._quic: Final = None if given.quic is None else QuicCarrier(self._gate.context, given.quic)
         self._orders: Final[deque[Callable[[], None]]] = deque()
         """Work that signals ask for, done between two batches of events, since it may close descriptors."""
         self._ending = False
@@ -221,7 +204,7 @@ class GateProcess:
             passed_on=self._transfer.passed_on,
             judged_again=self._review.judged,
             records_dropped=self._sender.dropped,
-            quic_flows=0 if self._quic is None else len(self._quic.carrier.flows.passing),
+            quic_flows=0 if self._quic is None else len(self._quic.flows.passing),
         )
 
     # -- signals
@@ -264,5 +247,5 @@ class GateProcess:
         self._next_tick = self._next_housekeeping = 0.0  # report it now
         self._gate.acceptor.stop_accepting()
         if self._quic is not None:
-            self._quic.carrier.stop()
+            self._quic.stop()
         self._give_up_at = min(self._give_up_at, self._gate.loop.now + seconds)

@@ -5,11 +5,19 @@ not know, or has not asked about for a minute (`gateway/udp_rules.py`). What dec
 
 The kernel has a flow only from the first short header on, which follows the handshake. Earlier it would forward what
 the client says next before the gate has passed the end of the handshake on, and servers throw such packets away.
+
+Flows are passed on to the next gate of the place, by a channel which its gates of all generations inherit: the retired
+one writes, the newest reads. Of connections that aren't decided yet what has come of their hello goes along: a client
+may not repeat just that part.
 """
 
+import pickle
+import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import batched, chain
 from typing import Final
 
 from whenever import Instant
@@ -24,7 +32,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.admission import admit
 from tokgate.traffic.limits import client_key
-from tokgate.traffic.live_review import Cut
+from tokgate.traffic.live_review import Cut, LiveReview
 from tokgate.wire.quic import follows_initial
 
 DATAGRAMS: Final = 64
@@ -36,18 +44,48 @@ LATE: Final = 1.0
 _LONG: Final = 0x80
 """The bit of a long header (RFC 8999 §5.1)."""
 
+AT_ONCE: Final = 32
+"""Flows in a message."""
+MESSAGES: Final = 16
+"""Taken between two batches of events."""
+PATIENCE: Final = 5.0
+"""Seconds that flows of a predecessor are awaited, from the first datagram on that may come here."""
+_MOST_HELD: Final = 65_536
+"""Octets of a flow that isn't decided yet; one with more is not passed on: a message must fit the channel."""
+RETRY: Final = 0.005
+_LARGEST: Final = 1 << 20
+_END: Final = b"."
+"""A message: no more flows come."""
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """The end that is written to, and the one to read."""
+    read, write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    read.setblocking(False)
+    write.setblocking(False)
+    return write, read
+
+
+@dataclass(frozen=True, slots=True)
+class QuicInheritance:
+    """The sockets of a gate's place, and the ends of its `channel` for flows."""
+
+    fronts: Sequence[Front]
+    outlets: Outlets
+    transfer_out: socket.socket
+    transfer_in: socket.socket
+
 
 class QuicCarrier:
     """Carries out decisions about QUIC for one gate: flows pass, wait for more packets, or are refused.
 
-    It is a carrier of `live_review`, too. What the kernel forwards is counted nowhere.
+    It reviews them while they last. What the kernel forwards is counted nowhere.
     """
 
     def __init__(
         self,
         context: Context,
-        fronts: Sequence[Front],
-        outlets: Outlets,
+        given: QuicInheritance,
         limits: QuicLimits | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
@@ -57,10 +95,12 @@ class QuicCarrier:
         self.flows: Final = FlowTable(self.limits, self._forgotten)
         self.unknown_flows_wait = False
         """Flows of another gate's may still come: a packet that belongs to none here waits for that."""
+        self.review: Final[LiveReview[GateFlow]] = LiveReview(context.enforcer, self)
+        self.remains = True
+        """Whether flows are still to be passed on, once the gate is retired."""
         self._early: list[Datagram] = []
         self._context: Final = context
-        self._fronts: Final = fronts
-        self._outlets: Final = outlets
+        self._given: Final = given
         self._monotonic: Final = monotonic
         self._now = monotonic()
         self._second = 0
@@ -68,13 +108,24 @@ class QuicCarrier:
         self._unreachables = 0
         self._ahead: Final[OrderedDict[Key, float]] = OrderedDict()
         """When the first packet came of each flow of which no beginning has come yet."""
+        self._retired = False
+        self._give_up_at = 0.0
+        self._left: Iterator[tuple[GateFlow, ...]] | None = None
+        self._next: bytes | None = None
+        context.loop.call_back(given.transfer_in.fileno(), self.take_over)
+
+    def expect(self) -> None:
+        """Wait for a predecessor's flows, until PATIENCE seconds after `begin`: packets of unknown flows wait, too."""
+        self._give_up_at = float("inf")
+        self.unknown_flows_wait = True
 
     def begin(self) -> None:
-        """Have the gate's loop read the sockets of QUIC."""
-        for front in self._fronts:
+        """Read from the sockets from now on: the gate before has retired."""
+        self._give_up_at = self._monotonic() + PATIENCE
+        for front in self._given.fronts:
             self._context.loop.call_back(front.socket.fileno(), lambda front=front: self.take(self._come(front)))  # type: ignore[misc]
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Take what has waited, once no more flows of another gate's come."""
         if self._early and not self.unknown_flows_wait:
             early, self._early = self._early, []
@@ -82,16 +133,22 @@ class QuicCarrier:
 
     def stop(self) -> None:
         """Read no more; what the kernel forwards goes on."""
-        for front in self._fronts:
+        for front in self._given.fronts:
             self._context.loop.call_no_more(front.socket.fileno())
 
-    def look(self) -> None:
-        """Forget what is over. To be called about once a second."""
+    def look(self) -> float:
+        """Do what is due, and forget what is over; the seconds until the next call."""
+        if self._retired:
+            return self._pass_on()
         now = self._monotonic()
         self.enforcer.counters.unfinished += self.flows.end_handshakes(now)
         self.flows.forget_idle(now)
         while self._ahead and next(iter(self._ahead.values())) < now - self.limits.handshake:
             del self._ahead[next(iter(self._ahead))]
+        if self.unknown_flows_wait and now >= self._give_up_at:
+            self.unknown_flows_wait = False
+            self._resume()
+        return self.review.look()
 
     def open_now(self) -> Iterable[GateFlow]:
         """The flows that pass, those included that the kernel forwards."""
@@ -114,10 +171,10 @@ class QuicCarrier:
     def cut(self, flow: GateFlow) -> None:
         """End a flow that passed: the kernel forwards it no more, nor passes here what comes between these ports."""
         flow.cut = True
-        self._outlets.ends(flow.key)
+        self._given.outlets.ends(flow.key)
 
     def _forgotten(self, flow: GateFlow) -> None:
-        self._outlets.ends(flow.key)
+        self._given.outlets.ends(flow.key)
 
     def take(self, datagrams: Iterable[Datagram]) -> None:
         """Decide about what has come, and carry it out."""
@@ -197,7 +254,7 @@ class QuicCarrier:
         elif carried.forward:
             self._pass(flow, came, carried.forward)
         elif carried.answer:
-            self._outlets.answers(flow.key, carried.answer)
+            self._given.outlets.answers(flow.key, carried.answer)
         elif carried.refused:
             self._refuse(flow.key, came.payload)
         elif not flow.begun:
@@ -206,7 +263,7 @@ class QuicCarrier:
     def _pass(self, flow: GateFlow, came: Datagram, datagrams: Sequence[bytes], *, opens: bool = False) -> None:
         self._lasts(flow)
         for datagram in datagrams:
-            if not self._outlets.carries(came, datagram, opens=opens):
+            if not self._given.outlets.carries(came, datagram, opens=opens):
                 if not opens:  # else it is lost, as on any network: an error would end a connection under way
                     self._refuse(flow.key, came.payload)
                 return
@@ -218,4 +275,50 @@ class QuicCarrier:
     def _refuse(self, key: Key, data: bytes) -> None:
         self._unreachables += 1
         if self._unreachables <= self.limits.unreachables_per_second:
-            self._outlets.refuses(key, data)
+            self._given.outlets.refuses(key, data)
+
+    # -- from gate to gate
+
+    def retire(self) -> None:
+        """Take nothing over any more, and pass flows on with each `look`."""
+        self._retired = True
+        self._context.loop.call_no_more(self._given.transfer_in.fileno())
+
+    def take_over(self) -> None:
+        """Go on with flows that have come, which another policy let through."""
+        for _ in range(MESSAGES):
+            try:
+                message = self._given.transfer_in.recv(_LARGEST)
+            except OSError:
+                break
+            if message in (_END, b""):
+                self.unknown_flows_wait = False
+                continue
+            try:
+                flows: list[GateFlow] = pickle.loads(message)
+            except Exception as error:
+                self.enforcer.failed("succession", error)
+                continue
+            for flow in flows:
+                self.flows.adopt(flow)
+                self.review.examine(flow)
+        self._resume()
+
+    def _pass_on(self) -> float:
+        """Pass flows on as far as there is room; the seconds until the next time."""
+        if self._left is None:
+            waiting, others = self.flows.take_waiting(_MOST_HELD), self.flows.take_all()
+            self._left = chain(batched(waiting, 1), batched(others, AT_ONCE))
+        while self.remains:
+            if self._next is None:
+                some = next(self._left, ())
+                self._next = pickle.dumps(list(some)) if some else _END
+            try:
+                self._given.transfer_out.send(self._next)
+            except BlockingIOError:
+                return RETRY
+            except OSError as error:
+                self.enforcer.failed("succession", error)
+            self.remains = self._next != _END
+            self._next = None
+        return float("inf")

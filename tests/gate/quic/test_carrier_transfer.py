@@ -13,10 +13,8 @@ from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_client import QuicClient
 from labs.quic_lab import HANDSHAKE, KEY, SHORT, QuicGate, flow
 from labs.records import Records
-from tokgate.gate.quic import gate_quic
-from tokgate.gate.quic.carrier import MOST_EARLY, QuicCarrier
+from tokgate.gate.quic.carrier import MOST_EARLY, PATIENCE, RETRY, QuicCarrier, channel
 from tokgate.gate.quic.flow_table import QuicLimits
-from tokgate.gate.quic.gate_quic import GateQuic, channel
 from tokgate.gate.quic.sockets import Datagram, Front
 
 
@@ -26,28 +24,28 @@ def test_a_generation_of_gates(records: Records) -> None:
         ends = [opened.enter_context(end) for end in channel()]
         fronts = [Front(opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)), 8443) for _ in range(2)]
         numbers = {front.socket.fileno() for front in fronts}
-        gates = [QuicGate(records, policy(networks=("192.0.2.0/24",))), QuicGate(records)]
+        policies = (policy(networks=("192.0.2.0/24",)), None)
+        gates = [QuicGate(records, each, fronts=fronts, ends=ends) for each in policies]
         sent = [gate.sent for gate in gates]
-        carriers = [QuicCarrier(gate.context, fronts, gate.sent) for gate in gates]
-        old, new = (GateQuic(gate.context, one, *ends) for gate, one in zip(gates, carriers, strict=True))
+        old, new = (gate.carrier for gate in gates)
         handed = ends[1].fileno()
         assert [set(gate.watched) for gate in gates] == [{handed}, {handed}]
 
         old.begin()
         assert set(gates[0].watched) == {handed} | numbers
-        assert not old.carrier.unknown_flows_wait
+        assert not old.unknown_flows_wait
         for key, name in ((KEY, ALLOWED), (flow(1), BANNED)):
-            old.carrier.take(Datagram(key, data, 0, 64, 1) for data in (*QuicClient(name).flight, SHORT))
+            old.take(Datagram(key, data, 0, 64, 1) for data in (*QuicClient(name).flight, SHORT))
         assert 0 < old.look() < float("inf")
 
         new.expect()
-        assert new.carrier.unknown_flows_wait
-        old.carrier.stop()
+        assert new.unknown_flows_wait
+        old.stop()
         old.retire()
         assert gates[0].watched == {}
         new.begin()
         new.look()
-        new.carrier.take([Datagram(KEY, SHORT, 0, 64, 1)])
+        new.take([Datagram(KEY, SHORT, 0, 64, 1)])
         assert (sent[1].to_server, old.remains) == ([], True)
         while old.remains:
             old.look()
@@ -55,7 +53,7 @@ def test_a_generation_of_gates(records: Records) -> None:
         assert sent[1].to_server == [SHORT], "what came early waited"
         new.look()
         assert (sent[1].forwarded, records.actions[-1]) == ({KEY}, "connection-cut")
-        assert new.carrier.flows.passing[flow(1)].cut
+        assert new.flows.passing[flow(1)].cut
 
 
 def test_what_is_read(records: Records) -> None:
@@ -65,9 +63,8 @@ def test_what_is_read(records: Records) -> None:
         front = Front(opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)), 8443)
         front.socket.bind(("127.0.0.1", 0))
         front.socket.setblocking(False)
-        gate = QuicGate(records)
-        quic = GateQuic(gate.context, QuicCarrier(gate.context, [front], gate.sent), *ends)
-        quic.begin()
+        gate = QuicGate(records, fronts=[front], ends=ends)
+        gate.carrier.begin()
         opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)).sendto(SHORT, front.socket.getsockname())
         gate.watched[front.socket.fileno()]()
     assert gate.counters.loops == 1, "nobody brought it here"
@@ -80,10 +77,10 @@ class Place:
         self._ends = channel()
         self._records = records
 
-    def gate(self, *args: Any) -> tuple[QuicGate, GateQuic]:
+    def gate(self, *args: Any) -> tuple[QuicGate, QuicCarrier]:
         """The next one."""
-        made = QuicGate(self._records, *args)
-        return made, GateQuic(made.context, made.carrier, *self._ends, monotonic=lambda: made.now)
+        made = QuicGate(self._records, *args, ends=self._ends)
+        return made, made.carrier
 
     def close(self) -> None:
         """Close the channel."""
@@ -99,7 +96,7 @@ def place(records: Records) -> Iterator[Place]:
     made.close()
 
 
-def moved(retired: GateQuic, heir: GateQuic) -> None:
+def moved(retired: QuicCarrier, heir: QuicCarrier) -> None:
     """Pass everything on."""
     retired.retire()
     while retired.remains:
@@ -151,12 +148,12 @@ def test_strangers_wait_until_all_have_come(place: Place, records: Records) -> N
     """A packet that is ahead of its flow's state waits; for some seconds, should that never come."""
     new, heir = place.gate()
     heir.expect()
-    new.now += gate_quic.PATIENCE  # as long as the predecessor serves, nothing is read here
+    new.now += PATIENCE  # as long as the predecessor serves, nothing is read here
     heir.begin()
     heir.look()
     assert new.comes(SHORT).sent.unreachable == []
 
-    new.now += gate_quic.PATIENCE
+    new.now += PATIENCE
     heir.look()
 
     assert new.sent.unreachable == [KEY]
@@ -257,7 +254,7 @@ def test_more_than_can_wait_is_lost(place: Place) -> None:
     heir.expect()
     new.comes(*[SHORT] * (MOST_EARLY + 1))
     heir.begin()
-    new.now += gate_quic.PATIENCE
+    new.now += PATIENCE
     heir.look()
     assert len(new.sent.unreachable) == MOST_EARLY
 
@@ -282,7 +279,7 @@ def test_a_channel_that_is_full(place: Place) -> None:
         for _ in range(100_000):
             place._ends[0].send(pickle.dumps([]))
     retired.retire()
-    assert (retired.look(), retired.remains) == (gate_quic.RETRY, True)
+    assert (retired.look(), retired.remains) == (RETRY, True)
 
     moved(retired, heir)
 
