@@ -1,5 +1,6 @@
-"""Output for people: colours, messages on stderr, escaped text, and progress."""
+"""Output for people: colours, messages on stderr, escaped text, and progress; and who they are."""
 
+import getpass
 import json
 import os
 import shutil
@@ -86,3 +87,11 @@ class Patience:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._visible = False
+
+
+def you() -> str:
+    """The name of the user; behind `sudo`, of the user who called it."""
+    try:
+        return os.environ.get("SUDO_USER") or os.environ.get("DOAS_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry anywhere
+        return f"uid {os.getuid()}"

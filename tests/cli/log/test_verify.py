@@ -16,7 +16,7 @@ from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
 from tokgate.blocklog.write.writer import LogWriter
-from tokgate.cli.log import verify, verify_files
+from tokgate.cli.log import verify
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_what_retention_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to
     assert f"{gone}, says record 21)" in outcome.err
     assert tokgate("log", "verify", "--key", "block.pub", *map(str, every_file(runs.path))).code == 0
     whole = Path("block.successions").read_text()
-    monkeypatch.setattr(verify_files, "MAX_LINE", 1000)
+    monkeypatch.setattr(verify, "MAX_LINE", 1000)
     Path("block.successions").write_text("x" * 4500 + "\n" + whole)
     assert tokgate("log", "verify", "--key", "block.pub").code == 0
     Path("block.successions").unlink()
@@ -190,7 +190,7 @@ def test_a_log_that_is_rotated_meanwhile(log: Path, tokgate: Command, monkeypatc
             log.write_bytes(b'{"not":"the same"}\n')
         return real(path)
 
-    monkeypatch.setattr(verify_files, "every_file", rotating)
+    monkeypatch.setattr(verify, "every_file", rotating)
     outcome = tokgate("log", "verify")
     assert (outcome.code, outcome.out) == (0, "")
     assert "records 1 to 7" in outcome.err

@@ -14,7 +14,7 @@ import yaml
 from whenever import Instant, patch_current_time
 
 from labs.command_line import Command
-from tokgate.cli.account import you
+from tokgate.cli.terminal import you
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason

@@ -24,8 +24,7 @@ from tokgate.blocklog.records.record import EventAction, installed_version, text
 from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log import case_verifier
-from tokgate.cli.log.verify import trust_of
-from tokgate.cli.log.verify_files import verifier_of
+from tokgate.cli.log.verify import trust_of, verifier_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 

@@ -17,8 +17,7 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_files, add_log_option, require
-from tokgate.cli.log.verify import add_trust, trust_of
-from tokgate.cli.log.verify_files import CurrentLog, verifier_of
+from tokgate.cli.log.verify import CurrentLog, add_trust, trust_of, verifier_of
 from tokgate.cli.output_file import becoming
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra

@@ -8,7 +8,7 @@ from tokgate.analytics.report.page import ChainFacts, ChainStatus, FileDigest, S
 from tokgate.blocklog.integrity.chain_state import Chain
 from tokgate.blocklog.integrity.evidence import fingerprint
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint
-from tokgate.cli.log.verify_files import verifier_of
+from tokgate.cli.log.verify import verifier_of
 from tokgate.cli.terminal import Patience
 
 

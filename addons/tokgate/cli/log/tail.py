@@ -20,7 +20,7 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.exits import Exit
 from tokgate.cli.log.access import add_purpose
 from tokgate.cli.log.source import UnreadableLineReporter, add_source, require, wanted_of
-from tokgate.cli.log.verify_files import CurrentLog
+from tokgate.cli.log.verify import CurrentLog
 from tokgate.cli.terminal import Patience, styled, visible
 
 _EPILOG: Final = """\

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Final, NotRequired, TypedDict, cast
 
 from tokgate.blocklog.records.record import counted
-from tokgate.cli.account import you
 from tokgate.cli.commands import Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.service.status import ask_running
-from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color
+from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color, you
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render
 from tokgate.policy.values import Origin
 from tokgate.runtime.control_socket import Call, ControlRequest

@@ -242,7 +242,18 @@ class PolicyHolder:
 
     def exchange(self, read: PolicyRead) -> Reloaded:
         """Put a policy that was read in force, if it is valid, and tell the subscribers."""
-        result = self._exchanged(read)
+        loaded, snapshot = read.loaded, read.snapshot
+        before, now, recovered = self.snapshot.version, Instant.now(), self.last_error is not None
+        if snapshot is None:
+            repeated = self._refuse(loaded.errors, now)
+            result = Reloaded(False, self.snapshot, loaded.diagnostics, now, before, repeated=repeated)
+        else:
+            self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
+            self._failed, self.errors, self.failing_since = None, (), None
+            result = Reloaded(True, snapshot, loaded.diagnostics, now, before, read.changes, recovered)
+            result = replace(result, effects=read.effects, revision=read.revision)
+            if snapshot.version != before:
+                self.last_change, self.in_force_since = result, now
         self._latest = read.looked, result
         for callback in self._subscribers:
             try:
@@ -268,24 +279,20 @@ class PolicyHolder:
                     return PolicyRead(loaded, None)
                 policy = held_back(loaded.policy, self.snapshot, self._held.read().lifted, now)
                 loaded = replace(loaded, policy=policy)
-                old = self.snapshot.policy
-                if old.version != policy.version or _ban_files(old) != _ban_files(policy):  # which records name
-                    return self._compared(loaded, self._compiled(policy), now)
-                return PolicyRead(replace(loaded, policy=old), self.snapshot)
+                old = self.snapshot
+                if old.version == policy.version and _ban_files(old.policy) == _ban_files(policy):  # which records name
+                    return PolicyRead(replace(loaded, policy=old.policy), old)
+                snapshot = self._compiled(policy)
+                if old.version == policy.version:
+                    return PolicyRead(loaded, snapshot)
+                revision = None if self._follows else revision_of(self.path)
+                changed = tuple(changes(old.policy, policy))
+                return PolicyRead(loaded, snapshot, changed, effects(old, snapshot, now), revision)
         except Exception as error:
             _log.exception("loading the policy failed")
             message = f"loading failed unexpectedly: {type(error).__name__}: {error}"
             diagnostic = Diagnostic(Level.ERROR, Origin(str(self.path), 1, 1), message, Code.INTERNAL)
             return PolicyRead(Loaded(None, (diagnostic,), (), ()), None)
-
-    def _compared(self, loaded: Loaded, snapshot: Snapshot, now: Instant) -> PolicyRead:
-        """A new policy with its differences from the one in force."""
-        old = self.snapshot
-        if snapshot.version == old.version:
-            return PolicyRead(loaded, snapshot)
-        revision = None if self._follows else revision_of(self.path)
-        changed = tuple(changes(old.policy, snapshot.policy))
-        return PolicyRead(loaded, snapshot, changed, effects(old, snapshot, now), revision)
 
     def keep(self, now: Instant) -> None:
         """Keep for the next start which bans are held, and which are in force at `now`; to be called when that changes.
@@ -301,29 +308,6 @@ class PolicyHolder:
             if policy.held != kept.held or lifted != kept.lifted:
                 self._held.write(replace(restricted(policy, policy.held), lifted=lifted))
             self._held.write_enforced(policy, tuple(in_force(self.snapshot.tracks, now)))
-
-    def _exchanged(self, read: PolicyRead) -> Reloaded:
-        loaded, snapshot = read.loaded, read.snapshot
-        before, now, recovered = self.snapshot.version, Instant.now(), self.last_error is not None
-        if snapshot is None:
-            repeated = self._refuse(loaded.errors, now)
-            return Reloaded(False, self.snapshot, loaded.diagnostics, now, before, repeated=repeated)
-        self.snapshot, self.loaded, self.loaded_at, self.last_error = snapshot, loaded, now, None
-        self._failed, self.errors, self.failing_since = None, (), None
-        result = Reloaded(
-            True,
-            snapshot,
-            loaded.diagnostics,
-            now,
-            before,
-            read.changes,
-            recovered,
-            effects=read.effects,
-            revision=read.revision,
-        )
-        if snapshot.version != before:
-            self.last_change, self.in_force_since = result, now
-        return result
 
     def _refuse(self, errors: tuple[Diagnostic, ...], now: Instant) -> bool:
         """Take note of why the files are not in force; whether that was so before, by the same files."""

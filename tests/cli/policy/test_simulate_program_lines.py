@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from labs.command_line import Command
-from tokgate.cli.policy.program_lines import ProgramLines
+from tokgate.cli.policy.simulate import ProgramLines
 
 NOW: Final = Instant.from_utc(2026, 11, 30, 9)
 AT: Final = "2026-11-30T08:41:58"
