@@ -15,7 +15,7 @@ from labs.gate_lab import NOBODY, RunningGate, broken_off, policy
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate.acceptor import AcceptingGates, limits_of
-from tokgate.gate.live_connections import GateConnections
+from tokgate.gate.gate import GateConnections
 from tokgate.policy.settings import EgressSettings, LimitSettings, Settings
 from tokgate.traffic.limits import Limits
 from tokgate.wire.client_hello import REFUSAL

@@ -17,9 +17,8 @@ from labs.builders import network, service, snapshot
 from labs.hello_builder import hello_for
 from labs.records import Clock as Clock
 from labs.records import Holder, Monotonic, Records, Sink, enforcer_of
-from tokgate.gate.gate import Gate
+from tokgate.gate.gate import Gate, GateConnections
 from tokgate.gate.handoff import OpenerChannel
-from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Address, Entry, listen
 from tokgate.gate.takeover import ConnectionTransfer
 from tokgate.policy.snapshot import Snapshot

@@ -16,9 +16,8 @@ from typing import Final
 from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write.channel import RecordSender
 from tokgate.gate.acceptor import AcceptingGates, limits_of
-from tokgate.gate.gate import Gate
+from tokgate.gate.gate import Gate, GateConnections
 from tokgate.gate.handoff import OpenerChannel
-from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.quic.carrier import QuicCarrier, QuicInheritance
 from tokgate.gate.sockets import Listener
 from tokgate.gate.takeover import ConnectionTransfer

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 from whenever import Instant
 
 from tokgate.policy.analysis.timeline import transitions
+from tokgate.policy.decide import decide
+from tokgate.policy.decision import Signal, Verdict
 from tokgate.policy.observation import Observation
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.enforcer import Enforcer, Ruling
@@ -126,3 +128,11 @@ class LiveReview[T]:
 
     def _tell(self) -> None:
         self._enforcer.cut(*self._untold.popleft())
+
+
+def passes(snapshot: Snapshot, client: str, name: str, address: str, at: Instant, signal: Signal = Signal.SNI) -> bool:
+    """The quick way for nearly all: neither the name nor the address of a plain connection is blocked."""
+    return (
+        decide(snapshot, client, name, at, signal).verdict is not Verdict.BLOCK
+        and decide(snapshot, client, address, at, Signal.ADDRESS).verdict is not Verdict.BLOCK
+    )

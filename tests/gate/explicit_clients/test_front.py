@@ -24,8 +24,7 @@ from labs.records import Monotonic
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED
 from tokgate.gate.context import Parting
-from tokgate.gate.explicit_clients.front import PATIENCE
-from tokgate.gate.explicit_clients.pac import pac_file
+from tokgate.gate.explicit_clients.front import PATIENCE, pac_file
 from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.sockets import connect, leads_to
 from tokgate.traffic.refusal_texts import pac_answer

@@ -6,9 +6,12 @@ policy wants to know who asks, nobody gets a tunnel before it is known: in HTTP 
 request (RFC 9110 §11.7), in SOCKS 5 before it (RFC 1929).
 """
 
+import json
+import re
 from dataclasses import replace
 from enum import IntEnum
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, assert_never
 
 from tokgate.accounts.auth_cache import AuthCache
@@ -16,11 +19,11 @@ from tokgate.gate.background import Addresses
 from tokgate.gate.connecting import Connecting, closed_to, parent, proceed, targets
 from tokgate.gate.connection import Connection, State, Tunnel
 from tokgate.gate.context import Context, Reading, Waiting
-from tokgate.gate.explicit_clients import pac
 from tokgate.gate.explicit_clients.proxy_auth import ClientAuthentication
 from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.sockets import DONT_WAIT, Address
 from tokgate.policy.observation import Endpoint
+from tokgate.policy.snapshot import Policy
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, Refuse
@@ -40,6 +43,25 @@ from tokgate.wire.proxy_request import (
 
 PATIENCE: Final = 0.5
 """Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""
+_PAC_REQUEST: Final = re.compile(rb"GET /proxy\.pac(?:\?[!-~]*)? HTTP/1\.[01]\r?\n")
+_PAC_HOST: Final = re.compile(rb"\r?\nhost:[ \t]*([A-Za-z0-9.:\[\]-]{1,255})[ \t]*\r?\n", re.IGNORECASE)
+_PAC: Final = """\
+function FindProxyForURL(url, host) {
+  var names = %(names)s, v4 = %(v4)s, v6 = %(v6)s, i;
+  host = host.toLowerCase().replace(/^\\[|\\]$/g, "");
+  if (isPlainHostName(host) && host.indexOf(":") < 0) return "DIRECT";
+  for (i = 0; i < names.length; i++)
+    if (host === names[i] || dnsDomainIs(host, "." + names[i])) return "DIRECT";
+  if (/^[0-9]+(\\.[0-9]+){3}$/.test(host))
+    for (i = 0; i < v4.length; i++)
+      if (isInNet(host, v4[i][0], v4[i][1])) return "DIRECT";
+  if (host.indexOf(":") >= 0 && typeof isInNetEx === "function")
+    for (i = 0; i < v6.length; i++)
+      if (isInNetEx(host, v6[i])) return "DIRECT";
+  return %(proxy)s;
+}
+"""
+_OWN_PREFIXES: Final = tuple(map(ip_network, ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")))
 
 
 class SocksStep(IntEnum):
@@ -209,7 +231,7 @@ class ExplicitFront:
         So is what will be told that it is no request; an opener asks who it is from, too.
         """
         context = self.context
-        if not pac.asked(received):
+        if not asks_for_pac(received):
             if not context.hand_over(connection, context.arrival(connection), tls=False):
                 context.refuse(connection, refusal_texts.UNAVAILABLE)
             return
@@ -217,8 +239,8 @@ class ExplicitFront:
             self.request.wait(connection)
             return
         host, port = connection.client.getsockname()[:2]
-        proxy = pac.host_in(received) or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        context.refuse(connection, refusal_texts.pac_answer(pac.pac_file(self._enforcer.snapshot.policy, proxy)))
+        proxy = proxy_in(received) or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        context.refuse(connection, refusal_texts.pac_answer(pac_file(self._enforcer.snapshot.policy, proxy)))
 
     def read_connect(self, connection: Connection, reader: ConnectReader, data: bytes | bytearray) -> None:
         """Go on with a CONNECT request, of which `data` came next."""
@@ -395,3 +417,31 @@ class ExplicitFront:
         if connection.received:  # the client did not wait for the answer
             received, connection.received = connection.received, b""
             self.message.read(connection, received)
+
+
+def asks_for_pac(held: bytes | bytearray) -> bool:
+    """Whether a request, whose head has come whole, is for the PAC file; it is in origin form, to the proxy itself."""
+    return _PAC_REQUEST.match(held) is not None
+
+
+def proxy_in(held: bytes | bytearray) -> str | None:
+    """The proxy as the client knows it, from the request's Host field; None without a usable one."""
+    found = _PAC_HOST.search(held)
+    return None if found is None else found[1].decode()
+
+
+def pac_file(policy: Policy, proxy: str) -> str:
+    """The PAC file (proxy auto-configuration) for browsers, of a proxy at `HOST:PORT`.
+
+    Past the proxy go names without a dot, the names and prefixes of `settings.pac`, and addresses of this machine, of
+    its links and of the policy's networks. Nothing is looked up in DNS: a browser would wait for that at each request.
+    """
+    given = (each for network in policy.networks.values() for each in network.cidrs)
+    prefixes = dict.fromkeys((*given, *_OWN_PREFIXES, *policy.settings.pac.direct_addresses))
+    v4 = [[str(each.network_address), str(each.netmask)] for each in prefixes if isinstance(each, IPv4Network)]
+    return _PAC % {
+        "names": json.dumps(policy.settings.pac.direct_names),
+        "v4": json.dumps(v4),
+        "v6": json.dumps([str(each) for each in prefixes if isinstance(each, IPv6Network)]),
+        "proxy": json.dumps(f"PROXY {proxy}"),
+    }

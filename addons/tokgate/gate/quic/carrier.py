@@ -24,7 +24,6 @@ from whenever import Instant
 
 from tokgate.blocklog.records.record import new_event_id
 from tokgate.gate.context import Context
-from tokgate.gate.live_connections import passes
 from tokgate.gate.quic.flow_table import FlowTable, GateFlow, QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front, Key, Outlets, receive
 from tokgate.policy.decision import Signal
@@ -32,7 +31,7 @@ from tokgate.policy.observation import Visibility
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.admission import admit
 from tokgate.traffic.limits import client_key
-from tokgate.traffic.live_review import Cut, LiveReview
+from tokgate.traffic.live_review import Cut, LiveReview, passes
 from tokgate.wire.quic import follows_initial
 
 DATAGRAMS: Final = 64

@@ -17,8 +17,8 @@ from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, Tunnel
 from tokgate.gate.context import Context, Parting
 from tokgate.gate.first_message import FirstMessage
+from tokgate.gate.gate import GateConnections
 from tokgate.gate.identification import Identification
-from tokgate.gate.live_connections import GateConnections
 from tokgate.gate.sockets import Entry, Listener
 from tokgate.policy.networks import Network
 from tokgate.traffic.limits import Limits

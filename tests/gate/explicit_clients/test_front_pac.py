@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from labs import builders
-from tokgate.gate.explicit_clients.pac import asked, host_in, pac_file
+from tokgate.gate.explicit_clients.front import asks_for_pac, pac_file, proxy_in
 from tokgate.policy.settings import PacSettings
 
 PROXY = "PROXY gw1.example.org:8080"
@@ -62,7 +62,7 @@ def test_what_goes_where() -> None:
 )
 def test_who_asks(line: bytes, is_asked: bool) -> None:
     """A request for some site's file of that name is none for ours."""
-    assert asked(line) == is_asked
+    assert asks_for_pac(line) == is_asked
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_who_asks(line: bytes, is_asked: bool) -> None:
 )
 def test_the_name_of_the_proxy(head: bytes, host: str | None) -> None:
     """As the browser reached it; what is no host is not written into a program."""
-    assert host_in(head) == host
+    assert proxy_in(head) == host
