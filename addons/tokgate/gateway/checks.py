@@ -12,7 +12,7 @@ from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.libnftables import table_state
 from tokgate.gateway.nftables import OWNER, table
 from tokgate.gateway.policy_routes import PolicyRoutes, loopback_is_up, versions
-from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy
+from tokgate.gateway.ruleset import Ruleset, TableOptions, Tproxy
 
 _SCRATCH: Final = "tokgate_check"
 """A table that is checked by the kernel and never made."""
@@ -55,7 +55,8 @@ def _problems(rules: Ruleset) -> Iterator[str]:
     yield from _others(name)
     yield from _refused_by_kernel(rules)
     if isinstance(rules.options.forwarded, Tproxy):
-        yield from _conflicts(PolicyRoutes(rules.options.forwarded.mark))
+        for said in PolicyRoutes(rules.options.forwarded.mark).conflicts():
+            yield f"{said}: take it out, or choose another mark with --route-mark"
     yield from _forwarding()
     yield from dropping(rules.options)
 
@@ -86,11 +87,6 @@ def _refused_by_kernel(rules: Ruleset) -> Iterator[str]:
                     f"this kernel can't do what TPROXY takes (nft_{module}): modprobe nft_{module}, or use --redirect"
                 )
         yield f"the kernel refuses the table:\n{said}"
-
-
-def _conflicts(routes: PolicyRoutes) -> Iterator[str]:
-    for said in routes.conflicts():
-        yield f"{said}: take it out, or choose another mark with --route-mark"
 
 
 def _forwarding() -> Iterator[str]:
@@ -156,8 +152,10 @@ class Delivered:
 def dropping(options: TableOptions) -> list[str]:
     """The chains of other tables that let nothing in for the gates, with what helps."""
     way, found = options.forwarded, []
-    packet = _delivered(way)
-    accept = f"meta mark {way.mark:#x} accept" if isinstance(way, Tproxy) else f"tcp dport {way.ports[0]} accept"
+    if isinstance(way, Tproxy):
+        packet, accept = Delivered(way.mark, (80, 443)), f"meta mark {way.mark:#x} accept"
+    else:
+        packet, accept = Delivered(0, tuple(range(way.to.first, way.to.last + 1))), f"tcp dport {way.to} accept"
     for each in libnftables.ask("list chains"):
         chain = each.get("chain", {})
         place = chain.get("family"), chain.get("table")
@@ -189,12 +187,6 @@ def _state(text: str) -> Mapping[str, Any] | None:
     _, unless, states = found[0]
     right = [_STATES[state] for state in states.split(",")]
     return {"match": {"op": "!=" if unless else "in", "left": {"ct": {"key": "state"}}, "right": right}}
-
-
-def _delivered(way: Tproxy | Redirect) -> Delivered:
-    if isinstance(way, Tproxy):
-        return Delivered(way.mark, (80, 443))
-    return Delivered(0, tuple(port for each in way.ports for port in range(each.first, each.last + 1)))
 
 
 def _drops(by_default: bool, rules: Iterable[Iterable[Mapping[str, Any]]], packet: Delivered) -> bool:

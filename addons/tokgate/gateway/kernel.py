@@ -210,8 +210,8 @@ class Kernel:
             yield from differences(wanted, loaded)
 
     def _not_listening(self) -> Iterator[str]:
-        ranges = [each for way in (self.options.forwarded, self.options.local) if way is not None for each in way.ports]
-        wanted = {port for each in ranges for port in range(each.first, each.last + 1)}
+        ways = [way.to for way in (self.options.forwarded, self.options.local) if way is not None]
+        wanted = {port for each in ways for port in range(each.first, each.last + 1)}
         for version in versions():
             for port in sorted(wanted - listening(version)):
                 yield f"IPv{version}: nothing listens at port {port}"

@@ -55,9 +55,9 @@ class Tproxy:
     mark: int = DEFAULT_MARK
 
     @property
-    def ports(self) -> tuple[PortRange, ...]:
+    def to(self) -> PortRange:
         """The ports that gates listen at."""
-        return (PortRange(self.port, self.port),)
+        return PortRange(self.port, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,7 @@ class Redirect:
     """
 
     to: PortRange = REDIRECT_PORTS
-
-    @property
-    def ports(self) -> tuple[PortRange, ...]:
-        """The ports that gates listen at."""
-        return (self.to,)
+    """The ports that gates listen at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,16 +237,11 @@ def _input(rules: Ruleset) -> Iterator[str]:
     yield "\t# to itself for ever."
     for way in dict.fromkeys((rules.options.forwarded, rules.options.local)):
         if isinstance(way, Tproxy):
-            yield f"\ttcp dport {_listed(way)} fib daddr type local {_DIALLED}"
+            yield f"\ttcp dport {way.to} fib daddr type local {_DIALLED}"
         elif isinstance(way, Redirect):
-            yield f"\ttcp dport {_listed(way)} ct status dnat accept"
-            yield f"\ttcp dport {_listed(way)} {_DIALLED}"
+            yield f"\ttcp dport {way.to} ct status dnat accept"
+            yield f"\ttcp dport {way.to} {_DIALLED}"
     yield "}"
-
-
-def _listed(way: Tproxy | Redirect) -> str:
-    ports = list(map(str, way.ports))
-    return ports[0] if len(ports) == 1 else f"{{ {', '.join(ports)} }}"
 
 
 def _under_ban(rules: Ruleset) -> Iterator[str]:

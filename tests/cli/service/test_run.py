@@ -163,9 +163,7 @@ def test_redirection(
     options = supervised("--gateway", "--mark", "0x51", *said.split())
     assert options.gateway == TableOptions(forwarded=forwarded, local=local, bypass=Bypass.by_mark(0x51))
     assert {each.entry for each in options.endpoints} == entries
-    wanted = {
-        port for way in (forwarded, local) if way for each in way.ports for port in range(each.first, each.last + 1)
-    }
+    wanted = {port for way in (forwarded, local) if way for port in range(way.to.first, way.to.last + 1)}
     assert sorted(each.port for each in options.endpoints if each.host == "::") == sorted(wanted)
 
 
