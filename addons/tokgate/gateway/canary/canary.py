@@ -19,8 +19,9 @@ from whenever import Instant
 
 from tokgate.gateway import GatewayError
 from tokgate.gateway.canary import links
-from tokgate.gateway.canary.definition import CanaryLink, Clients, as_json, client_link, server_link
+from tokgate.gateway.canary.definition import Clients, as_json, client_link, server_link
 from tokgate.gateway.canary.process import AGAIN, PATIENCE, SOCKET
+from tokgate.gateway.policy_routes import versions
 from tokgate.policy.settings import CanarySettings
 
 logger = logging.getLogger(__name__)
@@ -166,11 +167,12 @@ class Canary:
         handed: list[int] = []
         try:
             links.take_out()  # what a program that crashed, or was replaced, has left
-            found = links.held(str(each) for link in _links(settings) for each in (link.near, link.far))
+            ours = [choose(settings, version) for version in versions() for choose in (client_link, server_link)]
+            found = links.held(str(each) for link in ours for each in (link.near, link.far))
             if found:
                 raise GatewayError("; ".join(f"{address} is in use on this machine" for address in found))
             if origin is CanaryOrigin.MACHINE:
-                listeners = links.make_inside(settings, links.usable())
+                listeners = links.make_inside(settings, versions())
             handed += (fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, SOCKET + 1) for each in listeners)
             given = {"supervisor": os.getpid(), "settings": as_json(settings), "listeners": handed}
             given["clients"] = self._elsewhere()
@@ -221,9 +223,9 @@ class Canary:
     def _connect(self, device: str, settings: CanarySettings) -> None:
         choose = client_link if device == links.CLIENT_DEVICE else server_link
         try:
-            links.make(device, self._pid, [choose(settings, version) for version in links.usable()])
+            links.make(device, self._pid, [choose(settings, version) for version in versions()])
             if device == links.CLIENT_DEVICE and self._clients:
-                links.lead_back(settings, links.usable())
+                links.lead_back(settings, versions())
             self.socket.send(b"made")
         except (GatewayError, OSError) as error:
             self._give_up(str(error))
@@ -231,9 +233,9 @@ class Canary:
     def _elsewhere(self) -> Clients:
         """The addresses of clients that are not this machine's, whose packets it would take for forged."""
         here = links.held(address for addresses in self._clients.values() for address in addresses)
-        versions = links.usable()
+        there = versions()
         return {
-            name: tuple(each for each in addresses if each not in here and (6 if ":" in each else 4) in versions)
+            name: tuple(each for each in addresses if each not in here and (6 if ":" in each else 4) in there)
             for name, addresses in self._clients.items()
         }
 
@@ -270,7 +272,3 @@ class Canary:
         self.hear()  # what it said before its end
         self._heard.clear()
         self._due = time.monotonic()
-
-
-def _links(settings: CanarySettings) -> list[CanaryLink]:
-    return [choose(settings, version) for version in links.usable() for choose in (client_link, server_link)]

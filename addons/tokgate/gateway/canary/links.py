@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from tokgate.gateway import GatewayError
 from tokgate.gateway.canary.definition import PORT, CanaryLink, client_link, server_link
-from tokgate.gateway.policy_routes import versions
 from tokgate.policy.settings import CanarySettings
 
 CLIENT_DEVICE: Final = "tokgate-canary"
@@ -112,11 +111,6 @@ def configure(netlink: Any, device: str, addresses: Iterable[tuple[str, int]]) -
         flags = {"flags": _NO_DAD} if ":" in address else {}
         netlink.addr("add", index=index, address=address, prefixlen=length, **flags)
     netlink.link("set", index=index, state="up")
-
-
-def usable() -> tuple[int, ...]:
-    """The versions of IP over which it asks."""
-    return versions()
 
 
 # -- without namespaces

@@ -29,6 +29,7 @@ from typing import Any, Final
 from tokgate.gateway import capabilities
 from tokgate.gateway.canary import links
 from tokgate.gateway.canary.definition import ALLOWED, BANNED, PORT, Clients, client_link, from_json, server_link
+from tokgate.gateway.policy_routes import versions
 from tokgate.policy.settings import CanarySettings
 
 SOCKET: Final = 3
@@ -74,18 +75,18 @@ def new_namespace() -> None:
 
 def run_apart(supervisor: Supervisor, settings: CanarySettings, clients: Clients) -> None:
     """Make the namespaces, and ask from there, also as `clients`. Raises OSError and EOFError."""
-    versions = links.usable()
+    there = versions()
     new_namespace()
     supervisor.tell(waits_for=links.CLIENT_DEVICE)
     supervisor.waits()
     among = (address for addresses in clients.values() for address in addresses)
-    links.configure_far((client_link(settings, version) for version in versions), among)
+    links.configure_far((client_link(settings, version) for version in there), among)
     client = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     os.unshare(os.CLONE_NEWNET)
     supervisor.tell(waits_for=links.SERVER_DEVICE)
     supervisor.waits()
-    links.configure_far(server_link(settings, version) for version in versions)
-    listeners = listening([str(server_link(settings, version).far) for version in versions])
+    links.configure_far(server_link(settings, version) for version in there)
+    listeners = listening([str(server_link(settings, version).far) for version in there])
     os.setns(client, os.CLONE_NEWNET)
     run(supervisor, settings, listeners, clients)
 
