@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tokgate.mitm.folded_warnings import FOLDED_FOR, FoldedWarnings
+from tokgate.service.mitmproxy_process import FOLDED_FOR, FoldedWarnings
 
 
 @pytest.fixture
