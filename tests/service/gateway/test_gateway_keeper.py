@@ -24,8 +24,7 @@ from tokgate.gateway.ruleset import Ruleset, TableOptions
 from tokgate.policy.settings import CanarySettings, GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.gateway import gateway_keeper
-from tokgate.service.gateway.gateway_keeper import AT_ONCE, LONGEST_DELAY, LOOK, SHARE, SHOWN, GatewayKeeper
-from tokgate.service.gateway.no_gateway import NoGateway
+from tokgate.service.gateway.gateway_keeper import AT_ONCE, LONGEST_DELAY, LOOK, SHARE, SHOWN, GatewayKeeper, NoGateway
 
 NOON = at("2023-06-01T12:00:00Z")
 FLUSHED = Differences(table=("table inet tokgate is not loaded",))

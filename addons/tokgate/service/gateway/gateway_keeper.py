@@ -7,6 +7,7 @@ notifications, and by looking at all of it now and then; they are put back, reco
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,6 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service.background_reload import in_thread
 from tokgate.service.child_programs import SuperviseOptions
-from tokgate.service.gateway.no_gateway import NoGateway
 
 logger = logging.getLogger(__name__)
 
@@ -373,6 +373,26 @@ class GatewayKeeper:
     def _record(self, action: EventAction, found: tuple[str, ...]) -> None:
         version = "" if self._rules is None else self._rules.version
         self._write(lambda stamp: lifecycle.gateway_changed(stamp, action, found, version))
+
+
+class NoGateway:
+    """Stands in for `GatewayKeeper` where the kernel's part is not tokgate's to keep: its methods have no effect."""
+
+    sockets: Final[list[Any]] = []
+
+    def up(self) -> None:
+        """Nothing is loaded, watched, compared or taken out."""
+
+    take_over = noticed = let_go = look = down = up
+
+    def due(self) -> float:
+        return math.inf
+
+    def state(self) -> dict[str, Any] | None:
+        return None
+
+    def drain(self, *, restarts: bool = False) -> None:
+        """Nothing is loaded."""
 
 
 def keeper_of(
