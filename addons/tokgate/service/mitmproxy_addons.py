@@ -18,7 +18,6 @@ from mitmproxy.addonmanager import Loader
 from whenever import Instant
 
 from tokgate.config.extras import Extra, missing_extra
-from tokgate.config.reload.holder import Reloaded
 from tokgate.mitm.addon import Tokgate
 from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import REQUEST, Call, Control, ControlRequest, answer_line, progress_line
@@ -143,15 +142,12 @@ class Reporter:
 
     def running(self) -> None:
         if self._tokgate.holder is not None:
-            self._tokgate.holder.subscribe(self._read)
+            self._tokgate.holder.subscribe(lambda _: self._report())
             self._task = asyncio.get_running_loop().create_task(self._report_on())
 
     def done(self) -> None:
         if self._task is not None:
             self._task.cancel()
-
-    def _read(self, _: Reloaded) -> None:
-        self._report()
 
     async def _report_on(self) -> None:
         while True:

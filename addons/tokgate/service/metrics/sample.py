@@ -75,19 +75,9 @@ def kinds_in(counts: Mapping[Key, int]) -> dict[str, dict[str, int]]:
 
 def log_vitals(health: WriterHealth) -> dict[str, Any]:
     """The health of the log's writer, as JSON; times in seconds since the epoch."""
-    since = health.failing_since
-    return {
-        "written": health.written,
-        "dropped": health.dropped,
-        "gap": health.gap,
-        "errors": health.errors,
-        "queued": health.queued,
-        "rotations": health.rotations,
-        "foreign": health.foreign,
-        "tampered": health.tampered,
-        "last_error": health.last_error,
-        "failing_since": None if since is None else since.timestamp(unit="millisecond") / 1000,
-    }
+    told, since = asdict(health), health.failing_since
+    del told["path"]
+    return told | {"failing_since": None if since is None else since.timestamp(unit="millisecond") / 1000}
 
 
 def role(worker: str) -> str:
