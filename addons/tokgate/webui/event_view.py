@@ -48,11 +48,6 @@ def client_of(record: Record) -> str:
     return text_at(record, "source", "ip") or text_at(record, "source", "address") or ""
 
 
-def sentence(record: Record) -> str:
-    """The record's `message`, or a substitute for a record without one."""
-    return text_at(record, "message") or "A line of the log"
-
-
 def facts(record: Record, device: str, zone: str) -> Iterator[tuple[str, str]]:
     """Pairs of label and value for the fields that the record has; `device` is the client's name in an inventory."""
     if client := client_of(record):
@@ -97,8 +92,8 @@ class EventPage:
         about = await to_thread.run_sync(self._site.explainer.devices, {client}, limiter=self._explaining)
         earlier, later = await self._site.cache.ask(queries.neighbours, event)
         return self._site.page(
-            request, "event.html", event=event, line=line, sentence=sentence(line.record), query=query,
-            chained=stated_head(line.record) is not None,
+            request, "event.html", event=event, line=line, query=query, chained=stated_head(line.record) is not None,
+            sentence=text_at(line.record, "message") or "A line of the log",
             facts=facts(line.record, about.names.get(client, ""), query.view.zone),
             raw=json.dumps(line.record, indent=2, ensure_ascii=False).split("\n"), explained=explained,
             related=await self._site.cache.related(line), earlier=earlier, later=later,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC
 from typing import Any, Final
@@ -74,7 +75,8 @@ class Live:
             if last is None:
                 last = await self._site.cache.ask_afresh(queries.last_line)
             heard = self._clock()
-            while not await request.is_disconnected() and self._may_go_on(request):
+            # A stream does not extend its session.
+            while not (self._closing.is_set() or await request.is_disconnected()) and self._site.still(request):
                 rows = await self._site.cache.ask_afresh(queries.after, query, last, _BATCH)
                 for row in rows:
                     last = row["n"]
@@ -83,21 +85,11 @@ class Live:
                 if self._clock() - heard > _QUIET_SECONDS:
                     heard = self._clock()
                     yield b": nothing new\n\n"
-                if len(rows) < _BATCH and await self._closed_within(POLL_SECONDS):
-                    return
+                if len(rows) < _BATCH:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), POLL_SECONDS)
         finally:
             self._streams -= 1
-
-    def _may_go_on(self, request: Request) -> bool:
-        """Whether the stream may continue. A stream does not extend its session."""
-        return not self._closing.is_set() and self._site.still(request)
-
-    async def _closed_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._closing.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
 
 def _timeless(request: Request) -> tuple[LogQuery, Problems]:

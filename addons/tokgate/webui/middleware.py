@@ -99,10 +99,8 @@ class AuthMiddleware:
         return RedirectResponse(f"/sign-in?next={quote(target, safe='')}", 303)
 
     def _is_ours(self, host: str) -> bool:
-        if host in self._hosts:
-            return True
-        name = _without_port(host)
-        return name in _HERE or name in self._hosts
+        name, _, port = host.rpartition(":")
+        return any(each in _HERE or each in self._hosts for each in (host, name if port.isdigit() else host))
 
 
 def _only(headers: Headers, name: str) -> str:
@@ -124,11 +122,6 @@ def _from_here(headers: Headers, method: str, host: str) -> bool:
         return False
     followed = _only(headers, "sec-fetch-mode") == "navigate" and _only(headers, "sec-fetch-dest") == "document"
     return site in ("same-origin", "none") or followed
-
-
-def _without_port(host: str) -> str:
-    name, _, port = host.rpartition(":")
-    return name if port.isdigit() else host
 
 
 def is_loopback(host: str) -> bool:

@@ -36,12 +36,9 @@ class SignInViews:
             return PlainTextResponse("The link is opened by GET.\n", 405, {"Allow": "GET"})
         if "sec-purpose" in request.headers:  # a prefetch would, too
             return PlainTextResponse("Not ahead of time.\n", 503)
-        token = (
-            authenticator.open(request.query_params.get("token", ""))
-            if isinstance(authenticator, LinkAuthenticator)
-            else None
-        )
+        token = None
         if isinstance(authenticator, LinkAuthenticator):
+            token = authenticator.open(request.query_params.get("token", ""))
             self._site.audit_log.signed_in(authenticator.user, request.state.client, right=token is not None)
         if token is None:
             return self._sign_in_page(request, "/", 403, "This link was used already, or is not one of ours.")
