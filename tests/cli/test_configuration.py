@@ -9,9 +9,8 @@ import pytest
 from labs.command_line import Command
 from labs.logs import refusal
 from tokgate.blocklog.records.record import encode
-from tokgate.cli.commands import COMMANDS
+from tokgate.cli.commands import COMMANDS, CommandError
 from tokgate.cli.configuration import default_confdir, default_log, default_policies
-from tokgate.cli.exits import CommandError
 from tokgate.cli.main import build_parser
 from tokgate.cli.setup.completion import _parsers
 

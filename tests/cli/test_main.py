@@ -13,8 +13,7 @@ import pytest
 
 from labs.command_line import Command
 from labs.waiting import DEADLINE
-from tokgate.cli.commands import COMMANDS
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import COMMANDS, CommandError, Exit
 from tokgate.cli.main import build_parser, main
 from tokgate.cli.policy import explain
 from tokgate.cli.setup.completion import _parsers

@@ -23,7 +23,7 @@ _UNREACHED = {  # what files of text can't show; tested in test_files.py, test_s
     Code.NO_POLICY_FILES,
     Code.TOO_LARGE,
     Code.ENCODING,
-    Code.MISSING_EXTRA,  # tests/cli/test_exits_extras.py
+    Code.MISSING_EXTRA,  # tests/cli/test_commands_extras.py
     Code.INTERNAL,
     Code.BAN_HELD,  # tests/cli/policy/test_warnings_held.py
     Code.BAN_ENDS,  # these five come from `tokgate check`: tests/cli/policy/test_check.py

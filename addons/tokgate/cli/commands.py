@@ -1,9 +1,15 @@
-"""The names of the commands and their help texts, in the order of help. `--help` imports no command."""
+"""What commands share: their names and help texts in the order of help, exit codes, and the error that ends one.
+
+`--help` imports no command.
+"""
 
 import argparse
 from collections.abc import Mapping
+from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
+
+from tokgate.config.extras import Extra, missing_extra
 
 type Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 """Where a command, or a command of a command, adds its parser."""
@@ -60,3 +66,34 @@ def add_command(subparsers: Subparsers, name: str, epilog: str) -> argparse.Argu
     """A command's parser, with the help text that all commands are listed with."""
     summary = COMMANDS[name]
     return subparsers.add_parser(name, help=summary, description=summary, epilog=epilog)
+
+
+class Exit(IntEnum):
+    """The exit codes of all commands. 130 is that of a shell for SIGINT."""
+
+    DONE = 0
+    FINDINGS = 1
+    """The work was done and found something: errors in policies, failed tests, unreadable queries."""
+    USAGE = 2
+    FAILURE = 3
+    """An internal error, or an environment that does not let the command work."""
+    INTERRUPTED = 130
+    """Ctrl-C: 128 + SIGINT, as shells report it."""
+    READER_GONE = 141
+    """The reader of stdout has closed it: 128 + SIGPIPE, as shells report it."""
+
+
+class CommandError(Exception):
+    """Ends a command with one line on stderr, without a traceback: the cause is the user's to resolve."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILURE) -> None:
+        """`message` is a sentence without the program's name."""
+        super().__init__(message)
+        self.code = code
+
+
+def need(extra: Extra) -> None:
+    """End the command, before it does anything, where an extra isn't installed: exit code 3, and how to install it."""
+    missing = missing_extra(extra)
+    if missing is not None:
+        raise CommandError(missing)

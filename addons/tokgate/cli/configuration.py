@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit
 
 FILE: Final = Path("/etc/tokgate/tokgate.conf")
 POLICIES: Final = "TOKGATE_POLICIES"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.read.replay_query import RecordedQuery
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.terminal import visible
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals
 from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, Verdict

@@ -15,8 +15,7 @@ from itertools import groupby
 from textwrap import wrap
 from typing import Any, Final, NoReturn
 
-from tokgate.cli.commands import COMMANDS, MODULES
-from tokgate.cli.exits import CommandError, Exit, need
+from tokgate.cli.commands import COMMANDS, MODULES, CommandError, Exit, need
 
 DESCRIPTION: Final = """\
 Keep named services off your networks for a stated time and reason, and show that you did.

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from whenever import Instant
 
+from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.configuration import FILE, POLICIES, default_policies
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import Patience, narrate, visible, wants_color
 from tokgate.config.diagnostics import render
 from tokgate.config.loader import load

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import FunctionType, MappingProxyType
 from typing import Any, Final
 
-from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import Exit
+from tokgate.cli.commands import Exit, Subparsers, add_command
 
 EPILOG: Final = """\
 examples:

@@ -23,7 +23,7 @@ from tokgate.blocklog.read.reader import Line, parse_line
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.cli.exits import CommandError
+from tokgate.cli.commands import CommandError
 from tokgate.cli.main import build_parser
 from tokgate.cli.service.policy_context import PolicyExplainer
 from tokgate.config.loader import load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.main import build_parser, main
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.capabilities import Capability

@@ -11,8 +11,8 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import access_path_for, every_file
 from tokgate.blocklog.records.record import this_observer
+from tokgate.cli.commands import CommandError
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError
 from tokgate.cli.terminal import narrate
 from tokgate.webui.audit_log import AuditLog, NotRecorded
 

@@ -21,8 +21,8 @@ from tokgate.blocklog.integrity.evidence import last_checkpoint, prove_all
 from tokgate.blocklog.paths import key_path_for
 from tokgate.blocklog.read.reader import Filter, Line, read
 from tokgate.blocklog.records.record import EventAction, installed_version, text_at, value_at
+from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log import case_verifier
 from tokgate.cli.log.verify import trust_of, verifier_of
 from tokgate.cli.output_file import becoming

@@ -12,9 +12,8 @@ from tokgate.blocklog.integrity.checkpoint import Checkpoint, parse_checkpoints
 from tokgate.blocklog.integrity.evidence import NoProof, prove
 from tokgate.blocklog.paths import every_file
 from tokgate.blocklog.read.reader import UNREADABLE, OpenLog
-from tokgate.cli.commands import Subparsers, add_subcommand
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand, need
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_files, add_log_option, require
 from tokgate.cli.log.verify import CurrentLog, add_trust, trust_of, verifier_of

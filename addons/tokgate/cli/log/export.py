@@ -11,8 +11,7 @@ from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.formats import write_csv
 from tokgate.analytics.sql import literal
 from tokgate.blocklog.read.reader import Filter
-from tokgate.cli.commands import Subparsers, add_subcommand
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
 from tokgate.cli.log.source import add_whole_log, open_database, open_log, source_files, tell_of_lost, wanted_of
 from tokgate.cli.output_file import becoming
 from tokgate.config.extras import Extra

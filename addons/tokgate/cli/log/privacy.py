@@ -12,8 +12,7 @@ from whenever import Instant
 from tokgate.blocklog.paths import secret_path_for
 from tokgate.blocklog.write.pseudonyms import NotAHalf, Secret, join, reidentify, split, write_secret
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers, add_subcommand
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_one_file
 from tokgate.cli.terminal import narrate

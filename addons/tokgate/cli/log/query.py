@@ -9,11 +9,9 @@ from tokgate.analytics.columns import listing
 from tokgate.analytics.formats import json_lines, plain, write_csv
 from tokgate.analytics.sql import QueryResult
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers, add_subcommand
-from tokgate.cli.exits import Exit
+from tokgate.cli.commands import Exit, Subparsers, add_subcommand
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of_lost, wanted_of
-from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import narrate, visible
+from tokgate.cli.terminal import narrate, show_rows, visible
 from tokgate.config.extras import Extra
 
 ROWS_SHOWN: Final = 100

@@ -18,8 +18,7 @@ from tokgate.analytics.sql import LogError
 from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
 from tokgate.blocklog.records.record import installed_version, instant_of, text_at
 from tokgate.cli.arguments import common_zone, time_argument
-from tokgate.cli.commands import Subparsers, add_subcommand
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
 from tokgate.cli.log.access import user_name
 from tokgate.cli.log.source import add_whole_log, open_log, source_files, tell_of, wanted_of
 from tokgate.cli.log.verify import add_trust, trust_of

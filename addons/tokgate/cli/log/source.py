@@ -12,8 +12,8 @@ from tokgate.blocklog.paths import whole_log, with_rotated
 from tokgate.blocklog.read.reader import Filter, Junk, client_filter
 from tokgate.blocklog.records.record import EventAction
 from tokgate.cli.arguments import settle, time_argument
+from tokgate.cli.commands import CommandError, Exit, need
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.log.access import add_purpose
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.extras import Extra

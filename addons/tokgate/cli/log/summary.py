@@ -8,11 +8,9 @@ from tokgate.analytics import summary as counting
 from tokgate.analytics.summary import KEY, By, Summarised, TableOutput
 from tokgate.blocklog.records.coverage import Coverage, Share, share_of
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers, add_subcommand
-from tokgate.cli.exits import Exit
+from tokgate.cli.commands import Exit, Subparsers, add_subcommand
 from tokgate.cli.log.source import MAX_JUNK_SHOWN, add_whole_log, open_log, source_files, tell_of, wanted_of
-from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import print_json, styled, visible
+from tokgate.cli.terminal import print_json, show_rows, styled, visible
 from tokgate.config.extras import Extra
 
 _EPILOG: Final = """\

@@ -15,9 +15,8 @@ from tokgate.blocklog.paths import PACKED, end_of_archive, with_rotated
 from tokgate.blocklog.read.reader import Filter, Follower, Junk, Line, open_log, read
 from tokgate.blocklog.records.record import Record, instant_of, text_at
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers, add_subcommand
+from tokgate.cli.commands import Exit, Subparsers, add_subcommand
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import Exit
 from tokgate.cli.log.access import add_purpose
 from tokgate.cli.log.source import UnreadableLineReporter, add_source, require, wanted_of
 from tokgate.cli.log.verify import CurrentLog

@@ -21,9 +21,8 @@ from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import every_file, key_path_for, public_path_for, successions_path_for
 from tokgate.blocklog.read.reader import MAX_LINE, OpenLog, open_log
 from tokgate.blocklog.records.record import counted
-from tokgate.cli.commands import Subparsers, add_subcommand
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_files, add_one_file, require
 from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import Patience, narrate, print_json, visible

@@ -9,11 +9,10 @@ from typing import Literal, TypedDict
 from whenever import Instant
 
 from tokgate.cli.arguments import settle, time_argument
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Exit, Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.decision_query import DecisionQuery, Outcome, outcome, who, zone_of
 from tokgate.cli.decision_steps import step_lines, steps
-from tokgate.cli.exits import Exit
 from tokgate.cli.policy.warnings import (
     Ending,
     endings,

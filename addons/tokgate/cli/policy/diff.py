@@ -11,9 +11,8 @@ from whenever import Instant
 from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import Junk, open_log
 from tokgate.cli.arguments import add_span_options, common_zone, settle, span_of, time_argument
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
 from tokgate.cli.decision_query import Outcome, outcome
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import tell_of
 from tokgate.cli.policy.replay import Replay, Traffic, change, read_flows, read_log, traffic_lines, treatment
 from tokgate.cli.policy.simulate import QueryReader

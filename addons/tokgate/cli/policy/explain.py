@@ -15,7 +15,7 @@ from tokgate.blocklog.read.reader import client_network, open_log
 from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.arguments import settle, time_argument
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
 from tokgate.cli.configuration import default_confdir, default_log
 from tokgate.cli.decision_query import (
     Answer,
@@ -34,7 +34,6 @@ from tokgate.cli.decision_query import (
     zone_of,
 )
 from tokgate.cli.decision_steps import StepOutput, step, step_lines, steps
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_purpose, record_look
 from tokgate.cli.log.source import add_log_option, require
 from tokgate.cli.policy.warnings import held_bans

@@ -6,8 +6,7 @@ import sys
 
 from whenever import Instant
 
-from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
 from tokgate.cli.policy.service import find
 from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.terminal import narrate, visible

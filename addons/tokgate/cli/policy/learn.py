@@ -13,8 +13,8 @@ from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import Junk, open_log, read
 from tokgate.blocklog.read.replay_query import alias_of, recorded
 from tokgate.blocklog.records.record import EventAction, text_at
+from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import UnreadableLineReporter, require
 from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.terminal import Patience, narrate, print_lines, visible

@@ -16,12 +16,10 @@ import yaml
 from whenever import Instant
 
 from tokgate.cli.arguments import argument_of, common_zone, identifier
-from tokgate.cli.commands import Subparsers, add_command, add_subcommand
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, add_subcommand
 from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import add_policies_option, open_policy, open_snapshot
-from tokgate.cli.tables import aligned
-from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color, you
+from tokgate.cli.terminal import aligned, narrate, print_json, print_lines, visible, wants_color, you
 from tokgate.config.diagnostics import Code, Diagnostic, did_you_mean, listed, render
 from tokgate.config.format import networks, times, values
 from tokgate.config.loader import load

@@ -13,14 +13,12 @@ import yaml
 from whenever import Instant
 
 from tokgate.cli.arguments import argument_of, identifier
-from tokgate.cli.commands import Subparsers, add_command, add_subcommand
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, add_subcommand
 from tokgate.cli.configuration import default_log, default_policies
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.source import add_log_option
 from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.policy_source import add_policies_option, open_policy
-from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import narrate, print_json, print_lines, styled, visible
+from tokgate.cli.terminal import narrate, print_json, print_lines, show_rows, styled, visible
 from tokgate.config.catalogue import catalogue_files
 from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.format import values

@@ -15,9 +15,8 @@ from typing import Any, Final, NotRequired, cast
 from whenever import Instant
 
 from tokgate.cli.arguments import moment_or_now, settle, time_argument
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Exit, Subparsers, add_command
 from tokgate.cli.decision_query import DecisionQuery, Grounds, answer, decided, zone_of
-from tokgate.cli.exits import Exit
 from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.policy.decide import decide_on_error

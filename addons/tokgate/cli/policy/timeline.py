@@ -10,12 +10,10 @@ from typing import Final, TypedDict
 from whenever import Instant
 
 from tokgate.cli.arguments import add_span_options, common_zone, span_of, whole_number
-from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import Exit, need
+from tokgate.cli.commands import Exit, Subparsers, add_command, need
 from tokgate.cli.output_file import becoming
 from tokgate.cli.policy_source import add_policies_option, open_source
-from tokgate.cli.tables import aligned, show_rows
-from tokgate.cli.terminal import narrate, print_json, print_lines, visible
+from tokgate.cli.terminal import aligned, narrate, print_json, print_lines, show_rows, visible
 from tokgate.config.extras import Extra
 from tokgate.policy.analysis.now import Now, now_of
 from tokgate.policy.analysis.timeline import Transition, TransitionKind, transitions

@@ -14,7 +14,7 @@ from typing import Final
 
 from whenever import Instant
 
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.terminal import visible
 from tokgate.config.diagnostics import Code, Diagnostic, Level, listed
 from tokgate.config.reload.holder import held_at_start

@@ -9,9 +9,8 @@ from typing import Any, Final, TypedDict
 
 from whenever import Instant
 
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import Exit, Subparsers, add_command, need
 from tokgate.cli.configuration import add_confdir_option, default_log
-from tokgate.cli.exits import Exit, need
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import print_json
 from tokgate.config.extras import Extra

@@ -9,10 +9,8 @@ from functools import partial
 from typing import Final, TypedDict
 
 from tokgate.cli.arguments import host_and_port, whole_number
-from tokgate.cli.commands import Subparsers, add_command
-from tokgate.cli.exits import CommandError, Exit
-from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import Patience, narrate, print_json, visible
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
+from tokgate.cli.terminal import Patience, narrate, print_json, show_rows, visible
 from tokgate.evasion.attempt import Attempt, Family
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.trial import (

@@ -14,9 +14,8 @@ from typing import Final, NotRequired, TypedDict, cast
 from whenever import Instant
 
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, need
 from tokgate.cli.configuration import add_confdir_option
-from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
 from tokgate.cli.terminal import narrate, print_json, print_lines
 from tokgate.config.extras import Extra

@@ -17,12 +17,10 @@ from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replacing
 from tokgate.cli.arguments import argument_of, host_and_port
-from tokgate.cli.commands import Subparsers, add_command, add_subcommand
-from tokgate.cli.exits import CommandError, Exit, need
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, add_subcommand, need
 from tokgate.cli.output_file import locked, replace_policy_file
 from tokgate.cli.policy_source import add_policies_option
-from tokgate.cli.tables import show_rows
-from tokgate.cli.terminal import narrate, print_json, visible
+from tokgate.cli.terminal import narrate, print_json, show_rows, visible
 from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.extras import Extra
 from tokgate.config.format.values import one_line

@@ -11,9 +11,9 @@ from tokgate.analytics.report.report_data import BanPhases, phases_of_policy
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.read.replay_query import alias_of, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
+from tokgate.cli.commands import CommandError
 from tokgate.cli.decision_query import judge
 from tokgate.cli.decision_steps import steps
-from tokgate.cli.exits import CommandError
 from tokgate.cli.policy.explain import Recollection, said
 from tokgate.cli.policy_source import find_revision, open_source
 from tokgate.cli.terminal import visible

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Final, NotRequired, TypedDict, cast
 
 from tokgate.blocklog.records.record import counted
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.service.status import ask_running
 from tokgate.cli.terminal import narrate, print_json, print_lines, visible, wants_color, you
 from tokgate.config.diagnostics import Code, Diagnostic, Level, render

@@ -14,9 +14,8 @@ from whenever import Instant
 
 from tokgate.blocklog.records.record import this_observer
 from tokgate.cli.arguments import host_and_port
-from tokgate.cli.commands import COMMANDS, Subparsers
+from tokgate.cli.commands import COMMANDS, CommandError, Exit, Subparsers
 from tokgate.cli.configuration import default_log
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.log.access import add_reason, purpose_of
 from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
 from tokgate.cli.log.verify import add_trust, trust_of, verifier_of

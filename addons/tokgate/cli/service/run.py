@@ -11,9 +11,8 @@ from typing import Final
 
 from tokgate.block_page.authority import DEFAULT_CONFDIR
 from tokgate.cli.arguments import whole_number
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, need
 from tokgate.cli.configuration import add_confdir_option, default_log
-from tokgate.cli.exits import CommandError, Exit, need
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.service.gateway import add_redirect_options
 from tokgate.config.diagnostics import did_you_mean, listed, near

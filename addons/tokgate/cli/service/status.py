@@ -9,9 +9,8 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog.records.record import counted
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
 from tokgate.cli.configuration import add_confdir_option
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.terminal import print_json, print_lines
 from tokgate.gateway.canary.canary import CanaryOrigin
 from tokgate.policy.values.text import readable

@@ -33,8 +33,7 @@ from tokgate.block_page.authority import (
 )
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.blocklog.integrity.checkpoint import KEY_MODE, PUBLIC_MODE
-from tokgate.cli.commands import Subparsers, add_command, add_subcommand
-from tokgate.cli.exits import CommandError, Exit
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, add_subcommand
 from tokgate.cli.policy_source import add_policies_option, open_policy
 from tokgate.cli.terminal import narrate, print_json, visible
 from tokgate.policy.values.hostname import DomainName, normalise

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from tokgate.cli.commands import COMMANDS, Subparsers, add_command
-from tokgate.cli.exits import Exit
+from tokgate.cli.commands import COMMANDS, Exit, Subparsers, add_command
 from tokgate.cli.main import build_parser
 
 SHELLS: Final = ("bash", "zsh", "fish")

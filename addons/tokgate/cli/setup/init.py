@@ -15,9 +15,8 @@ from whenever import SYSTEM_TZ, Instant, Time
 
 from tokgate.blocklog.atomic_file import replace_file
 from tokgate.cli.arguments import settle
-from tokgate.cli.commands import Subparsers, add_command
+from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
 from tokgate.cli.configuration import default_policies
-from tokgate.cli.exits import CommandError, Exit
 from tokgate.cli.output_file import POLICY_MODE
 from tokgate.cli.terminal import narrate, visible
 from tokgate.config.catalogue import catalogue_files

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tokgate.cli import tables
+from tokgate.cli import terminal
 
 NAMES = ("client", "name", "events")
 ROWS = (("192.0.2.7", "動画 www.example.org and others", "12"), ("192.0.2.8", "", "3"))
@@ -32,5 +32,5 @@ def test_rows(width: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((width, 24)))
     monkeypatch.setenv("NO_COLOR", "1")
-    tables.show_rows(NAMES, ROWS, right=(False, False, True))
+    terminal.show_rows(NAMES, ROWS, right=(False, False, True))
     assert capsys.readouterr().out == shown
