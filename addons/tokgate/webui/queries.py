@@ -4,7 +4,7 @@ Queries run in threads, a few at a time, and their results are cached until the 
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -179,22 +179,14 @@ def lines(index: Source, query: LogQuery) -> Lines:
     """The lines of one page, in the order of the view."""
     chosen = query.chosen()
     total, upto = index.ask(f"SELECT count(*), coalesce(max(n), 0) FROM lines WHERE {chosen.where}", chosen.said)[0]
-    rows = index.ask(
-        f"SELECT {_shown()}, message FROM lines WHERE {chosen.where} ORDER BY {query.view.order} "
-        "LIMIT $rows OFFSET $skipped",
-        {**chosen.said, "rows": PAGE_ROWS, "skipped": PAGE_ROWS * (query.page - 1)},
-    )
-    return Lines(tuple(_records(rows, ("message",))), total, upto if query.upto is None else query.upto)
+    skipped = PAGE_ROWS * (query.page - 1)
+    rows = _records(index, chosen, f"ORDER BY {query.view.order} LIMIT $rows OFFSET {skipped}", PAGE_ROWS)
+    return Lines(tuple(rows), total, upto if query.upto is None else query.upto)
 
 
 def newest(index: Source, query: LogQuery, rows: int) -> list[dict[str, Any]]:
     """The last `rows` lines that the filters accept, newest first."""
-    chosen = query.chosen()
-    found = index.ask(
-        f"SELECT {_shown()}, message FROM lines WHERE {chosen.where} ORDER BY time DESC, rowid DESC LIMIT $rows",
-        {**chosen.said, "rows": rows},
-    )
-    return list(_records(found, ("message",)))
+    return _records(index, query.chosen(), "ORDER BY time DESC, rowid DESC LIMIT $rows", rows)
 
 
 def after(index: Source, query: LogQuery, n: int, rows: int) -> list[dict[str, Any]]:
@@ -203,12 +195,8 @@ def after(index: Source, query: LogQuery, n: int, rows: int) -> list[dict[str, A
     There may be more where the last ones have the same number, as lines of several gateways may have in ClickHouse.
     """
     chosen = query.chosen()
-    found = index.ask(
-        f"SELECT {_shown()}, message, n FROM lines WHERE n > $n AND {chosen.where} "
-        "QUALIFY rank() OVER (ORDER BY n) <= $rows ORDER BY n",
-        {**chosen.said, "n": n, "rows": rows},
-    )
-    return list(_records(found, ("message", "n")))
+    chosen = replace(chosen, where=f"n > $n AND {chosen.where}", said={**chosen.said, "n": n})
+    return _records(index, chosen, "QUALIFY rank() OVER (ORDER BY n) <= $rows ORDER BY n", rows, "n")
 
 
 def last_line(index: Source) -> int:
@@ -267,11 +255,12 @@ def _shown() -> str:
     return ", ".join("CAST(event_id AS VARCHAR)" if name == "event_id" else f'"{name}"' for name in SHOWN)
 
 
-def _records(
-    rows: Sequence[tuple[Any, ...]] | Iterator[tuple[Any, ...]], more: tuple[str, ...] = ()
-) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        yield dict(zip((*SHOWN, *more), row, strict=True))
+def _records(index: Source, chosen: Chosen, rest: str, rows: int, *more: str) -> list[dict[str, Any]]:
+    """The chosen lines, with their messages and `more` columns. `rest` is SQL behind the condition, with `$rows`."""
+    columns = ("message", *more)
+    sql = f"SELECT {_shown()}, {', '.join(columns)} FROM lines WHERE {chosen.where} {rest}"
+    found = index.ask(sql, {**chosen.said, "rows": rows})
+    return [dict(zip((*SHOWN, *columns), row, strict=True)) for row in found]
 
 
 REMEMBERED: Final = 128

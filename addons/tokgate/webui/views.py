@@ -122,7 +122,11 @@ class Pages:
         self._site.record(request, "counts.csv", query.parameters | {"by": by})
         if by == "time":
             found = await self._site.cache.ask(queries.overview, query)
-            return await _csv("over-time", ("start", *found.over_time), _over_time_rows(found))
+            starts = () if found.pieces is None else found.pieces.starts
+            counted = [
+                (start, *(numbers[at] for numbers in found.over_time.values())) for at, start in enumerate(starts)
+            ]
+            return await _csv("over-time", ("start", *found.over_time), counted)
         if by not in queries.RANKED:
             return self._site.page(
                 request, "problem.html", 404, title="No such table", problem="Counts are by time or by a filter."
@@ -238,15 +242,6 @@ def _table(query: LogQuery, found: queries.Overview) -> list[Piece]:
         )
         for place, start in enumerate(pieces.starts)
         if any(numbers[place] for numbers in found.over_time.values())
-    ]
-
-
-def _over_time_rows(found: queries.Overview) -> list[tuple[Any, ...]]:
-    if found.pieces is None:
-        return []
-    return [
-        (start, *(numbers[place] for numbers in found.over_time.values()))
-        for place, start in enumerate(found.pieces.starts)
     ]
 
 
