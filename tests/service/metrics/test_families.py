@@ -23,7 +23,7 @@ from tokgate.cli.log.verify import VERIFY_METRICS
 from tokgate.runtime.control_socket import Control, ControlRequest
 from tokgate.service.listeners import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals
-from tokgate.service.metrics.families import FAMILIES, MetricType, families
+from tokgate.service.metrics.families import FAMILIES, families
 from tokgate.service.metrics.http_server import Server, answer, certificates, complete
 from tokgate.service.metrics.sample import Requester, problems
 
@@ -105,8 +105,8 @@ def test_names_and_labels_are_valid(tmp_path: Path) -> None:
     status, body = get(app, "/metrics", accept="application/openmetrics-text; version=1.0.0")
     assert status == 200
     types = {family.name: family.type for family in parse_openmetrics(body.decode())}
-    assert types == {f.name.removesuffix("_total"): f.kind.value for f in FAMILIES if "certificate" not in f.name}
-    assert all(f.name.endswith("_total") == (f.kind is MetricType.COUNTER) for f in FAMILIES)
+    assert types == {f.name.removesuffix("_total"): f.kind for f in FAMILIES if "certificate" not in f.name}
+    assert all(f.name.endswith("_total") == (f.kind == "counter") for f in FAMILIES)
 
 
 def get(measure: Callable[[], vitals.Vitals], path: str, accept: str = "") -> tuple[int, bytes]:
@@ -275,7 +275,7 @@ RULES = ROOT / "deploy" / "prometheus" / "tokgate.rules.yml"
 def test_alerts_ask_for_metrics_that_exist(check_rules: Callable[[Path], None]) -> None:
     """Each rule's expression has only our metrics and labels, and says what to do."""
     known = {family.name: family.labels for family in FAMILIES}
-    known |= {f"{f.name}_count": () for f in FAMILIES if f.kind is MetricType.HISTOGRAM}
+    known |= {f"{f.name}_count": () for f in FAMILIES if f.kind == "histogram"}
     known |= dict.fromkeys(VERIFY_METRICS, ())
     groups = yaml.safe_load(RULES.read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -22,12 +21,8 @@ from tokgate.traffic.counters import (
 type Sample = tuple[tuple[str, ...], float]
 
 
-class MetricType(StrEnum):
-    """Prometheus metric types: a counter only grows."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
+type MetricType = Literal["counter", "gauge", "histogram"]
+"""Prometheus metric types: a counter only grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +37,11 @@ class MetricFamily:
 
 
 def _gauge(name: str, meaning: str, samples: Callable[[Vitals], Iterable[Sample]], *labels: str) -> MetricFamily:
-    return MetricFamily(f"tokgate_{name}", MetricType.GAUGE, meaning, samples, labels)
+    return MetricFamily(f"tokgate_{name}", "gauge", meaning, samples, labels)
 
 
 def _counter(name: str, meaning: str, samples: Callable[[Vitals], Iterable[Sample]], *labels: str) -> MetricFamily:
-    return MetricFamily(f"tokgate_{name}_total", MetricType.COUNTER, meaning, samples, labels)
+    return MetricFamily(f"tokgate_{name}_total", "counter", meaning, samples, labels)
 
 
 def _histogram(name: str, meaning: str, key: str) -> MetricFamily:
@@ -57,7 +52,7 @@ def _histogram(name: str, meaning: str, key: str) -> MetricFamily:
         yield from (((bound,), number) for bound, number in buckets)
         yield ("sum",), total
 
-    return MetricFamily(f"tokgate_{name}", MetricType.HISTOGRAM, meaning, samples)
+    return MetricFamily(f"tokgate_{name}", "histogram", meaning, samples)
 
 
 def _kinds(key: str, known: Iterable[str]) -> Callable[[Vitals], Iterable[Sample]]:
@@ -275,13 +270,13 @@ FAMILIES: Final[tuple[MetricFamily, ...]] = (
 def families(vitals: Vitals) -> Iterator[Metric]:
     """All metrics that have a value, in the types of prometheus_client."""
     for family in FAMILIES:
-        if family.kind is MetricType.HISTOGRAM:
+        if family.kind == "histogram":
             *buckets, (_, total) = family.samples(vitals)
             yield HistogramMetricFamily(
                 family.name, family.meaning, [(labels[0], value) for labels, value in buckets], total
             )
             continue
-        make = CounterMetricFamily if family.kind is MetricType.COUNTER else GaugeMetricFamily
+        make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
         metric = make(family.name, family.meaning, labels=family.labels)
         for labels, value in family.samples(vitals):
             metric.add_metric(labels, float(value))
