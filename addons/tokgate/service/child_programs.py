@@ -178,21 +178,19 @@ class ChildPrograms:
             pickle.dump(self._holder.snapshot.policy, file)
         warned = self.warned.descriptor
         assert warned is not None
-        descriptors = (
-            *(self.channels.openers_out.fileno(), self.records.fileno(), self.channels.reports_in.fileno()),
-            *(self.channels.lifeline_out, policy, shared.share(), warned, backlog),
-        )
-        for descriptor in descriptors:
+        descriptors = {
+            "handovers": self.channels.openers_out.fileno(),
+            "records": self.records.fileno(),
+            "reports": self.channels.reports_in.fileno(),
+            "lifeline": self.channels.lifeline_out,
+            "policy": policy,
+            "counters": shared.share(),
+            "warned": warned,
+            "backlog": backlog,
+        }
+        for descriptor in descriptors.values():
             os.set_inheritable(descriptor, True)
-        given = {
-            "handovers": descriptors[0],
-            "records": descriptors[1],
-            "reports": descriptors[2],
-            "lifeline": descriptors[3],
-            "policy": descriptors[4],
-            "counters": descriptors[5],
-            "warned": descriptors[6],
-            "backlog": descriptors[7],
+        given = descriptors | {
             "name": f"{Role.OPENER.value}-{slot}",
             "policies": str(options.policies),
             "confdir": str(options.confdir),
