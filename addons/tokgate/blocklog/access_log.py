@@ -53,7 +53,10 @@ def rotate(path: Path, at: Instant) -> dict[str, Any] | None:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             target = archive_name(path, at)
             with replacing(path, FILE_MODE) as draft:
-                _take_owner(draft, found)
+                take_rights(draft, found)
+                if draft.stat().st_gid != found.st_gid:  # those who wrote the old one may write this
+                    os.chown(draft, -1, found.st_gid)
+                    draft.chmod(found.st_mode & 0o777)
                 os.link(path, target)  # the path leads to a file at each instant: some may not make one
     except FileNotFoundError:
         return None
@@ -88,11 +91,3 @@ def _try_lock(path: Path, flags: int) -> int | None:
         raise
     os.close(descriptor)
     return None
-
-
-def _take_owner(draft: Path, of: os.stat_result) -> None:
-    """Give a new file the rights of the old one: those who wrote that may write this. Raises OSError."""
-    take_rights(draft, of)
-    if draft.stat().st_gid != of.st_gid:
-        os.chown(draft, -1, of.st_gid)
-        draft.chmod(of.st_mode & 0o777)

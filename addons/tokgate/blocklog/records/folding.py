@@ -5,6 +5,7 @@ No clock is read. Windows are measured in monotonic seconds; recorded instants a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from whenever import Instant
@@ -24,6 +25,8 @@ NAMES_COUNTED: Final = 1024
 type FoldKey = tuple[object, ...]
 """What all events of a fold have in common. Opaque: only for comparing and hashing."""
 
+_OF_DECISION: Final = attrgetter("verdict", "ban", "rule", "service", "network", "reason", "signal", "exemption")
+
 
 def key_of(
     client: str,
@@ -40,23 +43,7 @@ def key_of(
 
     `name` is in lower case; without a name it is the address.
     """
-    return (
-        client,
-        name,
-        stage,
-        decision.verdict,
-        decision.ban,
-        decision.rule,
-        decision.service,
-        decision.network,
-        decision.reason,
-        decision.signal,
-        decision.exemption,
-        opened,
-        mismatch,
-        passed,
-        identity,
-    )
+    return client, name, stage, _OF_DECISION(decision), opened, mismatch, passed, identity
 
 
 @dataclass(slots=True)

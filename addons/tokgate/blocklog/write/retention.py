@@ -48,7 +48,9 @@ class LogClock:
         due = None if seen is None else seen[0] + TimeDelta(seconds=up - seen[1])
         self._latest, self._seen = stamp.at, (stamp.at, up)
         if before is not None and stamp.at < before.subtract(seconds=CLOCK_TOLERANCE):
-            self._forget_after(stamp.at)
+            kept = [each for each in self._signed if each[1] <= stamp.at]  # checkpoints that are later were wrong
+            self._signed.clear()
+            self._signed.extend(kept)
             return log_state.clock_set_back(stamp, before)
         self._latest = max(stamp.at, before or stamp.at)
         if due is not None and stamp.at > due.add(seconds=CLOCK_TOLERANCE):
@@ -76,12 +78,6 @@ class LogClock:
             self._signed.popleft()
         first = next(iter(self._signed), None)
         return None if first is None or first[0] > since else first[1]
-
-    def _forget_after(self, now: Instant) -> None:
-        """A clock that was set back says that checkpoints which are later than it were wrong."""
-        kept = [each for each in self._signed if each[1] <= now]
-        self._signed.clear()
-        self._signed.extend(kept)
 
 
 STEP_EVERY: Final = 3600.0
