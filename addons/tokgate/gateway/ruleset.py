@@ -244,7 +244,7 @@ def merged(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 def current(snapshot: Snapshot, now: Instant) -> tuple[Track, ...]:
     """Bans, announced or in force, that are not over at `now`."""
-    return tuple(track for track in snapshot.tracks if not _over(track, now))
+    return tuple(track for track in snapshot.tracks if track.schedule.state_at(now).phase is not Phase.EXPIRED)
 
 
 def in_sight(snapshot: Snapshot, now: Instant) -> tuple[Track, ...]:
@@ -266,10 +266,6 @@ def unchanged(snapshot: Snapshot, now: Instant) -> Span:
         if track.ban.on_all:
             span &= track.schedule.state_at(now).span
     return span
-
-
-def _over(track: Track, now: Instant) -> bool:
-    return track.schedule.state_at(now).phase is Phase.EXPIRED
 
 
 def _begins(track: Track) -> Instant:

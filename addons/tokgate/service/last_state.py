@@ -41,7 +41,7 @@ class StateFile:
         Nothing is written where another process goes on with this folder.
         """
         if not self._told:
-            before = _read(self._path)
+            before = known_in(self._path.parent)
             if before is not None and before["pid"] != os.getpid() and _goes_on(before):
                 return
             self._state = None if before is None else before["state"]
@@ -98,7 +98,7 @@ def status_of(folder: Path, now: Instant) -> Status | None:
         answer, silent = None, True
     if answer is not None:
         return cast("Status", answer)
-    known = _read(folder / NAME)
+    known = known_in(folder)
     if known is None:
         if silent:
             raise Unanswered("it does not answer")
@@ -139,12 +139,8 @@ def problem_of(known: dict[str, Any], now: Instant, patience: float = 0.0) -> st
 
 def known_in(folder: Path) -> dict[str, Any] | None:
     """What a supervisor wrote last, for `problem_of`; None if nothing."""
-    return _read(folder / NAME)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads((folder / NAME).read_text())
         return found if {"pid", "began", "at", "work", "state"} <= found.keys() else None
     except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         return None

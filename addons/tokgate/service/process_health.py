@@ -155,7 +155,8 @@ class Heartbeat:
     def _hangs(self, child: Child, silence: float) -> bool:
         known = self._silent[child.pid]
         still = bool(child.heard) and any(known.used) and silence - known.moved >= STILL
-        return still or silence - known.excused >= _patience(child)
+        patience = STARTING if not child.heard else OPENER_HANGS if child.role is Role.OPENER else HANGS
+        return still or silence - known.excused >= patience
 
     def _look(self, pid: int, silence: float) -> _Silence:
         """What is known of a silent process now. The kernel counts a wait at its end, one of each thread."""
@@ -164,12 +165,6 @@ class Heartbeat:
             return _Silence(silence, used, silence)
         excused = min(known.excused + max(0.0, used[1] - known.used[1]), silence - known.first)
         return _Silence(known.first, used, known.moved if used == known.used else silence, excused)
-
-
-def _patience(child: Child) -> float:
-    if not child.heard:
-        return STARTING
-    return OPENER_HANGS if child.role is Role.OPENER else HANGS
 
 
 def faults(

@@ -276,7 +276,7 @@ class ChildProcesses(ChildPrograms):
             for child in self._children.values():
                 if child.process is None:
                     child.process = os.pidfd_open(child.pid)  # it was not waited for, so the number is still its own
-        warned = self.warned.descriptor
+        warned, ends = self.warned.descriptor, [(w.fileno(), r.fileno()) for w, r in self.quic_channels]
         if warned is None:
             raise RuntimeError("nothing has begun")
         return Bequest(
@@ -286,7 +286,7 @@ class ChildProcesses(ChildPrograms):
             listeners=[(each.socket.fileno(), each.entry.value) for each in self.listeners],
             metrics=None if self.metrics is None else self.metrics.fileno(),
             control=control,
-            quic=self._bequeath_quic(),
+            quic=None if self.quic is None else QuicBequest(*self.quic.descriptors(), ends),
             warned=warned,
             caller=caller,
             children=[
@@ -295,11 +295,6 @@ class ChildProcesses(ChildPrograms):
             ],
             options=self._options.shape,
         )
-
-    def _bequeath_quic(self) -> QuicBequest | None:
-        if self.quic is None:
-            return None
-        return QuicBequest(*self.quic.descriptors(), [(w.fileno(), r.fileno()) for w, r in self.quic_channels])
 
     def _inherit(self, bequest: Bequest) -> None:
         """Take over listeners and processes."""

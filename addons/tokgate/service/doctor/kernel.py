@@ -71,7 +71,8 @@ def _tracking(root: Path, connections: int) -> Result:
 
 def _icmp(root: Path, counters: Path) -> Result:
     """Whether the kernel kept errors to itself, by which UDP is refused (ip-sysctl: icmp_ratelimit, in ms)."""
-    unsent = {4: _snmp(counters), 6: _snmp6(counters)}
+    counted = dict(line.split() for line in (_read(counters / "snmp6") or "").splitlines())
+    unsent = {4: _snmp(counters), 6: int(counted.get("Icmp6OutRateLimitHost", 0))}
     subject, names = "refusals by ICMP", {4: "ipv4/icmp_ratelimit", 6: "ipv6/icmp/ratelimit"}
     slowed = [version for version, number in unsent.items() if number]
     if not slowed:
@@ -89,11 +90,6 @@ def _snmp(counters: Path) -> int:
     """OutRateLimitHost of /proc/net/snmp, since Linux 6.1; 0 before."""
     lines = [line.split() for line in (_read(counters / "snmp") or "").splitlines() if line.startswith("Icmp:")]
     return int(dict(zip(*lines, strict=True)).get("OutRateLimitHost", 0)) if lines else 0
-
-
-def _snmp6(counters: Path) -> int:
-    pairs = [line.split() for line in (_read(counters / "snmp6") or "").splitlines()]
-    return int(dict(pairs).get("Icmp6OutRateLimitHost", 0))
 
 
 def _more(most: int) -> str:
