@@ -152,11 +152,11 @@ class Client:
 
     def signs_in(self) -> None:
         """The policy wants to know who asks."""
-        self.front._sign_in.cache = lambda: self.loop  # type: ignore[method-assign, assignment, return-value]
+        self.front.sign_in.cache = lambda: self.loop  # type: ignore[method-assign, assignment, return-value]
 
     def close(self) -> None:
         """End threads, close descriptors."""
-        self.front.close()
+        self.front.sign_in.close()
         self.loop.epoll.close()
 
 

@@ -3,7 +3,7 @@
 import errno
 import mmap
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from socket import SocketType
@@ -89,15 +89,6 @@ class Acceptor:
             for descriptor, listener in self.listeners.items():
                 self.context.loop.accept_from(descriptor, partial(self.accept, listener))
 
-    @property
-    def _balanced(self) -> tuple[IPNetwork, ...]:
-        return self.context.enforcer.snapshot.settings.load_balancers
-
-    def _is_balancer(self, peer: str) -> bool:
-        """Whether an address is that of a load balancer that the policy names."""
-        address = parse_address(peer)
-        return address is not None and any(address in each for each in self._balanced)
-
     def become(self, connection: Connection, source: Address) -> bool:
         """Count a connection as that of the client that a load balancer named; False, and closed, at its limit."""
         who = client_key(source[0])
@@ -114,7 +105,7 @@ class Acceptor:
         """Accept up to ACCEPTS connections, and read each at once: mostly its first bytes have arrived."""
         take = acceptor(listener.socket)
         clients, loop, limits, first = self.clients, self.context.loop, self.context.limits, self.first[listener.entry]
-        behind_balancers = listener.entry is Entry.EXPLICIT and bool(self._balanced)
+        balancers = self.context.enforcer.snapshot.settings.load_balancers if listener.entry is Entry.EXPLICIT else ()
         for _ in range(ACCEPTS):
             if self.open_connections >= limits.connections and self._pauses():
                 return
@@ -132,7 +123,7 @@ class Acceptor:
             peer = address[0]
             who = client_key(peer)
             count = clients.get(who, 0)
-            balanced = behind_balancers and self._is_balancer(peer)
+            balanced = bool(balancers) and _is_in(balancers, peer)
             if (count >= limits.per_client and not balanced) or self.open_connections >= limits.connections:
                 self.context.enforcer.counters.at_limit += 1
                 reset_on_close(client)
@@ -174,6 +165,11 @@ class Acceptor:
             self.context.loop.call_no_more(descriptor)
             listener.socket.close()
         self.listeners.clear()
+
+
+def _is_in(prefixes: Sequence[IPNetwork], peer: str) -> bool:
+    address = parse_address(peer)
+    return address is not None and any(address in each for each in prefixes)
 
 
 class ProxyHeader(Reading):

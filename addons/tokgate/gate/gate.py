@@ -68,7 +68,7 @@ class Gate:
 
     def close(self) -> None:
         """Close the listeners, all connections and what the gate holds."""
-        self.explicit.close()
+        self.explicit.sign_in.close()
         self.dialler.close()
         self.acceptor.stop_accepting()
         for connection in list(self.loop.connections.values()):

@@ -27,8 +27,7 @@ MOST: Final = 65_536
 COMPLAIN_EVERY: Final = 60.0
 """Seconds between two reports of failed look-ups."""
 
-_IP_PKTINFO: Final = 8  # linux/in.h
-_IP_PKTOPTIONS: Final = 9
+_IP_PKTOPTIONS: Final = 9  # linux/in.h
 _IPV6_2292PKTOPTIONS: Final = 6  # linux/in6.h
 _CONTROL: Final = struct.Struct("@Nii")  # struct cmsghdr: length, level, type
 _ALIGNED: Final = struct.calcsize("@N")
@@ -86,9 +85,9 @@ def incoming_interface(sock: Any) -> int | None:
         control = sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_2292PKTOPTIONS, _CONTROL_OCTETS)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, False)  # else each later packet is kept a while
         return _index_in(control, (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO), 16)  # in6_pktinfo: address, interface
-    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, True)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, True)
     control = sock.getsockopt(socket.IPPROTO_IP, _IP_PKTOPTIONS, _CONTROL_OCTETS)
-    return _index_in(control, (socket.IPPROTO_IP, _IP_PKTINFO), 0)  # in_pktinfo: interface, two addresses
+    return _index_in(control, (socket.IPPROTO_IP, socket.IP_PKTINFO), 0)  # in_pktinfo: interface, two addresses
 
 
 def _index_in(control: bytes, wanted: tuple[int, int], place: int) -> int | None:

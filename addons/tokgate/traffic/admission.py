@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, assert_never
 
+from dns.rcode import Rcode
 from whenever import Instant
 
 from tokgate.blocklog.records.record import Stamp
@@ -16,7 +17,7 @@ from tokgate.policy.analysis.terms import warns_with_a_page
 from tokgate.policy.decide import Sighting, is_under_block
 from tokgate.policy.decision import Decision, Signal, Verdict
 from tokgate.policy.membership import Identity
-from tokgate.policy.observation import Endpoint, Observation, Passed, Stage, TlsSeen, Transport, Visibility
+from tokgate.policy.observation import DnsSeen, Endpoint, Observation, Passed, Stage, TlsSeen, Transport, Visibility
 from tokgate.policy.services import NO_MATCH
 from tokgate.policy.settings import MissingSni, Settings
 from tokgate.policy.values.hostname import parse_address
@@ -32,9 +33,10 @@ from tokgate.traffic.actions import (
     Refuse,
 )
 from tokgate.traffic.enforcer import Enforcer, Ruling
-from tokgate.traffic.kind import in_hello, kind_of, refuse_hidden, visibility_of
+from tokgate.traffic.kind import Kind, in_hello, kind_of, refuse_hidden, visibility_of
 from tokgate.traffic.refusal_texts import refusal as refusal_text
 from tokgate.traffic.seen import (
+    OF_HELLOS,
     Arrival,
     Connect,
     DnsQuestion,
@@ -96,13 +98,16 @@ class Admission:
         seen, tls, http, dns, opened = self.seen, None, None, None, False
         match seen:
             case Hello():
-                tls, opened = _tls_seen(seen), isinstance(self.action, Open)
+                alpn = tuple(name.decode("ascii", "backslashreplace") for name in seen.hello.alpn)
+                tls = TlsSeen(alpn=alpn, ja4=ja4(seen.hello, "q" if seen.quic else "t"), ech=seen.hello.ech)
+                opened = isinstance(self.action, Open)
             case Connect():
                 http = seen.http and replace(seen.http, status=status)
             case Request():
                 http, opened = replace(seen.http, status=status), seen.opened
             case DnsQuestion() | DnsResponse():
-                dns = dns_questions.dns_seen(seen.asked, self.ruling)
+                query, refused = seen.asked.query, Rcode.NXDOMAIN.name if self.ruling.blocks else None
+                dns = DnsSeen(id=query.id, type=query.type_name, response_code=refused)
             case Unreadable() | OtherBytes() | HttpStart() | ProxyConnect() | SocksConnect() | Shown():
                 pass
             case _:
@@ -129,8 +134,10 @@ def admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
     try:
         return _admit(enforcer, arrival, seen)
     except Exception as error:
-        enforcer.failed(_part(arrival, seen), error)
-        return _by_on_error(enforcer, arrival, seen)
+        in_datagrams = "datagrams" if arrival.transport is Transport.UDP else "guard"
+        enforcer.failed("dns" if isinstance(seen, DnsQuestion | DnsResponse) else in_datagrams, error)
+        kind = kind_of(arrival, seen)
+        return _carried_out(arrival, seen, kind, enforcer.judge_on_error(kind.names))
 
 
 def refusal_octets(refused: Admission, stamp: Stamp) -> bytes:
@@ -244,16 +251,12 @@ def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admis
 
 
 def _in_dns(arrival: Arrival, seen: DnsQuestion | DnsResponse, ruling: Ruling) -> Admission:
-    kind = kind_of(arrival, seen)
-    action = Refuse(DnsAnswer(dns_questions.refuse(seen.asked, ruling))) if ruling.blocks else _PASS
-    admission = Admission(action, ruling, arrival, seen, kind.stage, kind.shown, kind.names)
+    kind = kind_of(arrival, seen)._replace(words=lambda ruling: DnsAnswer(dns_questions.refuse(seen.asked, ruling)))
+    admission = _carried_out(arrival, seen, kind, ruling)
     return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
 
 
-def _by_on_error(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
-    """The action of `on_error` for traffic whose decision failed."""
-    kind = kind_of(arrival, seen)
-    ruling = enforcer.judge_on_error(kind.names)
+def _carried_out(arrival: Arrival, seen: Seen, kind: Kind, ruling: Ruling) -> Admission:
     action = Refuse(kind.words(ruling)) if ruling.blocks else _PASS
     return Admission(action, ruling, arrival, seen, kind.stage, kind.shown, kind.names)
 
@@ -266,19 +269,11 @@ def _judged(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
         shown = replace(shown, visibility=visibility_of(seen.hello, quic=seen.quic))
     if shown.visibility is Visibility.NONE and settings.missing_sni is MissingSni.ALLOW:
         names = tuple(sighting for sighting in names if sighting.signal is not Signal.ADDRESS)
-    nothing = Sighting(Signal.SNI if shown.is_hello else Signal.ADDRESS, "")
+    nothing = Sighting(Signal.SNI if shown.visibility in OF_HELLOS else Signal.ADDRESS, "")
     ruling = enforcer.judge(arrival.client.ip, names or (nothing,), arrival.identity)
     if not ruling.blocks:
         ruling = refuse_hidden(arrival, seen, shown, ruling)
-    action = Refuse(kind.words(ruling)) if ruling.blocks else _PASS
-    return Admission(action, ruling, arrival, seen, kind.stage, shown, names)
-
-
-def _part(arrival: Arrival, seen: Seen) -> str:
-    """The name under which errors in deciding are counted."""
-    if isinstance(seen, DnsQuestion | DnsResponse):
-        return "dns"
-    return "datagrams" if arrival.transport is Transport.UDP else "guard"
+    return _carried_out(arrival, seen, kind._replace(shown=shown, names=names), ruling)
 
 
 def _opens(decision: Decision) -> bool:
@@ -294,11 +289,6 @@ def _needs_certificate(enforcer: Enforcer, seen: Hello) -> bool:
     if not seen.hello.is_nameless or seen.quic or seen.certificate is not None or not seen.openable:
         return False
     return enforcer.snapshot.settings.missing_sni is MissingSni.CHECK_CERTIFICATE
-
-
-def _tls_seen(seen: Hello) -> TlsSeen:
-    alpn = tuple(name.decode("ascii", "backslashreplace") for name in seen.hello.alpn)
-    return TlsSeen(alpn=alpn, ja4=ja4(seen.hello, "q" if seen.quic else "t"), ech=seen.hello.ech)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from whenever import Instant
 
 from tokgate.policy.decide import Sighting, decide, is_under_block
 from tokgate.policy.decision import Signal, Verdict
-from tokgate.policy.observation import DnsSeen
 from tokgate.policy.services import NO_MATCH
 from tokgate.policy.settings import EchKeys, EncryptedDns
 from tokgate.traffic.actions import Terms
@@ -76,7 +75,10 @@ def refuse(asked: DnsArrival, ruling: Ruling) -> bytes:
     """NXDOMAIN with the ban as the extended error. Its TTL ends with the decision, after REMEMBERED seconds at most."""
     left = _left(ruling, ruling.decision.next_change)
     ttl = REMEMBERED if left is None else min(REMEMBERED, left)
-    return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=_explained(ruling))
+    ban = ruling.ban
+    imposed = ban is not None and (ban.authority is not None or ban.basis is not None)
+    error = ExtendedError(CENSORED if imposed else BLOCKED, explanation(ruling))
+    return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=error)
 
 
 def refuse_on_error(asked: DnsArrival) -> bytes:
@@ -154,15 +156,3 @@ def _left(ruling: Ruling, change: Instant | None) -> int | None:
 def under_ban(ruling: Ruling, asked: DnsArrival) -> bool:
     """Whether the client is under a ban that blocks at the ruling's instant, whatever it bans."""
     return is_under_block(ruling.snapshot, asked.client.ip, ruling.at, asked.identity)
-
-
-def _explained(ruling: Ruling) -> ExtendedError:
-    ban = ruling.ban
-    imposed = ban is not None and (ban.authority is not None or ban.basis is not None)
-    return ExtendedError(CENSORED if imposed else BLOCKED, explanation(ruling))
-
-
-def dns_seen(asked: DnsArrival, ruling: Ruling) -> DnsSeen:
-    """The fields of a question for the log."""
-    refused = Rcode.NXDOMAIN.name if ruling.blocks else None
-    return DnsSeen(id=asked.query.id, type=asked.query.type_name, response_code=refused)

@@ -84,13 +84,12 @@ class LiveReview[T]:
         Never raises: an exception would end the caller's loop, and banned connections would stay open.
         """
         try:
-            return self._take_turn()
+            return self._take_turn(self._enforcer)
         except Exception as error:
             self._enforcer.failed("live", error)
             return LONGEST
 
-    def _take_turn(self) -> float:
-        enforcer = self._enforcer
+    def _take_turn(self, enforcer: Enforcer) -> float:
         snapshot, at = enforcer.snapshot, enforcer.now()
         if self._span.left(snapshot, at):
             self._left = iter(self._carrier.open_now())

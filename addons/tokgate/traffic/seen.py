@@ -62,7 +62,8 @@ class DnsArrival(Arrival):
         return (sighting, Sighting(Signal.DNS_NAME, self.query.below)) if self.query.below else (sighting,)
 
 
-_OF_HELLOS: Final = (Visibility.SNI, Visibility.QUIC_SNI, Visibility.ECH_OUTER, Visibility.NONE)
+OF_HELLOS: Final = (Visibility.SNI, Visibility.QUIC_SNI, Visibility.ECH_OUTER, Visibility.NONE)
+"""Of what began with a ClientHello that could be read, named or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +179,6 @@ class Shown:
     """The names on the destination's certificate, where it was asked for that."""
     quic: bool = False
     """It came in datagrams."""
-
-    @property
-    def is_hello(self) -> bool:
-        """Whether it began with a ClientHello that could be read, named or not."""
-        return self.visibility in _OF_HELLOS
 
 
 type FirstBytes = Hello | Unreadable | OtherBytes | HttpStart | ProxyConnect

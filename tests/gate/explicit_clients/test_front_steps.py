@@ -263,8 +263,8 @@ def test_who_is_exempt(client: Client, socks: bool) -> None:
 def test_a_front_that_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds no descriptor: gates come and go in one process."""
     front = client.front
-    checks = front._sign_in._checks = BackgroundCalls(1)
-    front.close()
+    checks = front.sign_in._checks = BackgroundCalls(1)
+    front.sign_in.close()
     monkeypatch.setattr(client, "close", client.loop.epoll.close)
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(checks.descriptor)
@@ -347,7 +347,7 @@ def test_a_password_is_checked_beside(client: Client, stays: bool) -> None:
     assert client.says(BASIC) == [("suspend", 10.0)]
     if not stays:
         client.connection.state = CLOSED
-    checks = client.front._sign_in._checks
+    checks = client.front.sign_in._checks
     assert checks is not None
     assert readable(checks.descriptor, DEADLINE)
     checks.deliver()

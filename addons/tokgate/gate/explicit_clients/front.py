@@ -203,16 +203,7 @@ class ExplicitFront:
         self.request: Final = ExplicitRequest(self)
         self.message: Final = TunnelMessage(self)
         self._enforcer: Final = context.enforcer
-        self._sign_in: Final = ClientAuthentication(context)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._sign_in.close()
-
-    @property
-    def accounts_error(self) -> str | None:
-        """Why users can't sign in; empty while they can, None where they need not."""
-        return self._sign_in.failure
+        self.sign_in: Final = ClientAuthentication(context)
 
     def _say(self, connection: Connection, words: bytes) -> bool:
         """Send a few octets to the client; False, and the connection closed, if it has gone."""
@@ -254,13 +245,13 @@ class ExplicitFront:
             return
         tunnel = Tunnel(request.host, request.port, socks=False)
         go_on = partial(self._ask, connection, tunnel, request.rest)
-        cache = self._sign_in.cache()
+        cache = self.sign_in.cache()
         if cache is None:
             go_on()
             return
         credentials = read_basic(request.proxy_authorization.decode("latin-1"))
         wrong, unavailable = refusal_texts.SIGN_IN, refusal_texts.UNAVAILABLE
-        self._sign_in.authenticate(connection, cache, credentials, go_on, wrong=wrong, unavailable=unavailable)
+        self.sign_in.authenticate(connection, cache, credentials, go_on, wrong=wrong, unavailable=unavailable)
 
     def _ask(self, connection: Connection, tunnel: Tunnel, rest: bytes) -> None:
         """CONNECT of an authenticated client; `rest` are the bytes after the request."""
@@ -271,7 +262,7 @@ class ExplicitFront:
     def read_socks(self, connection: Connection, progress: object) -> None:
         """Go on with what a client of SOCKS has sent so far."""
         signed_in = progress is SocksStep.SIGNED_IN
-        cache = None if signed_in else self._sign_in.cache()
+        cache = None if signed_in else self.sign_in.cache()
         received = bytes(connection.received)
         try:
             methods = 0 if signed_in else socks5.read_methods(received, password=cache is not None)
@@ -305,7 +296,7 @@ class ExplicitFront:
             return
         credentials, length = said
         go_on = partial(self._signed_in, connection, methods + length)
-        self._sign_in.authenticate(connection, cache, credentials, go_on, wrong=REJECTED, unavailable=REJECTED)
+        self.sign_in.authenticate(connection, cache, credentials, go_on, wrong=REJECTED, unavailable=REJECTED)
 
     def _signed_in(self, connection: Connection, length: int) -> None:
         """Go on with the request of a SOCKS client, behind `length` octets that are done with."""

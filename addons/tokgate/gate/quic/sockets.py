@@ -19,11 +19,7 @@ IP_RECVORIGDSTADDR: Final = 20  # linux/in.h
 IPV6_RECVORIGDSTADDR: Final = 74  # linux/in6.h
 _IPV6_TRANSPARENT: Final = 75  # linux/in6.h
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
-_IP_PKTINFO: Final = 8
 _IP_RECVTTL: Final = 12
-_IP_RECVTOS: Final = 13
-_IP_TOS: Final = 1
-_IP_TTL: Final = 2
 
 _QUEUE_FULL: Final = (errno.EAGAIN, errno.ENOBUFS)
 _CONTROL_OCTETS: Final = 256
@@ -123,7 +119,7 @@ def _front(opened: contextlib.ExitStack, place: Address) -> Front:
         wanted += (socket.IPV6_RECVTCLASS, socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVPKTINFO)
     else:
         level = socket.IPPROTO_IP
-        wanted = [IP_RECVORIGDSTADDR, _IP_RECVTOS, _IP_RECVTTL, _IP_PKTINFO]
+        wanted = [IP_RECVORIGDSTADDR, socket.IP_RECVTOS, _IP_RECVTTL, socket.IP_PKTINFO]
     made.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, True)  # for IPv6 as well
     for option in wanted:
         made.setsockopt(level, option, True)
@@ -163,9 +159,9 @@ def receive(front: Front) -> Datagram | None:
 def _beside4(told: dict[tuple[int, int], bytes]) -> tuple[str, int, int, int, int]:
     """Where a datagram wanted to go, its traffic class and hops, and the interface."""
     where = told[socket.IPPROTO_IP, IP_RECVORIGDSTADDR]  # sockaddr_in
-    traffic_class = told[socket.IPPROTO_IP, _IP_TOS][0]
-    (hops,) = struct.unpack("@i", told[socket.IPPROTO_IP, _IP_TTL])
-    (interface,) = struct.unpack_from("@i", told[socket.IPPROTO_IP, _IP_PKTINFO])
+    traffic_class = told[socket.IPPROTO_IP, socket.IP_TOS][0]
+    (hops,) = struct.unpack("@i", told[socket.IPPROTO_IP, socket.IP_TTL])
+    (interface,) = struct.unpack_from("@i", told[socket.IPPROTO_IP, socket.IP_PKTINFO])
     return socket.inet_ntoa(where[4:8]), int.from_bytes(where[2:4]), traffic_class, hops, interface
 
 
@@ -229,7 +225,7 @@ def _send(raw: socket.socket, packet: bytes, source: bytes, to: str) -> bool:
     That is also how a firewall's drop looks. What a queue has no room for is lost, as on any network, and not refused.
     """
     if raw.family == socket.AF_INET:
-        control = (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i4s4x", 0, source))
+        control = (socket.IPPROTO_IP, socket.IP_PKTINFO, struct.pack("=i4s4x", 0, source))
     else:
         control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source + bytes(4))
     try:
