@@ -201,17 +201,13 @@ def _other_exemptions(snapshot: Snapshot, counted: Collection[str], membership: 
 
 def _strictest(decision: Decision, found: Sequence[BanResult]) -> Iterator[str]:
     yield f"{decision.verdict}, because {decision.reason}"
-    winner = next((result for result in found if _is_winner(result, decision)), None)
+    said = (decision.ban, decision.service, decision.network)
+    winner = next((each for each in found if (each.track.ban.name, each.hit.service, each.network) == said), None)
     if winner is None:  # no ban has an effect
         return
     for other in found:
         if other is not winner:
             yield f"{_label(winner, other)} goes before {_label(other, winner)}: {_advantage(winner, other)}"
-
-
-def _is_winner(result: BanResult, decision: Decision) -> bool:
-    said = (result.track.ban.name, result.hit.service, result.network)
-    return said == (decision.ban, decision.service, decision.network)
 
 
 def _label(result: BanResult, beside: BanResult) -> str:

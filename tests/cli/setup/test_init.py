@@ -19,7 +19,7 @@ HERE = ("127.0.0.0/8", "192.0.2.0/24", "::1/128", "2001:db8:1::/64")
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory on a host in Brussels with one interface."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(init, "_here", lambda: HERE)
+    monkeypatch.setattr(init, "host_networks", lambda: HERE)
     monkeypatch.setattr(init, "_zone", lambda: "Europe/Brussels")
     return tmp_path
 

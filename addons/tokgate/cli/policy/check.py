@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -14,7 +14,7 @@ from tokgate.cli.configuration import add_confdir_option
 from tokgate.cli.decision_query import DecisionQuery, Outcome, outcome, who, zone_of
 from tokgate.cli.decision_steps import step_lines, steps
 from tokgate.cli.policy.warnings import (
-    Ending,
+    EndingOutput,
     endings,
     free_addresses,
     held_bans,
@@ -30,9 +30,9 @@ from tokgate.config.diagnostics import Code, Diagnostic, DiagnosticOutput, Level
 from tokgate.config.format.test_model import TestTransport
 from tokgate.config.loader import Loaded, load
 from tokgate.gateway.ruleset import current
-from tokgate.policy.bans import Action, OnExpiry
+from tokgate.policy.bans import Action
 from tokgate.policy.snapshot import Snapshot, compile_policy
-from tokgate.policy.values.text import both, local, utc
+from tokgate.policy.values.text import both, utc
 from tokgate.traffic.policy_tests import TestResult, run_tests
 
 EPILOG = """\
@@ -84,18 +84,6 @@ class CatalogueOutput(TypedDict):
     own: list[str]
 
 
-class EndingOutput(TypedDict):
-    """A ban, or an exemption from it, that ends soon."""
-
-    ban: str
-    exemption: str | None
-    networks: list[str]
-    ends: str
-    local: str
-    zone: str
-    on_expiry: OnExpiry
-
-
 class Checked(TypedDict):
     """`tokgate check --json`. `without_reason` are bans that block, are not over, and give no reason."""
 
@@ -133,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
     loaded = load(options.policies, now)
     snapshot = None if loaded.policy is None else compile_policy(loaded.policy)
-    found, ending, results = [*loaded.diagnostics], tuple[Ending, ...](), tuple[TestResult, ...]()
+    found, ending, results = [*loaded.diagnostics], list[EndingOutput](), tuple[TestResult, ...]()
     tests = list[TestOutput]()
     if snapshot is not None:
         results, ending = run_tests(snapshot, loaded.tests), endings(snapshot, now)
@@ -176,7 +164,7 @@ def _checked(
     snapshot: Snapshot | None,
     found: Collection[Diagnostic],
     tests: Collection[TestOutput],
-    ending: Iterable[Ending],
+    ending: list[EndingOutput],
     now: Instant,
 ) -> Checked:
     policy = None if snapshot is None else snapshot.policy
@@ -200,18 +188,7 @@ def _checked(
             "services": [] if catalogue is None else list(catalogue.services),
             "own": [] if policy is None else [service.name for service in own_definitions(policy)],
         },
-        "ending": [
-            {
-                "ban": each.track.ban.name,
-                "exemption": each.exemption,
-                "networks": list(each.track.networks),
-                "ends": utc(each.at),
-                "local": local(each.at, each.track.zone),
-                "zone": each.track.zone,
-                "on_expiry": each.track.ban.on_expiry,
-            }
-            for each in ending
-        ],
+        "ending": ending,
         "without_reason": list(dict.fromkeys(ban.name for ban in blocking if ban.reason is None)),
     }
 

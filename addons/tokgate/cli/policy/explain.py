@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypedDict
@@ -361,14 +362,6 @@ _COMPARED: Final = (
 """What a record and a decision both say."""
 
 
-def _may_be(client: str, hidden: str) -> bool:
-    """Whether a client may be who stands in the log as a prefix or a pseudonym, of which nothing can be said."""
-    try:
-        return within(client_network(client), client_network(hidden))
-    except ValueError:
-        return True
-
-
 def find_event(logs: Sequence[Path], event: str, client: str | None) -> RecordedQuery:
     """The event with an id. If it is missing, or can't be decided again, the command ends.
 
@@ -387,8 +380,10 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
         raise CommandError(f"the log shows the client only as {visible(hidden)}: give its address with --client")
     if hidden is None and client is not None:
         raise CommandError("the log says who the client was: --client is for those that it does not name", Exit.USAGE)
-    if hidden is not None and not _may_be(str(client), hidden):
-        raise CommandError(f"the log says that the client is in {hidden}: {visible(str(client))} is not", Exit.USAGE)
+    with suppress(ValueError):  # a pseudonym is no prefix
+        if hidden is not None and not within(client_network(str(client)), client_network(hidden)):
+            why = f"the log says that the client is in {hidden}: {visible(str(client))} is not"
+            raise CommandError(why, Exit.USAGE)
     found = recorded(line, client)
     if found is None:
         about = "it lacks what was asked for" if is_traffic(line.record) else "it is about tokgate itself, not traffic"

@@ -134,11 +134,8 @@ def _file(
 ) -> Iterator[str]:
     """The file: names under their registrable domains, then addresses, those most asked for first."""
     everything = [*names.values(), *addresses.values()]
-    events, since = (
-        _plural(sum(each.count for each in everything), "event"),
-        utc(min(each.since for each in everything)),
-    )
-    yield _HEAD.format(events=events, ban=ban, since=since, name=name)
+    events, since = sum(each.count for each in everything), utc(min(each.since for each in everything))
+    yield _HEAD.format(events=_plural(events, "event"), ban=ban, since=since, name=name)
     domains: dict[str, dict[str, _Sight]] = {}
     for each, sight in names.items():
         domains.setdefault(domain_parts(each).registered_domain or each, {})[each] = sight

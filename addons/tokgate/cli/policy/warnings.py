@@ -5,12 +5,12 @@ Also which bans a running tokgate holds, and for which names devices don't belie
 
 import linecache
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Network
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from whenever import Instant
 
@@ -27,7 +27,7 @@ from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Policy, Snapshot, Track
 from tokgate.policy.values import Origin
 from tokgate.policy.values.prefixes import Cover, IPNetwork
-from tokgate.policy.values.text import both
+from tokgate.policy.values.text import both, local, utc
 from tokgate.runtime.control_socket import NAME
 from tokgate.runtime.held_file import HeldFile
 from tokgate.service.privileges import confdir_of_running
@@ -35,45 +35,59 @@ from tokgate.service.privileges import confdir_of_running
 _NOWHERE: Final = Origin("policy", 1, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A ban, or one of its exemptions, that ends soon in the networks of one time zone."""
+class EndingOutput(TypedDict):
+    """A ban, or an exemption from it, that ends soon."""
 
-    track: Track
-    at: Instant
-    exemption: str | None = None
+    ban: str
+    exemption: str | None
+    networks: list[str]
+    ends: str
+    local: str
+    zone: str
+    on_expiry: OnExpiry
 
 
-def endings(snapshot: Snapshot, now: Instant) -> tuple[Ending, ...]:
+def endings(snapshot: Snapshot, now: Instant) -> list[EndingOutput]:
     """The bans that end within the longest of `settings.reminders`, the next first."""
-    found: dict[tuple[str, str, Instant], Ending] = {}
+    found: dict[tuple[str, str, Instant], EndingOutput] = {}
 
     def is_near(ends: Instant, zone: str) -> bool:
         begins = near_from(snapshot, ends, zone)
         return begins is not None and begins <= now < ends
 
+    def ending(track: Track, ends: Instant, exemption: str | None = None) -> EndingOutput:
+        return {
+            "ban": track.ban.name,
+            "exemption": exemption,
+            "networks": list(track.networks),
+            "ends": utc(ends),
+            "local": local(ends, track.zone),
+            "zone": track.zone,
+            "on_expiry": track.ban.on_expiry,
+        }
+
     for track in snapshot.tracks:
         ends = track.schedule.ends
         if ends is not None and not track.extended_by and is_near(ends, track.zone):
-            found[track.ban.name, track.zone, ends] = Ending(track, ends)
+            found[track.ban.name, track.zone, ends] = ending(track, ends)
         for name, hole in track.exemptions.items():
             outlived = ends is not None and ends <= hole.end and track.ban.on_expiry is OnExpiry.LAPSE
             silent = outlived or snapshot.policy.exemptions[name].override
             if hole.start <= now and is_near(hole.end, track.zone) and not silent:
-                found.setdefault((track.ban.name, name, hole.end), Ending(track, hole.end, name))
-    return tuple(sorted(found.values(), key=lambda ending: ending.at))
+                found.setdefault((track.ban.name, name, hole.end), ending(track, hole.end, name))
+    return [found[key] for key in sorted(found, key=lambda key: key[2])]
 
 
-def outlook(snapshot: Snapshot, found: tuple[Ending, ...]) -> Iterator[Diagnostic]:
+def outlook(snapshot: Snapshot, found: Iterable[EndingOutput]) -> Iterator[Diagnostic]:
     """Warnings of what ends soon or has ended, with their positions in the files."""
     for ending in found:
-        ban, when = ending.track.ban, both(ending.at, ending.track.zone)
-        if ending.exemption is None:
+        ban, when = snapshot.bans[ending["ban"]], both(Instant(ending["ends"]), ending["zone"])
+        if ending["exemption"] is None:
             after = "is then held until somebody decides" if ban.on_expiry is OnExpiry.HOLD else "then lapses"
-            text = f"the ban `{ban.name}` ends {when} for {', '.join(ending.track.networks)}, and {after}"
+            text = f"the ban `{ban.name}` ends {when} for {', '.join(ending['networks'])}, and {after}"
             yield warning(Code.BAN_ENDS, text, ban.origin, ban.name)
         else:
-            exemption = snapshot.policy.exemptions[ending.exemption]
+            exemption = snapshot.policy.exemptions[ending["exemption"]]
             text = f"the exemption `{exemption.name}` from `{ban.name}` ends {when}: {exemption.reason}"
             yield warning(Code.EXEMPTION_ENDS, text, exemption.origin, exemption.name)
     if snapshot.settings.unknown_clients is UnknownClients.BLOCK:

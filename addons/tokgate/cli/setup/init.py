@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, collapse_addresses
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -145,28 +146,17 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
     """What was said on the command line, else asked, else (`--yes`) the defaults."""
     asks = _Questions(silent=options.yes)
     services = asks("Services to ban, of the catalogue (`?` lists them)", options.service, ("tiktok",), _services)
-    networks = asks("Networks whose clients it holds for", options.network, _here(), _networks)
-    zone = asks(
-        "Time zone", options.timezone and [options.timezone], (_zone(),), lambda said: _one(times.timezone, said)
-    )
+    networks = asks("Networks whose clients it holds for", options.network, tuple(map(str, host_networks())), _networks)
+    zone = asks("Time zone", options.timezone and [options.timezone], (_zone(),), partial(_one, times.timezone))
     today = now.to_tz(zone).date().format_iso()
     default = f"{today}T00:00"
     starts = asks("From when", options.starts and [options.starts], (default,), lambda said: _starts(said, zone))
     begins = settle(times.moment(starts), zone)
     question = "Until when: how long (P6M), the last day (2027-06-30), an instant, or `lifted`"
     ends = asks(question, options.ends and [options.ends], (_LIFTED,), lambda said: _ends(said, begins, zone))
-    authority = asks(
-        "Who decided it",
-        options.authority and [options.authority],
-        ("The operator of this network",),
-        lambda said: _one(values.one_line, said),
-    )
-    basis = asks(
-        "On which basis",
-        options.basis and [options.basis],
-        (f"Decision of {today}",),
-        lambda said: _one(values.one_line, said),
-    )
+    line, operator = partial(_one, values.one_line), ("The operator of this network",)
+    authority = asks("Who decided it", options.authority and [options.authority], operator, line)
+    basis = asks("On which basis", options.basis and [options.basis], (f"Decision of {today}",), line)
     return Answers(
         services=services,
         networks=networks,
@@ -226,10 +216,6 @@ def _one[T](read: Callable[[str], T], said: list[str]) -> T:
         return read(" ".join(said))
     except PydanticCustomError as error:
         raise ValueError(error.message()) from error
-
-
-def _here() -> tuple[str, ...]:
-    return tuple(map(str, host_networks()))
 
 
 def _zone() -> str:

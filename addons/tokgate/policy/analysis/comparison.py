@@ -3,7 +3,7 @@
 A network is compared by itself, as for a client that is in no other. Exemptions are compared separately.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -59,7 +59,7 @@ def verdict_changes(old: Snapshot, new: Snapshot, within: Span) -> Iterator[Verd
             key = old.tracks_for(service, network), new.tracks_for(service, network)
             if key not in walked:  # the same bans in the same zone decide alike for every network and service
                 same = _stated(key[0]) == _stated(key[1])
-                walked[key] = [] if same else list(_joined(_pair(old, new, network, service, within)))
+                walked[key] = [] if same else _pair(old, new, network, service, within)
             yield from (_named(each, network, service) for each in walked[key])
 
 
@@ -74,15 +74,15 @@ def _stated(tracks: _Tracks) -> list[tuple[Ban, str]]:
 def _named(change: VerdictChange, network: str, service: str) -> VerdictChange:
     if (change.network, change.service) == (network, service):
         return change
-    before, after = (_about(decision, network, service) for decision in (change.before, change.after))
+    before, after = (
+        replace(decision, network=network, service=service, rule=service) for decision in (change.before, change.after)
+    )
     return VerdictChange(network, service, change.span, before, after)
 
 
-def _about(decision: Decision, network: str, service: str) -> Decision:
-    return replace(decision, network=network, service=service, rule=service)
-
-
-def _pair(old: Snapshot, new: Snapshot, network: str, service: str, within: Span) -> Iterator[VerdictChange]:
+def _pair(old: Snapshot, new: Snapshot, network: str, service: str, within: Span) -> list[VerdictChange]:
+    """Where decisions differ for a service in a network; adjoining spans with the same difference are one."""
+    found: list[VerdictChange] = []
     membership, match = Membership({network: 0}, frozenset()), Match((Hit(service, service),))
     at = within.start
     while at < within.end:
@@ -90,22 +90,13 @@ def _pair(old: Snapshot, new: Snapshot, network: str, service: str, within: Span
         changes = [d.next_change for d in (before, after) if d.next_change is not None]
         end = min([within.end, *changes])
         if differs(before, after):
-            yield VerdictChange(network, service, Span(at, end), before, after)
+            last = found[-1] if found else None
+            if last and last.span.end == at and not (differs(last.before, before) or differs(last.after, after)):
+                found[-1] = replace(last, span=Span(last.span.start, end))
+            else:
+                found.append(VerdictChange(network, service, Span(at, end), before, after))
         at = end
-
-
-def _joined(found: Iterable[VerdictChange]) -> Iterator[VerdictChange]:
-    last: VerdictChange | None = None
-    for each in found:
-        goes_on = last is not None and last.span.end == each.span.start
-        if last and goes_on and not differs(last.before, each.before) and not differs(last.after, each.after):
-            last = replace(last, span=Span(last.span.start, each.span.end))
-            continue
-        if last is not None:
-            yield last
-        last = each
-    if last is not None:
-        yield last
+    return found
 
 
 _ExemptSpans = dict[tuple[str, IPNetwork | str, str], list[tuple[Span, str]]]
