@@ -199,9 +199,7 @@ class Links:
         return None if index is None else self.identify_at(index, peer, identifies)
 
     def identify_at(self, index: int, peer: str, identifies: Identifies) -> Identity | None:
-        """As `identify`, of a client whose interface is known by its index, as of QUIC."""
-        if not identifies.links:
-            return None
+        """As `identify`, of a client whose interface is known by its index, as of QUIC; the policy uses either."""
         now = self._monotonic()
         if now >= self._forget_at or len(self._hardware) >= MOST:
             self._forget_at, self._names, self._hardware = now + REMEMBERED, {}, {}

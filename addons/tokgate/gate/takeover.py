@@ -48,12 +48,10 @@ def _format() -> str:
     values = (Tunnel, AfterHello, AfterProxyRequest, AfterUnreadLine, UnreadLine, Shown, Identity)
     travels = (Connection, Direction, *values)
     shapes = [(each.__name__, [field.name for field in fields(each)]) for each in travels]
-    shapes += [(each.__name__, sorted(_slots(each))) for each in states]
+    for each in states:
+        slots = (name for kind in each.__mro__ for name in getattr(kind, "__slots__", ()))
+        shapes.append((each.__name__, sorted(slots)))
     return hashlib.sha256(repr((shapes, [*SocksStep], [*LinePart])).encode()).hexdigest()[:12]
-
-
-def _slots(kind: type) -> list[str]:
-    return [name for each in kind.__mro__ for name in getattr(each, "__slots__", ())]
 
 
 FORMAT: Final = _format()
@@ -169,6 +167,8 @@ class ConnectionTransfer:
         self._listeners: Final = listeners
         self._write: Final = write
         self._read: Final = read
+        self.descriptor: Final = read.fileno()
+        """Readable when there are connections to take over; then call `take`."""
         self._monotonic: Final = monotonic
         self._most: Final = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED) // 2
         self._left: Iterator[Connection] = iter(())
@@ -177,11 +177,6 @@ class ConnectionTransfer:
         """Whether the channel has ended, at which it stays readable for ever."""
         write.setblocking(False)
         read.setblocking(False)
-
-    @property
-    def descriptor(self) -> int:
-        """Readable when there are connections to take over; then call `take`."""
-        return self._read.fileno()
 
     @property
     def takes_more(self) -> bool:

@@ -32,7 +32,8 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
     yield from (f"  {each.sentence}" for each in now.opened)
     yield from _signing_in(policy)
     yield from _no_such_interface(policy)
-    name = _best_known(snapshot, now.in_force, None if proxy is None else _host(proxy))
+    client = proxy and proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")
+    name = _best_known(snapshot, now.in_force, client)
     if name is not None and names:
         yield f"try it: curl -v {f'-x {proxy} ' if proxy is not None else ''}https://{name}/"
 
@@ -82,11 +83,6 @@ def dialled(host: str, port: int) -> str:
 def written(host: str, port: int) -> str:
     """`HOST:PORT` of a listener as it listens, on one address or on all."""
     return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
-
-
-def _host(proxy: str) -> str:
-    """The host of `http://host:port`."""
-    return proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")
 
 
 def _names(snapshot: Snapshot, ban: BanNow) -> Iterator[tuple[bool, int, int, str]]:

@@ -51,21 +51,15 @@ class HeldFile(HeldStore):
         """`path` is that of the held bans."""
         super().__init__()
         self.path: Final = path
+        self._enforced: Final = path.with_name(path.name.replace("held-", "enforced-", 1))
+        self._in_force: Final = self._enforced.with_suffix(".txt")
+        """The names of the bans in force, one a line: it changes with their phases, the policy with the files."""
 
     @classmethod
     def of(cls, confdir: Path, policies: Path) -> "HeldFile":
         """The files in tokgate's folder for these policies, by their whole path."""
         key = hashlib.sha256(str(policies.resolve()).encode()).hexdigest()[:12]
         return cls(confdir / f"held-{key}.yaml")
-
-    @property
-    def _enforced(self) -> Path:
-        return self.path.with_name(self.path.name.replace("held-", "enforced-", 1))
-
-    @property
-    def _in_force(self) -> Path:
-        """The names of the bans in force, one a line: it changes with their phases, the policy with the files."""
-        return self._enforced.with_suffix(".txt")
 
     def read(self) -> Policy:
         """The bans that are held, with what they need, and those lifted by command. Errors are logged."""

@@ -88,7 +88,7 @@ class Instance:
         self.started: Final = now()
         self._since = self.started
         self._coverage: Final = CoverageReporter(self.started)
-        self._history: Final = NotificationHistory(log, write)
+        self.history: Final = NotificationHistory(log, write)
         self.reloads: Final = Reloads()
         self._failures: Final[dict[str, str]] = {}
 
@@ -117,27 +117,23 @@ class Instance:
         return min(LONGEST_PAUSE, max(0.0, (upcoming - self.now()).total("seconds")))
 
     def tick(self) -> bool:
-        """Write the records that are due; whether state was changed that `save` should keep. Never raises."""
+        """Write the records that are due; whether `history` was changed, and is to be saved. Never raises."""
         now = self.now()
         self._attempt("phases", partial(self._pass_phases, now))
-        has_told = self._attempt("ledger", partial(self._history.look, self.holder.snapshot, now))
+        has_told = self._attempt("ledger", partial(self.history.look, self.holder.snapshot, now))
         if self._coverage.due(now):
             self._attempt("coverage", partial(self._tell_coverage, now))
         return bool(has_told)
-
-    def save(self) -> None:
-        """Write to disk what was recorded, so that a restart does not repeat it. Blocks; never raises."""
-        self._history.save()
 
     async def follow(self) -> None:
         """Call `tick` until cancelled; slow work runs in a thread, since the event loop carries traffic."""
         worker = WorkerThread()  # not the holder's: a large policy takes that one long to read
         while True:
-            if not self._history.knows(self.holder.snapshot):  # tens of milliseconds for a thousand bans
+            if not self.history.knows(self.holder.snapshot):  # tens of milliseconds for a thousand bans
                 with suppress(Exception):  # what fails here fails again in `tick`, which reports it
-                    await worker.run(partial(self._history.plan_for, self.holder.snapshot))
+                    await worker.run(partial(self.history.plan_for, self.holder.snapshot))
             if self.tick():
-                await worker.run(self.save)
+                await worker.run(self.history.save)
             await asyncio.sleep(self.due())
 
     def _attempt[T](self, what: str, work: Callable[[], T]) -> T | None:

@@ -121,15 +121,8 @@ class NotificationHistory:
 
     def save(self) -> None:
         """Write the file. An error is logged."""
-        text = json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n"
-        try:
-            replace_file(self._path, text.encode("utf-8"), _MODE)
-        except OSError as error:
-            logger.warning("what was told can't be kept in %s, a restart may tell it again: %s", self._path, error)
-
-    def _document(self) -> dict[str, Any]:
         ordered = sorted(self._told, key=lambda notice: (notice.ban, notice.zone, notice.ends, notice.before))
-        return {
+        document = {
             "version": _FORMAT,
             "disguised": self._disguises,
             "reminders": [
@@ -138,6 +131,11 @@ class NotificationHistory:
             ],
             "overrides": [_stated(each, disguised=self._disguises) for each in self._running.values()],
         }
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        try:
+            replace_file(self._path, text.encode("utf-8"), _MODE)
+        except OSError as error:
+            logger.warning("what was told can't be kept in %s, a restart may tell it again: %s", self._path, error)
 
     @property
     def _disguises(self) -> bool:

@@ -26,7 +26,6 @@ from tokgate.gate.quic.sockets import QuicSockets
 from tokgate.gate.sockets import Listener
 from tokgate.gateway import capabilities
 from tokgate.gateway.ruleset import TableOptions
-from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service import listeners
 from tokgate.service.children import Channels, Role, end_with_supervisor, tell_supervisor
 from tokgate.service.gate_process import GateProcess, Inheritance
@@ -39,6 +38,8 @@ from tokgate.traffic.warning_state import WarnedClients
 
 BEHIND_TRAFFIC: Final = 10
 """The nice value of openers and of policy reloads, so that gates come first; see nice(2)."""
+_IMPORT_ROOT: Final = Path(__file__).parents[2]
+"""The folder of the package, for the child's PYTHONPATH: mitmproxy adds a script's folder to its own path only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,3 +218,18 @@ class ChildPrograms:
         requester = sample.Requester(self._options.confdir, self._options.log)
         report = partial(tell_supervisor, self.channels.reports_in)
         serve_until(self.metrics, requester.ask, self.channels.lifeline_out, report)
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module of this package.
+
+    `-P`, since `-m` alone looks for modules in the working directory first, which anybody may have written. Not `-I`:
+    this process has followed PYTHONPATH, too.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def module_environment() -> dict[str, str]:
+    """The environment, with the package's folder first in PYTHONPATH, and without relative folders."""
+    given = filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.environ | {"PYTHONPATH": os.pathsep.join((str(_IMPORT_ROOT), *given))}

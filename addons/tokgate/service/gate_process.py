@@ -195,7 +195,7 @@ class GateProcess:
             connections=acceptor.open_connections,
             full=gate.context.limits.connections if acceptor.full else 0,
             starved=None if starved is None or loop.now - starved[1] > STARVED else starved[0],
-            accounts=gate.explicit.sign_in.failure,
+            accounts=gate.explicit.sign_in.current.failure,
             clients=len(acceptor.clients),
             handed_over=self._openers.handed_over,
             not_handed_over=self._openers.failed,

@@ -150,7 +150,7 @@ class Supervisor:
             self._keeper.look()
             self._waiting.look(processes.workers())
             if self._instance.tick():
-                self._instance.save()
+                self._instance.history.save()
             self._sender.flush()
             self._tell_manager()
             self._keep_state()

@@ -108,11 +108,6 @@ class QuicFlow:
         return len(self.shown) > MAX_CONNECTIONS
 
     @property
-    def began(self) -> bool:
-        """Whether QUIC connections were seen to begin in it."""
-        return bool(self._connections)
-
-    @property
     def passing(self) -> bool:
         """Whether a connection in the flow, or anything else in it, passes."""
         return bool(self._others or self._unreadable or any(one.passes for one in self._connections))
@@ -120,7 +115,7 @@ class QuicFlow:
     @property
     def begun(self) -> bool:
         """Whether a connection was seen to begin in it, or something else was decided about."""
-        return self.began or self._others is not None or self._unreadable is not None
+        return bool(self._connections) or self._others is not None or self._unreadable is not None
 
     @property
     def pending_octets(self) -> int:

@@ -21,7 +21,7 @@ from tokgate.gateway.canary.canary import Canary, Change
 from tokgate.gateway.canary.definition import Clients
 from tokgate.gateway.canary.links import CLIENT_DEVICE, SERVER_DEVICE
 from tokgate.policy.settings import CanarySettings
-from tokgate.runtime.interpreter import module_command, module_environment
+from tokgate.service.child_programs import module_command, module_environment
 
 pytestmark = pytest.mark.skipif(not shutil.which("ip") or os.geteuid() != 0, reason="needs ip and root")
 OFTEN = CanarySettings(seconds=1)

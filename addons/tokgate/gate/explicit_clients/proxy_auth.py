@@ -19,7 +19,7 @@ class ClientAuthentication:
 
     def __init__(self, context: Context) -> None:
         self._context: Final = context
-        self._current: Final = CurrentAuthCache()
+        self.current: Final = CurrentAuthCache()
         self._checks: BackgroundCalls | None = None
 
     def close(self) -> None:
@@ -27,14 +27,9 @@ class ClientAuthentication:
         if self._checks is not None:
             self._checks.close()
 
-    @property
-    def failure(self) -> str | None:
-        """Why passwords can't be checked, in words; empty if they can, None where none are needed."""
-        return self._current.failure
-
     def cache(self) -> AuthCache | None:
         """The authentication cache; None if the policy requires no authentication."""
-        return self._current.of(self._context.enforcer.snapshot.settings.proxy_auth)
+        return self.current.of(self._context.enforcer.snapshot.settings.proxy_auth)
 
     def authenticate(
         self,

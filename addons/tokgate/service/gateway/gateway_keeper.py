@@ -27,9 +27,8 @@ from tokgate.gateway.libnftables import TableState
 from tokgate.gateway.ruleset import Ruleset, ruleset_of
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
-from tokgate.runtime.interpreter import module_command, module_environment
 from tokgate.service.background_reload import in_thread
-from tokgate.service.child_programs import SuperviseOptions
+from tokgate.service.child_programs import SuperviseOptions, module_command, module_environment
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labs.running_lab import POLICY, Running, children, until
-from tokgate.runtime.interpreter import module_environment
+from tokgate.service.child_programs import module_environment
 
 NAMES = ("dns", "json", "socket", "logging", "yaml", "mitmproxy", "cryptography", "h11", "idna", "encodings", "site")
 STARTED = ("gate:explicit@127.0.0.1:0", "regular@127.0.0.1:0")
