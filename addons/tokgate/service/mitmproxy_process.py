@@ -31,6 +31,7 @@ from tokgate.mitm.layers.tls import NarrowCertificates
 from tokgate.runtime.banner import say
 from tokgate.service.last_state import StateFile
 from tokgate.service.mitmproxy_addons import ControlAddon, MetricsAddon
+from tokgate.service.privileges import kind_of
 from tokgate.service.status import Work
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ async def serve(
     master, servers = Master(Options()), proxyserver.Proxyserver()
     tokgate.traffic.egress.sources = Sources(options.mark)
     master.addons.add(core.Core(), servers, tokgate, *addons)
-    if any(_type(mode) not in _WITHOUT_DNS for mode in options.modes):
+    if any(kind_of(mode) not in _WITHOUT_DNS for mode in options.modes):
         master.addons.add(dns_resolver.DnsResolver())
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
     master.addons.add(*last)
@@ -122,7 +123,7 @@ async def serve(
 
 def leaves_threads(modes: Sequence[str]) -> bool:
     """Whether mitmproxy carries UDP in one of these modes: its threads for that outlive the connections."""
-    return any(_type(mode) not in _WITHOUT_UDP for mode in modes)
+    return any(kind_of(mode) not in _WITHOUT_UDP for mode in modes)
 
 
 class Announcer:
@@ -284,9 +285,4 @@ def _orphaned(loop: asyncio.AbstractEventLoop, until: int, drain: Drain) -> None
 def _listen_host(options: RunOptions) -> str:
     if options.listen_host is not None:
         return options.listen_host
-    return "127.0.0.1" if all(_type(mode) in _LOCAL_MODES for mode in options.modes) else ""
-
-
-def _type(mode: str) -> str:
-    """`regular` of `regular@127.0.0.1:8080`."""
-    return mode.partition(":")[0].partition("@")[0]
+    return "127.0.0.1" if all(kind_of(mode) in _LOCAL_MODES for mode in options.modes) else ""

@@ -219,8 +219,9 @@ def _port(mode: str, port: int | None) -> int:
     named = _PORT.search(mode)
     if named:
         return int(named[1])
-    return _DEFAULT_PORTS.get(_kind(mode), 8080) if port is None else port
+    return _DEFAULT_PORTS.get(kind_of(mode), 8080) if port is None else port
 
 
-def _kind(mode: str) -> str:
+def kind_of(mode: str) -> str:
+    """`regular` of `regular@127.0.0.1:8080`."""
     return re.split("[:@]", mode, maxsplit=1)[0]
