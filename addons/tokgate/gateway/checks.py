@@ -93,17 +93,13 @@ def _forwarding() -> Iterator[str]:
     for name in sysctls.wrong(sysctls.forwarding(versions())):
         if not sysctls.writable(name):
             yield f"{name} is off, and this process may not change it: sysctl -w {name}=1"
-    learned = [device for device in _devices() if _loses_routes(device)]
+    folder = Path("/proc/sys/net/ipv6/conf")
+    learned = [each.name for each in (sorted(folder.iterdir()) if folder.is_dir() else ()) if _loses_routes(each.name)]
     if learned and sysctls.wrong(sysctls.forwarding((6,))):
         yield (
             f"IPv6 forwarding is off, and with it on {', '.join(learned)} would lose the default route that it learned "
             f"from router advertisements: sysctl -w net.ipv6.conf.{learned[0]}.accept_ra=2 first"
         )
-
-
-def _devices() -> list[str]:
-    folder = Path("/proc/sys/net/ipv6/conf")
-    return sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
 
 
 def _loses_routes(device: str) -> bool:

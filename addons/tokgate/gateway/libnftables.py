@@ -211,7 +211,8 @@ def changing(table: str, wanted: str, loaded: TableState) -> tuple[str, str, str
     Sets to which traffic adds keep their elements. Sets come before the rules that ask them, and go after these: Linux
     has a set that is made or deleted with its rules empty for up to some milliseconds in which they act.
     """
-    declared = set(_declared(wanted))
+    words = (line.split() for line in wanted.splitlines())
+    declared = {each[1] for each in words if each[:1] + each[2:] in (["chain", "{"], ["set", "{"], ["map", "{"])}
     lines = [f"flush table inet {table}"]  # all rules, so that nothing refers to what goes
     lines += [f"delete chain inet {table} {name}" for name in loaded.chains if name not in declared]
     gone = []
@@ -237,11 +238,3 @@ def _new_sets(wanted: str, loaded: TableState) -> Iterator[str]:
         if inside:
             yield line
         inside &= line != "\t}"
-
-
-def _declared(wanted: str) -> Iterator[str]:
-    """The names of the chains, sets and maps that a table's text declares."""
-    for line in wanted.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[0] in ("chain", "set", "map") and words[2] == "{":  # noqa: PLR2004
-            yield words[1]

@@ -232,17 +232,12 @@ def _refusal(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, adm
     stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
-    page = page_of(notice, stamp.id, kind, languages)
-    return Response.make(page.status, page.body, dict(page.headers))
-
-
-def page_of(notice: Notice, event: str, accept: str | None, languages: str | None) -> RenderedResponse:
-    """A refusal's page with the id of its record; pages that say the same are made once."""
-    page = _page(notice, choose_format(accept), choose_language(languages, notice.language))
-    headers = {name: value.replace(_EVENT, event) for name, value in page.headers.items()}
-    return RenderedResponse(page.status, headers, page.body.replace(_EVENT.encode(), event.encode()))
+    page = _page(notice, choose_format(kind), choose_language(languages, notice.language))
+    headers = {name: value.replace(_EVENT, stamp.id) for name, value in page.headers.items()}
+    return Response.make(page.status, page.body.replace(_EVENT.encode(), stamp.id.encode()), headers)
 
 
 @lru_cache(maxsize=256)
 def _page(notice: Notice, accept: str, language: str) -> RenderedResponse:
+    """Pages that say the same are made once."""
     return render.compose(replace(notice, event=_EVENT), accept=accept, accept_language=language)

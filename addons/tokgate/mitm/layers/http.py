@@ -269,7 +269,7 @@ class HttpClient(http.HttpClient):
         server = self.context.server
         error = None if server.connected else (yield commands.OpenConnection(server))
         if not error:
-            self.child_layer = _client_of(self.context)
+            self.child_layer = (Http2Client if self.context.server.alpn == b"h2" else Http1Client)(self.context)
             self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
             yield from self._handle_event(event)
         yield http.RegisterHttpConnection(server, error)
@@ -310,7 +310,3 @@ class Talk(HttpLayer):
         stack /= HttpClient(context)
         self.connections[context.server] = stack[0]
         return stack[0]
-
-
-def _client_of(context: Context) -> layer.Layer:
-    return (Http2Client if context.server.alpn == b"h2" else Http1Client)(context)
