@@ -178,7 +178,7 @@ _READABLE: Final = '("@timestamp" IS NOT NULL OR "event" IS NOT NULL OR "message
 
 def structure(columns: Iterable[Column] = COLUMNS) -> dict[str, Any]:
     """The fields of a record that some columns need, as nested objects whose leaves are DuckDB types."""
-    leaves = {column.path: _stored_as(column) for column in columns if column.path} | _ALSO_READ
+    leaves = {c.path: "VARCHAR" if c.type == "TIMESTAMP" else c.type for c in columns if c.path} | _ALSO_READ
     tree: dict[str, Any] = {}
     for path, kind in leaves.items():
         inner = tree
@@ -191,10 +191,6 @@ def structure(columns: Iterable[Column] = COLUMNS) -> dict[str, Any]:
 def expression(column: Column) -> str:
     """SQL for a column's value, over the fields of `structure`."""
     return column.sql if column.sql is not None else _at(column.path)
-
-
-def _stored_as(column: Column) -> str:
-    return "VARCHAR" if column.type == "TIMESTAMP" else column.type
 
 
 def records(files: Iterable[FilePath], columns: Iterable[Column] = COLUMNS) -> Iterator[str]:

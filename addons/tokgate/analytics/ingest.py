@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tokgate.analytics.columns import COLUMNS, Column, records
+from tokgate.analytics.columns import COLUMNS, records
 from tokgate.analytics.sql import literal, quoted
 from tokgate.blocklog.paths import PACKED
 from tokgate.blocklog.read.reader import MAX_LINE, Line, open_log, parse_line
@@ -32,7 +32,7 @@ type Numbered = tuple[Path, int]
 
 def table(name: str) -> str:
     """SQL that creates the index's table."""
-    columns = ", ".join(f"{quoted(column.name)} {_kind(column)}" for column in _COLUMNS)
+    columns = ", ".join(f"{quoted(c.name)} {'UUID' if c.name == 'event_id' else c.type}" for c in _COLUMNS)
     return f"CREATE TABLE {name} (n BIGINT, file INTEGER, readable BOOLEAN, digest UBIGINT, {columns})"
 
 
@@ -52,10 +52,6 @@ def rows_of(files: Iterable[Numbered]) -> Iterator[str]:
             "TRY_CAST(event_id AS UUID) AS event_id, CASE WHEN NOT traffic THEN message END AS message) "
             f"FROM ({query}))"
         )
-
-
-def _kind(column: Column) -> str:
-    return "UUID" if column.name == "event_id" else column.type
 
 
 MAX_RELATED: Final = 50

@@ -116,11 +116,7 @@ type Placeholder = Callable[[str], str]
 """SQL for the value of a variable, by its name."""
 
 
-def _variable(name: str) -> str:
-    return f"getvariable('{name}')"
-
-
-def conditions(wanted: Filter, value: Placeholder = _variable) -> Chosen:
+def conditions(wanted: Filter, value: Placeholder = "getvariable('{}')".format) -> Chosen:
     """`Filter.accepts` as SQL; `value` makes the SQL for a variable's value."""
     terms: list[str] = []
     variables: dict[str, Value] = {}

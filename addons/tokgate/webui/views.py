@@ -30,15 +30,6 @@ CHOSEN: Final = ("verdict", "action", "network", "ban", "service", "signal", "re
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A row of the table beside the chart: an interval, and its events by verdict."""
-
-    label: str
-    counts: tuple[tuple[int, str], ...]
-    """Number of events and the URL of their lines, for each verdict."""
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """How the events of a verdict changed against the period before, which had `before` of them."""
 
@@ -228,17 +219,15 @@ def _edges(query: LogQuery, found: queries.Overview) -> str:
     return " ".join(as_typed(_instant(at, zone), zone) for at in (*found.pieces.starts, found.pieces.end))
 
 
-def _table(query: LogQuery, found: queries.Overview) -> list[Piece]:
-    """The chart as a table, without empty intervals."""
+def _table(query: LogQuery, found: queries.Overview) -> list[tuple[str, list[tuple[int, str]]]]:
+    """The chart as a table, without empty intervals: of each its label, and by verdict its events and their URL."""
     pieces = found.pieces
     if pieces is None:
         return []
     return [
-        Piece(
+        (
             pieces.label(start),
-            tuple(
-                (numbers[place], _link(query, pieces, verdict, place)) for verdict, numbers in found.over_time.items()
-            ),
+            [(numbers[place], _link(query, pieces, verdict, place)) for verdict, numbers in found.over_time.items()],
         )
         for place, start in enumerate(pieces.starts)
         if any(numbers[place] for numbers in found.over_time.values())
