@@ -144,7 +144,8 @@ def _run(arguments: list[str]) -> int:
     # The program's own options take no values: the first word that is no option is the command.
     asked = next((word for word in arguments if not word.startswith("-")), None)
     if asked == "help":
-        return _run(_help_asked_for(arguments))
+        at = arguments.index("help")  # `tokgate help log tail` means `tokgate log tail --help`
+        return _run([*arguments[:at], *arguments[at + 1 :], "--help"])
     try:
         parser = build_parser((asked,) if asked is not None and asked in COMMANDS else ())
         if asked is not None and asked not in COMMANDS:
@@ -159,13 +160,6 @@ def _run(arguments: list[str]) -> int:
         code = leaving.code if isinstance(leaving.code, int) else Exit.DONE if leaving.code is None else Exit.FAILURE
     sys.stdout.flush()  # here, so that a full disk or a reader that went away is seen while it can be told
     return code
-
-
-def _help_asked_for(arguments: list[str]) -> list[str]:
-    """`tokgate help log tail` means `tokgate log tail --help`."""
-    words = list(arguments)
-    words.remove("help")
-    return [*words, "--help"]
 
 
 def _failed(error: Exception, debug: bool) -> int:

@@ -377,13 +377,7 @@ def _keys(model: type[BaseModel], path: _Path) -> tuple[str, ...]:
     """The keys, as in YAML, of the model at `path`."""
     for step in path:
         if isinstance(step, str):
-            model = _inner(model, step)
+            annotation: Any = next((f.annotation for n, f in model.model_fields.items() if step in (n, f.alias)), None)
+            parts = (annotation, *getattr(annotation, "__args__", ()))
+            model = next((each for each in parts if isinstance(each, type) and issubclass(each, BaseModel)), model)
     return tuple(field.alias or name for name, field in model.model_fields.items())
-
-
-def _inner(model: type[BaseModel], key: str) -> type[BaseModel]:
-    annotation: Any = next((f.annotation for n, f in model.model_fields.items() if key in (n, f.alias)), None)
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return model

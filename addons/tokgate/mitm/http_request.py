@@ -19,8 +19,7 @@ from tokgate.policy import stores
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import HttpSeen
-from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.public_suffix import public_suffix
+from tokgate.policy.values.hostname import parse_address, public_suffix
 from tokgate.traffic import seen as seen_traffic
 from tokgate.traffic.admission import Admission, admit
 from tokgate.traffic.enforcer import Enforcer

@@ -19,9 +19,15 @@ import re2
 
 from tokgate.policy.stores import StoreListing, listings, store_of_front
 from tokgate.policy.values import Origin
-from tokgate.policy.values.hostname import AddressLiteral, InvalidName, IPAddress, is_canonical, normalise
+from tokgate.policy.values.hostname import (
+    AddressLiteral,
+    InvalidName,
+    IPAddress,
+    is_canonical,
+    normalise,
+    public_suffix,
+)
 from tokgate.policy.values.prefixes import IPNetwork, PrefixEntry, PrefixTable, embedded_ipv4
-from tokgate.policy.values.public_suffix import public_suffix
 
 
 class PatternKind(StrEnum):

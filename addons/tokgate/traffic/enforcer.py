@@ -24,7 +24,7 @@ from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.public_suffix import load_suffix_list
+from tokgate.policy.values.hostname import load_suffix_list
 from tokgate.traffic.counters import ERROR, UNREADABLE, Counters
 from tokgate.traffic.limits import RECORDS_A_MINUTE, client_key
 from tokgate.traffic.warning_state import WarnedClients

@@ -10,7 +10,7 @@ from tokgate.config.loader import load
 from tokgate.config.service_lists.selection import shared_host
 from tokgate.config.yaml.source import Report, Source, TextSpan
 from tokgate.policy.services import PatternKind, compile_regex
-from tokgate.policy.values.public_suffix import domain_parts
+from tokgate.policy.values.hostname import domain_parts
 
 NOW = Instant.from_utc(2023, 5, 1)
 ATOMS = [

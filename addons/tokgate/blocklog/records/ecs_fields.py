@@ -13,8 +13,7 @@ from tokgate.policy.decision import Signal
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import hardware_address
 from tokgate.policy.observation import Endpoint, Observation, Stage
-from tokgate.policy.values.hostname import AddressLiteral, DomainName, normalise, parse_address
-from tokgate.policy.values.public_suffix import domain_parts
+from tokgate.policy.values.hostname import AddressLiteral, DomainName, domain_parts, normalise, parse_address
 
 MAX_NAMES: Final = 16
 """Most names of one connection that a record holds, so that a client can't fill the log."""

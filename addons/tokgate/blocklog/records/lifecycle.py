@@ -25,8 +25,7 @@ from tokgate.policy.analysis.held_bans import NO_EFFECTS, BanEffects
 from tokgate.policy.analysis.timeline import Transition, TransitionKind
 from tokgate.policy.bans import Exemption, Lifted
 from tokgate.policy.snapshot import Policy, Track
-from tokgate.policy.values.hostname import parse_address
-from tokgate.policy.values.public_suffix import domain_parts
+from tokgate.policy.values.hostname import domain_parts, parse_address
 
 MAX_PROBLEMS: Final = 20
 """Most errors of one failed load in its record; the rest is counted. `tokgate check` shows all."""

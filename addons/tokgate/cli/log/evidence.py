@@ -72,15 +72,12 @@ def _prove(args: argparse.Namespace) -> Exit:
 
 
 def _anchor(args: argparse.Namespace) -> Exit:
-    return _check(args.check, args.tsa_ca) if args.check is not None else _make(args)
-
-
-def _make(args: argparse.Namespace) -> Exit:
+    if args.check is not None:
+        return _check(args.check, args.tsa_ca)
     from tokgate.blocklog.integrity.evidence import last_checkpoint, stamp  # no other command has to wait for these
 
     if args.tsa is not None:
         need(Extra.ANCHOR)
-
     with _files(args.log) as (files, opener):
         checkpoint = last_checkpoint(files, opener)
     if checkpoint is None:

@@ -10,7 +10,6 @@ from typing import Final, TextIO
 from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.formats import write_csv
 from tokgate.analytics.sql import literal
-from tokgate.blocklog.read.reader import Filter
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
 from tokgate.cli.log.source import add_whole_log, open_database, open_log, source_files, tell_of_lost, wanted_of
 from tokgate.cli.output_file import becoming
@@ -48,7 +47,12 @@ def export(args: argparse.Namespace) -> Exit:
     if output is not None and any(output.exists() and output.samefile(path) for path in files):
         raise CommandError(f"{output} is the log itself", Exit.USAGE)
     if args.format == "parquet" and output is not None:
-        _export_parquet(files, wanted, output)
+        with becoming(output) as target, open_database(files, wanted, also_write=[target]) as parquet:
+            parquet.ask(
+                f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(target))} "  # noqa: S608  (quoted)
+                "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
+            )
+            tell_of_lost(parquet)
         return Exit.DONE
     with open_log(args, files, wanted) as database:
         with _writing_to(output) as stream:
@@ -56,15 +60,6 @@ def export(args: argparse.Namespace) -> Exit:
             write_csv(answer, stream)
         tell_of_lost(database)
     return Exit.DONE
-
-
-def _export_parquet(files: list[Path], wanted: Filter, output: Path) -> None:
-    with becoming(output) as target, open_database(files, wanted, also_write=[target]) as database:
-        database.ask(
-            f"COPY (SELECT {EVERY_COLUMN} FROM events) TO {literal(str(target))} "  # noqa: S608  (quoted)
-            "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
-        )
-        tell_of_lost(database)
 
 
 @contextmanager

@@ -141,6 +141,7 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         chain = (
             verified(files, *trust_of(args), whole=not (args.log or args.no_rotated)) if args.verify else NOT_VERIFIED
         )
+    zone = "UTC" if snapshot is None else common_zone(snapshot.policy.networks.values())
     details = ReportDetails(
         made=now.to_stdlib().replace(tzinfo=None),
         version=installed_version() or "(source folder)",
@@ -154,7 +155,7 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         purpose=args.why or "",
         ticket=args.ticket or "",
         language=Language(args.language),
-        zone=args.zone or _zone_of(snapshot),
+        zone=args.zone or (None if zone == "UTC" else zone),
         case=args.case,
     )
     concerned = found.bans | {change["ban"] for change in found.phase_changes} | {lane.ban for lane in lanes}
@@ -169,14 +170,6 @@ def _zone(text: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time zone: write it as Europe/Brussels") from error
     return text
-
-
-def _zone_of(snapshot: "Snapshot | None") -> str | None:
-    """The zone of all networks of a policy, if they have one that isn't UTC."""
-    if snapshot is None:
-        return None
-    zone = common_zone(snapshot.policy.networks.values())
-    return None if zone == "UTC" else zone
 
 
 def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"]:

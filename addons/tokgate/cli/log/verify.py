@@ -116,7 +116,11 @@ def add_trust(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None
 
 def trust_of(args: argparse.Namespace) -> tuple[list[str], list[ExternalCheckpoint]]:
     """The keys and the checkpoints that the options name. Raises CommandError."""
-    return [_trusted_key(path) for path in args.key or ()], _kept(args.checkpoints)
+    try:
+        trusted = [read_public_key(path) for path in args.key or ()]
+    except OSError as error:
+        raise CommandError(f"the key can't be read: {error}") from error
+    return trusted, _kept(args.checkpoints)
 
 
 def _verify(args: argparse.Namespace) -> Exit:
@@ -216,14 +220,6 @@ def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> Verifie
             for name, chain in verifier.chains.items()
         },
     }
-
-
-def _trusted_key(path: Path) -> str:
-    """The public key in a file. Raises CommandError."""
-    try:
-        return read_public_key(path)
-    except OSError as error:
-        raise CommandError(f"the key can't be read: {error}") from error
 
 
 def _kept(path: Path | None) -> list[ExternalCheckpoint]:

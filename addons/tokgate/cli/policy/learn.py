@@ -22,8 +22,7 @@ from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.service_lists.selection import shared_host
 from tokgate.policy.services import Service, ServiceIndex
 from tokgate.policy.snapshot import Policy
-from tokgate.policy.values.hostname import AddressLiteral, DomainName, Name, normalise
-from tokgate.policy.values.public_suffix import domain_parts, public_suffix
+from tokgate.policy.values.hostname import AddressLiteral, DomainName, Name, domain_parts, normalise, public_suffix
 from tokgate.policy.values.text import utc
 
 MAX_NAMES: Final = 100_000

@@ -20,8 +20,7 @@ from tokgate.cli.terminal import styled, visible
 from tokgate.policy.analysis.comparison import differs
 from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.hostname import DomainName, normalise
-from tokgate.policy.values.public_suffix import domain_parts
+from tokgate.policy.values.hostname import DomainName, domain_parts, normalise
 from tokgate.policy.values.text import utc
 
 

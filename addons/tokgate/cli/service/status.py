@@ -18,7 +18,7 @@ from tokgate.runtime.banner import written
 from tokgate.runtime.control_socket import NAME, Call, ControlRequest, ask
 from tokgate.service import last_state
 from tokgate.service.privileges import confdir_of_running
-from tokgate.service.status import Condition, ExemptStatus, GatewayStatus, Status, WorkerStatus, has_trouble
+from tokgate.service.status import Condition, GatewayStatus, Status, WorkerStatus, has_trouble
 
 _FRACTION: Final = re.compile(r"(?<=T\d\d:\d\d:\d\d)\.\d+(?=Z)")
 _PATIENCE: Final = 3.0
@@ -93,7 +93,10 @@ def _lines(state: Status) -> Iterator[str]:
             yield f"    extends {term['ban']}, from {term['starts']} to {term['ends'] or 'no end'}"
         if ban["extended_by"]:
             yield f"    extended by {', '.join(ban['extended_by'])}"
-    yield from (_exempt(each) for each in policy["exempt"])
+    for exempt in policy["exempt"]:
+        by = "" if exempt["by"] is None else f" by {exempt['by']}"
+        what = f"{'override' if exempt['override'] else 'exemption'} {exempt['name']}{by}"
+        yield f"  {what}: {', '.join(exempt['whom'])} from {exempt['ban']} until {exempt['until']}"
     if state["gateway"] is not None:
         yield from _gateway(state["gateway"])
     for worker in state["workers"]:
@@ -103,8 +106,13 @@ def _lines(state: Status) -> Iterator[str]:
 def _first(state: Status) -> Iterator[str]:
     """What somebody has to do, whom exemptions open, and whether bans are in force."""
     policy = state["policy"]
-    attention = [*state["problems"], *_held(policy["held"]), *_troubled(state["workers"])]
-    yield from (f"needs attention: {each}" for each in attention)
+    yield from (f"needs attention: {each}" for each in state["problems"])
+    for name in policy["held"]:
+        why = "since the files no longer state it: state it, or tokgate reload --lift"
+        yield f"needs attention: the ban {name} is held, {why} {name}"
+    for worker in state["workers"]:
+        if has_trouble(worker["report"]):  # failed inside, lost records, or can't write the log
+            yield f"needs attention: {worker['name']}: {', '.join(_reported(worker['report']))}"
     yield from policy["open"]
     if state["busy"] is not None:
         yield f"busy: {state['busy']['what']}, since {state['busy']['since']}"
@@ -112,24 +120,6 @@ def _first(state: Status) -> Iterator[str]:
         yield f"the supervisor does not answer now: this is what it knew at {state['known']}"
     sound = state["ok"] and not policy["open"] and state["known"] == "now"
     yield f"all is well, and {policy['in_force']}" if sound else policy["in_force"]
-
-
-def _exempt(each: ExemptStatus) -> str:
-    by = "" if each["by"] is None else f" by {each['by']}"
-    kind = "override" if each["override"] else "exemption"
-    return f"  {kind} {each['name']}{by}: {', '.join(each['whom'])} from {each['ban']} until {each['until']}"
-
-
-def _held(names: list[str]) -> Iterator[str]:
-    for name in names:
-        yield f"the ban {name} is held, since the files no longer state it: state it, or tokgate reload --lift {name}"
-
-
-def _troubled(workers: list[WorkerStatus]) -> Iterator[str]:
-    """The processes that failed inside, lost records or can't write the log, with what they say of it."""
-    for worker in workers:
-        if has_trouble(worker["report"]):
-            yield f"{worker['name']}: {', '.join(_reported(worker['report']))}"
 
 
 def _gateway(gateway: GatewayStatus) -> Iterator[str]:

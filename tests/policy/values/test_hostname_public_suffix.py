@@ -2,8 +2,8 @@
 
 import pytest
 
-from tokgate.policy.values import public_suffix as module
-from tokgate.policy.values.public_suffix import DomainParts, domain_parts, load_suffix_list, public_suffix
+from tokgate.policy.values import hostname as module
+from tokgate.policy.values.hostname import DomainParts, domain_parts, load_suffix_list, public_suffix
 
 
 @pytest.mark.parametrize(
