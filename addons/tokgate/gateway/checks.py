@@ -109,12 +109,9 @@ def _loses_routes(device: str) -> bool:
         or (Path("/proc/sys/net/ipv6/conf") / device / "accept_ra").read_text().strip() != "1"
     ):
         return False
-    return any(_learned(line, device) for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines())
-
-
-def _learned(line: str, device: str) -> bool:
-    words = line.split()
-    return words[-1] == device and words[:2] == ["0" * 32, "00"] and bool(int(words[-2], 16) & 0x40000)  # RTF_ADDRCONF
+    routes = [line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()]
+    flags = [int(words[-2], 16) for words in routes if words[-1] == device and words[:2] == ["0" * 32, "00"]]
+    return any(each & 0x40000 for each in flags)  # RTF_ADDRCONF
 
 
 # -- firewalls of others that would drop what is delivered to the gates

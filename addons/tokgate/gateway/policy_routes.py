@@ -139,12 +139,13 @@ def _delivers(route: Any) -> bool:
     return bool(route["type"] == _LOCAL and route["dst_len"] == 0 and route.get("oif") == _LOOPBACK)
 
 
-def _netlink() -> Any:
+def _netlink(kind: str = "IPRoute") -> Any:
+    """A socket of pyroute2's, by the name of its class."""
     try:
-        from pyroute2 import IPRoute  # slow to import
+        import pyroute2  # slow
     except ImportError as error:
         raise GatewayError(missing_extra(Extra.GATEWAY) or str(error)) from error
-    return IPRoute()
+    return getattr(pyroute2, kind)()
 
 
 def loopback_is_up() -> bool:
@@ -156,12 +157,8 @@ def loopback_is_up() -> bool:
 
 def listening(version: int) -> set[int]:
     """The TCP ports at which something listens over a version of IP."""
-    try:
-        from pyroute2 import DiagSocket
-    except ImportError as error:
-        raise GatewayError(missing_extra(Extra.GATEWAY) or str(error)) from error
     listen = 1 << 10  # TCPF_LISTEN, net/tcp_states.h
-    with DiagSocket() as netlink:
+    with _netlink("DiagSocket") as netlink:
         netlink.bind()
         found = netlink.get_sock_stats(family=_FAMILIES[version], states=listen)
         return {each["idiag_sport"] for each in found}
