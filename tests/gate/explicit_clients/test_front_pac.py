@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from labs import builders
-from tokgate.gate.explicit_clients.front import asks_for_pac, pac_file, proxy_in
+from tokgate.gate.explicit_clients.front import pac_file
 from tokgate.policy.settings import PacSettings
 
 PROXY = "PROXY gw1.example.org:8080"
@@ -48,32 +48,3 @@ def test_what_goes_where() -> None:
     ask = f"console.log(JSON.stringify({json.dumps([*expected])}.map(h => FindProxyForURL('', h))))"
     done = subprocess.run(["node", "-e", BROWSER + file + ask], capture_output=True, text=True, check=True)
     assert dict(zip(expected, json.loads(done.stdout), strict=True)) == expected
-
-
-@pytest.mark.parametrize(
-    ("line", "is_asked"),
-    [
-        (b"GET /proxy.pac HTTP/1.1\r\n", True),
-        (b"GET /proxy.pac?x=1 HTTP/1.0\r\n", True),
-        (b"GET http://www.example.org/proxy.pac HTTP/1.1\r\n", False),
-        (b"GET /proxy.packed HTTP/1.1\r\n", False),
-        (b"POST /proxy.pac HTTP/1.1\r\n", False),
-    ],
-)
-def test_who_asks(line: bytes, is_asked: bool) -> None:
-    """A request for some site's file of that name is none for ours."""
-    assert asks_for_pac(line) == is_asked
-
-
-@pytest.mark.parametrize(
-    ("head", "host"),
-    [
-        (b"GET /proxy.pac HTTP/1.1\r\nHost: gw1.example.org:8080\r\n\r\n", "gw1.example.org:8080"),
-        (b"GET /proxy.pac HTTP/1.1\r\nX: y\r\nhost:[2001:db8::1]:8080\r\n\r\n", "[2001:db8::1]:8080"),
-        (b'GET /proxy.pac HTTP/1.1\r\nHost: a"; alert(1)\r\n\r\n', None),
-        (b"GET /proxy.pac HTTP/1.0\r\n\r\n", None),
-    ],
-)
-def test_the_name_of_the_proxy(head: bytes, host: str | None) -> None:
-    """As the browser reached it; what is no host is not written into a program."""
-    assert proxy_in(head) == host

@@ -33,12 +33,15 @@ PAC = b"GET /proxy.pac HTTP/1.1\r\n"
         ((PAC, b"\n"), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
         ((PAC[:-2] + b"\n", b"\n"), ("2001:db8::1", 8080, 0, 0), b"PROXY [2001:db8::1]:8080"),
         ((PAC, b"x" * MAX_HEAD), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
+        ((PAC, b"X: y\r\nhost:[2001:db8::1]:8080\r\n\r\n"), ("192.0.2.1", 80), b"PROXY [2001:db8::1]:8080"),
+        ((PAC, b'Host: a"; alert(1)\r\n\r\n'), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
+        ((b"GET /proxy.pac?x=1 HTTP/1.0\r\n", b"\r\n"), ("192.0.2.1", 8080), b"PROXY 192.0.2.1:8080"),
     ],
 )
 def test_a_browser_asks_what_goes_through(
     client: Client, pieces: tuple[bytes, ...], own: tuple[Any, ...], proxy: bytes
 ) -> None:
-    """Once its request is whole it is told to come as it came; without a Host field, to the address it came to."""
+    """Once its request is whole it is told to come as it came; without a usable Host, to the address it came to."""
     client.loop.own = own
     waited, (what, answer) = client.says(*pieces)
     assert (waited, what) == ("wait", "refuse")
@@ -46,7 +49,17 @@ def test_a_browser_asks_what_goes_through(
     assert proxy + b'"' in answer
 
 
-@pytest.mark.parametrize("said", [b"GET http://a/ HTTP/1.1\r\n", b"CONNECTS a\n", b"X" * (MAX_HEAD + 1)])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET http://a/ HTTP/1.1\r\n",
+        b"GET http://www.example.org/proxy.pac HTTP/1.1\r\n",
+        b"GET /proxy.packed HTTP/1.1\r\n",
+        b"POST /proxy.pac HTTP/1.1\r\n",
+        b"CONNECTS a\n",
+        b"X" * (MAX_HEAD + 1),
+    ],
+)
 def test_an_opener_answers(client: Client, said: bytes) -> None:
     """Whatever is no CONNECT, as soon as a line or too much of it is there; without one it comes again."""
     assert client.says(said) == [("open", said)]

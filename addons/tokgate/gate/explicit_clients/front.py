@@ -43,6 +43,7 @@ from tokgate.wire.proxy_request import (
 
 PATIENCE: Final = 0.5
 """Seconds of a client's silence after which a tunnel to an address is taken for one where the server speaks first."""
+# In origin form, to the proxy itself; its Host field names that as the client knows it.
 _PAC_REQUEST: Final = re.compile(rb"GET /proxy\.pac(?:\?[!-~]*)? HTTP/1\.[01]\r?\n")
 _PAC_HOST: Final = re.compile(rb"\r?\nhost:[ \t]*([A-Za-z0-9.:\[\]-]{1,255})[ \t]*\r?\n", re.IGNORECASE)
 _PAC: Final = """\
@@ -222,7 +223,7 @@ class ExplicitFront:
         So is what will be told that it is no request; an opener asks who it is from, too.
         """
         context = self.context
-        if not asks_for_pac(received):
+        if _PAC_REQUEST.match(received) is None:
             if not context.hand_over(connection, context.arrival(connection), tls=False):
                 context.refuse(connection, refusal_texts.UNAVAILABLE)
             return
@@ -230,7 +231,8 @@ class ExplicitFront:
             self.request.wait(connection)
             return
         host, port = connection.client.getsockname()[:2]
-        proxy = proxy_in(received) or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        found = _PAC_HOST.search(received)
+        proxy = found[1].decode() if found else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         context.refuse(connection, refusal_texts.pac_answer(pac_file(self._enforcer.snapshot.policy, proxy)))
 
     def read_connect(self, connection: Connection, reader: ConnectReader, data: bytes | bytearray) -> None:
@@ -408,17 +410,6 @@ class ExplicitFront:
         if connection.received:  # the client did not wait for the answer
             received, connection.received = connection.received, b""
             self.message.read(connection, received)
-
-
-def asks_for_pac(held: bytes | bytearray) -> bool:
-    """Whether a request, whose head has come whole, is for the PAC file; it is in origin form, to the proxy itself."""
-    return _PAC_REQUEST.match(held) is not None
-
-
-def proxy_in(held: bytes | bytearray) -> str | None:
-    """The proxy as the client knows it, from the request's Host field; None without a usable one."""
-    found = _PAC_HOST.search(held)
-    return None if found is None else found[1].decode()
 
 
 def pac_file(policy: Policy, proxy: str) -> str:

@@ -91,7 +91,7 @@ class QuicCarrier:
     ) -> None:
         self.limits: Final = limits or QuicLimits()
         self.enforcer: Final = context.enforcer
-        self.flows: Final = FlowTable(self.limits, self._forgotten)
+        self.flows: Final = FlowTable(self.limits, lambda flow: given.outlets.ends(flow.key))
         self.unknown_flows_wait = False
         """Flows of another gate's may still come: a packet that belongs to none here waits for that."""
         self.review: Final[LiveReview[GateFlow]] = LiveReview(context.enforcer, self)
@@ -170,9 +170,6 @@ class QuicCarrier:
     def cut(self, flow: GateFlow) -> None:
         """End a flow that passed: the kernel forwards it no more, nor passes here what comes between these ports."""
         flow.cut = True
-        self._given.outlets.ends(flow.key)
-
-    def _forgotten(self, flow: GateFlow) -> None:
         self._given.outlets.ends(flow.key)
 
     def take(self, datagrams: Iterable[Datagram]) -> None:
