@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 from whenever import Instant
 
@@ -16,17 +16,24 @@ _PLACE: Final = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-
 _MOST: Final = 65_535
 
 
+def argument_of[T](read: Callable[[str], T]) -> Callable[[str], T]:
+    """A reader of values, which raises ValueError (as do parsers of the policy format), as argparse's `type=`."""
+
+    def convert(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
 def moment_or_now(text: str) -> Moment:
     """As `read_moment`, and `now`. Raises ValueError."""
     return Instant.now() if text == "now" else read_moment(text)
 
 
-def time_argument(text: str) -> Moment:
-    """`moment_or_now` as argparse's `type=`. Raises ArgumentTypeError."""
-    try:
-        return moment_or_now(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+time_argument: Final = argument_of(moment_or_now)
 
 
 def settle(moment: Moment, zone: str) -> Instant:
@@ -56,20 +63,6 @@ def span_of(options: argparse.Namespace, zone: str, now: Instant) -> Span:
     if end <= start:
         options.usage_error(f"--to ({utc(end)}) is not after --from ({utc(start)})")
     return Span(start, end)
-
-
-def argument_of[T](read: Callable[[Any], T]) -> Callable[[str], T]:
-    """A parser of policy values as argparse's `type=`."""
-
-    def convert(text: str) -> T:
-        from pydantic_core import PydanticCustomError  # most commands do without
-
-        try:
-            return read(text)
-        except PydanticCustomError as error:
-            raise argparse.ArgumentTypeError(error.message()) from error
-
-    return convert
 
 
 def identifier(text: str) -> str:

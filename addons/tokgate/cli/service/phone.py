@@ -37,7 +37,6 @@ from tokgate.gateway.phones.tunnel import (
     phones_in,
     public_key,
 )
-from tokgate.policy.values.prefixes import IPNetwork
 from tokgate.policy.values.text import utc
 
 _EPILOG: Final = """\
@@ -213,7 +212,7 @@ def add_parser(subparsers: Subparsers) -> None:
     up.add_argument(
         "--prefix",
         metavar="CIDR",
-        type=_prefix,
+        type=argument_of(ip_network),
         action="append",
         help="addresses of phones, one IPv4 and one IPv6 prefix (default: 10.83.0.0/16 and fd83:7467:6174:6500::/64)",
     )
@@ -259,13 +258,6 @@ def _key(text: str) -> str:
     if not is_key(text):
         raise argparse.ArgumentTypeError("no key of WireGuard, which is 44 characters and ends in `=`")
     return text
-
-
-def _prefix(text: str) -> IPNetwork:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _up(options: argparse.Namespace, files: PhoneFiles) -> Exit:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tokgate.block_page.authority import DEFAULT_CONFDIR
-from tokgate.cli.arguments import whole_number
+from tokgate.cli.arguments import argument_of, whole_number
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, need
 from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.policy_source import add_policies_option
@@ -115,7 +115,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--metrics",
         metavar="[HOST:]PORT",
-        type=_scrapers,
+        type=argument_of(scrapers_endpoint),
         help="serve /metrics (Prometheus) and /healthz there; without HOST on loopback",
     )
     parser.add_argument(
@@ -278,13 +278,6 @@ def _supervise(args: argparse.Namespace, places: tuple[ListenEndpoint, ...], gat
         gateway=gateway,
     )
     return supervise(options, say)
-
-
-def _scrapers(text: str) -> tuple[str, int]:
-    try:
-        return scrapers_endpoint(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _seconds(text: str) -> float:

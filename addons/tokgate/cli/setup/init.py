@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from pydantic_core import PydanticCustomError
 from whenever import SYSTEM_TZ, Instant, Time
 
 from tokgate.blocklog.atomic_file import replace_file
@@ -212,10 +211,7 @@ def _ends(said: list[str], begins: Instant, zone: str) -> tuple[str, Instant | N
 
 def _one[T](read: Callable[[str], T], said: list[str]) -> T:
     """The words as one value of a policy. Raises ValueError."""
-    try:
-        return read(" ".join(said))
-    except PydanticCustomError as error:
-        raise ValueError(error.message()) from error
+    return read(" ".join(said))
 
 
 def _zone() -> str:
