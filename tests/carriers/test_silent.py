@@ -5,13 +5,12 @@ import threading
 
 import pytest
 
-from labs.carriers import ALERT, Kind, Lab, Way
+from labs.carriers import ALERT, Lab, Way
 from labs.gate_lab import DEADLINE, Origin, until
 from labs.hello_builder import hello_for
 from labs.proxy_lab import BANNED, BANNED_ADDRESS
 from tokgate.traffic.limits import Limits
 
-pytestmark = pytest.mark.parametrize("lab", [Kind.GATE, Kind.OPENER], indirect=True)
 BANNER = b"220 mail.example.net ESMTP\r\n"
 HELLO = hello_for(BANNED)
 

@@ -24,7 +24,7 @@ from labs.records import Clock, Holder, Records
 from tokgate.gate import handoff
 from tokgate.gate.sockets import Address
 from tokgate.mitm.gate_mode import GateInstance
-from tokgate.mitm.hooks.connection import close_silent
+from tokgate.mitm.hooks.connection import close_silent, hear_servers
 from tokgate.mitm.hooks.proxy_auth import ask_in_socks
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counters import Counters
@@ -153,6 +153,8 @@ class Mitmproxy:
         review = LiveReview(traffic.enforcer, traffic)
         while True:
             review.look()
+            if self._lab.servers_may_begin:
+                await hear_servers(traffic, 0.0)
             if self._passed >= self._limits.greeting:
                 await close_silent(traffic, -DEADLINE)
             self._rounds += 1

@@ -25,7 +25,7 @@ from tokgate.config.reload.gc_tuning import freeze_objects
 from tokgate.config.reload.holder import HeldStore, PolicyError, PolicyHolder, open_policy
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.gate_mode import GateInstance, GateMode
-from tokgate.mitm.hooks.connection import ConnectionHooks, ServerHooks, TurnHooks, close_silent
+from tokgate.mitm.hooks.connection import ConnectionHooks, ServerHooks, TurnHooks, close_silent, hear_servers
 from tokgate.mitm.hooks.explicit_targets import ExplicitTargetHooks
 from tokgate.mitm.hooks.http import HttpHooks
 from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks, ask_in_socks
@@ -42,6 +42,8 @@ from tokgate.traffic.warning_state import WarnedClients, open_beside
 
 logger = logging.getLogger(__name__)
 
+SILENCE: Final = 1.0
+"""Seconds of a redirected client's silence after which its server may speak first."""
 PATIENCE: Final = 20.0
 """Seconds in which a client has to say what it wants."""
 LOG_DEADLINE: Final = 5.0
@@ -239,8 +241,9 @@ class Tokgate:
 
     async def _close_silent(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(SILENCE)
             self.traffic.enforcer.settle()
+            await hear_servers(self.traffic, SILENCE)
             await close_silent(self.traffic, PATIENCE)
 
     def _keep(self, work: Coroutine[Any, Any, object]) -> None:

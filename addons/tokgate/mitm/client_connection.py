@@ -35,6 +35,8 @@ class ClientConnection:
     """mitmproxy's id of the client."""
     sockets: ClientSockets
     waiting_since: float | None = field(default_factory=time.monotonic)
+    listens: bool = False
+    """The client came by redirection and said nothing: its server may speak first."""
     connect: str | None = None
     """The host of the CONNECT request that is being served."""
     lead: str | None = None
@@ -66,6 +68,15 @@ class ClientConnection:
     def spoken(self) -> None:
         """The client has said what it wants."""
         self.waiting_since = None
+
+    def listen(self) -> None:
+        """Note that the client waits for the server to speak: it is not late with its first words."""
+        self.listens, self.waiting_since = True, None
+
+    def begins_to_speak(self) -> None:
+        """Note that a client that has waited for the server says something: now its first words may be late."""
+        if self.listens:
+            self.listens, self.waiting_since = False, time.monotonic()
 
     def reached(self, host: str, address: str) -> None:
         """The host of what was let through turned out to be at an address, by which it is judged again as well."""

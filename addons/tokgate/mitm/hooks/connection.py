@@ -3,17 +3,19 @@
 
 import re
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 from mitmproxy.connection import Client
 from mitmproxy.http import HTTPFlow
-from mitmproxy.proxy import layer
+from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tcp import TCPFlow
 from mitmproxy.tls import ClientHelloData, TlsData
@@ -256,11 +258,27 @@ def layer_for(context: Context, data: bytes, enforcer: Enforcer, connection: Cli
     return None
 
 
+async def hear_servers(traffic: Traffic, patience: float) -> None:
+    """Let the servers speak first to redirected clients that have said nothing in `patience` seconds."""
+    for connection, handler in _overdue(traffic, patience):
+        layer = None if handler is None else handler.layer
+        if handler is None or not isinstance(layer, modes.TransparentProxy):
+            continue
+        if isinstance(layer.child_layer, NextLayer) and layer.child_layer.layer is None:
+            connection.listen()
+            await handler.server_event(events.DataReceived(handler.client, b""))
+
+
 async def close_silent(traffic: Traffic, patience: float) -> None:
     """Close the connections whose client has not said in `patience` seconds what it wants."""
-    handlers = traffic.context.connections()
-    for connection in list(traffic.connections.overdue(time.monotonic() - patience)):
+    for connection, handler in _overdue(traffic, patience):
         connection.spoken()
-        if (handler := handlers.get(connection.id)) is not None:
+        if handler is not None:
             traffic.enforcer.counters.timeouts += 1
             await handler.on_timeout()
+
+
+def _overdue(traffic: Traffic, patience: float) -> Iterator[tuple[ClientConnection, ConnectionHandler | None]]:
+    handlers = traffic.context.connections()
+    for connection in list(traffic.connections.overdue(time.monotonic() - patience)):
+        yield connection, handlers.get(connection.id)

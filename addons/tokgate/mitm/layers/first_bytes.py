@@ -17,7 +17,7 @@ from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
 from tokgate.traffic.admission import Admission, admit, refusal_octets
 from tokgate.traffic.client_messages import FirstBytesReader, Watched, after
 from tokgate.traffic.enforcer import Enforcer
-from tokgate.traffic.seen import FirstBytes, Hello, HttpStart
+from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.traffic.warning_state import software
 
 
@@ -54,12 +54,33 @@ class FirstBytesLayer(layer.Layer):
         self._replay: list[events.Event] = []
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, events.DataReceived):
-            if (seen := self._reader.feed(event.data)) is not None:
-                yield from self._admit(seen)
+        if isinstance(event, events.DataReceived) and event.connection == self.context.client:
+            if event.data:
+                self._connection.begins_to_speak()
+                if (seen := self._reader.feed(event.data)) is not None:
+                    yield from self._admit(seen)
+            else:  # by `Traffic.hear_servers`
+                yield from self._hear_server()
+        elif isinstance(event, events.DataReceived):
+            yield commands.SendData(self.context.client, event.data)
+        elif isinstance(event, events.ConnectionClosed) and event.connection == self.context.server:
+            yield commands.CloseTcpConnection(self.context.client, half_close=True)
+        elif isinstance(event, events.ConnectionClosed) and self._connection.listens:  # it never had anything to say
+            yield from self._admit(OtherBytes())
+            yield from self._handle_event(event)
         elif isinstance(event, events.ConnectionClosed):
             if self._connection.waiting_since is not None:  # else we have closed it, which is counted
                 self._enforcer.counters.unfinished += 1
+            yield commands.CloseConnection(self.context.client)
+
+    def _hear_server(self) -> layer.CommandGenerator[None]:
+        """Connect a client that says nothing, if its destination's address may be reached; judge what it says later."""
+        admission = admit(self._enforcer, self._connection.arrival(self.context.server.address), OtherBytes())
+        if isinstance(admission.action, Refuse):
+            yield from self._admit(OtherBytes())
+            return
+        self._connection.passing = Passing(admission.arrival, admission.shown)
+        if (yield commands.OpenConnection(self.context.server)):
             yield commands.CloseConnection(self.context.client)
 
     def _admit(self, seen: FirstBytes) -> layer.CommandGenerator[None]:

@@ -269,7 +269,7 @@ class HttpClient(http.HttpClient):
         server = self.context.server
         error = None if server.connected else (yield commands.OpenConnection(server))
         if not error:
-            self.child_layer = (Http2Client if self.context.server.alpn == b"h2" else Http1Client)(self.context)
+            self.child_layer = _client_of(self.context)
             self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
             yield from self._handle_event(event)
         yield http.RegisterHttpConnection(server, error)
@@ -283,11 +283,14 @@ class Talk(HttpLayer):
         self._connection: Final = connection
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        client = self.context.client
+        client, server = self.context.client, self.context.server
         if isinstance(event, events.Start):
             fork = self.context.fork()
             talker = Http2Server(fork, self._connection) if client.alpn == b"h2" else Http1Server(fork)
             self.connections.setdefault(client, talker)
+        elif isinstance(event, events.DataReceived) and event.connection == server and server not in self.connections:
+            self.connections[server] = _client_of(self.context.fork())
+            yield from self.event_to_child(self.connections[server], events.Start())
         yield from super()._handle_event(event)
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
@@ -310,3 +313,7 @@ class Talk(HttpLayer):
         stack /= HttpClient(context)
         self.connections[context.server] = stack[0]
         return stack[0]
+
+
+def _client_of(context: Context) -> layer.Layer:
+    return (Http2Client if context.server.alpn == b"h2" else Http1Client)(context)
