@@ -52,7 +52,10 @@ def steps(snapshot: Snapshot, query: Question) -> Iterator[StepOutput]:
         yield step(4, "Exemptions", holes, _other_exemptions(snapshot, counted, membership))
         yield step(5, "Strictest", _strictest(decision, found))
     if len(sightings) > 1:
-        yield step(6, "Strictest over all signals", _over_all(snapshot, query))
+        judgement = judge(snapshot, query)
+        differ = ("the signals belong to different services: logged as tokgate.mismatch",) if judgement.mismatch else ()
+        said = f"{judgement.decision.verdict}, as {judgement.sighting.signal} says"
+        yield step(6, "Strictest over all signals", (said, *differ))
 
 
 def step(number: int, title: str, lines: Iterable[str], others: Iterable[str] = ()) -> StepOutput:
@@ -229,13 +232,6 @@ def _advantage(winner: BanResult, other: BanResult) -> str:
     if winner.track.ban.name != other.track.ban.name:
         return "its name sorts first"
     return "it was found first"
-
-
-def _over_all(snapshot: Snapshot, query: Question) -> Iterator[str]:
-    judgement = judge(snapshot, query)
-    yield f"{judgement.decision.verdict}, as {judgement.sighting.signal} says"
-    if judgement.mismatch:
-        yield "the signals belong to different services: logged as tokgate.mismatch"
 
 
 def step_lines(told: StepOutput, *, everything: bool = False) -> Iterator[str]:

@@ -67,19 +67,11 @@ def _print(answer: QueryResult, limit: int | None, *, as_json: bool, as_csv: boo
     elif as_csv:
         write_csv(rows, sys.stdout)
     else:
-        _show(rows)
+        numbers = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "NUMBER")
+        right = [kind in numbers or kind.startswith("DECIMAL") for kind in rows.types]
+        show_rows(rows.columns, [[_cell(value) for value in row] for row in rows.rows], right=right)
     if limit is not None and next(answer.rows, None) is not None:
         narrate(f"tokgate: the first {limit} rows; --limit N for more, --limit 0 for all")
-
-
-def _show(answer: QueryResult) -> None:
-    cells = [[_cell(value) for value in row] for row in answer.rows]
-    numbers = [_is_number(kind) for kind in answer.types]
-    show_rows(answer.columns, cells, right=numbers)
-
-
-def _is_number(kind: str) -> bool:
-    return kind in ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "NUMBER") or kind.startswith("DECIMAL")
 
 
 def _cell(value: object) -> str:

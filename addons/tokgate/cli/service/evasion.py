@@ -168,10 +168,7 @@ def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
         listed = [{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts]
         print_json(listed)
         return
-    show_rows(
-        ("attempt", "family", "what it does"),
-        [(attempt.id, attempt.family, attempt.what) for attempt in attempts],
-    )
+    show_rows(("attempt", "family", "what it does"), [(each.id, each.family, each.what) for each in attempts])
 
 
 def _result(trial: Trial) -> AttemptResult:

@@ -404,11 +404,8 @@ def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
         for each in files.phones() + (tunnel.revoked if options.all else ())
     ]
     if options.json:
-        print_json(
-            PhoneList(interface=tunnel.interface, up=is_up, endpoint=tunnel.endpoint, phones=phones),
-            indent=2,
-            ascii_only=False,
-        )
+        printed = PhoneList(interface=tunnel.interface, up=is_up, endpoint=tunnel.endpoint, phones=phones)
+        print_json(printed, indent=2, ascii_only=False)
     elif phones:
         rows = [
             (p["name"], p["owner"] or "", ", ".join(p["addresses"]), p["added"], p["seen"] or "", p["revoked"] or "")

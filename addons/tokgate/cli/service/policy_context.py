@@ -55,7 +55,9 @@ class PolicyExplainer:
         if not is_traffic(line.record):
             return Explanation(notes=("This line is about tokgate itself: nothing was decided.",))
         if hidden is not None:
-            return Explanation(notes=(_needs_address(line, hidden),))
+            how = f"tokgate explain --event {visible(text_at(line.record, 'event', 'id') or '')} --client ADDRESS"
+            why = f"The log names this client only as {visible(hidden)}, and so does this page"
+            return Explanation(notes=(f"{why}. Who may know the address can decide the line again with it: {how}",))
         event = recorded(line)
         if event is None:
             return Explanation(warnings=("The line lacks what was asked for, so it can't be decided again.",))
@@ -134,14 +136,6 @@ def _devices(snapshot: Snapshot) -> Devices:
         if device.name is not None
     }
     return Devices(names, tuple(sorted({network.timezone for network in networks})))
-
-
-def _needs_address(line: Line, hidden: str) -> str:
-    event = visible(text_at(line.record, "event", "id") or "")
-    return (
-        f"The log names this client only as {visible(hidden)}, and so does this page. Who may know the address can "
-        f"decide the line again with it: tokgate explain --event {event} --client ADDRESS"
-    )
 
 
 def _explanation(event: "RecordedQuery", snapshot: Snapshot, source: str) -> Explanation:

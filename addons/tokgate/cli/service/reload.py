@@ -143,12 +143,8 @@ def restart(args: argparse.Namespace) -> int:
             return Exit.FINDINGS
         raise CommandError(f"not restarted, all stays as it is: {answer['problems']}", Exit.FINDINGS)
     if not args.json:
-        how = (
-            f"tokgate {answer['version']}"
-            if answer["before"] == answer["version"]
-            else f"tokgate {answer['before']} -> {answer['version']}"
-        )
-        sys.stdout.write(f"{how} serves\n")
+        before = "" if answer["before"] == answer["version"] else f"{answer['before']} -> "
+        sys.stdout.write(f"tokgate {before}{answer['version']} serves\n")
         if not answer["moves"]:
             sys.stdout.write("open connections stay with the gates of the version before until they end\n")
     return Exit.DONE

@@ -61,13 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(state)
     else:
-        print_lines(map(_shown, _lines(state)))
+        print_lines(_FRACTION.sub("", readable(line)) for line in _lines(state))  # nobody reads fractions of seconds
     return Exit.DONE if state["ok"] else Exit.FINDINGS
-
-
-def _shown(line: str) -> str:
-    """A line for a terminal; nobody reads fractions of seconds."""
-    return _FRACTION.sub("", readable(line))
 
 
 def _lines(state: Status) -> Iterator[str]:
