@@ -70,7 +70,9 @@ def test_it_is_used(policies: Path, conf: Path, tokgate: Command) -> None:
         patch.setenv("TOKGATE_POLICIES", "nowhere")
         missing = tokgate(*explain)
         assert missing.code == 1
-        assert "no policies at nowhere: name them with --policies, or TOKGATE_POLICIES in " in missing.err
+        assert (
+            "no policies at nowhere: name them with --policies (REV:DIR in git), or TOKGATE_POLICIES in " in missing.err
+        )
         assert tokgate(*explain, "--policies", str(elsewhere)).code == 0
 
 
