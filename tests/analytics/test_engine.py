@@ -160,8 +160,11 @@ def test_another_error_is_no_ctrl_c() -> None:
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-def test_what_the_log_declares_as_others_is_left_out(tmp_path: Path, rotated: bool) -> None:
+def test_what_the_log_declares_as_others_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rotated: bool
+) -> None:
     """Forged records that fit and one of no chain accuse nobody in a report; a copied record counts as it is."""
+    monkeypatch.setattr("tokgate.analytics.index._LOOK_AGAIN_SECONDS", 0.0)
     runs = AppenderRuns(tmp_path / "block.ndjson", options=LogOptions())
     run = runs.begin()
     append(run, refusal(), refusal("192.0.2.8"))

@@ -1,6 +1,7 @@
 """The canary's addresses on the machine itself, and who can use them."""
 
 import pytest
+from pyroute2 import IPRoute
 
 from labs.netns import Namespace
 from labs.ruleset_lab import Lab
@@ -39,3 +40,11 @@ def test_one_that_is_started_again(namespace: Namespace, version: int) -> None:
     (listener,) = namespace.inside(lambda: links.make_inside(settings, (version,)))
     with listener:
         assert listener.getsockname()[1] == 443
+
+
+def test_a_link_that_goes_meanwhile(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rules are removed, too, where the kernel takes its link out just then, with the namespace of its far end."""
+    namespace.run("ip", "rule", "add", "from", "198.18.116.1", "priority", "748", "table", "29811")
+    monkeypatch.setattr(IPRoute, "link_lookup", lambda self, **wanted: [4242], raising=False)
+    namespace.inside(links.take_out)
+    assert "748:" not in namespace.output("ip", "rule")

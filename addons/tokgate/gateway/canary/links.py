@@ -12,6 +12,7 @@ From addresses of the policy's clients it asks as well, by the link alone. What 
 or from the gateway's end of its link, goes there by a policy rule; all else goes to whoever has the address.
 """
 
+import errno
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,9 +86,15 @@ def lead_back(settings: CanarySettings, versions: Iterable[int]) -> None:
 
 
 def remove(netlink: Any, device: str) -> None:
-    """Remove what an earlier canary has left, whose namespaces may still be going."""
+    """Remove what an earlier canary has left, whose namespaces may still be going, and take it with them meanwhile."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
     for index in netlink.link_lookup(ifname=device):
-        netlink.link("del", index=index)
+        try:
+            netlink.link("del", index=index)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise
 
 
 def configure_far(links: Iterable[CanaryLink], more: Iterable[str] = ()) -> None:
