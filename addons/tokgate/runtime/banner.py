@@ -24,12 +24,9 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
     policy = snapshot.policy
     yield f"policy {snapshot.version}: {counted(len(policy.bans), 'ban')}, {counted(len(policy.networks), 'network')}"
     now = now_of(snapshot, at)
-    yield from (f"  {each.sentence}" for each in now.in_force[:MAX_BANS])
-    if len(now.in_force) > MAX_BANS:
-        yield f"  and {len(now.in_force) - MAX_BANS} more: tokgate timeline"
+    yield from (f"  {each}" for each in now.sentences(MAX_BANS))
     if not now.in_force:
         yield f"  {now.summary}: tokgate timeline shows the next"
-    yield from (f"  {each.sentence}" for each in now.opened)
     yield from _signing_in(policy)
     yield from _no_such_interface(policy)
     client = proxy and proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")

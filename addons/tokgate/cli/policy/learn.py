@@ -9,13 +9,12 @@ from typing import Final
 import yaml
 from whenever import Instant
 
-from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import Junk, open_log, read
 from tokgate.blocklog.read.replay_query import alias_of, recorded
 from tokgate.blocklog.records.record import EventAction, text_at
 from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.configuration import default_log
-from tokgate.cli.log.source import UnreadableLineReporter, require
+from tokgate.cli.log.source import UnreadableLineReporter, files_of
 from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.terminal import Patience, narrate, print_lines, visible
 from tokgate.config.diagnostics import did_you_mean
@@ -60,8 +59,7 @@ def learn(options: argparse.Namespace, policy: Policy, services: Iterable[Servic
     target: Path = options.policies / "services" / f"{name}.yaml"
     if target.exists() or name in policy.services:
         raise CommandError(f"there is a service {name} already: choose another --name", Exit.FINDINGS)
-    files = whole_log(options.log or [default_log()])
-    require(files)
+    files = files_of(options.log or [default_log()], rotated=True)
     unreadable = UnreadableLineReporter()
     names, addresses = _seen(files, ban.name, unreadable)
     unreadable.close()

@@ -86,9 +86,7 @@ class PolicyExplainer:
         if not isinstance(present, Snapshot):
             return ()
         now = now_of(present, Instant.now())
-        bans = [each.sentence for each in now.in_force]
-        more = (f"and {len(bans) - SHOWN} more: tokgate timeline",) if len(bans) > SHOWN else ()
-        return (now.summary, *bans[:SHOWN], *more, *(each.sentence for each in now.opened))
+        return (now.summary, *now.sentences(SHOWN))
 
     def devices(self, clients: Collection[str]) -> Devices:
         """The names that inventories have for these addresses, and the zones of all networks."""

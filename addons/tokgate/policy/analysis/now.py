@@ -4,7 +4,7 @@ No clock: the instant is passed in.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from whenever import Instant
@@ -105,6 +105,13 @@ class Now:
     @property
     def in_force(self) -> tuple[BanNow, ...]:
         return tuple(each for each in self.bans if each.in_force)
+
+    def sentences(self, most: int) -> Iterator[str]:
+        """At most so many bans in force, how many more there are, and the networks that exemptions open."""
+        yield from (each.sentence for each in self.in_force[:most])
+        if len(self.in_force) > most:
+            yield f"and {len(self.in_force) - most} more: tokgate timeline"
+        yield from (each.sentence for each in self.opened)
 
     @property
     def summary(self) -> str:
