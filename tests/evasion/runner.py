@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,14 +81,16 @@ class Runner:
         client = self._clients.address(address, banned=banned)
         if case.server is Server.RECORDER:
             local = address in (OPEN_ADDRESS, BANNED_ADDRESS)
-            recorder = Recorder(address if local else BANNED_ADDRESS)
+            leak = b"example.org" if twin and name == ALLOWED and case.row.leak != ANYTHING else case.row.leak
+            has_come = partial(shows, leak)
+            comes = twin or (case.row.passes is not None and case.row.certain)
+            recorder = Recorder(address if local else BANNED_ADDRESS, has_come if comes else None)
             try:
                 target = Target(name, address, recorder.port)
                 answer = make(attempt, self._route(case, client, recorder.port, twin=twin), target)
             finally:
                 recorder.close()
-            leak = b"example.org" if twin and name == ALLOWED and case.row.leak != ANYTHING else case.row.leak
-            return client, answer, shows(leak, bytes(recorder.received))
+            return client, answer, has_come(bytes(recorder.received))
         tls = attempt.is_tls
         server = Server.PYTHON if twin and case.server is Server.NAMELESS else case.server
         port = self._servers.port(server, tls=tls)

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -52,9 +52,13 @@ class Server(StrEnum):
 
 
 class Recorder:
-    """A listener of its own for one attempt, which keeps what arrives."""
+    """A listener of its own for one attempt, which keeps what arrives, and answers when nothing more comes.
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    With `until` it answers as soon as that is true of what has arrived, however slowly it comes.
+    """
+
+    def __init__(self, address: str = "127.0.0.1", until: Callable[[bytes], bool] | None = None) -> None:
+        self._until = until
         self._socket = socket.create_server((address, 0))
         self.port: int = self._socket.getsockname()[1]
         self.received = bytearray()
@@ -75,7 +79,10 @@ class Recorder:
         with contextlib.suppress(OSError):
             while piece := client.recv(1 << 16):
                 self.received += piece
-                client.settimeout(IDLE)
+                if self._until is None:
+                    client.settimeout(IDLE)
+                elif self._until(bytes(self.received)):
+                    break
         with contextlib.suppress(OSError):
             client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nrecorded")
             client.shutdown(socket.SHUT_WR)

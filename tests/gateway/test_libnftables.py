@@ -1,6 +1,7 @@
 """nftables' own library: what is missing, what it refuses, what it lists."""
 
 import ctypes
+import signal
 import sys
 
 import pytest
@@ -63,3 +64,23 @@ def test_signals_wait_for_the_kernel(namespace: Namespace) -> None:
     """A signal does not make a failure of a transaction that the kernel has carried out."""
     done = namespace.run(sys.executable, "-c", _UNDER_SIGNALS)
     assert int(done.stdout) > 100
+
+
+_KILLED = """
+import os, signal, subprocess
+from tokgate.gateway import libnftables
+
+def killed(answer):
+    subprocess.run(["nft", "list", "tables"], check=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+libnftables._objects = killed
+libnftables.listed_once("table inet a", "chain b {\\n}\\n}\\n")
+"""
+
+
+def test_what_is_made_to_be_listed_goes_with_a_killed_process(namespace: Namespace) -> None:
+    """A supervisor that is killed while it compares leaves no sleeping table for somebody to find."""
+    done = namespace.run(sys.executable, "-c", _KILLED, check=False)
+    assert (done.stdout, done.returncode) == ("table inet a\n", -signal.SIGKILL)
+    assert namespace.inside(libnftables.tables) == []

@@ -180,15 +180,9 @@ class Kernel:
         return {str(each["name"]).removeprefix(COUNTED): int(each["packets"]) for each in found}
 
     def wanted(self, rules: Ruleset) -> TableState:
-        """The table as it would be loaded, in the kernel's own form: loaded asleep under another name, and removed."""
+        """The table as it would be loaded, in the kernel's own form: made asleep under another name, and gone again."""
         scratch = f"{self.options.table}_{os.getpid()}"
-        asleep = table(rules).replace("{\n", "{\n\tflags dormant\n", 1)
-        asleep = asleep.replace(f"table inet {self.options.table} ", f"table inet {scratch} ", 1)
-        try:
-            libnftables.run(replacing(scratch) + asleep)
-            return table_state(libnftables.ask(f"list table inet {scratch}"))
-        finally:
-            libnftables.run(replacing(scratch))
+        return table_state(libnftables.listed_once(f"table inet {scratch}", table(rules).partition("{\n")[2]))
 
     def differences(self, wanted: TableState) -> Differences:
         """How the kernel differs from what it should be."""

@@ -46,10 +46,25 @@ def ask(command: str) -> list[dict[str, Any]]:
     return _ask(command, _OUTPUT)
 
 
+def listed_once(table: str, body: str) -> list[dict[str, Any]]:
+    """The objects, as `ask` returns them, of a table that is made asleep, listed, and gone with the call.
+
+    It belongs to the call's socket (nft(8), `flags owner`; Linux 5.12), so the kernel removes it also where this
+    process is killed. `body` is what follows the table's opening brace. Raises as `run`.
+    """
+    with _context() as context:
+        _library().nft_ctx_output_set_flags(context, _OUTPUT)
+        _run(context, f"{table} {{\n\tflags dormant, owner\n{body}")
+        return _objects(_run(context, f"list {table}"))
+
+
 def _ask(command: str, output: int) -> list[dict[str, Any]]:
     with _context() as context:
         _library().nft_ctx_output_set_flags(context, output)
-        answer = _run(context, command)
+        return _objects(_run(context, command))
+
+
+def _objects(answer: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(answer)["nftables"] if answer else []
     return [each for each in found if "metainfo" not in each]
 
