@@ -204,13 +204,13 @@ def test_a_port_that_is_taken(policies: Path, tokgate: Command) -> None:
     [
         ("--htpasswd users --trusted-proxy 192.0.2.4/32 --trusted-proxy 2001:db8::4/128", 2),
         ("--htpasswd users", 0),
-        ("--trusted-header X-Remote-User --trusted-proxy 192.0.2.4/32", 0),  # it may pass on a client's X-Forwarded-For
+        ("--trusted-header X-Remote-User --trusted-proxy 192.0.2.4/32", 1),
     ],
 )
 def test_who_is_believed_about_clients(
     policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch, said: str, believed: int
 ) -> None:
-    """Behind a proxy passwords are counted by client only where the proxy is named for it."""
+    """Behind a proxy clients are told apart only where the proxy is named for it."""
     Path("users").write_text("alice:$2b$04$DJU7mqEIvZJ8wUCtWYtBquYDOtQ3fUWXxS7rdNd2LCC1yJLsDbHzu\n")
     given: list[tuple[object, ...]] = []
 

@@ -73,7 +73,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="append",
         type=_network,
         metavar="CIDR",
-        help="the proxies that are believed: about that header, or with --htpasswd about clients, in X-Forwarded-For",
+        help="the proxies that are believed: about that header, and about clients, in X-Forwarded-For",
     )
     outside = parser.add_argument_group("for other machines")
     outside.add_argument(
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             if not index.found:
                 narrate(f"tokgate: there is no log at {', '.join(map(str, args.log or [default_log()]))} yet")
             site = Site(QueryCache(index), authenticator, audit_log, PolicyExplainer(args.policies), cookie, secure)
-            proxies = args.trusted_proxy if args.htpasswd and args.trusted_proxy else ()
+            proxies = args.trusted_proxy or ()
             app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic, proxies=proxies)
             if not authenticator.has_sessions or args.htpasswd:
                 narrate(f"tokgate: {args.origin or address}/")
