@@ -271,4 +271,7 @@ def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`gate:explicit`" in said
     for mode in ("foo", "upstream:http://192.0.2.1:80", "reverse:http://192.0.2.1:80", "wireguard", "local:curl"):
         assert main(["run", "--mode", mode]) == 2
-        assert f"unknown mode `{mode}`; " in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"unknown mode `{mode}`; " in said
+        assert ("docs/phones.md" in said) == (mode == "wireguard")
+        assert "did you mean" not in said

@@ -144,8 +144,11 @@ def run(args: argparse.Namespace) -> int:
         word = mode.partition("@")[0].partition(":")[0]
         if not gate and word not in MITMPROXY_MODES:
             known = ("gate", "gate:explicit", "gate:tproxy", *MITMPROXY_MODES)
-            why = f"unknown mode `{mode}`{did_you_mean(word, known) if near(word, known) else ''}"
-            raise CommandError(f"{why}; there are {listed(known)}", Exit.USAGE)
+            if word == "wireguard":
+                hint = "; phones reach the gateway through its own WireGuard (tokgate phone, docs/phones.md)"
+            else:
+                hint = did_you_mean(word, known) if near(word, known) else ""
+            raise CommandError(f"unknown mode `{mode}`{hint}; there are {listed(known)}", Exit.USAGE)
     if not any(gates):
         _leave_root(
             args, privileges.Listening(modes=modes, port=args.listen_port, metrics=args.metrics, mark=args.mark)
