@@ -34,6 +34,7 @@ from tokgate.blocklog.records.log_state import log_gap
 from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
+from tokgate.cli.log.report import with_information
 from tokgate.config.loader import load
 from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.snapshot import compile_policy
@@ -259,11 +260,66 @@ def test_pdf_needs_a_browser(log: Path, tokgate: Command, monkeypatch: pytest.Mo
     assert "PDF needs Chromium" in outcome.err
 
 
+def information(printed: bytes) -> dict[str, str]:
+    """The document information dictionary of a PDF, found as a reader finds it: by the last cross-reference tables."""
+    where, places = int(printed.rstrip().splitlines()[-2]), dict[int, int]()
+    trailers: list[str] = []
+    while where:
+        head, _, trailer = printed[where:].partition(b"trailer")
+        trailers.append(trailer.partition(b">>")[0].decode("ascii"))
+        lines = iter(head.decode("ascii").splitlines()[1:])
+        for line in lines:
+            first, count = map(int, line.split())
+            for number in range(first, first + count):
+                places.setdefault(number, int(next(lines).split()[0]))
+        before = re.search(r"/Prev (\d+)", trailers[-1])
+        where = int(before[1]) if before else 0
+    assert len({re.search(r"/Root (\d+)", trailer)[1] for trailer in trailers}) == 1  # type: ignore[index]
+    number = int(re.search(r"/Info (\d+) 0 R", trailers[0])[1])  # type: ignore[index]
+    found = printed[places[number] :].partition(b"endobj")[0].decode("ascii")
+    assert found.startswith(f"{number} 0 obj")
+    return {key: bytes.fromhex(text).decode("utf-16") for key, text in re.findall(r"/(\w+) <([0-9a-f]+)>", found)}
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
-def test_pdf_is_the_page_on_paper(log: Path, tokgate: Command) -> None:
-    """Chromium prints it."""
-    assert tokgate("log", "report", "--log", str(log), "-o", "r.pdf").code == 0
-    assert Path("r.pdf").read_bytes().startswith(b"%PDF-")
+@pytest.mark.parametrize(
+    ("command", "title", "subject"),
+    [
+        (
+            ("report", *OF_MARCH),
+            "Block log report, 2023-03-01 00:00 – 2023-04-01 00:00 UTC",
+            "Purpose: complaint \\u202e",
+        ),
+        (
+            ("case", *OF_MARCH, "--client", "192.0.2.7", "--language", "fr"),
+            "Dossier\u00a0: 192.0.2.7, 2023-03-01 00:00 – 2023-04-01 00:00 UTC",
+            "Client: 192.0.2.7, Purpose: complaint \\u202e",
+        ),
+    ],
+    ids=["report", "case"],
+)
+def test_pdf_is_the_page_on_paper(
+    log: Path, tokgate: Command, command: tuple[str, ...], title: str, subject: str
+) -> None:
+    """Chromium prints it; its properties say whose it is, about what, and when it was made, as the page does."""
+    by = ("--author", "Renée (1)", "--why", "complaint \u202e")
+    assert tokgate("log", *command, *by, "--log", str(log), "-o", "r.pdf").code == 0
+    printed = Path("r.pdf").read_bytes()
+    assert printed.startswith(b"%PDF-")
+    found = information(printed)
+    made = found.pop("CreationDate")
+    assert re.fullmatch(r"D:\d{14}Z", made)
+    assert found.pop("ModDate") == made
+    assert found.pop("Creator").startswith("tokgate ")
+    assert found == {"Title": title, "Author": "Renée (1)", "Subject": subject}
+    assert with_information(printed, {"Title": title}).startswith(printed)
+    assert information(with_information(printed, {"Title": "another"})) == {"Title": "another"}
+
+
+@pytest.mark.parametrize("other", [b"", b"%PDF-1.7 xref stream startxref 9 %%EOF", b"trailer <</Root 1 0 R>>"])
+def test_a_pdf_of_another_form_stays_as_it_is(other: bytes) -> None:
+    """Without a table to add to, the page is on paper all the same."""
+    assert with_information(other, {"Title": "x"}) == other
 
 
 def test_phases_are_cut_to_the_period() -> None:

@@ -52,7 +52,8 @@ def test_a_client(log: Path, tokgate: Command) -> None:
     """Every record of the client, with its id, and no word of anybody else."""
     assert tokgate("log", "case", "--client", "192.0.2.7", "-o", "case.html", "--why", "HR-17").code == 0
     page = Path("case.html").read_text("utf-8")
-    assert "Case file" in page
+    assert "<title>Case file: 192.0.2.7, 2023-03-10 00:00 – 2023-03-11 00:00 UTC</title>" in page
+    assert '<p class="kind">Case file: 192.0.2.7</p>' in page
     for said in ("attempt 0", "attempt 1", "attempt 2", EVENT, "The bans", "Integrity of the log"):
         assert said in page
     assert "192.0.2.99" not in page
@@ -63,6 +64,7 @@ def test_an_event(log: Path, tokgate: Command) -> None:
     """The event and what its client did an hour before and after."""
     assert tokgate("log", "case", "--event", EVENT, "-o", "case.html").code == 0
     page = Path("case.html").read_text("utf-8")
+    assert f"<title>Case file: {EVENT}, 192.0.2.7, 2023-03-10 10:00 – 2023-03-10 12:00 UTC</title>" in page
     assert "attempt 1" in page
     assert "attempt 0" not in page
     assert "192.0.2.99" not in page

@@ -11,6 +11,7 @@ from jinja2.runtime import Context
 from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, attempts_over_time, clients_over_time
 from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, BanFacts, BanPhases, Record, ReportData
 from tokgate.analytics.report.texts import Language, Wording, environment, utc
+from tokgate.policy.values.text import escaped
 
 MAX_LANES: Final = 8
 MAX_RECORDS: Final = 2000
@@ -88,6 +89,15 @@ class ReportDetails:
     language: Language = Language.EN
     zone: str | None = None
     case: bool = False
+    about: str = ""
+    """Whose case it is: an event's id, a client, a user."""
+
+    def title(self, start: datetime, end: datetime) -> str:
+        """What is written, about whom, and about which time."""
+        say = Wording(self.language)
+        what = say.plain("Case file" if self.case else "Block log report")
+        about = f"{say.plain(': ')}{escaped(self.about)}" if self.about else ""
+        return f"{what}{about}, {utc(start)} – {utc(end)} UTC"
 
 
 def render_report(
@@ -106,6 +116,7 @@ def render_report(
     return _templates.get_template("report.html").render(
         found=data,
         details=details,
+        title=details.title(data.start, data.end),
         bans=bans,
         records=records[:MAX_RECORDS],
         records_left_out=max(0, len(records) - MAX_RECORDS),
@@ -157,4 +168,4 @@ def _moment(context: Context, at: datetime | None) -> str:
     return moment
 
 
-_templates.filters |= {"moment": _moment, "group": _group, "utc": utc}
+_templates.filters |= {"moment": _moment, "group": _group}

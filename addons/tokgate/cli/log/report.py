@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,6 +29,8 @@ from tokgate.cli.policy_source import add_policies_option, snapshot_if_valid
 from tokgate.cli.terminal import narrate
 from tokgate.config.extras import Extra
 from tokgate.policy.settings import LogSettings
+from tokgate.policy.values.prefixes import IPNetwork
+from tokgate.policy.values.text import escaped
 
 if TYPE_CHECKING:
     from tokgate.analytics.report.report_data import BanPhases, ReportData
@@ -95,15 +99,16 @@ def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit
         raise CommandError("ClickHouse holds no lines to prove: a .zip is made of files", Exit.USAGE)
     browser = _browser() if output.suffix == ".pdf" else None
     files = source_files(args)
-    page, sound = _page(args, files, wanted or wanted_of(args))
+    wanted = wanted or wanted_of(args)
+    page, information, sound = _page(args, files, wanted)
     if output.suffix == ".zip":
         from tokgate.cli.log.bundle import write_bundle
 
-        write_bundle(args, files, wanted or wanted_of(args), _pages(page))
-    elif browser is None:
-        _settle(output, page.encode())
+        write_bundle(args, files, wanted, _pages(page, information))
     else:
-        _print_pdf(browser, page, output)
+        content = page.encode() if browser is None else _printed(browser, page, information)
+        with becoming(output) as target:
+            target.write_bytes(content)
     narrate(f"tokgate: {output} is written")
     if sound is not False:
         return Exit.DONE
@@ -111,7 +116,8 @@ def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit
     return Exit.FINDINGS
 
 
-def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[str, bool | None]:
+def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[str, Mapping[str, str], bool | None]:
+    """The page, what a PDF of it says of itself, and whether the log is sound; None if it was not verified."""
     # Charts and templates take a while to import: only this command waits for them.
     from tokgate.analytics.report.page import (
         BANS_OF_LOG,
@@ -157,11 +163,26 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         language=Language(args.language),
         zone=args.zone or (None if zone == "UTC" else zone),
         case=args.case,
+        about=", ".join(filter(None, (getattr(args, "event", None), *map(_shown, (wanted.client, wanted.user)))))
+        if args.case
+        else "",
     )
     concerned = found.bans | {change["ban"] for change in found.phase_changes} | {lane.ban for lane in lanes}
     bans = [] if snapshot is None else facts_of_policy(snapshot, concerned)
     unknown = [row for row in found.ban_rows if row["ban"] not in {ban.name for ban in bans}]
-    return render_report(found, lanes, [*bans, *facts_of_log(unknown)], details, records), chain.sound
+    page = render_report(found, lanes, [*bans, *facts_of_log(unknown)], details, records)
+    said = {"Purpose": details.purpose, "Ticket": details.ticket}
+    information = {
+        "Title": details.title(found.start, found.end),
+        "Author": escaped(details.author),
+        "Subject": escaped(
+            ", ".join(f"{label}: {value}" for label, value in (*details.filters, *said.items()) if value)
+        ),
+        "Creator": f"tokgate {details.version}",
+        "CreationDate": f"D:{details.made:%Y%m%d%H%M%S}Z",
+        "ModDate": f"D:{details.made:%Y%m%d%H%M%S}Z",
+    }
+    return page, information, chain.sound
 
 
 def _zone(text: str) -> str:
@@ -195,7 +216,12 @@ def _filters(wanted: Filter) -> list[tuple[str, str]]:
         "Client": wanted.client, "User": wanted.user, "Name": wanted.name, "Ban": wanted.ban, "Action": wanted.action,
         "Verdict": wanted.verdict, "Network": wanted.network,
     }  # fmt: skip
-    return [(label, str(value)) for label, value in chosen.items() if value is not None]
+    return [(label, _shown(value)) for label, value in chosen.items() if value is not None]
+
+
+def _shown(value: IPNetwork | str | None) -> str:
+    """A filter's value; a network of one address as that address."""
+    return "" if value is None else str(value).removesuffix("/32").removesuffix("/128")
 
 
 def _browser() -> str:
@@ -207,8 +233,8 @@ def _browser() -> str:
     return found
 
 
-def _print_pdf(browser: str, page: str, output: Path) -> None:
-    """Print the page with Chromium, with a temporary profile."""
+def _printed(browser: str, page: str, information: Mapping[str, str]) -> bytes:
+    """The page as PDF, printed by Chromium with a temporary profile. Raises CommandError."""
     with tempfile.TemporaryDirectory(prefix="tokgate-report-") as folder:
         source, target = Path(folder) / "report.html", Path(folder) / "report.pdf"
         source.write_text(page, encoding="utf-8")
@@ -226,24 +252,42 @@ def _print_pdf(browser: str, page: str, output: Path) -> None:
         if done.returncode or not target.exists():
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise CommandError(f"{browser} could not print the report: {said[-1] if said else done.returncode}")
-        _settle(output, target.read_bytes())
+        return with_information(target.read_bytes(), information)
 
 
-def _pages(page: str) -> dict[str, bytes]:
+_TRAILER: Final = re.compile(rb"trailer\s*<<(.*/Info (\d+) 0 R.*)>>\s*startxref\s+(\d+)\s+%%EOF\s*", re.DOTALL)
+
+
+def with_information(printed: bytes, fields: Mapping[str, str]) -> bytes:
+    """A PDF with another document information dictionary, by an incremental update (ISO 32000-1, 7.5.6 and 14.3.3).
+
+    Unchanged if it doesn't end as Chromium writes it, with a trailer after a cross-reference table.
+    """
+    begin = printed.rfind(b"trailer")
+    end = _TRAILER.fullmatch(printed, begin) if begin >= 0 else None
+    if end is None:
+        return printed
+    trailer, number, table = end.groups()
+    said = b" ".join(
+        b"/%s <%s>" % (key.encode(), (b"\xfe\xff" + value.encode("utf-16-be", "replace")).hex().encode())
+        for key, value in fields.items()
+        if value
+    )
+    printed = printed.rstrip() + b"\n"
+    added = b"%s 0 obj\n<<%s>>\nendobj\n" % (number, said)
+    at = len(printed) + len(added)
+    added += b"xref\n%s 1\n%010d 00000 n \ntrailer\n<<%s\n/Prev %s>>\n" % (number, len(printed), trailer, table)
+    return printed + added + b"startxref\n%d\n%%%%EOF\n" % at
+
+
+def _pages(page: str, information: Mapping[str, str]) -> dict[str, bytes]:
     """The page as HTML and as PDF; without the latter where it can't be printed, which stderr says."""
     pages = {"case.html": page.encode()}
-    with tempfile.TemporaryDirectory(prefix="tokgate-report-") as folder:
-        try:
-            _print_pdf(_browser(), page, printed := Path(folder) / "case.pdf")
-            pages["case.pdf"] = printed.read_bytes()
-        except CommandError as error:
-            narrate(f"tokgate: without a PDF: {error}")
+    try:
+        pages["case.pdf"] = _printed(_browser(), page, information)
+    except CommandError as error:
+        narrate(f"tokgate: without a PDF: {error}")
     return pages
-
-
-def _settle(output: Path, content: bytes) -> None:
-    with becoming(output) as target:
-        target.write_bytes(content)
 
 
 AROUND: Final = 60
