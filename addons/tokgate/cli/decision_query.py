@@ -17,7 +17,7 @@ from tokgate.policy.decision import Decision, Phase, Reason, Response, Signal, V
 from tokgate.policy.membership import Identity, Membership
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import MAX_NAME, AddressLiteral, normalise, parse_address
-from tokgate.policy.values.text import utc
+from tokgate.policy.values.text import shown, utc
 
 
 class Grounds(TypedDict):
@@ -210,16 +210,4 @@ def identity_of(options: argparse.Namespace) -> Identity | None:
 
 def outcome(decision: Decision) -> Outcome:
     """The part of an answer that does not depend on the query."""
-    return {
-        "verdict": decision.verdict,
-        "phase": decision.phase,
-        "service": decision.service,
-        "rule": decision.rule,
-        "signal": decision.signal,
-        "network": decision.network,
-        "ban": decision.ban,
-        "exemption": decision.exemption,
-        "response": decision.response,
-        "reason": decision.reason,
-        "next_change": None if decision.next_change is None else utc(decision.next_change),
-    }
+    return {"verdict": decision.verdict, **shown(Grounds, decision)}

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, TypedDict
 
 from tokgate.policy.values import Origin
-from tokgate.policy.values.text import escaped, readable, readable_characters
+from tokgate.policy.values.text import escaped, readable, readable_characters, shown
 
 _SHOWN: Final = 140
 """Most characters of a source line that are shown; a policy may be one line of megabytes."""
@@ -154,14 +154,8 @@ class DiagnosticOutput(TypedDict):
 
 
 def as_json(diagnostic: Diagnostic) -> DiagnosticOutput:
-    return {
-        "level": diagnostic.level,
-        "file": diagnostic.origin.file,
-        "line": diagnostic.origin.line,
-        "column": diagnostic.origin.column,
-        "message": diagnostic.message,
-        "code": diagnostic.code,
-    }
+    origin = diagnostic.origin
+    return shown(DiagnosticOutput, diagnostic, file=origin.file, line=origin.line, column=origin.column)
 
 
 def render(diagnostic: Diagnostic, *, color: bool = False) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterator
 from typing import Final, TypedDict
 
 from tokgate.config.diagnostics import Diagnostic, DiagnosticOutput, as_json
-from tokgate.config.reload.holder import Reloaded, Revision
-from tokgate.policy.analysis.definitions import ChangeKind, DefinitionChange, weaker_settings
+from tokgate.config.reload.holder import Reloaded
+from tokgate.policy.analysis.definitions import ChangeKind, weaker_settings
 from tokgate.policy.analysis.held_bans import NO_EFFECTS
+from tokgate.policy.values.text import shown
 from tokgate.runtime.control_socket import Caller
 from tokgate.runtime.instance import Instance
 from tokgate.service.status import GatewayStatus, WorkerStatus, gateway_of
@@ -95,14 +96,12 @@ def answer_of(
         "version": reloaded.snapshot.version,
         "unchanged": reloaded.ok and not changed,
         "since": str(holder.in_force_since),
-        "changes": [] if told is None else [_change(change) for change in told.changes[:MAX_CHANGES]],
-        "bans": {
-            "begun": list(effects.begun),
-            "ended": list(effects.ended),
-            "lifted": list(effects.lifted),
-            "held": list(reloaded.snapshot.policy.held),
-        },
-        "revision": None if told is None or told.revision is None else _revision(told.revision),
+        "changes": [
+            shown(DefinitionChangeOutput, each, section=each.kind, what=list(each.words))
+            for each in (() if told is None else told.changes[:MAX_CHANGES])
+        ],
+        "bans": shown(BanEffects, effects, held=list(reloaded.snapshot.policy.held)),
+        "revision": None if told is None or told.revision is None else shown(PolicyRevision, told.revision),
         "weaker_settings": [] if told is None else list(weaker_settings(told.changes)),
         "more_changes": 0 if told is None else max(0, len(told.changes) - MAX_CHANGES),
         "diagnostics": [_diagnostic(each) for each in reloaded.diagnostics],
@@ -114,19 +113,11 @@ def answer_of(
     }
 
 
-def _revision(revision: Revision) -> PolicyRevision:
-    return {"commit": revision.commit, "author": revision.author, "uncommitted": revision.uncommitted}
-
-
 def _missing(workers: Collection[WorkerStatus], version: str) -> Iterator[str]:
     """The workers with another policy; retired ones, which serve their last connections, don't count."""
     for worker in workers:
         if not worker["retired"] and worker["version"] not in (None, version):
             yield worker["name"]
-
-
-def _change(change: DefinitionChange) -> DefinitionChangeOutput:
-    return {"section": change.kind, "name": change.name, "how": change.how, "what": list(change.words)}
 
 
 def _diagnostic(diagnostic: Diagnostic) -> SourceDiagnostic:

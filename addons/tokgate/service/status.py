@@ -12,11 +12,10 @@ from tokgate.config.diagnostics import render
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.canary.canary import CanaryOrigin
 from tokgate.policy.analysis.now import Now, now_of
-from tokgate.policy.analysis.terms import Term
 from tokgate.policy.analysis.timeline import next_transition
 from tokgate.policy.decision import Phase
 from tokgate.policy.observation import KernelRefusal
-from tokgate.policy.snapshot import Policy
+from tokgate.policy.values.text import shown
 
 if TYPE_CHECKING:
     from tokgate.runtime.instance import Instance
@@ -278,6 +277,7 @@ def state_of(
 ) -> Status:
     """The status. `faults`: what is wrong with processes, in words; `work`: what is done besides."""
     holder, at, gateway = instance.holder, instance.now(), gateway_of(instance)
+    taken = holder.snapshot.policy.catalogue
     now, upcoming, known = now_of(holder.snapshot, at), next_transition(holder.snapshot, at), list(workers)
     why = f"{holder.last_error}, since {holder.failing_since}"
     stale = () if holder.last_error is None else (f"the newest policy is not in force: {why}",)
@@ -309,7 +309,7 @@ def state_of(
             "restart_needed": list(instance.restart_needed()),
             "next_transition": None if upcoming is None else str(upcoming),
             "held": list(now.held),
-            "catalogue": _catalogue(holder.snapshot.policy),
+            "catalogue": None if taken is None else shown(TakenServices, taken),
             "bans": _bans(now),
             "exempt": _exempt(now),
             "networks": _networks(now),
@@ -324,53 +324,26 @@ def gateway_of(instance: "Instance") -> GatewayStatus | None:
     return cast("GatewayStatus | None", instance.gateway())
 
 
-def _catalogue(policy: Policy) -> TakenServices | None:
-    taken = policy.catalogue
-    return None if taken is None else {"version": taken.version, "services": list(taken.services)}
-
-
 def has_trouble(report: dict[str, Any]) -> bool:
     """Whether a process reports that it failed inside, lost records, or can't write the log."""
     return bool(report.get("errors") or report.get("records_dropped") or report.get("log_error"))
 
 
-def _term(term: Term) -> TermStatus:
-    return {"ban": term.ban.name, "starts": str(term.starts), "ends": str(term.ends)}
-
-
 def _bans(now: Now) -> list[BanStatus]:
     return [
-        {
-            "ban": each.ban.name,
-            "zone": each.zone,
-            "networks": list(each.networks),
-            "phase": each.phase,
-            "idle": each.idle,
-            "overdue": each.overdue,
-            "held": each.held,
-            "extends": [_term(term) for term in each.extends],
-            "extended_by": list(each.extended_by),
-            "next": None if each.next is None else str(each.next),
-            "ends": None if each.ends is None else str(each.ends),
-        }
+        shown(
+            BanStatus,
+            each,
+            ban=each.ban.name,
+            extends=[shown(TermStatus, term, ban=term.ban.name) for term in each.extends],
+        )
         for each in now.bans
     ]
 
 
 def _exempt(now: Now) -> list[ExemptStatus]:
     return [
-        {
-            "name": each.exemption.name,
-            "ban": each.exemption.ban,
-            "networks": list(each.networks),
-            "whom": list(each.exemption.whom),
-            "until": str(each.until),
-            "override": each.exemption.override,
-            "by": each.exemption.by,
-            "ticket": each.exemption.ticket,
-            "reason": each.exemption.reason,
-        }
-        for each in now.exempt
+        shown(ExemptStatus, each.exemption, networks=list(each.networks), until=str(each.until)) for each in now.exempt
     ]
 
 

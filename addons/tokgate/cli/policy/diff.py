@@ -23,7 +23,7 @@ from tokgate.policy.analysis.definitions import changes, redefinitions, weaker_s
 from tokgate.policy.analysis.held_bans import vanished
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import local, utc
+from tokgate.policy.values.text import local, shown, utc
 
 EPILOG = """\
 examples:
@@ -165,26 +165,18 @@ def compare(source: str, old: Snapshot, becomes: str, new: Snapshot, within: Spa
     redefined = tuple(redefinitions(old.policy, new.policy))
     networks = {**old.policy.networks, **new.policy.networks}
     verdicts: list[VerdictDifference] = [
-        {
-            "network": each.network,
-            "service": each.service,
-            "zone": networks[each.network].timezone,
-            "from": _begins(each.span, within),
-            "to": _ends(each.span, within),
-            "before": outcome(each.before),
-            "after": outcome(each.after),
-        }
+        shown(
+            VerdictDifference,
+            each,
+            zone=networks[each.network].timezone,
+            before=outcome(each.before),
+            after=outcome(each.after),
+            **_beyond(each.span, within),
+        )
         for each in verdict_changes(old, new, within)
     ]
     exemptions: list[ExemptionDifference] = [
-        {
-            "ban": each.ban,
-            "client": str(each.client),
-            "from": _begins(each.span, within),
-            "to": _ends(each.span, within),
-            "before": each.before,
-            "after": each.after,
-        }
+        shown(ExemptionDifference, each, client=str(each.client), **_beyond(each.span, within))
         for each in exemption_changes(old, new, within)
     ]
     return {
@@ -195,28 +187,18 @@ def compare(source: str, old: Snapshot, becomes: str, new: Snapshot, within: Spa
         "differs": bool(verdicts or exemptions or redefined),
         "verdicts": verdicts,
         "exemptions": exemptions,
-        "definitions": [
-            {
-                "kind": each.kind,
-                "name": each.name,
-                "key": each.key,
-                "added": list(each.added),
-                "removed": list(each.removed),
-            }
-            for each in redefined
-        ],
+        "definitions": [shown(RedefinitionOutput, each) for each in redefined],
         "held": list(vanished(old, new.policy, within.start)),
         "weaker_settings": list(weaker_settings(changes(old.policy, new.policy))),
         "traffic": None,
     }
 
 
-def _begins(span: Span, within: Span) -> str | None:
-    return None if span.start <= within.start else utc(span.start)
-
-
-def _ends(span: Span, within: Span) -> str | None:
-    return None if span.end >= within.end else utc(span.end)
+def _beyond(span: Span, within: Span) -> dict[str, str | None]:
+    return {
+        "from": None if span.start <= within.start else utc(span.start),
+        "to": None if span.end >= within.end else utc(span.end),
+    }
 
 
 _SPANS: Final = 3

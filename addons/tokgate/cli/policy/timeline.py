@@ -21,7 +21,7 @@ from tokgate.policy.bans import ALL
 from tokgate.policy.decision import Phase
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
-from tokgate.policy.values.text import both, local, utc
+from tokgate.policy.values.text import both, local, shown, utc
 
 EPILOG = """\
 examples:
@@ -183,22 +183,16 @@ def _document(within: Span, holds: Now, found: Sequence[Transition], more: bool)
         },
         "more": more,
         "transitions": [
-            {
-                "at": utc(transition.at),
-                "local": local(transition.at, transition.zone),
-                "zone": transition.zone,
-                "kind": transition.kind,
-                "ban": transition.ban.name,
-                "title": transition.ban.title,
-                "ban_reason": transition.ban.reason,
-                "services": list(transition.ban.services) or [ALL],
-                "networks": list(transition.networks),
-                "before": transition.before,
-                "after": transition.after,
-                "exemption": transition.exemption,
-                "extends": transition.ban.extends,
-                "extended_by": list(transition.extended_by),
-            }
-            for transition in found
+            shown(
+                TransitionOutput,
+                each,
+                local=local(each.at, each.zone),
+                ban=each.ban.name,
+                title=each.ban.title,
+                ban_reason=each.ban.reason,
+                services=list(each.ban.services) or [ALL],
+                extends=each.ban.extends,
+            )
+            for each in found
         ],
     }

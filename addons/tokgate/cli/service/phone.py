@@ -37,7 +37,7 @@ from tokgate.gateway.phones.tunnel import (
     phones_in,
     public_key,
 )
-from tokgate.policy.values.text import utc
+from tokgate.policy.values.text import shown, utc
 
 _EPILOG: Final = """\
 examples:
@@ -392,14 +392,12 @@ def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
     is_up = interface.is_up
     seen = interface.seen() if is_up else {}
     phones = [
-        PhoneOutput(
-            name=each.name,
+        shown(
+            PhoneOutput,
+            each,
             owner=each.owner or None,
             addresses=[str(address) for address in each.addresses],
-            public_key=each.public_key,
-            added=utc(each.added),
             seen=None if (last := seen.get(each.public_key)) is None else utc(last),
-            revoked=None if each.revoked is None else utc(each.revoked),
         )
         for each in files.phones() + (tunnel.revoked if options.all else ())
     ]

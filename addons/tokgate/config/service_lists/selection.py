@@ -15,6 +15,7 @@ from tokgate.config.format.services import ListFormat
 from tokgate.config.service_lists.lists import Entry, EntryKind, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
+from tokgate.policy.values.text import shown
 
 NAME_KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX)
 """The kinds that stand under `names`, which are those of the same value in `PatternKind`."""
@@ -203,12 +204,4 @@ class SourceOutput(TypedDict):
 
 def source_keys(source: ServiceSource) -> SourceOutput:
     """The keys of `source` as they stand in YAML, and in JSON."""
-    return {
-        "list": source.list,
-        "format": ListFormat(source.format),
-        "revision": source.revision,
-        "licence": source.licence,
-        "date": source.date,
-        "attributes": list(source.attributes),
-        "subdomains": source.subdomains,
-    }
+    return shown(SourceOutput, source)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 import idna
 from whenever import Date, Instant, PlainDateTime, Time
@@ -34,6 +34,18 @@ def _midnight(text: str) -> PlainDateTime:
 def utc(instant: Instant) -> str:
     """An instant as RFC 3339 in UTC, the format of all JSON output."""
     return instant.format_iso()
+
+
+def shown[T](shape: type[T], source: object, **own: object) -> T:
+    """A TypedDict for JSON: of each key its value in `own`, else the attribute of `source` that is called so.
+
+    Instants become text and tuples lists.
+    """
+    return cast(T, {key: own[key] if key in own else _plain(getattr(source, key)) for key in shape.__annotations__})
+
+
+def _plain(value: object) -> object:
+    return utc(value) if isinstance(value, Instant) else list(value) if isinstance(value, tuple) else value
 
 
 def local(instant: Instant, zone: str) -> str:
