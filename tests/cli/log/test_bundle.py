@@ -1,6 +1,7 @@
 """A case as an archive: checked by what is in it, without tokgate, and nothing that was changed passes."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from tokgate.blocklog.records.record import new_stamp
 from tokgate.blocklog.write.checkpointer import LogOptions
 
 KEY = ("--key", "block.pub")
+DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
 
 
 @pytest.fixture
@@ -41,20 +43,42 @@ def unpacked(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path / "there" / "case"
 
 
-def check(folder: Path, fingerprint: str) -> subprocess.CompletedProcess[str]:
+type Check = Callable[[Path, str], subprocess.CompletedProcess[str]]
+
+
+def by_its_verifier(folder: Path, fingerprint: str) -> subprocess.CompletedProcess[str]:
     """What the verifier in the archive says; tokgate can't be imported."""
     program = "import runpy, sys; sys.modules['tokgate'] = None; sys.argv = sys.argv[1:]; "
     program += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-I", "-c", program, str(folder / "verify.py"), fingerprint]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return _run(folder, sys.executable, "-I", "-c", program, str(folder / "verify.py"), fingerprint)
 
 
-def test_it_is_checked_without_tokgate(unpacked: Path, tokgate: Command) -> None:
-    """All parts are there, each record is proved and printed, and those of others are not in it."""
-    fingerprint = tokgate("log", "key", "--fingerprint").out.strip()
-    said = check(unpacked, fingerprint)
-    assert (said.returncode, said.stderr) == (0, "all records are proved, and nothing was changed\n")
+def by_the_docs(folder: Path, fingerprint: str) -> subprocess.CompletedProcess[str]:
+    """What the steps of docs/proof.md give with jq, OpenSSL and coreutils; there is no Python."""
+    (program,) = re.findall(r"^```sh\n(.*?)^```", DOCS.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return _run(folder, "sh", "-c", program, "check.sh", fingerprint, PATH="/usr/bin:/bin", PYTHONHOME="/nowhere")
+
+
+def _run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=env or None, capture_output=True, encoding="utf-8", check=False, timeout=60
+    )
+
+
+CHECKS = {"verifier": by_its_verifier, "docs": by_the_docs}
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_it_is_checked_without_tokgate(unpacked: Path, tokgate: Command, check: Check) -> None:
+    """Each record is proved and printed, by the key whose fingerprint is given."""
+    said = check(unpacked, tokgate("log", "key", "--fingerprint").out.strip())
+    assert said.returncode == 0, said
     assert said.stdout.count("192.0.2.7 (office) was refused") == 3
+    assert check(unpacked, "ab" * 32).returncode == 1
+
+
+def test_what_is_in_it(unpacked: Path) -> None:
+    """All parts are there, and no record of others."""
     assert {path.name for path in unpacked.iterdir()} == {
         *("case.html", "records.ndjson", "places.csv", "bans.ndjson", "proofs", "checkpoint.txt", "anchors"),
         *("verify.py", "manifest.json", "manifest.sig"),
@@ -62,7 +86,6 @@ def test_it_is_checked_without_tokgate(unpacked: Path, tokgate: Command) -> None
     assert "192.0.2.8" not in (unpacked / "records.ndjson").read_text()
     _, first, *_ = (unpacked / "places.csv").read_text().splitlines()
     assert first.startswith("1,2023-03-10T11:00:00.000000Z,block.ndjson,1,")
-    assert check(unpacked, "ab" * 32).returncode == 1
 
 
 def _forge(folder: Path) -> None:
@@ -89,9 +112,28 @@ def test_what_was_changed_is_said(
 ) -> None:
     """Whichever part it is."""
     change(unpacked)
-    found = check(unpacked, tokgate("log", "key", "--fingerprint").out.strip())
-    assert found.returncode == 1
-    assert said in found.stderr
+    fingerprint = tokgate("log", "key", "--fingerprint").out.strip()
+    found = by_its_verifier(unpacked, fingerprint)
+    assert (found.returncode, said in found.stderr) == (1, True)
+    assert by_the_docs(unpacked, fingerprint).returncode != 0
+
+
+def test_anchors_of_one_name(unpacked: Path, tokgate: Command) -> None:
+    """All are in it, each beside its own timestamp."""
+    for folder in ("monday", "tuesday"):
+        Path(folder).mkdir()
+        for name in ("anchor.txt", "anchor.txt.tsr"):
+            Path(folder, name).write_text(f"{folder} {name}")
+    anchors = ("--anchor", "monday/anchor.txt", "--anchor", "tuesday/anchor.txt")
+    assert tokgate("log", "case", "--client", "192.0.2.7", *KEY, *anchors, "-o", "two.zip").code == 0
+    with zipfile.ZipFile("two.zip") as archive:
+        kept = {name: archive.read(name).decode() for name in archive.namelist() if "anchors/" in name}
+    assert kept == {
+        "two/anchors/anchor.txt": "monday anchor.txt",
+        "two/anchors/anchor.txt.tsr": "monday anchor.txt.tsr",
+        "two/anchors/2/anchor.txt": "tuesday anchor.txt",
+        "two/anchors/2/anchor.txt.tsr": "tuesday anchor.txt.tsr",
+    }
 
 
 def test_without_the_key(unpacked: Path, tokgate: Command) -> None:

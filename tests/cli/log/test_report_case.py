@@ -17,8 +17,9 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     records = []
     for number, hour in enumerate(("08", "11", "12")):
-        record = refusal("192.0.2.7", f"2023-03-10T{hour}:00:00Z")
+        record = refusal("192.0.2.7", f"2023-03-10T{hour}:00:05Z")
         record["event"]["id"] = f"01862000-0000-7000-8000-00000000000{'9ab'[number]}"
+        record["event"]["sequence"] = 40 + number
         record["message"] = f"attempt {number}"
         records.append(record)
     records.append(refusal("192.0.2.99", "2023-03-10T11:30:00Z"))
@@ -56,6 +57,8 @@ def test_a_client(log: Path, tokgate: Command) -> None:
     assert '<p class="kind">Case file: 192.0.2.7</p>' in page
     for said in ("attempt 0", "attempt 1", "attempt 2", EVENT, "The bans", "Integrity of the log"):
         assert said in page
+    assert "2023-03-10 11:00:05</td>" in page
+    assert f"<code>{EVENT}</code>, record 41</td>" in page
     assert "192.0.2.99" not in page
     assert "HR-17" in log.with_name("block.access.ndjson").read_text("utf-8")
 

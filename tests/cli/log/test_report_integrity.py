@@ -8,7 +8,7 @@ from labs.appending import AppenderRuns
 from tokgate.blocklog.integrity import verify
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.cli.log import report_integrity
-from tokgate.cli.log.report_integrity import verified
+from tokgate.cli.log.report_integrity import digests, verified
 from tokgate.cli.terminal import Patience
 
 
@@ -32,3 +32,14 @@ def test_verifying_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monke
     (sentence,) = status.sentences
     assert sentence.values["count"] == 2
     assert str(sentence.values["first"]).startswith(f"{runs.path}:2:")
+
+
+def test_files_of_one_name(tmp_path: Path) -> None:
+    """Two gateways' current files are both `block.ndjson`: the folder tells them apart."""
+    paths = [
+        tmp_path / folder / name for folder, name in (("a", "block.ndjson"), ("b", "block.ndjson"), ("b", "other"))
+    ]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x" * number)
+    assert [(each.name, each.size) for each in digests(paths)] == [(str(paths[0]), 0), (str(paths[1]), 1), ("other", 2)]

@@ -309,7 +309,7 @@ _BAN_FACTS: Final = """SELECT ban, any_value(authority) AS authority, any_value(
         list(DISTINCT network) FILTER (network IS NOT NULL) AS networks,
         list(DISTINCT service) FILTER (service IS NOT NULL) AS services
     FROM events WHERE ban IS NOT NULL AND "time" >= $start AND "time" < $end GROUP BY 1 ORDER BY 1"""
-_CASE: Final = """SELECT "time", client, message, event_id, events, network, action, rule_title,
+_CASE: Final = """SELECT "time", client, message, event_id, sequence, events, network, action, rule_title,
         coalesce(name, destination_ip, '–') AS what FROM events
     WHERE traffic AND "time" >= $start AND "time" < $end ORDER BY "time", CAST(event_id AS VARCHAR) LIMIT $most"""
 _DISGUISED: Final = """SELECT count(*) FROM lines

@@ -53,7 +53,7 @@ class Language(StrEnum):
     DE = "de"
 
 
-_FORMAT: Final = "%Y-%m-%d %H:%M"
+_DAY, _MINUTE, _SECOND = "%Y-%m-%d ", "%H:%M", "%H:%M:%S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +86,20 @@ class Wording:
         """The word for a code of the log, such as a verdict; the code itself where there is none."""
         return self.codes[kind].get(code, code)
 
-    def moment(self, at: datetime | None, zone: str | None = None) -> Markup:
-        """An instant, which is UTC without `tzinfo`, and beside it the local time of `zone`, else of the report's."""
+    def moment(self, at: datetime | None, zone: str | None = None, *, exact: bool = False) -> Markup:
+        """An instant, which is UTC without `tzinfo`, and beside it the local time of `zone`, else of the report's.
+
+        With `exact` to the second.
+        """
         if at is None:
             return Markup("–")
-        said = escape(at.strftime(_FORMAT))
+        time = _SECOND if exact else _MINUTE
+        said = escape(at.strftime(_DAY + time))
         there = self._zone if zone is None else ZoneInfo(zone)
         if there is None:
             return said
         local = at.replace(tzinfo=UTC).astimezone(there)
-        shown = local.strftime("%H:%M %Z") if local.date() == at.date() else local.strftime(_FORMAT + " %Z")
+        shown = local.strftime(("" if local.date() == at.date() else _DAY) + time + " %Z")
         return said + Markup(' <span class="local">({})</span>').format(shown)
 
     def sentence(self, record: Mapping[str, Any]) -> Markup:
@@ -120,7 +124,7 @@ class Wording:
 
 def utc(at: datetime) -> str:
     """An instant in UTC alone, for a title."""
-    return at.strftime(_FORMAT)
+    return at.strftime(_DAY + _MINUTE)
 
 
 @cache

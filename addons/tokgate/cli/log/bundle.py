@@ -60,10 +60,11 @@ def write_bundle(args: argparse.Namespace, files: Sequence[Path], wanted: Filter
     checkpoint = last_checkpoint(files)
     if checkpoint is not None:
         entries["checkpoint.txt"] = f"{checkpoint.message()}\n".encode()
-    for anchor in args.anchor or ():
+    for number, anchor in enumerate(args.anchor or (), 1):
+        folder = "anchors" if f"anchors/{anchor.name}" not in entries else f"anchors/{number}"
         for path in (anchor, anchor.with_name(f"{anchor.name}.tsr")):
             if path.exists():
-                entries[f"anchors/{path.name}"] = path.read_bytes()
+                entries[f"{folder}/{path.name}"] = path.read_bytes()
     entries["verify.py"] = Path(case_verifier.__file__).read_bytes()
     _write(args, entries)
     if missing := len(case) - len(proofs):

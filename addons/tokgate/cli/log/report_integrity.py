@@ -1,6 +1,7 @@
 """What a report says of the log's integrity: its chains, verified, and the files with their digests."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -60,10 +61,14 @@ def _facts(name: str, chain: Chain) -> ChainFacts:
 
 
 def digests(files: Sequence[Path]) -> list[FileDigest]:
-    """The files as they are on the disk: octets and SHA-256. A file that grows is read up to its present end."""
-    found = []
+    """The files as they are on the disk: octets and SHA-256. A file that grows is read up to its present end.
+
+    Files of one name have the folder before it.
+    """
+    found, names = [], Counter(path.name for path in files)
     for path in files:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256")
-            found.append(FileDigest(path.name, stream.tell(), digest.hexdigest()))
+            name = path.name if names[path.name] == 1 else str(path)
+            found.append(FileDigest(name, stream.tell(), digest.hexdigest()))
     return found
