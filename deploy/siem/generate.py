@@ -1,4 +1,4 @@
-"""Writes what is made of the Sigma rules, and dashboards, for each store.
+"""Writes what is made of the Sigma rules, and dashboards, for each store; and the table of columns.
 
     python deploy/siem/generate.py
 
@@ -22,6 +22,7 @@ from sigma.correlations import SigmaCorrelationRule
 from sigma.processing.pipeline import ProcessingPipeline
 from sigma.rule import SigmaRule
 
+from tokgate.analytics.columns import COLUMNS
 from tokgate.blocklog.records.record import TRAFFIC, EventAction
 
 HERE: Final = Path(__file__).resolve().parent
@@ -74,9 +75,19 @@ def files() -> dict[str, str]:
         "elastic/rules.ndjson": _elastic_rules(),
         "splunk/default/savedsearches.conf": _splunk_searches(),
         "splunk/lookups/tokgate_severity.csv": _splunk_severities(),
+        "columns.md": _columns(),
     }
     found |= dashboards.files()
     return found | {f"sentinel/rules/{name}.yaml": text for name, text in _sentinel_rules()}
+
+
+def _columns() -> str:
+    """A table of the view `events`, for people."""
+    rows = "".join(f"| `{each.name}` | {each.type} | {each.meaning} |\n" for each in COLUMNS)
+    return (
+        "# Columns of `events`\n\nOf `tokgate log query`, `export` and ClickHouse. Times are UTC; what a record does not say is null.\n\n"
+        f"| column | type | meaning |\n|---|---|---|\n{rows}"
+    )
 
 
 def rule_files() -> list[Path]:

@@ -12,7 +12,6 @@ import pytest
 from labs.appending import AppenderRuns, append
 from labs.logs import WriteLog, refusal
 from tokgate.analytics import engine
-from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.index import Index
 from tokgate.analytics.sql import LogError
@@ -102,14 +101,6 @@ def test_only_a_log_that_met_unreadable_lines_is_read_again_for_them(log: Path, 
         assert database.ask("SELECT count(*) FROM events") == [(2,)]
         log.unlink()
         assert database.unreadable_counts() == {}
-
-
-def test_every_column_is_documented() -> None:
-    """docs/log-queries.md has each column once, with its type and its meaning, in the view's order."""
-    text = (Path(__file__).parents[2] / "docs" / "log-queries.md").read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("| `")]
-    told = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows]
-    assert told == [(f"`{column.name}`", column.type, column.meaning) for column in COLUMNS]
 
 
 def test_nothing_is_left_behind(log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
