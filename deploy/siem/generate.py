@@ -85,7 +85,8 @@ def _columns() -> str:
     """A table of the view `events`, for people."""
     rows = "".join(f"| `{each.name}` | {each.type} | {each.meaning} |\n" for each in COLUMNS)
     return (
-        "# Columns of `events`\n\nOf `tokgate log query`, `export` and ClickHouse. Times are UTC; what a record does not say is null.\n\n"
+        "# Columns of `events`\n\nOf `tokgate log query`, `export` and ClickHouse. "
+        "Times are UTC; what a record does not say is null.\n\n"
         f"| column | type | meaning |\n|---|---|---|\n{rows}"
     )
 
