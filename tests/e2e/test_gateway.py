@@ -212,7 +212,7 @@ DAMAGE = {
     "table flushed": ("nft flush ruleset", "table inet tokgate is not loaded"),
     "table asleep": ("nft add table inet tokgate { flags dormant; }", "the table is asleep"),
     "another's table": ("nft flush ruleset; add table inet tokgate", "table inet tokgate is somebody else's"),
-    "rule gone": ("nft flush chain inet tokgate to_gate", "chain to_gate lacks 1 rules"),
+    "rule gone": ("nft flush chain inet tokgate to_gate", "chain to_gate lacks 5 rules"),
     "route gone": ("ip rule del priority 746", "IPv4: the policy rule 746 that looks mark"),
     "forwarding off": ("sysctl -qw net.ipv4.ip_forward=0", "net.ipv4.ip_forward is 0"),
 }

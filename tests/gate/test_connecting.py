@@ -2,12 +2,13 @@
 
 import errno
 import socket
+from dataclasses import replace
 from select import EPOLLERR, EPOLLIN, EPOLLOUT
 from typing import Any
 
 import pytest
 
-from labs.builders import ban, snapshot
+from labs.builders import ban, service, snapshot
 from labs.gate_lab import broken_off
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
@@ -16,9 +17,11 @@ from tokgate.gate.connection import State, Tunnel
 from tokgate.gate.egress.parents import AskedParent
 from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
+from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import Upstream
 from tokgate.traffic.counters import CONNECT_SECONDS, ConnectError
 from tokgate.traffic.refusal_texts import UNREACHABLE
+from tokgate.traffic.seen import Shown
 
 HELLO = hello_for("www.example.net")
 
@@ -150,6 +153,49 @@ def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatc
     else:
         steps.gate.loop.release_closed()
         assert broken_off(steps.client)
+
+
+WITHOUT_NAME = Shown(visibility=Visibility.ADDRESS)
+UPSTREAM = Upstream(host="192.0.2.1", port=3128)
+
+
+@pytest.mark.parametrize(
+    ("shown", "kind", "refused", "entry", "policy"),
+    [
+        (WITHOUT_NAME, ConnectError.REFUSED, True, Entry.TPROXY, {}),
+        (WITHOUT_NAME, ConnectError.TIMEOUT, False, Entry.TPROXY, {}),
+        (WITHOUT_NAME, ConnectError.UNREACHABLE, False, Entry.TPROXY, {}),
+        ("198.51.100.7", ConnectError.REFUSED, True, Entry.TPROXY, {}),
+        ("www.example.net", ConnectError.REFUSED, None, Entry.TPROXY, {}),
+        (WITHOUT_NAME, ConnectError.NO_PORT, None, Entry.TPROXY, {}),
+        (WITHOUT_NAME, ConnectError.FORBIDDEN, None, Entry.TPROXY, {}),
+        (WITHOUT_NAME, ConnectError.REFUSED, None, Entry.REDIRECT, {}),
+        (WITHOUT_NAME, ConnectError.REFUSED, None, Entry.TPROXY, {"upstream": (UPSTREAM,)}),
+        (
+            WITHOUT_NAME,
+            ConnectError.REFUSED,
+            None,
+            Entry.TPROXY,
+            {"services": (service("a", addresses=("198.51.100.0/24",)),)},
+        ),
+    ],
+)
+def test_what_the_kernel_is_told(
+    steps: Steps, shown: Any, kind: ConnectError, refused: bool | None, entry: Entry, policy: dict[str, Any]
+) -> None:
+    """Of what failed for a client of TPROXY's without a name, in which way; not of this machine's or a parent's faults.
+
+    Nor of addresses of services: who asks for these is logged.
+    """
+    told: list[Any] = []
+    steps.gate.dialler.tell_failed = lambda *what: told.append(what)
+    steps.holder.snapshot = snapshot(ban(), **policy)
+    steps.connection.listener = replace(steps.connection.listener, entry=entry)
+    steps.connection.shown = shown
+    steps.connects()
+    connecting = steps.connection.state = Connecting(steps.context, steps.gate.relay, untried=())
+    connecting.unreachable(steps.connection, kind)
+    assert told == ([] if refused is None else [("192.0.2.7", ("198.51.100.7", 443), refused)])
 
 
 def asks(steps: Steps, then: State) -> None:

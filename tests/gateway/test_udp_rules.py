@@ -130,7 +130,7 @@ def test_gates_open_and_end_flows(lab: Lab, version: int) -> None:
         assert far.recv(64) == b"opens"
         near.send(SHORT)
         assert far.recv(64) == SHORT
-        says(udp_rules.ENDS, b"ends")
+        says(udp_rules.TELLS, b"")
         near.send(SHORT)
         assert gate.recv(64) == SHORT
         says(udp_rules.CARRIES, b"carries")

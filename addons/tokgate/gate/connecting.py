@@ -19,6 +19,7 @@ from tokgate.gate.context import Context, Reading
 from tokgate.gate.egress.parents import AskedParent
 from tokgate.gate.sockets import Address, Entry, NoDestinationError, is_connected, is_here, leads_to
 from tokgate.policy.observation import Endpoint
+from tokgate.policy.services import NO_MATCH
 from tokgate.policy.settings import Upstream, upstream_for
 from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic.admission import TargetAddresses, decide_targets, is_closed
@@ -94,7 +95,7 @@ def proceed(context: Context, connection: Connection, state: State) -> None:
 class Connecting(State):
     """No address of the destination has answered yet; when one has, the connection is in the state `then`."""
 
-    __slots__ = ("asking", "context", "since", "then", "untried")
+    __slots__ = ("asking", "context", "failure", "since", "then", "untried")
 
     def __init__(self, context: Context, then: State, untried: Addresses | None = None) -> None:
         """`untried`: the destination's other addresses; None: the name's are asked for when they are needed."""
@@ -103,6 +104,8 @@ class Connecting(State):
         self.untried: Addresses | None = untried
         self.since: Final = context.loop.now
         self.asking = False
+        self.failure: ConnectError | None = None
+        """Why an address could not be reached, of late."""
 
     @property
     def movable(self) -> bool:
@@ -172,15 +175,15 @@ class Connecting(State):
         self.silent(connection)
 
     def _fails(self, connection: Connection, kind: ConnectError) -> None:
+        self.failure = kind
         if connection.server is not None:
             self.context.dialler.failed(kind, self.context.loop.now, connection.destination)
             self.context.relay.drop_server(connection)
 
     def _ask(self, connection: Connection) -> None:
         """Ask for the other addresses of the name that passes; each is decided about before it is tried."""
-        self.untried, shown, tried = (), connection.shown, connection.destination
-        name = shown.name if isinstance(shown, Shown) else shown
-        if name is None or tried is None or parse_address(name) is not None:
+        self.untried, name, tried = (), _name(connection), connection.destination
+        if name is None or tried is None:
             self.try_next(connection)
             return
         self.asking = True
@@ -232,8 +235,25 @@ class Connecting(State):
         self.context.relay.reset(connection, connection.client)
 
     def give_up(self, connection: Connection) -> None:
-        """No address can be reached: the client is reset, as the destination would have."""
-        self.context.relay.reset(connection, connection.client)
+        """No address can be reached: the client is reset, as the destination would have.
+
+        Without a name it has to try its next address itself: its next SYN is refused by the kernel, and so not accepted
+        before anybody knows whether the destination is there.
+        """
+        context, place = self.context, connection.destination
+        if place is not None and connection.listener.entry is Entry.TPROXY and _name(connection) is None:
+            snapshot = context.enforcer.snapshot
+            logged = snapshot.services.match(place[0]) is not NO_MATCH  # who asks for it, is to be known
+            if not logged and parent(context, connection, place) is None:
+                context.dialler.refuse_next(connection.peer, place, self.failure)
+        context.relay.reset(connection, connection.client)
+
+
+def _name(connection: Connection) -> str | None:
+    """The host by which a client was let through, if that is no address."""
+    shown = connection.shown
+    name = shown.name if isinstance(shown, Shown) else shown
+    return None if name is None or parse_address(name) is not None else name
 
 
 class AskingParent(State):

@@ -30,7 +30,7 @@ from tokgate.traffic.client_messages import (
     after,
     after_hello,
 )
-from tokgate.traffic.counters import ConnectError
+from tokgate.traffic.counters import connect_error
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
 from tokgate.wire.client_hello import REFUSAL, ClientHello, ClientHelloError, is_ech_outer
 from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
@@ -221,9 +221,9 @@ class FirstMessage(Reading):
             dial(context, connection, destination, connecting := Connecting(context, then))
         except NoDestinationError:
             connecting.leads_back(connection)
-        except OSError:  # no route to it, such as one of IPv6
+        except OSError as error:  # no route to it, such as one of IPv6
             connection.state = connecting
-            connecting.unreachable(connection, ConnectError.OTHER)
+            connecting.unreachable(connection, connect_error(error.errno))
 
     def refuse_hello(self, connection: Connection, hello: ClientHello) -> None:
         """Refuse and close at once if nothing follows the hello: without unread data closing sends no reset."""

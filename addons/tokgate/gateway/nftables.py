@@ -122,6 +122,7 @@ def _sets(rules: Ruleset) -> Iterator[Iterable[str]]:
         yield each.declared()
     if isinstance(rules.options.forwarded, Tproxy):
         yield from udp_rules.flow_sets()
+        yield from tcp_rules.failed_sets()
     yield interval_set("ports", "inet_service", "80, 443 and settings.gateway.ports.", rules.ports)
     if rules.addresses:
         yield from _addresses("addresses", "Addresses of services under these bans.", rules.addresses)

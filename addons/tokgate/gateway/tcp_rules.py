@@ -19,6 +19,10 @@ RESET: Final = "reject with tcp reset"
 PAST_GATES: Final = f"{counting(KernelRefusal.TCP_PAST_GATES)} {RESET}"
 _DIALLED: Final = f"{counting(KernelRefusal.DIALLED_DIRECTLY)} {RESET}"
 _SEED: Final = 0x746B6761
+_FAILED: Final = ("refused", 9, RESET), ("unreachable", 10, "reject with icmpx host-unreachable")
+"""Sets of destinations that have just failed, the `udp length` of what adds to them, and what clients are told."""
+_FAILED_SECONDS: Final = 10
+_MOST_FAILED: Final = 16_384
 _ICMP_REDIRECTS: Final = (
     "# Where the next router is on the clients' own link Linux tells clients to go there themselves: past the gates.",
     "chain icmp_redirects {",
@@ -75,6 +79,31 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
             yield _strangers_local(rules, target)
     yield _input(rules)
     yield _under_ban(rules)
+
+
+# -- destinations that have just failed
+
+
+def failed_sets() -> Iterator[Iterable[str]]:
+    """By client: what fails for one may be there for others. Gates add to them by datagrams of their own."""
+    for name, _, _ in _FAILED:
+        for _, version, kind in FAMILIES:
+            yield (
+                "# Destinations that a gate could not reach, with the client who wanted to.",
+                f"set {name}{version} {{",
+                f"\ttype {kind} . {kind} . inet_service",
+                "\tflags dynamic,timeout",
+                f"\ttimeout {_FAILED_SECONDS}s",
+                f"\tsize {_MOST_FAILED}",
+                "}",
+            )
+
+
+def failed_told() -> Iterator[str]:
+    """Rules that add what datagrams tell of, from a client to a destination."""
+    for name, length, _ in _FAILED:
+        for family, version, _ in FAMILIES:
+            yield f"udp length {length} update @{name}{version} {{ {family} saddr . {family} daddr . udp dport }}"
 
 
 # -- to the gates
@@ -167,6 +196,12 @@ def _tproxy(to: Tproxy) -> Iterator[str]:
     yield "# To the listener, with its addresses untouched. Where none listens `tproxy` doesn't match: `forward` says"
     yield "# what happens. `socket transparent` has no place here: a SYN would find the dead socket of an older one."
     yield "chain to_gate {"
+    yield "\t# A gate accepts clients before it knows whether their destinations are there. What it could not"
+    yield "\t# reach of late is refused here as past the gate, so that clients try their next addresses at once."
+    counted = counting(KernelRefusal.DESTINATION_FAILED)
+    for name, _, refusal in _FAILED:
+        for family, version, _ in FAMILIES:
+            yield f"\t{family} saddr . {family} daddr . tcp dport @{name}{version} {counted} {refusal}"
     then = f"ct label set {LABEL} meta mark set {to.mark:#x} accept"
     yield f"\tmeta l4proto tcp counter tproxy to :{to.port} {then}"
     yield "}"

@@ -15,6 +15,7 @@ from typing import Final
 
 from whenever import Instant
 
+from tokgate.gateway import tcp_rules
 from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
 from tokgate.gateway.ruleset import AddressBan, AllBan, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
@@ -26,8 +27,9 @@ CARRIES: Final = 0x746C
 """The mark of a datagram that a gate sends on."""
 OPENS: Final = 0x746D
 """The same, and the kernel forwards its flow from then on. Where the set is full, the gate goes on to carry it."""
-ENDS: Final = 0x746E
-"""The mark of a datagram that takes its flow out of the set, and goes no further."""
+TELLS: Final = 0x746E
+"""The mark of a datagram that goes no further. Without a payload it takes its flow out of the set; with one, as of
+`tcp_rules.failed_sets`, it tells of a destination that has failed."""
 ANSWERS: Final = 0x746F
 """The mark of a refusal, which a gate sends from the address that the client wants to reach."""
 
@@ -112,15 +114,18 @@ def _quic(rules: Ruleset, to: Tproxy) -> Iterator[Iterable[str]]:
     )
     yield (
         "chain quic_output {",
-        "\t# Gates mark refusals to clients, and datagrams that put their flow into a set or take it out. What a full",
-        "\t# set does not take is dropped.",
+        "\t# Gates mark refusals to clients, and datagrams that change sets. What a full set does not take is dropped.",
         "\ttype filter hook output priority raw; policy accept;",
         "",
         "\tmeta l4proto tcp accept",
         f"\tmeta mark {ANSWERS:#x} counter notrack accept",
         *(f"\tmeta mark {OPENS:#x} update @quic{version} {{ {flow} }} counter accept" for version, flow in flows),
-        *(f"\tmeta mark {ENDS:#x} delete @quic{version} {{ {flow} }} counter drop" for version, flow in flows),
-        f"\tmeta mark {{ {OPENS:#x}, {ENDS:#x} }} counter drop",
+        *(
+            f"\tmeta mark {TELLS:#x} udp length 8 delete @quic{version} {{ {flow} }} counter drop"
+            for version, flow in flows
+        ),
+        *(f"\tmeta mark {TELLS:#x} {failed} counter drop" for failed in tcp_rules.failed_told()),
+        f"\tmeta mark {{ {OPENS:#x}, {TELLS:#x} }} counter drop",
         "}",
     )
 

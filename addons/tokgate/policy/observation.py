@@ -75,6 +75,8 @@ class KernelRefusal(StrEnum):
     """Of clients under a ban on all: what no gate takes, of any protocol and port."""
     UNKNOWN_CLIENTS = "unknown_clients"
     """Of clients in no network, where the policy refuses those."""
+    DESTINATION_FAILED = "destination_failed"
+    """To what has just failed for the same client."""
     DIALLED_DIRECTLY = "dialled_directly"
     """To a gate's own port."""
 

@@ -75,6 +75,7 @@ class GateProcess:
         limits = limits_of(given.limits, given.snapshot.settings)
         self._gate: Final = Gate(self._enforcer, self._openers, limits, given.mark)
         self._gate.acceptor.others_accept = partial(given.accepting.others, given.slot)
+        self._gate.dialler.tell_failed = None if given.quic is None else given.quic.outlets.failed
         self._review: Final = LiveReview(self._enforcer, GateConnections(self._gate.context))
         self._transfer: Final = ConnectionTransfer(
             self._gate, given.listeners, given.channels.transfers_in, given.channels.transfers_out

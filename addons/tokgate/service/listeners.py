@@ -174,7 +174,7 @@ def open_quic(listeners: Sequence[Listener], gates: int) -> QuicSockets | None:
     None if there are no such, or if this process may not: the firewall then finds nobody who listens, and refuses QUIC.
     """
     places = [listener.socket.getsockname()[:2] for listener in listeners if listener.entry is Entry.TPROXY]
-    marks = PerMark(carries=udp_rules.CARRIES, opens=udp_rules.OPENS, ends=udp_rules.ENDS, answers=udp_rules.ANSWERS)
+    marks = PerMark(carries=udp_rules.CARRIES, opens=udp_rules.OPENS, tells=udp_rules.TELLS, answers=udp_rules.ANSWERS)
     try:
         return open_sockets(places, gates, marks) if places else None
     except OSError as error:

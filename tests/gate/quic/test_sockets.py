@@ -121,7 +121,7 @@ class Raw:
 def raw_sockets(key: Key, **errors: int) -> tuple[Outlets, dict[str, Raw]]:
     """Outlets of the family of a flow; the errors with which sending fails."""
     family = socket.AF_INET6 if key is KEY6 else socket.AF_INET
-    each = {name: Raw(family, errors.get(name, 0)) for name in ("carries", "opens", "ends", "answers")}
+    each = {name: Raw(family, errors.get(name, 0)) for name in ("carries", "opens", "tells", "answers")}
     return Outlets({family: PerMark(**each)}), each  # type: ignore[arg-type]
 
 
@@ -171,7 +171,14 @@ def test_what_is_told_to_kernel_and_client(key: Key) -> None:
     outlets.ends(key)
     outlets.answers(key, b"close")
     outlets.refuses(key, SHORT)
-    assert raw["ends"].sent == [(udp_packet(client, server, b""), key[0], key[2])]
+    outlets.failed(key[0], key[2:], True)
+    outlets.failed(key[0], key[2:], False)
+    here = "127.0.0.1" if key is KEY else "::1"
+    failed = [udp_packet((client[0], 0), server, bytes(octets)) for octets in (1, 2)]
+    assert raw["tells"].sent == [
+        (udp_packet(client, server, b""), key[0], key[2]),
+        *((packet, key[0], here) for packet in failed),
+    ]
     assert raw["answers"].sent == [
         (udp_packet(server, client, b"close"), key[2], key[0]),
         (port_unreachable(client, server, SHORT), key[2], key[0]),
@@ -246,7 +253,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
 
 
 PLACES = (("127.0.0.1", 8443), ("::1", 8443))
-MARKS = PerMark(carries=1, opens=2, ends=4, answers=8)
+MARKS = PerMark(carries=1, opens=2, tells=4, answers=8)
 IP, IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 
 

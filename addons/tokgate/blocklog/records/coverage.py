@@ -29,6 +29,7 @@ _REFUSED: Final = {
     KernelRefusal.TCP_PAST_GATES: "of TCP connections that no gate had",
     KernelRefusal.NOT_EXCEPTED: "under a ban on all, of what no gate takes",
     KernelRefusal.UNKNOWN_CLIENTS: "of clients in no network",
+    KernelRefusal.DESTINATION_FAILED: "to destinations that had just failed",
     KernelRefusal.DIALLED_DIRECTLY: "to the gates' own ports",
 }
 MAX_BANS: Final = 100

@@ -8,7 +8,7 @@ import errno
 import itertools
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from itertools import zip_longest
 from typing import Final
@@ -33,6 +33,8 @@ BAD: Final = 30.0
 """Seconds for which an address that could not be reached is tried last."""
 MOST_BAD: Final = 1024
 """Such addresses that are remembered."""
+_FATES: Final = (ConnectError.REFUSED, ConnectError.UNREACHABLE, ConnectError.TIMEOUT)
+"""What the client would have met itself."""
 _NO_PORT: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 
 
@@ -52,6 +54,8 @@ class Dialler:
         self.bad: Final[dict[Address, float]] = {}
         """Until when addresses are tried last, in monotonic seconds."""
         self.connect_seconds: Final = Histogram(enforcer.counters.shared, CONNECT_SECONDS)
+        self.tell_failed: Callable[[str, Address, bool], None] | None = None
+        """Tells the kernel of a client's destination that has failed, and whether it was refused."""
         self.starved: tuple[ConnectError, float] | None = None
         """The latest error of which this machine is the cause, and when it was, in monotonic seconds."""
 
@@ -78,6 +82,11 @@ class Dialler:
             self.bad[destination] = now + BAD
             if len(self.bad) > MOST_BAD:
                 del self.bad[next(iter(self.bad))]
+
+    def refuse_next(self, client: str, destination: Address, kind: ConnectError | None) -> None:
+        """Have the kernel refuse the client's next connections to a destination, in the way in which it failed."""
+        if self.tell_failed is not None and kind in _FATES:
+            self.tell_failed(client, destination, kind is ConnectError.REFUSED)
 
     def is_bad(self, destination: Address, now: float) -> bool:
         """Whether an address could not be reached a short time ago."""

@@ -38,8 +38,8 @@ class PerMark[T](NamedTuple):
     """The datagram passes."""
     opens: T
     """It passes, and its flow with it: the kernel forwards what follows."""
-    ends: T
-    """The flow passes no more; the datagram only says so, and goes nowhere."""
+    tells: T
+    """It only tells the firewall something, by its length, and goes nowhere."""
     answers: T
     """It is a refusal, towards the client."""
 
@@ -201,7 +201,18 @@ class Outlets:
     def ends(self, key: Key) -> None:
         """Have the kernel forward a flow no more."""
         client, server = _ends(key)
-        _send(self._raw[_family(key)].ends, udp_packet(client, server, b""), client[0], key[2])
+        _send(self._raw[_family(key)].tells, udp_packet(client, server, b""), client[0], key[2])
+
+    def failed(self, client: str, destination: Address, refused: bool) -> None:
+        """Have the kernel refuse a client's next connections to a destination, for a while.
+
+        It was `refused`, or nobody answered.
+        """
+        key = client, 0, *destination
+        source, server = _ends(key)
+        packet = udp_packet(source, server, bytes(1 if refused else 2))
+        # By loopback: there may be no route to the destination, and without the firewall's rules it goes nowhere.
+        _send(self._raw[_family(key)].tells, packet, source[0], "::1" if ":" in client else "127.0.0.1")
 
     def answers(self, key: Key, payload: bytes) -> None:
         """Send a datagram to the client, from the address that it wants to reach."""
