@@ -7,17 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from whenever import Instant
 
 from labs.appending import AppenderRuns, append
+from labs.samples import OBSERVER
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.integrity.chain_state import Finding
-from tokgate.blocklog.integrity.checkpoint import read_public_key
+from tokgate.blocklog.integrity.checkpoint import read_public_key, sign
 from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
 from tokgate.blocklog.records.chain import Head, link, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.records.record import Stamp, encode
+from tokgate.blocklog.records.log_state import log_checkpoint
+from tokgate.blocklog.records.record import Record, Stamp, encode, new_stamp
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
 
@@ -155,6 +159,42 @@ def _flood(folder: Path) -> None:
     put(path, lines)
 
 
+def _next(folder: Path, record: Record) -> None:
+    """A record behind the last, with a number and a hash that fit."""
+    path = files(folder)[CURRENT]
+    head = stated_head(json.loads(lines_of(path)[-1]))
+    path.write_bytes(path.read_bytes() + encode(link(head or Head("none"), record)[0]))
+
+
+def _checkpoints(folder: Path) -> list[bytes]:
+    return [line for line in lines_of(files(folder)[CURRENT]) if b'"log-checkpoint"' in line]
+
+
+def _by_another_key(folder: Path) -> None:
+    """A checkpoint over all records, by a key of the forger's own."""
+    head = stated_head(json.loads(lines_of(files(folder)[CURRENT])[-1]))
+    made = sign(Ed25519PrivateKey.generate(), head or Head("none"), "2023-03-10T13:00:00Z", 0)
+    _next(folder, log_checkpoint(new_stamp(Instant.parse_iso(made.at), OBSERVER), made.as_json()))
+
+
+def _all_by_another_key(folder: Path) -> None:
+    """The whole log rechained, and each checkpoint signed anew, by a key of the forger's own."""
+    key, head = Ed25519PrivateKey.generate(), None
+    for path in files(folder):
+        lines = []
+        for line in lines_of(path):
+            record = json.loads(line)
+            head = head or Head(record["tokgate"]["chain"])
+            said = record["tokgate"].get("checkpoint")
+            if said is not None:
+                record["tokgate"]["checkpoint"] = sign(key, head, said["at"], 0).as_json()
+            if "continues" in record["tokgate"]:
+                record["tokgate"]["continues"] |= {"sequence": head.sequence, "hash": head.hash}
+            record, head = link(head, record)
+            lines.append(encode(record))
+        put(path, lines)
+
+
 def _older_copy(folder: Path) -> None:
     *_, before, current = files(folder)
     current.unlink()
@@ -229,6 +269,10 @@ MANIPULATIONS: dict[str, Edit] = {
     "zst of nothing": octets(ZST, lambda _: b""),
     "rehashed from a line on": _rehashed,
     "sixteen hundred forged records": _flood,
+    "a checkpoint replayed": lambda folder: octets(CURRENT, lambda data: data + _checkpoints(folder)[0])(folder),
+    "a checkpoint replayed as the next record": lambda folder: _next(folder, json.loads(_checkpoints(folder)[0])),
+    "a checkpoint by another key": _by_another_key,
+    "all of it by another key": _all_by_another_key,
     "text appended": octets(CURRENT, lambda data: data + b"hello\n"),
     "text appended without an end": octets(CURRENT, lambda data: data + b"hello"),
     "a record of no chain appended": octets(CURRENT, lambda data: data + b'{"@timestamp":"2023-03-10T13:00:00Z"}\n'),
@@ -251,11 +295,8 @@ HARMLESS: dict[str, Edit] = {
 
 
 def _forged_tail(folder: Path) -> None:
-    path = files(folder)[CURRENT]
-    head = stated_head(json.loads(lines_of(path)[-1]))
     for number in range(5):
-        record, head = link(head or Head("none"), json.loads(lines_of(path)[0]) | {"message": f"forged {number}"})
-        path.write_bytes(path.read_bytes() + encode(record))
+        _next(folder, json.loads(lines_of(files(folder)[CURRENT])[0]) | {"message": f"forged {number}"})
 
 
 def _cut_with_what_was_kept(folder: Path) -> None:
