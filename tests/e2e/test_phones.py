@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from labs.phones import PhoneGateway, connected
 from labs.resolver import ADDRESS as RESOLVER
 from labs.resolver import Resolver
 
+NOBODY = 65534
 REQUESTS = 40
 UNIT = Path(__file__).parents[2] / "deploy/systemd/tokgate-phones.service"
 DOWNLOADS = 2
@@ -184,19 +186,33 @@ def test_up_again(lab: Lab, tunnel: PhoneGateway, interface: str) -> None:
     assert [line.split("\t")[1].split() for line in shown.splitlines()] == [[f"{PREFIX[4]}3/32", f"{PREFIX[6]}3/128"]]
 
 
-def test_as_the_unit_brings_it_up(tunnel: PhoneGateway, interface: str) -> None:
-    """At each start of the machine: with the unit's capabilities alone, and policies that can't be written."""
+def test_as_the_unit_brings_it_up(tunnel: PhoneGateway, interface: str, tmp_path: Path) -> None:
+    """At each start of the machine: as another user, with the unit's capabilities, and a copy of the key to read."""
     tunnel.added("anna")
     tunnel.command("down")
     unit = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
-    bounds = ",".join(
-        ("-all", *(f"+{name.lower().removeprefix('cap_')}" for name in unit["CapabilityBoundingSet"].split()))
-    )
-    assert "ReadWritePaths" not in unit
-    policies, plainly = tunnel.gateway.policies, tunnel.gateway.command
-    confined = f'mount -o bind,ro {policies} {policies} && exec setpriv --bounding-set {bounds} "$@"'
-    tunnel.gateway.command = lambda *words: ["unshare", "--mount", "sh", "-c", confined, "sh", *plainly(*words)]  # type: ignore[method-assign]
+    assert unit["User"] not in ("root", "tokgate")
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == "CAP_NET_ADMIN"
+    assert not unit.keys() & {"ReadWritePaths", "StateDirectory"}
+    sockets, copy, devices = (tmp_path / name for name in ("sockets", "credentials", "devices"))
+    for each in (sockets, copy, devices):
+        each.mkdir()
+    shutil.copy(tunnel.state / "tunnel.json", copy)
+    for each in (sockets, copy, copy / "tunnel.json"):
+        os.chown(each, NOBODY, NOBODY)
+    copy.chmod(0o500)
+    tunnel.state, policies = copy, tunnel.gateway.policies
+    caps = "+net_admin,+dac_read_search"  # the second one for the tests' own folders, which are root's
+    user = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --bounding-set -all,{caps} --inh-caps -all,{caps}"
+    confined = f"""mkdir -p /run/wireguard && mount --bind {sockets} /run/wireguard &&
+        mount -t tmpfs tmpfs {devices} && mknod -m 666 {devices}/tun c 10 200 &&
+        mount --bind {devices}/tun /dev/net/tun &&
+        mount -o bind,ro {policies} {policies} && exec {user} --ambient-caps -all,{caps} "$@" """
+    within, plainly = ["unshare", "--mount", "sh", "-c", confined, "sh"], tunnel.gateway.command
+    tunnel.gateway.command = lambda *words: [*within, *plainly(*words)]  # type: ignore[method-assign]
     tunnel.command("up")
-    assert tunnel.gateway.namespace.run("wg", "show", interface, "allowed-ips").stdout.count("/32") == 1
-    assert "masquerade" in tunnel.gateway.namespace.run("nft", "list", "ruleset").stdout
+    namespace = tunnel.gateway.namespace
+    assert namespace.run(*within, "wg", "show", interface, "allowed-ips").stdout.count("/32") == 1
+    assert "masquerade" in namespace.run("nft", "list", "ruleset").stdout
     tunnel.command("down")
+    assert interface not in namespace.run("ip", "link").stdout
