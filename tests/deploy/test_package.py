@@ -35,19 +35,16 @@ class Debian:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def line(self, *command: str) -> list[str]:
+        """A command in it, without this process's environment."""
+        clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin", "LANG=C.UTF-8", "HOME=/root")
+        return ["chroot", str(self.root), *clean, *command]
+
     def run(self, *command: str, code: int = 0) -> str:
         """What a command prints in it; its exit code must be `code`."""
-        line = [
-            "chroot",
-            str(self.root),
-            "env",
-            "-i",
-            "PATH=/usr/sbin:/usr/bin",
-            "LANG=C.UTF-8",
-            "HOME=/root",
-            *command,
-        ]
-        done = subprocess.run(line, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            self.line(*command), check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         assert done.returncode == code, done.stdout
         return done.stdout
 
@@ -149,8 +146,8 @@ def _upgraded_while_it_runs(debian: Debian, newer: Path) -> None:
     options = debian.root / "etc/tokgate/tokgate.conf"
     options.write_text(options.read_text() + "TOKGATE_OPTIONS=--debug\n")
     debian.run("install", "-d", "-o", "tokgate", "-g", "tokgate", "-m", "0700", "/var/lib/tokgate")
-    command = ["chroot", str(debian.root), "/opt/tokgate/bin/tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0"]
-    with subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL) as running:
+    command = debian.line("tokgate", "run", "--mode", "gate:explicit@127.0.0.1:0", "--workers", "1")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
         try:
             socket = debian.root / "var/lib/tokgate/.tokgate/control.sock"
             until("it can be asked", socket.exists)
