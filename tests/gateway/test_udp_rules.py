@@ -10,7 +10,7 @@ from pyroute2 import NFCTSocket
 
 from labs.builders import at, ban, snapshot
 from labs.netns import FAMILY, flush_conntrack
-from labs.ruleset_lab import BANNED, CLIENT, ORIGIN, POLICY, PORT, Lab, printed
+from labs.ruleset_lab import BANNED, CLIENT, ORIGIN, POLICY, PORT, WAYS, Lab, printed
 from tokgate.config.reload.holder import open_policy
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gateway import libnftables, nftables, udp_rules
@@ -184,6 +184,28 @@ def test_clients_answer(lab: Lab, version: int) -> None:
             visitor.send(said)
             served.sendto(*served.recvfrom(2048))
             assert visitor.recv(2048) == said
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_server_that_speaks_first(lab: Lab, tmp_path: Path, version: int, way: str) -> None:
+    """What the client then begins is refused like all QUIC on other ports; what else it says is an answer."""
+    lab.way = WAYS[way]
+    lab.load_policy(tmp_path, POLICY)
+    with (
+        lab.client.datagrams(ORIGIN[version], 8443, source=(CLIENT[version], 20130)) as near,
+        lab.origin.datagrams(CLIENT[version], 20130, source=(ORIGIN[version], 8443)) as far,
+    ):
+        far.send(b"welcome")
+        assert near.recv(64) == b"welcome"
+        near.send(SHORT)
+        assert far.recv(64) == SHORT
+        near.send(INITIAL)
+        with pytest.raises(ConnectionRefusedError):
+            near.recv(1)
+        lab.gateway.run("nft", "flush chain inet tokgate clients_udp")
+        near.send(INITIAL)
+        assert far.recv(2048) == INITIAL
 
 
 MOMENTS = {

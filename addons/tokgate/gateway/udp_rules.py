@@ -45,6 +45,8 @@ _INITIAL: Final = tuple(
 """A long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1) in a datagram as large as one with an Initial packet has
 to be (RFC 9000 §14.1: 1200 octets, behind 8 of UDP). The bits beside the header's form may be anything (RFC 9287).
 No set has ranges, which Linux would fill a moment after the rules are in force."""
+_SERVED: Final = 118
+"""The conntrack label of flows that began with QUIC."""
 _FAR: Final = 9_000_000_000
 """Unix time in the year 2255; the kernel's nanoseconds end in 2262."""
 
@@ -67,6 +69,14 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
     """Each as lines of nftables' language."""
     if isinstance(rules.options.forwarded, Tproxy):
         yield from _quic(rules, rules.options.forwarded)
+    yield (
+        "# What began outside with QUIC is of a client's own server, whose answers look as a client's beginnings do.",
+        "chain quic_servers {",
+        "\ttype filter hook prerouting priority mangle; policy accept;",
+        "",
+        *(f"\tct state new {begins} ct label set {_SERVED}" for begins in _INITIAL),
+        "}",
+    )
     yield _clients(rules)
     for number, ban in enumerate(rules.address_bans, 1):
         yield _banned(number, ban)
@@ -137,7 +147,8 @@ def _clients(rules: Ruleset) -> Iterator[str]:
     yield "\tct status dnat return"
     yield "\t# QUIC (HTTP/3) that would pass the gates by. On other ports it is known by how it begins."
     yield f"\tudp dport 443 {'jump quic_forwarded' if to_gates else refuse(KernelRefusal.QUIC)}"
-    yield from (f"\t{begins} ct direction original {refuse(KernelRefusal.QUIC_OTHER_PORTS)}" for begins in _INITIAL)
+    yield f"\tct direction reply ct label {_SERVED} return"
+    yield from (f"\t{begins} {refuse(KernelRefusal.QUIC_OTHER_PORTS)}" for begins in _INITIAL)
     if rules.address_bans:
         yield ""
         yield "\t# Nothing else of UDP can be told apart: while a ban blocks, all of it to its addresses is refused."
