@@ -1,7 +1,10 @@
 """Table, routes and settings in a kernel: all of it or nothing, compared with what should be, and taken out again."""
 
+import contextlib
 import dataclasses
 import shutil
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,8 @@ import pytest
 from whenever import Instant
 
 from labs.builders import ban, network, snapshot
-from labs.netns import Namespace
+from labs.netns import FAMILY, Namespace, wait_until
+from labs.ruleset_lab import ORIGIN, Lab
 from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
 from tokgate.gateway.canary import links
 from tokgate.gateway.kernel import HostProblems, Kernel
@@ -58,6 +62,45 @@ def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
     assert namespace.inside(kernel.down) == changed
     assert everything(namespace) == before
     assert not kernel.state.exists()
+
+
+def test_nobody_passes_before_the_rules(lab: Lab, kernel: Kernel) -> None:
+    """Where nothing was forwarded before, what clients begin all the while is never forwarded past the rules."""
+    seen = "table inet seen { chain input { type filter hook input priority 0; tcp dport 443 counter; }\n}"
+    lab.origin.run("nft", seen)
+
+    def begins() -> None:
+        """Send SYNs until it is over, whatever becomes of them."""
+        while not over.is_set():
+            for version, address in ORIGIN.items():
+                with socket.socket(FAMILY[version], socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
+                    made.connect_ex((address, 443))
+
+    def packets() -> int:
+        listed = lab.origin.run("nft", "list", "chain", "inet", "seen", "input").stdout
+        return int(listed.partition("packets ")[2].split()[0])
+
+    def refused() -> int:
+        return lab.gateway.inside(kernel.refused)["tcp_past_gates"]
+
+    over = threading.Event()
+    client = threading.Thread(target=lab.client.inside, args=(begins,))
+    with lab.without_forwarding():
+        client.start()
+        try:
+            for _ in range(3):
+                lab.gateway.inside(lambda: kernel.up(rules(kernel.options)))
+                wait_until("clients meet the rules", lambda: refused() > 0)
+                lab.gateway.sysctl("net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+                lab.gateway.inside(kernel.down)
+        finally:
+            over.set()
+            client.join()
+    assert packets() == 0
+    with contextlib.suppress(OSError), lab.client.connect(ORIGIN[4], 443):
+        pass
+    assert packets() > 0
+    lab.origin.run("nft", "delete table inet seen")
 
 
 def test_down_after_a_crash(namespace: Namespace, kernel: Kernel) -> None:

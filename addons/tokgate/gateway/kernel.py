@@ -84,15 +84,14 @@ class Kernel:
         if found:
             raise HostProblems(found)
         with contextlib.ExitStack() as undo:
-            settings = Sysctls(self.state)
-            changed = settings.apply(self.settings)
-            if changed:
-                undo.callback(settings.take_back, changed)
             if self.routes is not None:
                 if self.routes.missing():
                     undo.callback(self.routes.remove)
                 self.routes.add()
+            if self.loaded() is None:
+                undo.callback(libnftables.run, replacing(self.options.table))
             self.load(rules)
+            changed = Sysctls(self.state).apply(self.settings)  # last: what is forwarded only now meets the rules
             undo.pop_all()
         return changed
 
@@ -101,7 +100,6 @@ class Kernel:
 
         The table's name was tokgate's: another's that took it since is replaced.
         """
-        Sysctls(self.state).apply(self.settings)
         if self.routes is not None:
             self.routes.add()
         loaded = self.loaded()
@@ -109,6 +107,7 @@ class Kernel:
             libnftables.run(replacing(self.options.table) + table(rules))
         else:
             self.load(rules)
+        Sysctls(self.state).apply(self.settings)
 
     def dropping(self) -> list[str]:
         """The chains of others that let nothing in for the gates, with what helps."""
