@@ -151,12 +151,13 @@ def test_status_lines_that_clients_take(lab: Lab, before: bytes, line: bytes) ->
     [
         (b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 300_000, "ended too early"),
         (b"220 mail.example.org ESMTP " + b"z" * 300_000 + b"\r\n\r\n", "ended too early"),
+        (b"<html><body>Hello</body></html>\n", "no answer that all programs read alike"),
         (b"", "ended too early"),
     ],
-    ids=["long-head", "another-protocol", "nothing"],
+    ids=["long-head", "another-protocol", "http-0.9", "nothing"],
 )
 def test_answers_that_are_none(lab: Lab, answer: bytes, words: str) -> None:
-    """The client is told in our words, with a reference, and nothing of what came is repeated."""
+    """The client is told in our words, with a reference, and no more than a line of what came is repeated."""
 
     def serve(sock: socket.socket) -> None:
         sock.recv(1 << 16)

@@ -155,6 +155,24 @@ def test_odd_requests_of_clients_under_no_ban(lab: Lab, head: str) -> None:
     assert (reply.status, b"no host name as everybody writes it" in reply.body) == (400, True)
 
 
+@pytest.mark.parametrize("banned", [True, False])
+def test_requests_of_http_0_9(lab: Lab, banned: bool) -> None:
+    """Without a version and a host some servers serve them: of clients under a ban none passes, and it has a record."""
+    asked: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        asked.append(sock.recv(1 << 16))
+        sock.sendall(b"hello")
+
+    port = lab.origin(serve).port
+    lab.start(policy() if banned else policy(networks=("192.0.2.0/24",)))
+    with lab.reach(Way.REDIRECTED, port) as client:
+        client.send(b"GET /\r\n")
+        assert client.to_end() == (b"" if banned else b"hello")
+    assert asked == ([] if banned else [b"GET /\r\n"])
+    assert lab.records.actions == (["unreadable-refused"] if banned else [])
+
+
 @pytest.mark.parametrize(("url", "field"), [(ALLOWED, BANNED), (BANNED, ALLOWED)])
 def test_url_and_host_disagree(lab: Lab, url: str, field: str) -> None:
     """Whichever of URL and Host is banned, the request is refused and the mismatch logged."""
