@@ -480,3 +480,25 @@ def test_nothing_is_logged_as_a_crash(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("test").error("mitmproxy has crashed!")
     assert "crashed" in caplog.text
     caplog.clear()
+
+
+@OPENING
+def test_only_protocols_of_http_are_offered_on(lab: Lab) -> None:
+    """gRPC's clients offer `grpc-exp` too, and its servers prefer it: inside an opened connection they get HTTP."""
+    chosen: list[str | None] = []
+    context = lab.authority.server(STORE, alpn=("grpc-exp", "http/1.1"))
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as stream:
+            chosen.append(stream.selected_alpn_protocol())
+            said = b""
+            while not is_whole(said):
+                said += stream.recv(1 << 16)
+            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\norigin")
+
+    origin = lab.origin(serve)
+    lab.start(policy(ban(inspect_stores=True)))
+    with lab.reach(Way.REDIRECTED, origin.port) as client:
+        client.tls(lab.trusting("grpc-exp", "http/1.1"), STORE)
+        assert (client.is_opened, client.get(STORE).body) == (True, b"origin")
+    assert chosen == ["http/1.1"]

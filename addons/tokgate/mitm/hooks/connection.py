@@ -14,6 +14,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.tls import HTTP_ALPNS
 from mitmproxy.proxy.mode_specs import DnsMode, RegularMode, TransparentMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
@@ -173,6 +174,8 @@ class ServerHooks(Hooks):
             data.server.error = "this is no name, and no address as policy knows them"
         if data.client.alpn == b"h2" and not data.client.tls:  # prior knowledge, of the destination too
             data.server.alpn = b"h2"
+        # Another one, such as gRPC's grpc-exp, is not for us to speak, and the server might choose it.
+        data.server.alpn_offers = tuple(offer for offer in data.client.alpn_offers if offer in HTTP_ALPNS)
 
     @ends_in(nothing)
     def server_connected(self, data: ServerConnectionHookData) -> None:
