@@ -193,17 +193,24 @@ audit: $(VENV)/.ready ## Say which pinned requirements have known vulnerabilitie
 publish-check: release docs deb image ## Build wheel, source archive, package, image and site, and try each in an empty place (root; docs/release.md)
 	$(PYTEST) tests/test_wheel.py tests/deploy/test_release.py tests/deploy/test_site.py
 
-.PHONY: deb
-deb: $(VENV)/.ready ## Build the Debian package in dist/ (python3.13-venv), and try it in a Debian of its own (root, mmdebstrap)
+.PHONY: package
+package: $(VENV)/.ready ## Build the Debian package and its SBOM in dist/ (python3.13-venv)
 	deploy/deb/build.sh $(DIST)
 	rm -rf build/deb && dpkg-deb -x $$(ls -t $(DIST)/tokgate_*.deb | head -n 1) build/deb
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
-	  --output-file $(DIST)/tokgate-deb.cdx.json build/deb/opt/tokgate
+	$(SBOM) $(DIST)/tokgate-deb.cdx.json build/deb/opt/tokgate
+
+# Of what is installed in a folder: with licences, and which needs which.
+SBOM = $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible --output-file
+
+.PHONY: deb
+deb: package ## Build the Debian package, and try it in a Debian of its own (root, mmdebstrap; systemd-container to boot it)
 	TOKGATE_DEB=$$(ls -t $(DIST)/tokgate_*.deb | head -n 1) $(PYTEST) tests/deploy/test_package.py
 
 .PHONY: image
-image: $(VENV)/.ready ## Build the container image without a registry, and try it (root, buildah, netavark, mmdebstrap); BASE=IMAGE for another base
+image: $(VENV)/.ready ## Build the container image without a registry, its SBOM in dist/, and try it (root, buildah, netavark, mmdebstrap); BASE=IMAGE for another base
 	BASE=$(BASE) deploy/image/build.sh tokgate
+	mkdir -p $(DIST) && container=$$(buildah from tokgate) && \
+	  $(SBOM) $(DIST)/tokgate-image.cdx.json $$(buildah mount $$container)/opt/tokgate; code=$$?; buildah rm $$container > /dev/null; exit $$code
 	TOKGATE_IMAGE=tokgate $(PYTEST) tests/deploy/test_image.py
 
 .PHONY: clean
