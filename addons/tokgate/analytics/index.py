@@ -18,12 +18,12 @@ from typing import Any, BinaryIO, Final, Self
 import duckdb
 
 from tokgate.analytics.engine import MEMORY, LogSource, connect, cut_short, error_text, literal_path, rescue
-from tokgate.analytics.ingest import DIGEST, Numbered, line_in, packed, related_in, rows_of, table
+from tokgate.analytics.ingest import DIGEST, Numbered, packed, related_in, rows_of, table
 from tokgate.analytics.sql import LogError, Row, literal
 from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import whole_log
-from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, declared_foreign
+from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, declared_foreign, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ class Index:
             return None
         with self._lock:
             path = next((indexed.path for indexed in self._indexed.values() if indexed.number == found[0][0]), None)
-        return None if path is None else line_in(path, event)
+        return None if path is None else find([path], event)
 
     def prove(self, event: str) -> dict[str, Any]:
         """The proof of the record with that `event.id`. Raises NoProof, OSError, LogError."""

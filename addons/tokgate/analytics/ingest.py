@@ -7,7 +7,7 @@ from typing import Final
 from tokgate.analytics.columns import COLUMNS, records
 from tokgate.analytics.sql import literal, quoted
 from tokgate.blocklog.paths import PACKED
-from tokgate.blocklog.read.reader import MAX_LINE, Line, open_log, parse_line
+from tokgate.blocklog.read.reader import Line, lines_with
 from tokgate.blocklog.records.record import text_at
 
 KEPT: Final = (
@@ -58,15 +58,6 @@ MAX_RELATED: Final = 50
 """Most lines that belong to one."""
 
 
-def line_in(path: Path, event: str) -> Line | None:
-    """The last line of a file with that `event.id`; None if there is none. Raises OSError."""
-    found = None
-    for line in _lines_with(path, [event]):
-        if _event(line) == event:
-            found = line
-    return found
-
-
 def related_in(path: Path, of: Line) -> list[Line]:
     """The other lines of a file about the same connection, or that repeat that line or are repeated by it, in order.
 
@@ -74,7 +65,7 @@ def related_in(path: Path, of: Line) -> list[Line]:
     """
     keys = [_event(of), text_at(of.record, "tokgate", "connection"), text_at(of.record, "tokgate", "repeats", "of")]
     wanted = [key for key in keys if key]
-    found = (line for line in _lines_with(path, wanted) if _event(line) != _event(of) and _belongs(line, of))
+    found = (line for line in lines_with(path, wanted) if _event(line) != _event(of) and _belongs(line, of))
     return [line for line, _ in zip(found, range(MAX_RELATED), strict=False)]
 
 
@@ -90,14 +81,3 @@ def _belongs(line: Line, of: Line) -> bool:
 
 def _event(line: Line) -> str | None:
     return text_at(line.record, "event", "id")
-
-
-def _lines_with(path: Path, wanted: list[str]) -> Iterator[Line]:
-    """The lines that contain any of these texts; only they are parsed."""
-    octets = [text.encode() for text in wanted]
-    with open_log(path) as stream:
-        for number, raw in enumerate(iter(lambda: stream.readline(2 * MAX_LINE), b""), 1):
-            if any(each in raw for each in octets):
-                line = parse_line(raw, str(path), number)
-                if isinstance(line, Line):
-                    yield line

@@ -13,8 +13,8 @@ import pytest
 
 from labs.appending import AppenderRuns, append, kill
 from labs.logs import refusal
-from tokgate.blocklog.integrity.checkpoint import Tree, read_key, read_public_key, sign
-from tokgate.blocklog.integrity.evidence import NoProof, fingerprint, prove
+from tokgate.blocklog.integrity.checkpoint import Tree, fingerprint, read_key, read_public_key, sign
+from tokgate.blocklog.integrity.evidence import NoProof, prove
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import key_path_for
 from tokgate.blocklog.records.chain import link, proper_hash, stated_head

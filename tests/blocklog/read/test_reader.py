@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs.builders import at
+from labs.logs import refusal, write
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import with_rotated
@@ -22,6 +23,7 @@ from tokgate.blocklog.read.reader import (
     Line,
     client_filter,
     client_network,
+    find,
     holds,
     parse_line,
     read,
@@ -270,3 +272,19 @@ def test_octets_are_found_however_few_are_read_at_once(size: int) -> None:
 
     assert holds(Path("log"), b"what is looked for", lambda _: cast("BinaryIO", Pieces()))
     assert not holds(Path("log"), b"what is not", lambda _: cast("BinaryIO", Pieces()))
+
+
+def test_the_record_with_an_id(tmp_path: Path) -> None:
+    """The last of those that have it, where files overlap; none if no record has it."""
+    path = tmp_path / "block.ndjson"
+    records = [refusal() | {"n": number, "event": {"id": name}} for number, name in enumerate(("a", "b", "a", "c"))]
+    write(path, [records[0], b"junk\n", *records[1:]])
+    found = find([path], "a")
+    assert found is not None
+    assert (found.number, found.record["n"]) == (4, 2)
+    assert find([path], "d") is None
+    damaged = path.with_name("block.ndjson.1.gz")
+    damaged.write_bytes(gzip.compress(path.read_bytes())[:-40])
+    later = find([path, damaged], "c")
+    assert later is not None
+    assert later.file == str(path), "the packed copy ends before it"

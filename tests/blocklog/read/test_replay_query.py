@@ -1,15 +1,14 @@
 """What the log holds as questions that can be asked again."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.builders import at
-from labs.logs import refusal, repeats, write
+from labs.logs import refusal, repeats
 from labs.samples import NAME
 from tokgate.blocklog.read.reader import Line
-from tokgate.blocklog.read.replay_query import alias_of, find, recorded
+from tokgate.blocklog.read.replay_query import alias_of, recorded
 from tokgate.blocklog.records.record import encode
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Signal
@@ -44,17 +43,6 @@ def test_what_a_record_weighs(count: object, weight: int) -> None:
     found = recorded(line(record), "192.0.2.99")
     assert found is not None
     assert (found.count, found.client) == (weight, "192.0.2.99")
-
-
-def test_the_record_with_an_id(tmp_path: Path) -> None:
-    """The last of those that have it, where files overlap; none if no record has it."""
-    path = tmp_path / "block.ndjson"
-    records = [refusal() | {"n": number, "event": {"id": name}} for number, name in enumerate(("a", "b", "a", "c"))]
-    write(path, [records[0], b"junk\n", *records[1:]])
-    found = find([path], "a")
-    assert found is not None
-    assert (found.number, found.record["n"]) == (4, 2)
-    assert find([path], "d") is None
 
 
 @pytest.mark.parametrize(

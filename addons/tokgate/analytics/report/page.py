@@ -11,6 +11,8 @@ from jinja2.runtime import Context
 from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, attempts_over_time, clients_over_time
 from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, BanFacts, BanPhases, Record, ReportData
 from tokgate.analytics.report.texts import Language, Wording, environment, utc
+from tokgate.blocklog.integrity.chain_state import Chain
+from tokgate.blocklog.integrity.checkpoint import fingerprint
 from tokgate.policy.values.text import escaped
 
 MAX_LANES: Final = 8
@@ -28,25 +30,13 @@ class Sentence:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainFacts:
-    """One chain of the log: its first and last record here, the last one's hash, how far it is signed and by whom."""
-
-    name: str
-    first: int
-    last: int
-    hash: str
-    signed: int
-    fingerprint: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class ChainStatus:
     """The result of verifying the log; `sound` is None if it was not verified."""
 
     sound: bool | None
     sentences: tuple[Sentence, ...]
-    chains: tuple[ChainFacts, ...] = ()
+    chains: Sequence[Chain] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +158,4 @@ def _moment(context: Context, at: datetime | None) -> str:
     return moment
 
 
-_templates.filters |= {"moment": _moment, "group": _group}
+_templates.filters |= {"moment": _moment, "group": _group, "fingerprint": fingerprint}

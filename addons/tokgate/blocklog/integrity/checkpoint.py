@@ -134,6 +134,11 @@ def key_text(public: Ed25519PublicKey) -> str:
     return base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
+def fingerprint(key: str) -> str:
+    """SHA-256 over a raw public key, in hexadecimal; `key` is in base64 as in checkpoints."""
+    return hashlib.sha256(base64.b64decode(key)).hexdigest()
+
+
 def checkpoint_of(chain: object, fields: object) -> Checkpoint | None:
     """A checkpoint from the JSON of `as_json`, unverified; None if it has another shape."""
     if not isinstance(fields, dict) or not isinstance(chain, str):

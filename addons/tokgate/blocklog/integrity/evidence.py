@@ -5,8 +5,6 @@ record; docs/proof.md has a verifier that needs nothing of tokgate. A timestamp 
 owner of the key, too, from dating a log back. A checkpoint is a file of one line; OpenTimestamps can stamp it as it is.
 """
 
-import base64
-import hashlib
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
@@ -20,7 +18,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificates
 from whenever import Instant
 
 from tokgate.blocklog.integrity.chain_state import Chain
-from tokgate.blocklog.integrity.checkpoint import Checkpoint, audit_path, checkpoint_of
+from tokgate.blocklog.integrity.checkpoint import Checkpoint, audit_path, checkpoint_of, fingerprint
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.read.reader import LONGEST_LINE, OpenLog, decode_strictly, holds, in_order, open_log
 from tokgate.blocklog.records.chain import Head, proper_hash
@@ -34,11 +32,6 @@ FORMAT: Final = "tokgate record proof, version 1"
 
 class NoProof(ValueError):
     """A record can't be proved, and why."""
-
-
-def fingerprint(key: str) -> str:
-    """SHA-256 over a raw public key, in hexadecimal; `key` is in base64 as in checkpoints."""
-    return hashlib.sha256(base64.b64decode(key)).hexdigest()
 
 
 class _Enough(Exception):

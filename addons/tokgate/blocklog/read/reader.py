@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
@@ -29,7 +29,8 @@ from tokgate.policy.values.prefixes import IPNetwork, within
 MAX_LINE: Final = 1 << 20
 """Longest line that is read as a record, in octets; the writer's lines are far shorter."""
 _BLOCK: Final = 1 << 16
-UNREADABLE: Final = (OSError, EOFError, zlib.error, zstd.ZstdError)
+_DAMAGED: Final = (gzip.BadGzipFile, EOFError, zlib.error, zstd.ZstdError)
+UNREADABLE: Final = (OSError, *_DAMAGED)
 """What reading a file raises that is damaged, or was cut short while it was compressed."""
 
 
@@ -213,6 +214,32 @@ def holds(path: Path, wanted: bytes, opener: OpenLog = open_log) -> bool:
             if wanted in seen:
                 return True
     return False
+
+
+def lines_with(path: Path, wanted: Iterable[str], opener: OpenLog = open_log) -> Iterator[Line]:
+    """The lines of a file that contain any of these texts; only they are parsed. Raises OSError, UNREADABLE."""
+    octets = [text.encode() for text in wanted]
+    with opener(path) as stream:
+        for number, (raw, size, _) in enumerate(_pieces(stream), 1):
+            if any(each in raw for each in octets):
+                line = parse_line(raw, str(path), number, size)
+                if isinstance(line, Line):
+                    yield line
+
+
+def find(files: Sequence[Path], event: str, opener: OpenLog = open_log) -> Line | None:
+    """The record with that `event.id`, the last of them if files overlap; None if there is none.
+
+    What can't be read of a file is passed over. Raises OSError.
+    """
+    for path in reversed(files):
+        found: Line | None = None
+        with suppress(*_DAMAGED):
+            for line in lines_with(path, [event], opener):
+                found = line if text_at(line.record, "event", "id") == event else found
+        if found is not None:
+            return found
+    return None
 
 
 def declared_foreign(files: Iterable[Path]) -> set[str | None]:

@@ -1,13 +1,12 @@
 """Log records as queries that can be decided again: the client, what it asked for, and when."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from whenever import Instant
 
-from tokgate.blocklog.read.reader import Junk, Line, OpenLog, open_log, read
+from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.records.record import TRAFFIC, EventAction, Record, instant_in, instant_of, text_at, value_at
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal
@@ -100,12 +99,3 @@ def _sightings(record: Record) -> Iterator[Sighting]:
     address = text_at(record, "destination", "ip")
     if not found and address is not None:
         yield Sighting(Signal.ADDRESS, address)
-
-
-def find(files: Iterable[Path], event: str, opener: OpenLog = open_log) -> Line | None:
-    """The record with that `event.id`, the last of them if files overlap; None if there is none. Raises OSError."""
-    found = None
-    for line in read(files, opener):
-        if not isinstance(line, Junk) and text_at(line.record, "event", "id") == event:
-            found = line
-    return found

@@ -261,8 +261,8 @@ def is_alias(text: str) -> bool:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 ban`, `2 bans`: for nouns whose plural ends in s."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """`1 ban`, `2 bans`, `2 addresses`: for nouns whose plural ends in s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def wall_time(at: Instant, zone: str) -> str:

@@ -16,8 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from whenever import Instant
 
-from tokgate.analytics.sql import LogError
-from tokgate.blocklog.read.reader import UNREADABLE, Filter, Line, client_filter
+from tokgate.blocklog.read.reader import Filter, Line, client_filter, find
 from tokgate.blocklog.records.record import installed_version, instant_of, text_at
 from tokgate.cli.arguments import common_zone, time_argument
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
@@ -324,12 +323,9 @@ def case(args: argparse.Namespace) -> Exit:
 
 
 def _event(args: argparse.Namespace) -> Line:
-    from tokgate.analytics.ingest import line_in  # brings DuckDB
-
     try:
-        for path in reversed(source_files(args)):
-            if (line := line_in(path, args.event)) is not None:
-                return line
-    except (*UNREADABLE, LogError) as error:
+        if (line := find(source_files(args), args.event)) is not None:
+            return line
+    except OSError as error:
         raise CommandError(f"the log can't be read: {error}") from error
     raise CommandError(f"no record has the id {args.event}", Exit.FINDINGS)

@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tokgate.analytics.report.page import ChainFacts, ChainStatus, FileDigest, Sentence
+from tokgate.analytics.report.page import ChainStatus, FileDigest, Sentence
 from tokgate.blocklog.integrity.chain_state import Chain
-from tokgate.blocklog.integrity.evidence import fingerprint
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint
 from tokgate.cli.log.verify import verifier_of
 from tokgate.cli.terminal import Patience
@@ -21,7 +20,7 @@ def verified(
     with Patience("verifying") as patience:
         for finding in verifier.run(files, lambda lines: patience(lines, None)):
             first, count = first or finding, count + 1
-    chains = tuple(_facts(name, chain) for name, chain in verifier.chains.items())
+    chains = tuple(verifier.chains.values())
     if not chains and not trusted:
         return ChainStatus(None, (Sentence("Not verified: the log has no chain."),))
     if first is not None:
@@ -47,17 +46,6 @@ def _sound(chains: dict[str, Chain], *, given: bool, kept: bool) -> Iterator[Sen
             )
     if not kept:
         yield Sentence("Not compared with checkpoints kept elsewhere: tokgate log verify --checkpoints does.")
-
-
-def _facts(name: str, chain: Chain) -> ChainFacts:
-    return ChainFacts(
-        name=name,
-        first=chain.first,
-        last=chain.head.sequence,
-        hash=chain.head.hash,
-        signed=chain.signed,
-        fingerprint=None if chain.key is None else fingerprint(chain.key),
-    )
 
 
 def digests(files: Sequence[Path]) -> list[FileDigest]:

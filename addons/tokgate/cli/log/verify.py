@@ -14,8 +14,7 @@ from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replacing
 from tokgate.blocklog.integrity.chain_state import Chain, Finding, FindingCode
-from tokgate.blocklog.integrity.checkpoint import key_text, public_pem, read_key, read_public_key
-from tokgate.blocklog.integrity.evidence import fingerprint
+from tokgate.blocklog.integrity.checkpoint import fingerprint, key_text, public_pem, read_key, read_public_key
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import every_file, key_path_for, public_path_for, successions_path_for
@@ -176,8 +175,7 @@ def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:
     if verifier.elsewhere.strange:
         strange = verifier.elsewhere.strange
         narrate(f"tokgate: passed over {strange} of the checkpoints kept elsewhere: by other keys, or not genuine")
-    findings = "1 finding" if count == 1 else f"{count or 'no'} findings"
-    narrate(f"tokgate: {verifier.lines} lines, {findings}")
+    narrate(f"tokgate: {verifier.lines} lines, {counted(count, 'finding') if count else 'no findings'}")
 
 
 def _state(chain: Chain, *, trusted: bool) -> str:

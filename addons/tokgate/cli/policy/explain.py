@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.paths import whole_log
-from tokgate.blocklog.read.reader import client_network, open_log
-from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, find, is_traffic, is_unreadable, recorded
+from tokgate.blocklog.read.reader import client_network, find
+from tokgate.blocklog.read.replay_query import RecordedQuery, alias_of, is_traffic, is_unreadable, recorded
 from tokgate.blocklog.records.record import text_at
 from tokgate.cli.arguments import settle, time_argument
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command
@@ -369,7 +369,7 @@ def find_event(logs: Sequence[Path], event: str, client: str | None) -> Recorded
     """
     require(list(logs), rotated=True)
     files = whole_log(logs)
-    line = find(files, event.strip().lower(), open_log)
+    line = find(files, event.strip().lower())
     if line is None:
         where = ", ".join(str(path) for path in logs)
         raise CommandError(

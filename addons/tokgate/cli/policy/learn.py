@@ -11,7 +11,7 @@ from whenever import Instant
 
 from tokgate.blocklog.read.reader import Junk, open_log, read
 from tokgate.blocklog.read.replay_query import alias_of, recorded
-from tokgate.blocklog.records.record import EventAction, text_at
+from tokgate.blocklog.records.record import EventAction, counted, text_at
 from tokgate.cli.commands import CommandError, Exit
 from tokgate.cli.configuration import default_log
 from tokgate.cli.log.source import UnreadableLineReporter, files_of
@@ -42,7 +42,7 @@ class _Sight:
         self.clients |= other.clients
 
     def __str__(self) -> str:
-        return f"{_plural(self.count, 'time')}, {_plural(len(self.clients), 'client')}"
+        return f"{counted(self.count, 'time')}, {counted(len(self.clients), 'client')}"
 
 
 def learn(options: argparse.Namespace, policy: Policy, services: Iterable[Service]) -> int:
@@ -75,7 +75,7 @@ def learn(options: argparse.Namespace, policy: Policy, services: Iterable[Servic
         )
     target.parent.mkdir(exist_ok=True)
     replace_policy_file(target, "".join(_file(name, ban.name, ServiceIndex(services), names, addresses)).encode())
-    taken = f"{_plural(len(names), 'name')}, {_plural(len(addresses), 'address', 'es')}"
+    taken = f"{counted(len(names), 'name')}, {counted(len(addresses), 'address')}"
     print_lines([f"{visible(str(target))}: {taken}"])
     narrate(f"tokgate: edit it, add {name} to the `except` of {ban.name}; `tokgate diff --log` shows what is refused")
     return Exit.FINDINGS if unreadable.count else Exit.DONE
@@ -109,7 +109,7 @@ def _seen(
                     continue
                 seen.setdefault(each, _Sight(query.at)).add(_Sight(query.at, query.count, {query.client}))
     if left:
-        narrate(f"tokgate: beyond {MAX_NAMES:,} names, {_plural(left, 'record')} were left out")
+        narrate(f"tokgate: beyond {MAX_NAMES:,} names, {counted(left, 'record')} were left out")
     return found
 
 
@@ -132,7 +132,7 @@ def _file(
     """The file: names under their registrable domains, then addresses, those most asked for first."""
     everything = [*names.values(), *addresses.values()]
     events, since = sum(each.count for each in everything), utc(min(each.since for each in everything))
-    yield _HEAD.format(events=_plural(events, "event"), ban=ban, since=since, name=name)
+    yield _HEAD.format(events=counted(events, "event"), ban=ban, since=since, name=name)
     domains: dict[str, dict[str, _Sight]] = {}
     for each, sight in names.items():
         domains.setdefault(domain_parts(each).registered_domain or each, {})[each] = sight
@@ -172,7 +172,3 @@ def _line(host: str, seen: _Sight, domain: _Sight, known: ServiceIndex) -> str:
     if len(domain.clients) == 1:
         said.append("a stranger: one client alone asked for this domain")
     return "; ".join(said)
-
-
-def _plural(number: int, what: str, ending: str = "s") -> str:
-    return f"{number:,} {what}{'' if number == 1 else ending}"
