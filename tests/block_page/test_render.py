@@ -13,12 +13,14 @@ from whenever import Instant
 
 from labs import builders
 from tokgate.block_page.language import LANGUAGES, TEXTS
-from tokgate.block_page.notice import Notice, Warned
-from tokgate.block_page.render import Format, choose_format, compose, href_of, link_target
+from tokgate.block_page.notice import Asking, Notice, Request, Warned
+from tokgate.block_page.render import Format, choose_format, compose, compose_kept, href_of, link_target
+from tokgate.blocklog.records.requests import RequestState
 from tokgate.policy.analysis.terms import Term
 from tokgate.policy.bans import Translation
 from tokgate.policy.decision import Reason
 from tokgate.policy.values import Language
+from tokgate.traffic.exception_requests import NotTaken
 
 NOTICE = Notice(
     asked="www.clips.example.org",
@@ -424,3 +426,42 @@ def test_the_language_of_a_page(
     text = compose(notice, accept="text/plain", accept_language=asked).body.decode()
     assert f"{TEXTS[page]['reason']}: {reason}\n" in text
     assert reason in compose(notice, accept="text/html", accept_language=asked).body.decode()
+
+
+ASKING = Asking(token="1679000000-abc", offered=(builders.duration("PT1H"), builders.duration("PT24H")))
+ASKED = Request(NOTICE.event, RequestState.DECLINED, builders.at("2023-03-16T08:30:00Z"), None, HOSTILE)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("state", RequestState)
+def test_what_became_of_a_request(language: str, state: RequestState) -> None:
+    """In every language and format; a form only where none waits or holds, and what was answered as text."""
+    until = builders.at("2023-03-16T10:30:00Z") if state is RequestState.APPROVED else None
+    asking = replace(ASKING, last=replace(ASKED, state=state, until=until))
+    page, text, data = (
+        compose(replace(NOTICE, asking=asking), accept=accept, accept_language=language).body.decode()
+        for accept in ("text/html", "text/plain", "application/json")
+    )
+    told = TEXTS[language]["request"][state].partition("{")[0]
+    assert (told in page, told in text) == (True, True)
+    assert ("textarea" in Reading(page).tags) is (state is RequestState.DECLINED)
+    assert "script" not in Reading(page).tags
+    found = json.loads(data)["exception"]
+    assert (found["state"], found["lasting"]) == (state, ["PT1H", "PT24H"] if state is RequestState.DECLINED else [])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_answer_to_a_request(language: str) -> None:
+    """Its reference and whom to ask, in every format; a problem is told in place of it."""
+    for accept in ("text/html", "text/plain", "application/json"):
+        answer = compose_kept(NOTICE, accept=accept, accept_language=language)
+        assert (answer.status, answer.headers["Content-Language"]) == (202, language)
+        assert (NOTICE.event in answer.body.decode(), "desk@example.org" in answer.body.decode()) == (True, True)
+    for problem, told in TEXTS[language]["request"]["problems"].items():
+        failed = replace(NOTICE, asking=replace(ASKING, problem=problem))
+        assert told in compose(failed, accept="text/plain", accept_language=language).body.decode()
+
+
+def test_every_problem_has_its_text() -> None:
+    """Those that the folder knows, and those of forms and disks."""
+    assert set(TEXTS["en"]["request"]["problems"]) == {*map(str, NotTaken), "incomplete", "not-kept"}

@@ -1,9 +1,10 @@
 """Observations, judgements and stamps as the wire and the policy would give them."""
 
-from typing import Any
+from typing import Any, cast
 
 from labs.builders import at, ban, exemption, snapshot, wall
 from tokgate.blocklog.records.record import Observer, Stamp
+from tokgate.blocklog.records.requests import ExceptionRequest, RequestState
 from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import DnsSeen, Endpoint, HttpSeen, Observation, Stage, TlsSeen, Transport, Visibility
@@ -72,3 +73,21 @@ def judged(
     return Judgement(
         decide(policy, observation.client.ip, sighting.value, at(moment), sighting.signal), sighting, mismatch=False
     )
+
+
+def exception_request(**stated: Any) -> ExceptionRequest:
+    """A request for an exception from `ban` that waits for an answer, unless stated otherwise."""
+    said: dict[str, Any] = {
+        **dict.fromkeys(("user", "answered", "by", "reason", "ticket", "override", "until")),
+        "id": stamp(number=1).id,
+        "refusal": stamp(number=2).id,
+        "at": "2023-03-10T11:00:00.000000Z",
+        "state": RequestState.PENDING,
+        "ban": "ban",
+        "network": "office",
+        "client": "192.0.2.7",
+        "host": NAME,
+        "why": "Press",
+        "lasting": "PT1H",
+    }
+    return cast("ExceptionRequest", said | stated)

@@ -11,11 +11,15 @@ from whenever import Instant
 
 from labs.builders import at, ban, exemption, snapshot, wall
 from labs.records import Records
+from labs.samples import exception_request, stamp
+from tokgate.blocklog.paths import requests_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Observer, Record, Stamp, new_stamp
+from tokgate.blocklog.records.requests import RequestState
 from tokgate.policy.settings import ClientsShown, LogSettings
 from tokgate.policy.snapshot import Snapshot
 from tokgate.runtime.notified import NotificationHistory
+from tokgate.traffic.exception_requests import RequestFolder
 
 OBSERVER = Observer(hostname="gateway.example.org", version="0")
 NOW = at("2023-03-15T09:00:00Z")
@@ -213,3 +217,22 @@ def test_what_failed_is_not_told_every_second(log: Path, records: Records, monke
         desk.tell(overridden(), START)
     assert desk.tell(overridden(), START.add(seconds=1)) == []
     assert [action for action, _ in desk.tell(overridden(), END)] == ["override-ended"]
+
+
+def test_answers_to_requests_are_told_once(log: Path, records: Records) -> None:
+    """Each with its action, when its file says so; not again, nor after a restart, and what is pending not at all."""
+    log.parent.mkdir()
+    folder, desk = RequestFolder(requests_path_for(log)), Desk(log, records)
+    names = [stamp(number=number).id for number in range(3)]
+    for number, name in enumerate(names):
+        folder.add(exception_request(id=name, client=f"192.0.2.{number}"))
+    assert not desk.history.follow_requests(ending())
+    folder.answer(names[0], state=RequestState.DECLINED, by="bob", reason="No")
+    until = {"override": "o", "until": "2023-03-15T10:00:00.000000Z"}
+    folder.answer(names[1], state=RequestState.APPROVED, by="bob", **until)
+    assert desk.history.follow_requests(ending())
+    desk.history.save()
+    assert records.actions == ["exception-declined", "exception-approved"]
+    assert not desk.history.follow_requests(ending())
+    assert not Desk(log, records).history.follow_requests(ending())
+    assert len(records.all) == 2

@@ -14,14 +14,15 @@ import pytest
 
 from labs.logs import refusal, write
 from labs.review_page import OpenPage, Page, numbered, sample
-from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
+from labs.samples import NOON, OBSERVER, SNAPSHOT, exception_request, stamp
 from tokgate.analytics.index import Index
 from tokgate.blocklog.integrity.evidence import NoProof, prove
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.log_state import log_gap
-from tokgate.blocklog.records.record import EventAction, encode
+from tokgate.blocklog.records.record import EventAction, Stamp, encode
+from tokgate.blocklog.records.requests import RequestState, exception_answered, exception_requested
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.policy.decision import Reason, Signal, Verdict
@@ -575,3 +576,27 @@ def test_the_proof_of_a_line(open_page: OpenPage, tmp_path: Path) -> None:
         missing = page.get("/event/01862000-0000-7000-8000-00000000000f/proof.json")
         assert missing.status_code == 404
         assert "no record of these files has the id" in missing.text
+
+
+def test_requests_for_exceptions(open_page: OpenPage) -> None:
+    """Each with its answer, if there is one, and links to both lines; whatever people wrote is text."""
+    names = [stamp(number=number).id for number in range(4)]
+    asked = [exception_request(id=name, why=HOSTILE[0]) for name in names[:2]]
+    lines = list[Any]()
+    for each in asked:
+        lines.append(exception_requested(Stamp(each["id"], NOON, OBSERVER), each, "v", disguised=False))
+    forging = f"The request {names[1]} for an exception "
+    answer = exception_request(id=names[0], state=RequestState.DECLINED, by="bob", reason=forging)
+    lines.append(exception_answered(Stamp(names[2], NOON.add(seconds=1), OBSERVER), answer, "v"))
+    with open_page(lines) as page:
+        page.sign_in()
+        text = page.get("/requests").text
+        assert page.get(f"/event/{names[0]}").status_code == 200
+    rows = text[text.index("<tbody>") :].split("</tr>")
+    (declined,) = (row for row in rows if names[0] in row and f"/event/{names[0]}" in row)
+    (waits,) = (row for row in rows if f"/event/{names[1]}" in row)
+    assert (f"/event/{names[2]}" in declined, "declined by bob" in declined, "waits" in waits) == (True, True, True)
+    assert HOSTILE[0] not in text
+    with open_page() as page:
+        page.sign_in()
+        assert "Nobody has asked" in page.get("/requests").text

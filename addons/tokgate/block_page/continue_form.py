@@ -1,7 +1,7 @@
-"""The form of the warning page: its URL, its fields and its token.
+"""The forms of the page, to continue past a warning and to ask for an exception: their URLs, fields and token.
 
 The token is an HMAC over the client, the ban, the URL and an expiry. Another site can't compute it, nor read it from
-the page, so that it can't submit the form in a client's name (CSRF).
+the page, so that it can't submit a form in a client's name (CSRF).
 """
 
 import hmac
@@ -12,10 +12,14 @@ from urllib.parse import parse_qs
 
 from whenever import Instant, TimeDelta
 
+from tokgate.blocklog.records.record import clean
+from tokgate.traffic.exception_requests import MAX_WHY
 from tokgate.traffic.warning_state import Person
 
 PATH: Final = "/.tokgate/continue"
-"""The path of the form's target, on every origin that a warning is shown for, while it is shown."""
+"""The path to continue by, on every origin that a warning is shown for, while it is shown."""
+REQUEST_PATH: Final = "/.tokgate/request"
+"""The path to ask by, on every origin that a refusal with the form is shown for."""
 GOOD_FOR: Final = TimeDelta(hours=1)
 """How long a token is valid; after that, the page is shown anew."""
 MAX_TARGET: Final = 8192
@@ -25,13 +29,13 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """What a form's token is bound to: the client, the ban, and the URL to continue to."""
+    """What a form's token is bound to: the client, the ban, and what the form is for."""
 
     who: Person
     ban: str
     authority: str
     target: str
-    """The path and query of the requested URL."""
+    """The path and query of the URL to continue to; of a request for an exception the id of the refusal's record."""
 
     def token(self, key: bytes, at: Instant) -> str:
         """The token for the form, valid from `at` for GOOD_FOR."""
@@ -55,6 +59,11 @@ def presses_button(method: str, path: str) -> bool:
     return method == "POST" and path == PATH
 
 
+def asks(method: str, path: str) -> bool:
+    """Whether a request submits the form to ask for an exception, valid or not."""
+    return method == "POST" and path == REQUEST_PATH
+
+
 def target_of(path: str) -> str:
     """The path to continue to after a request for `path`, or `/` if it is the form's own."""
     return _checked("/" if path.partition("?")[0] == PATH else path)
@@ -62,11 +71,34 @@ def target_of(path: str) -> str:
 
 def read_form(body: bytes | None) -> tuple[str, str]:
     """The token in a form's body, and the target, a path with a query; defaults for missing ones."""
+    fields = _fields(body)
+    return fields.get("token", ""), _checked(fields.get("target", "/"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a form asks for: an exception because of `why`, in one line, for one of the durations offered."""
+
+    token: str
+    event: str
+    """The id of the refusal's record."""
+    why: str
+    lasting: str
+
+
+def read_request(body: bytes | None) -> Asked:
+    """The fields of the form to ask for an exception; empty for missing ones."""
+    fields = _fields(body)
+    why = clean(" ".join(fields.get("why", "").split()), MAX_WHY)
+    return Asked(fields.get("token", ""), fields.get("event", ""), why, fields.get("lasting", ""))
+
+
+def _fields(body: bytes | None) -> dict[str, str]:
     try:
         fields = parse_qs((body or b"").decode("ascii"), max_num_fields=4)
     except ValueError:
-        return "", "/"
-    return fields.get("token", [""])[0], _checked(fields.get("target", ["/"])[0])
+        return {}
+    return {name: values[0] for name, values in fields.items()}
 
 
 def _checked(target: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from whenever import Instant
 
 from tokgate.block_page.continue_form import Button
+from tokgate.blocklog.records.requests import RequestState
 from tokgate.policy.analysis.terms import Term, blocks_from, continued_until, earlier_terms
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Reason
@@ -31,6 +32,28 @@ class Warned:
     """The ban blocks or ends before `lasting` is over."""
     token: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A person's own request, as the page tells of it."""
+
+    id: str
+    state: RequestState
+    at: Instant
+    until: Instant | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """The form to ask for an exception, and the last request of this person under the ban, if there is one."""
+
+    token: str
+    offered: tuple[Duration, ...]
+    last: Request | None = None
+    problem: str | None = None
+    """Why a request was not taken: a key of the texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +86,8 @@ class Notice:
     """The id of its record, known once it is written."""
     implementer: str
     warning: Warned | None = None
+    asking: Asking | None = None
+    """None where nobody can ask."""
 
     @property
     def status(self) -> int:

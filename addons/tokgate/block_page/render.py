@@ -17,11 +17,13 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 from whenever import Instant
 
-from tokgate.block_page.continue_form import PATH
+from tokgate.block_page.continue_form import PATH, REQUEST_PATH
 from tokgate.block_page.language import MAX_HEADER, TEXTS, Texts, choose_language
-from tokgate.block_page.notice import Notice, Warned
+from tokgate.block_page.notice import Asking, Notice, Warned
 from tokgate.blocklog.records.record import clean
+from tokgate.blocklog.records.requests import RequestState
 from tokgate.policy.values.text import readable, readable_lines
+from tokgate.traffic.exception_requests import MAX_WHY
 
 TYPE: Final = "https://www.rfc-editor.org/rfc/rfc7725"
 MAX_ASKED: Final = 253
@@ -67,6 +69,7 @@ FORM_HEADERS: Final = {
     "Content-Security-Policy": _policy_for_content("'self' http: https:"),
     "Referrer-Policy": "same-origin",  # with no-referrer the form would come from the origin `null`
 }
+_ASKING_HEADERS: Final = FORM_HEADERS | {"Content-Security-Policy": _policy_for_content("'self'")}
 
 
 class Format(StrEnum):
@@ -123,6 +126,11 @@ class _Page:
     choice: tuple[str, ...] = ()
     button: str | None = None
     form: Warned | None = None
+    asking: Asking | None = None
+    state: tuple[str, ...] = ()
+    """What became of a request for an exception."""
+    offered: tuple[tuple[str, str], ...] = ()
+    """For how long people may ask: in ISO 8601, and in words."""
     closing: tuple[str, ...] = ()
     """What was sent to the website, and what is opened."""
 
@@ -136,9 +144,24 @@ def compose(notice: Notice, *, accept: str | None, accept_language: str | None) 
         headers["Link"] = f'<{link_target(notice.implementer)}>; rel="blocked-by"'
     else:
         headers |= FORM_HEADERS
+    if page.offered:
+        headers |= _ASKING_HEADERS
     if notice.ban is not None:
         headers["Tokgate-Ban"] = _token(notice.ban.name)
     return _response(notice.status, page, _problem(notice, page, texts), notice.event, headers, accept, texts)
+
+
+def compose_kept(notice: Notice, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
+    """The response to a request for an exception that is kept, with its id as the notice's `event`."""
+    texts = TEXTS[choose_language(accept_language, notice.language)]
+    said, status = texts["request"], HTTPStatus.ACCEPTED
+    labels = {"ban": _said(notice, "title", texts), "contact": _said(notice, "contact", texts)}
+    rows = [Fact(texts[key], value, _href(key, value, notice, texts)) for key, value in labels.items() if value]
+    rows.append(Fact(said["reference"], notice.event, note=said["reference_note"]))
+    page = _Page(status=said["heading"], title=said["kept"], lead=said["kept_lead"], rows=tuple(rows))
+    problem = {"type": "about:blank", "title": page.title, "status": status, "detail": page.lead}
+    problem |= {"ban": notice.ban and notice.ban.name, "contact": labels["contact"], "request": notice.event}
+    return _response(status, page, problem, notice.event, {}, accept, texts)
 
 
 def compose_failure(failure: Failure, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
@@ -163,12 +186,14 @@ def _response(
 ) -> RenderedResponse:
     kind = choose_format(accept)
     if kind is Format.HTML:
-        body = _template.render(texts=texts, page=page, style=_style, path=PATH)
+        paths = {"path": PATH, "request_path": REQUEST_PATH}
+        body = _template.render(texts=texts, page=page, style=_style, longest=MAX_WHY, **paths)
     elif kind is Format.TEXT:
         lines = [page.title, "", page.lead, ""]
         if page.why is not None:
             lines += [page.why, ""]
         lines += [f"{row.label}: {readable(row.value)}" for row in page.rows]
+        lines += (["", *page.state] if page.state else []) + ([texts["request"]["browser"]] if page.offered else [])
         body = "\n".join([*lines, *(("", *page.closing) if page.closing else ()), ""])
     else:
         body = json.dumps(problem, ensure_ascii=False, indent=2) + "\n"
@@ -225,6 +250,8 @@ def _page_of(notice: Notice, texts: Texts) -> _Page:
     if notice.unreadable:
         said = texts["unreadable"]
         return replace(page, title=said["title"], lead=said["lead"], closing=(said["nothing_sent"], *opened))
+    if notice.asking is not None:
+        return replace(page, **_asking(notice.asking, notice.zone, texts))
     if notice.warning is None:
         return page
     said, what = texts["warning"], notice.service or asked
@@ -242,6 +269,21 @@ def _page_of(notice: Notice, texts: Texts) -> _Page:
     )
 
 
+def _asking(asking: Asking, zone: str, texts: Texts) -> dict[str, Any]:
+    """The parts of a page about asking for an exception: no form while a request waits or holds."""
+    said, state, last = texts["request"], list[str](), asking.last
+    if asking.problem is not None:
+        state.append(said["problems"][asking.problem])
+    if last is not None:
+        until = "" if last.until is None else texts.local_moment(last.until, zone)
+        state.append(said[last.state].format(moment=texts.local_moment(last.at, zone), until=until))
+        state += [last.reason] if last.reason else []
+        state.append(f"{said['reference']}: {last.id}")
+    again = last is None or last.state is RequestState.DECLINED
+    offered = [(each.format_iso(), texts.lasting(each)) for each in asking.offered if again]
+    return {"asking": asking, "state": tuple(state), "offered": tuple(offered)}
+
+
 def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
     """The facts in the order in which people ask for them."""
     if not notice.unreadable:
@@ -255,9 +297,16 @@ def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
                 yield Fact(texts[key], said, href_of(said) if key == "reference" else None)
         yield from _times(notice, texts)
     if (contact := _said(notice, "contact", texts)) is not None:
-        yield Fact(texts["contact"], contact, href_of(contact))
+        yield Fact(texts["contact"], contact, _href("contact", contact, notice, texts))
     label = texts["event"] if notice.warning is None else texts["warning"]["event"]
     yield Fact(label, notice.event, note=texts["event_note"])
+
+
+def _href(key: str, value: str, notice: Notice, texts: Texts) -> str | None:
+    """Where a contact leads, by mail with the reference for a subject."""
+    href = href_of(value) if key == "contact" else None
+    subject = quote(f"{texts['event']}: {notice.event}")
+    return f"{href}?subject={subject}" if href is not None and href.startswith("mailto:") else href
 
 
 def _times(notice: Notice, texts: Texts) -> Iterator[Fact]:
@@ -327,8 +376,26 @@ def _problem(notice: Notice, page: _Page, texts: Texts) -> dict[str, Any]:
         "inspected": notice.inspected,
         "zone": notice.zone,
         "reason": notice.reason.value,
+        "exception": _exception(notice, page),
         "event": notice.event,
         "blocked_by": None if warning is not None else notice.implementer,
+    }
+
+
+def _exception(notice: Notice, page: _Page) -> dict[str, Any] | None:
+    """How to ask for an exception, and what became of the last request."""
+    if notice.asking is None:
+        return None
+    asking, last, may_ask = notice.asking, notice.asking.last, bool(page.offered)
+    return {
+        "state": last and last.state,
+        "request": last and last.id,
+        "until": last and last.until and last.until.format_iso(),
+        "reason": last and last.reason,
+        "problem": asking.problem,
+        "path": REQUEST_PATH if may_ask else None,
+        "token": asking.token if may_ask else None,
+        "lasting": [each.format_iso() for each in asking.offered] if may_ask else [],
     }
 
 

@@ -3,6 +3,7 @@
 `zstd` is Zstandard, which the standard library has from Python 3.14 on.
 """
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,17 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     with replacing(path, mode) as draft:
         draft.write_bytes(content)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A context with a folder's lock, for one process at a time. It is released if the process dies. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def take_rights(draft: Path, of: os.stat_result) -> None:

@@ -47,6 +47,11 @@ def notified_path_for(log: Path) -> Path:
     return log.with_suffix(".told.json")
 
 
+def requests_path_for(log: Path) -> Path:
+    """The folder of requests for exceptions: `block.requests`."""
+    return log.with_suffix(".requests")
+
+
 def heads_path_for(log: Path) -> Path:
     """The file of hashes of the latest records: `block.heads`."""
     return log.with_suffix(".heads")

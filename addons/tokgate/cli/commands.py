@@ -28,7 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "diff": "what a change of policy changes: verdicts over time, and for traffic that was seen",
         "timeline": "the next transitions, in local time and UTC",
         "service": "the services that can be banned: list, show, test a name, import and update from public lists",
-        "override": "make, list and end time-limited exceptions from a ban",
+        "override": "make, list and end time-limited exceptions from a ban, and answer who asks for one",
         "gateway": "the kernel's part of a gateway: load it, take it out, show and check it",
         "ruleset": "nftables for this policy: TPROXY or redirect, QUIC refusal, loop protection",
         "phone": "phones that reach the gateway through WireGuard: keys, QR codes, revoke",

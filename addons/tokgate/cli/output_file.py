@@ -1,7 +1,5 @@
 """Writes the files of commands, complete or not at all: outputs with the permissions of the log, and policies."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,17 +29,6 @@ def becoming(output: Path) -> Iterator[Path]:
         yield draft
         if before is not None:
             take_rights(draft, before)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """A context with a folder's lock, for one command at a time. It is released if the process dies. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def replace_policy_file(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.utils import human
 from whenever import Instant
 
-from tokgate.blocklog.paths import DEFAULT_LOG
+from tokgate.blocklog.paths import DEFAULT_LOG, requests_path_for
 from tokgate.blocklog.records.record import Observer, this_observer
 from tokgate.blocklog.write.checkpointer import LogOptions, log_options_of
 from tokgate.blocklog.write.writer import LogWriter, WriterHealth
@@ -37,6 +37,7 @@ from tokgate.runtime.held_file import HeldFile
 from tokgate.runtime.instance import Instance
 from tokgate.traffic.counters import Counters
 from tokgate.traffic.enforcer import Enforcer, RecordSink
+from tokgate.traffic.exception_requests import RequestFolder
 from tokgate.traffic.live_review import LiveReview
 from tokgate.traffic.warning_state import WarnedClients, open_beside
 
@@ -216,6 +217,7 @@ class Tokgate:
         warned = self._warned_for(log, self._now())
         enforcer = Enforcer(self.holder, self.log, observer, counters=self.counters, now=self._now, warned=warned)
         self.traffic.enforcer = enforcer
+        self.traffic.requests = RequestFolder(requests_path_for(log.absolute()))
         GateInstance.counters = self.counters
         # Before any port is open: who sees one may ask for a reload, and SIGHUP ends who has no handler for it.
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread, or no loop yet

@@ -109,9 +109,10 @@ class EchKeys(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideLimits:
-    """The longest duration that an override may have."""
+    """The longest duration that an override may have, and whether people may ask for one on the page."""
 
     longest: Duration = LONGEST_OVERRIDE
+    requests: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Reminders and override records that were written, so that each is written once.
+"""Reminders and records of overrides and requests that were written, so that each is written once.
 
 They are kept in a small file beside the log, so that a restart repeats none. One process keeps it: the supervisor, or
 mitmproxy without one. If the file can't be written, a restart may repeat records. Where the log disguises clients, the
@@ -17,9 +17,10 @@ from typing import Any, Final
 from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replace_file
-from tokgate.blocklog.paths import notified_path_for
+from tokgate.blocklog.paths import notified_path_for, requests_path_for
 from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.record import Record, Stamp
+from tokgate.blocklog.records.requests import RequestState, exception_answered
 from tokgate.blocklog.write.pseudonyms import prefix_around
 from tokgate.policy.analysis.terms import Override, in_force, overrides
 from tokgate.policy.analysis.timeline import Reminder, ReminderKey, due_reminders, missed_reminders, planned_reminders
@@ -27,6 +28,7 @@ from tokgate.policy.bans import Exemption
 from tokgate.policy.schedule import Span
 from tokgate.policy.settings import ClientsShown
 from tokgate.policy.snapshot import Snapshot
+from tokgate.traffic.exception_requests import RequestFolder
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ _Identity = tuple[str, str, tuple[str, ...]]
 
 
 class NotificationHistory:
-    """Writes due reminder and override records, and keeps which were written."""
+    """Writes due records of reminders, overrides and answered requests, and keeps which were written."""
 
     def __init__(self, log: Path, write: Write) -> None:
         """Reads the file beside `log`."""
@@ -58,6 +60,9 @@ class NotificationHistory:
         self._seen: Snapshot | None = None
         self._plan: tuple[Reminder, ...] = ()
         self._overrides: dict[str, Override] = {}
+        self._requests: Final = RequestFolder(requests_path_for(log))
+        self._answered: set[str] = set()
+        """The requests for exceptions whose answer was recorded."""
         self._read(self._path)
 
     def look(self, snapshot: Snapshot, now: Instant) -> bool:
@@ -97,6 +102,15 @@ class NotificationHistory:
             self._write(partial(write, policy_version=version))
         return running != before
 
+    def follow_requests(self, snapshot: Snapshot) -> bool:
+        """Write the records of requests for exceptions that were answered; whether there were any. Raises OSError."""
+        known = self._requests.all()
+        answered = {name: each for name, each in known.items() if each["state"] != RequestState.PENDING}
+        before, self._answered = self._answered, set(answered)
+        for request in (answered[name] for name in answered if name not in before):
+            self._write(partial(exception_answered, request=request, policy_version=snapshot.version))
+        return before != self._answered
+
     def _recognised(self, running: dict[_Identity, Override]) -> dict[_Identity, Override]:
         """The overrides that were running, by the identities of those that still are: the file may have prefixes."""
         if not self._read_disguised:
@@ -130,6 +144,7 @@ class NotificationHistory:
                 for each in ordered
             ],
             "overrides": [_stated(each, disguised=self._disguises) for each in self._running.values()],
+            "requests": sorted(self._answered),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         try:
@@ -152,6 +167,7 @@ class NotificationHistory:
                 for each in said["reminders"]
             }
             running = [_running(each) for each in said["overrides"]]
+            answered = {str(each) for each in said.get("requests", ())}
             self._read_disguised = bool(said.get("disguised"))
         except FileNotFoundError:
             return
@@ -159,6 +175,7 @@ class NotificationHistory:
             logger.warning("what was told can't be read from %s, it will be told again: %s", path, error)
             return
         self._told, self._running = told, {_identity(each.exemption): each for each in running}
+        self._answered = answered
 
 
 def _disguised(exemption: Exemption) -> Exemption:

@@ -194,6 +194,7 @@ class ChildPrograms:
         given = descriptors | {
             "name": f"{Role.OPENER.value}-{slot}",
             "policies": str(options.policies),
+            "log": str(options.log),
             "confdir": str(options.confdir),
             "drain": options.drain,
             "mark": options.mark,

@@ -83,6 +83,7 @@ async def run(given: dict[str, object]) -> int:
     options = RunOptions(
         modes=("gate",),
         policies=Path(str(given["policies"])),
+        log=Path(str(given["log"])),
         confdir=Path(str(given["confdir"])),
         drain=float(str(given["drain"])),
         mark=given["mark"] if isinstance(given["mark"], int) else None,

@@ -187,7 +187,8 @@ def _hindrances(places: Places, confdir: Path) -> Iterator[str]:
         if not _usable(folder, os.R_OK | os.W_OK | os.X_OK):
             yield f"{folder} can't be written to: `chown {name}: {folder}`, or name another folder"
     kept = [paths.key_path_for(log), paths.secret_path_for(log), paths.successions_path_for(log)]
-    kept += [beside(log) for beside in (paths.warned_path_for, paths.notified_path_for, paths.heads_path_for)]
+    beside = (paths.warned_path_for, paths.notified_path_for, paths.heads_path_for, paths.requests_path_for)
+    kept += [path_for(log) for path_for in beside]
     for each in (*kept, confdir / AUTHORITY):
         if not _usable(each, os.R_OK):
             yield f"{each} can't be read: `chown {name}: {each}`"

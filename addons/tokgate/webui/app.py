@@ -62,6 +62,7 @@ def build(
             Route("/", pages.overview),
             Route("/lines", pages.lines),
             Route("/table", pages.table),
+            Route("/requests", pages.requests),
             Route("/lines.csv", pages.lines_csv),
             Route("/counts.csv", pages.counts_csv),
             Route("/event/{event:uuid}", event.show),

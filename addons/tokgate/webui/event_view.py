@@ -36,6 +36,8 @@ _PATHS: Final = {
     "Seen in": ("tokgate", "signal"),
     "Network": ("tokgate", "network"),
     "Exemption": ("tokgate", "exemption"),
+    "Request for an exception": ("tokgate", "request", "id"),
+    "What was refused": ("tokgate", "request", "refusal"),
     "Why exempt": ("tokgate", "exemption_reason"),
     "Gateway": ("observer", "hostname"),
     "Policy version": ("tokgate", "policy", "version"),

@@ -19,6 +19,8 @@ from tokgate.analytics.index import Index, IndexState
 from tokgate.analytics.sql import Chosen
 from tokgate.blocklog.read.reader import Line
 from tokgate.blocklog.records.coverage import Share
+from tokgate.blocklog.records.record import EventAction
+from tokgate.blocklog.records.requests import ANSWERED
 from tokgate.webui.log_query import FACETS, PAGE_ROWS, UTC, About, LogQuery
 
 if TYPE_CHECKING:
@@ -227,6 +229,29 @@ def choices(index: Source, facet: str) -> list[str]:
         {"most": SUGGESTED},
     )
     return sorted(row[0] for row in rows)
+
+
+_REQUESTED: Final = EventAction.EXCEPTION_REQUESTED.value
+_ANSWERED: Final = (EventAction.EXCEPTION_APPROVED.value, EventAction.EXCEPTION_DECLINED.value)
+_REQUEST: Final = ("time", "action", "event_id", "ban", "client", "user", "message")
+_MOST_REQUESTS: Final = 1000
+
+
+def requests(index: Source) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """The latest requests for exceptions, newest first, each with the record of its answer, which names it."""
+    columns = ", ".join("CAST(event_id AS VARCHAR)" if name == "event_id" else f'"{name}"' for name in _REQUEST)
+    rows = index.ask(
+        f"SELECT {columns} FROM lines WHERE action IN ($asked, $approved, $declined) ORDER BY time DESC LIMIT $rows",
+        {"asked": _REQUESTED, "approved": _ANSWERED[0], "declined": _ANSWERED[1], "rows": _MOST_REQUESTS},
+    )
+    records = [dict(zip(_REQUEST, row, strict=True)) for row in rows]
+    answers = {
+        name: record
+        for record in records
+        if record["action"] in _ANSWERED
+        for name in ANSWERED.findall(record["message"] or "")
+    }
+    return [(record, answers.get(record["event_id"])) for record in records if record["action"] == _REQUESTED]
 
 
 def neighbours(index: Source, event: str) -> tuple[str | None, str | None]:

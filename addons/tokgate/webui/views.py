@@ -83,6 +83,13 @@ class Pages:
             **await form(self._site, self._explaining, query, [row["client"] for row in found.rows]),
         )  # fmt: skip
 
+    async def requests(self, request: Request) -> Response:
+        """`GET /requests`: the exceptions that people asked for on the page, and the answers."""
+        query, _ = query_of(request)
+        self._site.record(request, "requests", {})
+        found = await self._site.cache.ask(queries.requests)
+        return self._site.page(request, "requests.html", here="/requests", query=query, found=found)
+
     async def table(self, request: Request) -> Response:
         """`GET /table?down=…&across=…`: events by any two fields; without these by day of the week and hour."""
         query, problems = query_of(request)

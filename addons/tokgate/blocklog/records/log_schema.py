@@ -94,6 +94,15 @@ _CONDITIONS: Final[tuple[tuple[tuple[EventAction, ...], Mapping[str, Any]], ...]
         {"tokgate": {"ban": ..., "exemption": ..., "exemption_reason": ..., "exemption_until": ...}},
     ),
     ((_A.OVERRIDE_ENDED,), {"event": {"reason": ...}}),
+    (
+        (_A.EXCEPTION_REQUESTED,),
+        {"source": ..., "tokgate": {"ban": ..., "request": {"id": ..., "refusal": ..., "lasting": ...}}},
+    ),
+    (
+        (_A.EXCEPTION_APPROVED,),
+        {"tokgate": {"ban": ..., "request": {"id": ...}, "exemption": ..., "exemption_until": ...}},
+    ),
+    ((_A.EXCEPTION_DECLINED,), {"event": {"reason": ...}, "tokgate": {"ban": ..., "request": {"id": ...}}}),
     ((_A.COVERAGE_COUNTED,), {"tokgate": {"coverage": ..., "judged": ..., "since": ...}}),
     (
         (_A.GATEWAY_DIFFERS, _A.GATEWAY_RESTORED, _A.CANARY_FAILED, _A.CANARY_RECOVERED),
@@ -274,6 +283,7 @@ _TOKGATE: Final = closed(
         "identified": TEXTS,
         "widest": closed({"ipv4": COUNT, "ipv6": COUNT}),
         **dict.fromkeys(("ticket", "by", "ended_by", "where"), TEXT),
+        "request": closed({"id": UUID, "refusal": UUID, "lasting": TEXT, "why": TEXT}, "id", "refusal"),
         "coverage": {
             "type": "object",
             "additionalProperties": closed({visibility.value: POSITIVE for visibility in Visibility}),

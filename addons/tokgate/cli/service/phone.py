@@ -15,10 +15,10 @@ from typing import Final, TypedDict
 import yaml
 from whenever import Instant
 
-from tokgate.blocklog.atomic_file import replacing
+from tokgate.blocklog.atomic_file import locked, replacing
 from tokgate.cli.arguments import argument_of, host_and_port
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, add_subcommand, need
-from tokgate.cli.output_file import locked, replace_policy_file
+from tokgate.cli.output_file import replace_policy_file
 from tokgate.cli.policy_source import add_policies_option
 from tokgate.cli.terminal import narrate, print_json, show_rows, visible
 from tokgate.config.diagnostics import did_you_mean

@@ -66,7 +66,7 @@ DayCount = Annotated[int, Number("days", 1, 36_500)]
 
 
 class OverridesModel(Model):
-    """Limits of overrides."""
+    """Limits of overrides, and who may ask for one."""
 
     makes: ClassVar = OverrideLimits
 
@@ -74,6 +74,10 @@ class OverridesModel(Model):
         default_factory=lambda: LONGEST_OVERRIDE,
         description="The longest override that may be made (ISO 8601). Default: `PT24H`.",
         examples=["PT8H"],
+    )
+    requests: Flag = Field(
+        default=False,
+        description="Whether the page of a refusal has a form to ask for an override, unless the ban forbids them.",
     )
 
 
@@ -170,7 +174,7 @@ class SettingsModel(Model):
     )
     overrides: OverridesModel = Field(
         default_factory=OverridesModel,
-        description="Limits on what `tokgate override` makes.",
+        description="Limits on what `tokgate override` makes, and whether people may ask for it on the page.",
         examples=[{"longest": "PT8H"}],
     )
     reminders: list[Lasting] = Field(

@@ -11,11 +11,13 @@ from mitmproxy.net.http.http1.assemble import assemble_response
 from mitmproxy.proxy.context import Context
 
 from tokgate.block_page import render
+from tokgate.block_page.continue_form import asks
 from tokgate.block_page.language import choose_language
 from tokgate.block_page.notice import Notice, notice_of
 from tokgate.block_page.render import RenderedResponse, choose_format
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection, Passing
+from tokgate.mitm.hooks.exception_requests import TOKEN, asking_of, received, token_of
 from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.http_request import BAD_REQUEST
 from tokgate.mitm.layers.failures import failure
@@ -29,6 +31,8 @@ from tokgate.traffic.seen import Connect, Request
 _SWITCHING: Final = 101
 _WAITING: Final = "tokgate-waiting"
 """Where a flow keeps the admission of a request whose body has to be read first."""
+_ASKED: Final = "tokgate-asked"
+"""The same of a form that asks for an exception."""
 
 
 def _kill_if_banned(traffic: Traffic, flow: HTTPFlow) -> None:
@@ -98,7 +102,10 @@ class HttpHooks(Hooks):
         if flow.response is not None or flow.error is not None:
             return
         waiting: Admission | None = flow.metadata.pop(_WAITING, None)
-        if waiting is None:
+        asked: Admission | None = flow.metadata.pop(_ASKED, None)
+        if asked is not None:
+            answer(flow, connection, _answer_to_request(self._traffic, flow, connection, asked))
+        elif waiting is None:
             answer(flow, connection, self._traffic.warnings.pressed(enforcer, flow, connection))
         else:
             whole = http_request.with_body(enforcer, waiting, flow.request.raw_content or b"")
@@ -146,6 +153,8 @@ class HttpHooks(Hooks):
                     answer(flow, connection, self._traffic.warnings.answer(enforcer, flow, connection, admission))
                 else:
                     self._let_pass(flow, connection, replace(admission, action=Pass(), passed=passed))
+            case Refuse() if asks(flow.request.method, flow.request.path) and http_request.answerable(flow.request):
+                flow.metadata[_ASKED] = admission
             case Refuse():
                 answer(flow, connection, _refusal(self._traffic, flow, connection, admission))
             case Pass() | Open() | AskCertificate():
@@ -223,18 +232,37 @@ def _rejection(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, a
     return bad_request(flow, connection, http_request.ambiguity(flow.request))
 
 
-def _refusal(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission) -> Response:
-    """Record a blocked request; the page that answers it."""
+def _answer_to_request(
+    traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission
+) -> Response:
+    """That a request for an exception is kept; else the page of the refusal, and why it is not."""
+    found = received(traffic, flow, connection, admission.ruling)
+    if found is None or isinstance(found, str):
+        return _refusal(traffic, flow, connection, admission, found)
+    notice = replace(notice_of(admission.ruling, implementer="", opened=connection.opened), event=found["id"])
+    headers = flow.request.headers
+    page = render.compose_kept(notice, accept=headers.get("accept"), accept_language=headers.get("accept-language"))
+    return Response.make(page.status, page.body, dict(page.headers))
+
+
+def _refusal(
+    traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission, problem: str | None = None
+) -> Response:
+    """Record a blocked request; the page that answers it, with the `problem` of a request for an exception."""
     ruling = admission.ruling
     contact = render.href_of(ruling.ban.contact) if ruling.ban is not None else None
     implementer = contact or f"dns:{traffic.context.hostname}"
-    notice = notice_of(ruling, implementer=implementer, opened=connection.opened)
+    asking = None if admission.stage is Stage.CONNECT else asking_of(traffic, connection, ruling, problem)
+    notice = replace(notice_of(ruling, implementer=implementer, opened=connection.opened), asking=asking)
     stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
     kind = flow.request.headers.get("accept", "text/plain" if admission.stage is Stage.CONNECT else None)
     page = _page(notice, choose_format(kind), choose_language(languages, notice.language))
     headers = {name: value.replace(_EVENT, stamp.id) for name, value in page.headers.items()}
-    return Response.make(page.status, page.body.replace(_EVENT.encode(), stamp.id.encode()), headers)
+    body = page.body.replace(_EVENT.encode(), stamp.id.encode())
+    if asking is not None:
+        body = body.replace(TOKEN.encode(), token_of(traffic, flow, connection, ruling, stamp.id).encode())
+    return Response.make(page.status, body, headers)
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
+from tokgate.traffic.exception_requests import RequestFolder
 from tokgate.traffic.live_review import Cut
 
 UNCONFIGURED: Final = "tokgate has no policy: nothing passes"
@@ -46,6 +47,8 @@ class Traffic:
         self.turns: Final = Turns()
         GateInstance.turns = self.turns
         self.warnings: Final = Warnings()
+        self.requests: RequestFolder | None = None
+        """Where people's requests for exceptions are kept; without it nobody can ask."""
         self.egress: Final = Egress(self._snapshot)
         self.certificates = OriginCertificates(connect=self.egress.connect)
         self.own: Final[set[tuple[Any, Any]]] = set()

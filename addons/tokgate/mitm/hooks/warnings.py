@@ -77,8 +77,8 @@ class Warnings:
         if admission is None:
             return None
         request, ruling = flow.request, admission.ruling
-        (token, target), authority = read_form(request.raw_content), _authority(flow)
-        button = Button(_who(connection), _ban(ruling), authority, target)
+        (token, target), authority = read_form(request.raw_content), authority_of(flow)
+        button = Button(person_at(connection), _ban(ruling), authority, target)
         genuine = button.made(token, enforcer.warned.token_key, ruling.at)
         if not genuine or not is_own_form(request, authority):
             return self._page(enforcer, flow, connection, admission, target)
@@ -121,7 +121,7 @@ class Warnings:
         ruling = admission.ruling
         until = continued_until(_track(ruling), ruling.at)
         try:
-            enforcer.warned.continues(_who(connection), _ban(ruling), until)
+            enforcer.warned.continues(person_at(connection), _ban(ruling), until)
         except OSError as error:  # it holds in this process; the others will show the page again
             enforcer.failed("warned", error)
         enforcer.tell(ruling, replace(admission.observe(303), continued_until=until))
@@ -130,7 +130,7 @@ class Warnings:
         self, enforcer: Enforcer, flow: HTTPFlow, connection: ClientConnection, admission: Admission, target: str
     ) -> Response:
         request, ruling = flow.request, admission.ruling
-        button = Button(_who(connection), _ban(ruling), _authority(flow), target)
+        button = Button(person_at(connection), _ban(ruling), authority_of(flow), target)
         token = button.token(enforcer.warned.token_key, ruling.at)
         notice = replace(
             notice_of(ruling, implementer="", opened=connection.opened),
@@ -142,7 +142,8 @@ class Warnings:
         return Response.make(answer.status, answer.body, dict(answer.headers))
 
 
-def _who(connection: ClientConnection) -> Person:
+def person_at(connection: ClientConnection) -> Person:
+    """Who is refused or warned."""
     return Person.at(connection.client.ip, connection.identity)
 
 
@@ -152,7 +153,7 @@ def _ban(ruling: Ruling) -> str:
 
 def _has_continued(enforcer: Enforcer, connection: ClientConnection, ruling: Ruling) -> bool:
     longest = _track(ruling).ban.continue_for
-    return enforcer.warned.passed(_who(connection), _ban(ruling), ruling.at, longest=longest) is not None
+    return enforcer.warned.passed(person_at(connection), _ban(ruling), ruling.at, longest=longest) is not None
 
 
 def _may_come_again(connection: ClientConnection, request: Request) -> bool:
@@ -164,11 +165,11 @@ def _may_come_again(connection: ClientConnection, request: Request) -> bool:
 
 
 def _redirection(status: int, flow: HTTPFlow, target: str) -> Response:
-    location = f"{flow.request.scheme}://{_authority(flow)}{target}"
+    location = f"{flow.request.scheme}://{authority_of(flow)}{target}"
     return Response.make(status, b"", {"Location": location, "Cache-Control": "no-store"})
 
 
-def _authority(flow: HTTPFlow) -> str:
+def authority_of(flow: HTTPFlow) -> str:
     """The host and port that the browser shows."""
     return next(iter(http_request.authorities(flow.request)), flow.request.data.host)
 

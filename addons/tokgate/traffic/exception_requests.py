@@ -1,0 +1,149 @@
+"""The folder of requests for exceptions: a file of JSON for each, beside the log, which all processes share.
+
+Openers write them; `tokgate override approve` and `decline` answer them. Nothing is granted by a request. The files
+alone count: limits are compared with what they say, under the folder's lock.
+"""
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from whenever import Instant, TimeDelta
+
+from tokgate.blocklog.atomic_file import locked, replacing, take_rights
+from tokgate.blocklog.records.record import instant_in
+from tokgate.blocklog.records.requests import ExceptionRequest, RequestState
+from tokgate.policy.membership import folded
+from tokgate.traffic.limits import client_key
+
+MAX_WHY: Final = 500
+"""Characters of a reason."""
+MAX_PENDING: Final = 200
+"""Requests of all clients that wait for an answer: people have to read them."""
+MAX_KEPT: Final = 1000
+PER_HOUR: Final = 5
+"""Requests of one user, or of one client where nobody signed in."""
+KEPT_FOR: Final = TimeDelta(hours=24 * 30)
+"""After that a request is deleted, answered or not. The log keeps that it was made."""
+_FRESH_FOR: Final = 1.0
+"""Seconds for which a page shows what was read last."""
+_FOLDER_MODE: Final = 0o700
+_MODE: Final = 0o600
+
+
+class NotTaken(StrEnum):
+    """Why a request is not taken."""
+
+    TOO_OFTEN = "too-often"
+    TOO_MANY = "too-many"
+
+
+class AlreadyAnswered(Exception):
+    """A request was approved or declined before."""
+
+
+class RequestFolder:
+    """The requests in a folder, which is made with the first of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read yet."""
+        self.folder: Final = folder
+        self._read_at = float("-inf")
+        self._requests: dict[str, ExceptionRequest] = {}
+        self._known: dict[str, tuple[tuple[int, int], ExceptionRequest]] = {}
+
+    def all(self) -> dict[str, ExceptionRequest]:
+        """Every request by its id, oldest first. Files that hold none are passed over. Raises OSError."""
+        found = dict[str, tuple[tuple[int, int], ExceptionRequest]]()
+        for path in sorted(self.folder.glob("[!.]*.json")) if self.folder.exists() else ():
+            try:
+                status = path.lstat()
+                version = status.st_ino, status.st_mtime_ns
+                known = self._known.get(path.stem)
+                request = known[1] if known is not None and known[0] == version else _read(path)
+            except (FileNotFoundError, ValueError):  # deleted just now, or another hand's
+                continue
+            found[path.stem] = version, request
+        self._known, self._read_at = found, time.monotonic()
+        self._requests = {name: request for name, (_, request) in found.items()}
+        return self._requests
+
+    def latest(self, client: str, user: str | None, ban: str) -> ExceptionRequest | None:
+        """The last request of a person under a ban, as it was a second ago at most. Raises OSError."""
+        if time.monotonic() - self._read_at > _FRESH_FOR:
+            self.all()
+        theirs = [each for each in self._requests.values() if each["ban"] == ban and _is_of(each, client, user)]
+        return theirs[-1] if theirs else None
+
+    def add(self, request: ExceptionRequest) -> ExceptionRequest | NotTaken:
+        """Keep a request; the one that is pending if this person has one under this ban. Raises OSError."""
+        client, user, at = request["client"], request["user"], Instant.parse_iso(request["at"])
+        self.folder.mkdir(_FOLDER_MODE, exist_ok=True)
+        with locked(self.folder):
+            self._prune(at)
+            known = self.all().values()
+            pending = [each for each in known if each["state"] == RequestState.PENDING]
+            for each in pending:
+                if each["ban"] == request["ban"] and _is_of(each, client, user):
+                    return each
+            theirs = [each for each in known if _counts_for(each, client, user)]
+            if sum(at - TimeDelta(hours=1) < Instant.parse_iso(each["at"]) <= at for each in theirs) >= PER_HOUR:
+                return NotTaken.TOO_OFTEN
+            if len(pending) >= MAX_PENDING:
+                return NotTaken.TOO_MANY
+            self._write(request)
+            self.all()
+        return request
+
+    def answer(self, name: str, **said: Any) -> ExceptionRequest:
+        """Write the answer to a pending request. Raises KeyError, AlreadyAnswered, OSError."""
+        with locked(self.folder):
+            request = self.all()[name]
+            if request["state"] != RequestState.PENDING:
+                raise AlreadyAnswered(request["state"])
+            answered = ExceptionRequest(**{**request, **said})  # type: ignore[typeddict-item]
+            self._write(answered)
+        return answered
+
+    def _prune(self, now: Instant) -> None:
+        """Delete what is old, and of many those that were answered, the oldest first."""
+        requests = list(self.all().values())
+        answered = [each for each in requests if each["state"] != RequestState.PENDING]
+        many = answered[: max(0, len(requests) - MAX_KEPT)]
+        for each in requests:
+            if each in many or Instant.parse_iso(each["at"]) + KEPT_FOR < now:
+                (self.folder / f"{each['id']}.json").unlink(missing_ok=True)
+
+    def _write(self, request: ExceptionRequest) -> None:
+        path = self.folder / f"{request['id']}.json"
+        with replacing(path, _MODE) as draft:
+            draft.write_text(json.dumps(request, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            take_rights(draft, path.stat() if path.exists() else draft.stat())
+
+
+_adapter: Final = TypeAdapter(ExceptionRequest)
+
+
+def _read(path: Path) -> ExceptionRequest:
+    """Raises OSError, ValueError."""
+    request = _adapter.validate_json(path.read_bytes())
+    if request["id"] != path.stem or instant_in(request["at"]) is None:
+        raise ValueError("not a request")
+    return request
+
+
+def _is_of(request: ExceptionRequest, client: str, user: str | None) -> bool:
+    """Whether it is a person's own: the user's who signed in, else the client's."""
+    if user is not None or request["user"] is not None:
+        return folded(user or "") == folded(request["user"] or "")
+    return request["client"] == client
+
+
+def _counts_for(request: ExceptionRequest, client: str, user: str | None) -> bool:
+    """Whether it counts for a person's limit; without a user that is the client's, whatever address of its subnet."""
+    if user is not None or request["user"] is not None:
+        return _is_of(request, client, user)
+    return client_key(request["client"]) == client_key(client)
