@@ -204,6 +204,27 @@ def test_axe_would_find_something(page: Tab, served: Served) -> None:
     assert "select-name" in page.run("axe.run().then(said => said.violations.map(v => v.id))")
 
 
+def test_lines_on_a_phone(page: Tab, served: Served) -> None:
+    """A record takes three lines of text at most, ten are on a screen, and filters are folded."""
+    page.size(**SIZES["phone"])
+    page.open(served.base + "/lines")
+    top, *heights = page.run(
+        "(rows => [rows[0].top, ...rows.map(row => row.height)])"
+        "([...document.querySelectorAll('table.lines tbody')].map(row => row.getBoundingClientRect()))"
+    )
+    line = page.run("parseFloat(getComputedStyle(document.querySelector('table.lines td')).lineHeight)")
+    assert len(heights) >= 7
+    assert max(heights) <= 3 * line
+    assert (SIZES["phone"]["height"] - top) // max(heights) >= 10
+    shown = "getComputedStyle(document.querySelector('.filters .row')).display"
+    assert page.run(shown) == "none"
+    page.run("document.querySelector('label.fold').click(); 0")
+    assert page.run(shown) == "flex"
+    page.size(**SIZES["desktop"])
+    page.open(served.base + "/lines")
+    assert page.run(shown) == "flex", "the control: at a desk they are there"
+
+
 def test_by_keyboard(page: Tab, served: Served) -> None:
     """Tab goes to the skip link, then through navigation to the filters; what has the focus can be seen."""
     page.open(served.base + "/")
