@@ -351,14 +351,18 @@ def test_periods_are_divided_into_few_equal_pieces(days: int, unit: str) -> None
 
 
 def test_charts_are_svg_that_says_what_it_shows() -> None:
-    """Well-formed, with the phases in it and a bar for each piece."""
+    """Well-formed, with the phases in it, a band for an exemption, and a bar for each piece."""
     pieces = buckets(datetime(2023, 3, 1), datetime(2023, 3, 11))
-    lane = BanPhases("b", "B", (PhaseSpan("block", datetime(2023, 3, 5), datetime(2023, 3, 11)),))
+    phase = PhaseSpan("block", datetime(2023, 3, 5), datetime(2023, 3, 11))
+    lane = BanPhases("b", "B", (phase,), (PhaseSpan("press", datetime(2023, 3, 6), datetime(2023, 3, 8)),))
     bars, say = {"block": list(range(1, 11))}, Wording(Language.EN)
     svg = attempts_over_time(pieces, bars, [lane], say, alt_text="Events per day")
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == "Events per day"
     assert [node.text for node in root.iter() if node.get("class") == "said"] == ["b: block"]
+    (box, band) = (next(node for node in root.iter() if node.get("class") == kind) for kind in ("phase", "exempt"))
+    assert band.findtext("{*}title") == "b: Exemption press"
+    assert float(band.get("width") or 0) == pytest.approx(float(box.get("width") or 0) / 3, rel=0.01)
     (series,) = (node for node in root.iter() if node.get("class") == "series block")
     assert [bar.findtext("{*}title") for bar in series][:2] == ["2023-03-01: 1 blocked", "2023-03-02: 2 blocked"]
     heights = [float(bar.get("height") or 0) for bar in series]
