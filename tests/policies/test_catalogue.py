@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -187,6 +188,15 @@ def test_each_entry_has_a_witness_that_anybody_may_use() -> None:
     """No entry rests on a list alone that is licensed for non-commercial use only, or not at all."""
     alone = re.compile(r"^ +- (\S+) +# *(?:(?:Disconnect|allow-domains)(?:, *)?)+ *$", re.MULTILINE)
     assert [found for file in FILES for found in alone.findall(file.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_file_says_what_one_family_of_lists_alone_names(name: str) -> None:
+    """Who doubts a file sees how much of it has one observer only."""
+    file = ROOT / "policies" / "services" / f"{name}.yaml"
+    _, alone, names = runpy.run_path(str(ROOT / "deploy" / "catalogue_recall.py"))["rests"](file)
+    said = re.findall(r"^# One family of lists alone has (\d+) of the (\d+) names[.]$", file.read_text(), re.MULTILINE)
+    assert said == ([(str(alone), str(names))] if alone else [])
 
 
 def test_services_share_a_name_only_where_their_files_say_so() -> None:
