@@ -65,7 +65,7 @@ def test_from_the_page_to_approval(
             kept = person.does(ASK)
             refused = person.does(REACH)
         assert to_banned(seen) == 0
-        assert "Your request was received" in kept
+        assert "It is not decided yet" in kept
         assert "It is not decided yet" in refused
         asked = gateway.wait_for_record(
             "the request is logged", lambda r: r["event"]["action"] == "exception-requested"

@@ -75,22 +75,11 @@ def read_form(body: bytes | None) -> tuple[str, str]:
     return fields.get("token", ""), _checked(fields.get("target", "/"))
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a form asks for: an exception because of `why`, in one line, for one of the durations offered."""
-
-    token: str
-    event: str
-    """The id of the refusal's record."""
-    why: str
-    lasting: str
-
-
-def read_request(body: bytes | None) -> Asked:
-    """The fields of the form to ask for an exception; empty for missing ones."""
+def read_request(body: bytes | None) -> tuple[str, str, str, str]:
+    """Of the form to ask for an exception: the token, the refusal's id, why, in one line, and for how long."""
     fields = _fields(body)
-    why = clean(" ".join(fields.get("why", "").split()), MAX_WHY)
-    return Asked(fields.get("token", ""), fields.get("event", ""), why, fields.get("lasting", ""))
+    token, event, why, lasting = (fields.get(name, "") for name in ("token", "event", "why", "lasting"))
+    return token, event, clean(" ".join(why.split()), MAX_WHY), lasting
 
 
 def _fields(body: bytes | None) -> dict[str, str]:

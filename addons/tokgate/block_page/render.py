@@ -151,19 +151,6 @@ def compose(notice: Notice, *, accept: str | None, accept_language: str | None) 
     return _response(notice.status, page, _problem(notice, page, texts), notice.event, headers, accept, texts)
 
 
-def compose_kept(notice: Notice, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
-    """The response to a request for an exception that is kept, with its id as the notice's `event`."""
-    texts = TEXTS[choose_language(accept_language, notice.language)]
-    said, status = texts["request"], HTTPStatus.ACCEPTED
-    labels = {"ban": _said(notice, "title", texts), "contact": _said(notice, "contact", texts)}
-    rows = [Fact(texts[key], value, _href(key, value, notice, texts)) for key, value in labels.items() if value]
-    rows.append(Fact(said["reference"], notice.event, note=said["reference_note"]))
-    page = _Page(status=said["heading"], title=said["kept"], lead=said["kept_lead"], rows=tuple(rows))
-    problem = {"type": "about:blank", "title": page.title, "status": status, "detail": page.lead}
-    problem |= {"ban": notice.ban and notice.ban.name, "contact": labels["contact"], "request": notice.event}
-    return _response(status, page, problem, notice.event, {}, accept, texts)
-
-
 def compose_failure(failure: Failure, *, accept: str | None, accept_language: str | None) -> RenderedResponse:
     """The response to what can't be passed on, in the language and format that the client likes best."""
     texts = TEXTS[choose_language(accept_language)]

@@ -6,6 +6,7 @@ alone count: limits are compared with what they say, under the folder's lock.
 
 import json
 import time
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -53,23 +54,15 @@ class RequestFolder:
         self.folder: Final = folder
         self._read_at = float("-inf")
         self._requests: dict[str, ExceptionRequest] = {}
-        self._known: dict[str, tuple[tuple[int, int], ExceptionRequest]] = {}
 
     def all(self) -> dict[str, ExceptionRequest]:
         """Every request by its id, oldest first. Files that hold none are passed over. Raises OSError."""
-        found = dict[str, tuple[tuple[int, int], ExceptionRequest]]()
+        found = dict[str, ExceptionRequest]()
         for path in sorted(self.folder.glob("[!.]*.json")) if self.folder.exists() else ():
-            try:
-                status = path.lstat()
-                version = status.st_ino, status.st_mtime_ns
-                known = self._known.get(path.stem)
-                request = known[1] if known is not None and known[0] == version else _read(path)
-            except (FileNotFoundError, ValueError):  # deleted just now, or another hand's
-                continue
-            found[path.stem] = version, request
-        self._known, self._read_at = found, time.monotonic()
-        self._requests = {name: request for name, (_, request) in found.items()}
-        return self._requests
+            with suppress(FileNotFoundError, ValueError):  # deleted just now, or another hand's
+                found[path.stem] = _read(path)
+        self._requests, self._read_at = found, time.monotonic()
+        return found
 
     def latest(self, client: str, user: str | None, ban: str) -> ExceptionRequest | None:
         """The last request of a person under a ban, as it was a second ago at most. Raises OSError."""

@@ -5,7 +5,7 @@ from typing import Final
 from mitmproxy.http import HTTPFlow
 from whenever import Instant, TimeDelta
 
-from tokgate.block_page.continue_form import Asked, Button, read_request
+from tokgate.block_page.continue_form import Button, read_request
 from tokgate.block_page.notice import Asking, Request
 from tokgate.blocklog.records.record import instant_in, new_stamp, timestamp
 from tokgate.blocklog.records.requests import ExceptionRequest, RequestState, exception_requested
@@ -17,9 +17,8 @@ from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Overrides
 from tokgate.policy.schedule import Duration, add_duration
 from tokgate.policy.settings import ClientsShown
-from tokgate.traffic.enforcer import Enforcer, Ruling
-from tokgate.traffic.exception_requests import NotTaken, RequestFolder
-from tokgate.traffic.warning_state import Person
+from tokgate.traffic.enforcer import Ruling
+from tokgate.traffic.exception_requests import NotTaken
 
 TOKEN: Final = "0-746f6b67617465"  # noqa: S105  (nobody's)
 """Stands in a page that is kept for the form's token."""
@@ -59,25 +58,18 @@ def received(
 
     None if the form is not the page's own, and nothing was asked.
     """
-    asked, asking = read_request(flow.request.raw_content), asking_of(traffic, connection, ruling)
-    button = _button(flow, connection, ruling, asked.event)
-    genuine = button.made(asked.token, traffic.enforcer.warned.token_key, ruling.at)
+    (token, event, why, lasting), asking = (
+        read_request(flow.request.raw_content),
+        asking_of(traffic, connection, ruling),
+    )
+    button = _button(flow, connection, ruling, event)
+    genuine = button.made(token, traffic.enforcer.warned.token_key, ruling.at)
     if traffic.requests is None or asking is None or not genuine or not is_own_form(flow.request, authority_of(flow)):
         return None
-    offered = [each.format_iso() for each in asking.offered]
-    if not asked.why or asked.lasting not in offered:
+    if not why or lasting not in [each.format_iso() for each in asking.offered]:
         return "incomplete"
-    try:
-        return _kept(traffic.requests, traffic.enforcer, person_at(connection), ruling, asked)
-    except OSError as error:
-        traffic.failed("requests", error)
-        return "not-kept"
-
-
-def _kept(
-    folder: RequestFolder, enforcer: Enforcer, who: Person, ruling: Ruling, asked: Asked
-) -> ExceptionRequest | str:
-    stamp, decision = new_stamp(ruling.at, enforcer.observer), ruling.decision
+    who, enforcer, decision = person_at(connection), traffic.enforcer, ruling.decision
+    stamp, policy = new_stamp(ruling.at, enforcer.observer), ruling.snapshot
     request: ExceptionRequest = {
         "id": stamp.id,
         "at": timestamp(ruling.at),
@@ -87,16 +79,19 @@ def _kept(
         "client": who.client,
         "user": who.user,
         "host": ruling.sighting.host or "",
-        "refusal": asked.event,
-        "why": asked.why,
-        "lasting": asked.lasting,
+        "refusal": event,
+        "why": why,
+        "lasting": lasting,
         **dict.fromkeys(("answered", "by", "reason", "ticket", "override", "until")),  # type: ignore[typeddict-item]
     }
-    kept = folder.add(request)
+    try:
+        kept = traffic.requests.add(request)
+    except OSError as error:
+        traffic.failed("requests", error)
+        return "not-kept"
     if isinstance(kept, NotTaken):
         return kept.value
     if kept is request:
-        policy = ruling.snapshot
         disguised = policy.settings.log.clients is not ClientsShown.PLAIN
         enforcer.write(lambda _: exception_requested(stamp, request, policy.version, disguised=disguised))
     return kept

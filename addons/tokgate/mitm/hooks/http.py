@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from functools import lru_cache, partial
+from http import HTTPStatus
 from typing import Final, assert_never
 
 from mitmproxy.flow import Error
@@ -235,14 +236,16 @@ def _rejection(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, a
 def _answer_to_request(
     traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission
 ) -> Response:
-    """That a request for an exception is kept; else the page of the refusal, and why it is not."""
-    found = received(traffic, flow, connection, admission.ruling)
+    """The page of the refusal, with the request for an exception that is kept now, or why none is."""
+    ruling, headers = admission.ruling, flow.request.headers
+    found = received(traffic, flow, connection, ruling)
     if found is None or isinstance(found, str):
         return _refusal(traffic, flow, connection, admission, found)
-    notice = replace(notice_of(admission.ruling, implementer="", opened=connection.opened), event=found["id"])
-    headers = flow.request.headers
-    page = render.compose_kept(notice, accept=headers.get("accept"), accept_language=headers.get("accept-language"))
-    return Response.make(page.status, page.body, dict(page.headers))
+    asking = asking_of(traffic, connection, ruling)
+    notice = notice_of(ruling, implementer=f"dns:{traffic.context.hostname}", opened=connection.opened)
+    notice = replace(notice, event=found["refusal"], asking=asking)
+    page = render.compose(notice, accept=headers.get("accept"), accept_language=headers.get("accept-language"))
+    return Response.make(HTTPStatus.ACCEPTED, page.body, dict(page.headers))
 
 
 def _refusal(
