@@ -18,7 +18,7 @@ from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
 from tokgate.gateway.canary import links
 from tokgate.gateway.kernel import HostProblems, Kernel
 from tokgate.gateway.libnftables import changing
-from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
+from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, ruleset_of
 from tokgate.policy.settings import CanarySettings, PortRange
 
 NOW = Instant.from_utc(2023, 6, 1)
@@ -241,18 +241,6 @@ def test_a_flushed_table_is_ours(namespace: Namespace, kernel: Kernel) -> None:
     assert "chain to_gate lacks 5 rules and has 0" in str(namespace.inside(lambda: kernel.differences(wanted)).table)
     namespace.inside(lambda: kernel.repair(wanted_rules))
     assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
-
-
-def test_a_second_table_of_tokgate_s(namespace: Namespace, kernel: Kernel) -> None:
-    """Both would take the same clients, and the end of one would switch off what the other needs."""
-    second = dataclasses.replace(kernel, options=TableOptions(table="egress", forwarded=Tproxy(mark=77)))
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    before = everything(namespace)
-    with pytest.raises(HostProblems, match=r"a table inet tokgate here.*`tokgate gateway down --table tokgate`"):
-        namespace.inside(lambda: second.up(rules(second.options)))
-    assert everything(namespace) == before
-    namespace.run("nft", "add table inet tokgate { flags dormant; }")  # as one that `gateway check` only compares with
-    namespace.inside(lambda: second.up(rules(second.options)))
 
 
 @pytest.mark.parametrize("command", DAMAGE)

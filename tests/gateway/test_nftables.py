@@ -13,7 +13,7 @@ from whenever import Instant
 from labs.builders import at, ban, exemption, network, service, snapshot
 from labs.packet_fates import GATE, REFUSED, Fates, Packet
 from labs.ruleset_lab import BANNED, CLIENT, ORIGIN, POLICY, PORT, Lab, printed
-from tokgate.gateway.nftables import OWNER, boot_rules, closed_boot_rules, table
+from tokgate.gateway.nftables import CLOSED_BOOT_RULES, OWNER, boot_rules, table
 from tokgate.gateway.policy_routes import commands
 from tokgate.gateway.ruleset import Redirect, TableOptions, Tproxy, ruleset_of
 from tokgate.policy.bans import Action, Ban, OnExpiry
@@ -180,7 +180,7 @@ def test_boot_rules() -> None:
 @pytest.mark.parametrize("left_out", ["", "tcp dport { 80, 443 }", "udp dport 443"])
 def test_closed_boot_rules(lab: Lab, left_out: str) -> None:
     """A table that tokgate knows for its own; without either rule something passes."""
-    text = closed_boot_rules("tokgate")
+    text = CLOSED_BOOT_RULES
     assert f"chain {OWNER} {{" in text
     text = "".join(line for line in text.splitlines(keepends=True) if not left_out or left_out not in line)
     sent = [each for each in PACKETS if each.port == 443]

@@ -27,7 +27,7 @@ from labs.running_lab import AS_WE_ARE
 from tokgate.blocklog.paths import archived
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.libnftables import TableState, changing
-from tokgate.gateway.ruleset import TableOptions
+from tokgate.gateway.ruleset import TABLE, TableOptions
 
 ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {
@@ -241,7 +241,7 @@ class Gateway:
         With `nft -f` all sets are new, and empty for a moment: what begins just then is reset (docs/gateway.md).
         """
         printed, kernel = self.ruleset(), Kernel(TableOptions(), self.folder / "gateway.json")
-        name, loaded = kernel.options.table, self.namespace.inside(kernel.loaded) or TableState()
+        name, loaded = TABLE, self.namespace.inside(kernel.loaded) or TableState()
         _, _, wanted = printed.partition(f"delete table inet {name}\n")
         for transaction in changing(name, wanted, loaded):
             self.namespace.run("nft", "-f", "-", given=transaction)

@@ -18,7 +18,7 @@ from typing import Any
 from labs.netns import ANY, FAMILY, Namespace, flush_conntrack
 from labs.ruleset_lab import PORT, Lab
 from tokgate.gateway import libnftables
-from tokgate.gateway.nftables import replacing
+from tokgate.gateway.nftables import REPLACING
 
 PORTS = (22, 80, 443, 5228, 8443)
 """Where everybody listens, over TCP and UDP."""
@@ -92,7 +92,7 @@ class Fates:
         """Replace the gateway's table. Ports of clients may come again, and are new then."""
 
         def replace() -> None:
-            libnftables.run(replacing("tokgate") + table)
+            libnftables.run(REPLACING + table)
             flush_conntrack()
 
         self._lab.gateway.inside(replace)

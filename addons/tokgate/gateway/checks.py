@@ -1,6 +1,5 @@
 """What on this machine keeps a gateway from working, found before anything is changed."""
 
-import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any, Final
 from tokgate.gateway import GatewayError, capabilities, libnftables, sysctls
 from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.libnftables import table_state
-from tokgate.gateway.nftables import OWNER, table
+from tokgate.gateway.nftables import table
 from tokgate.gateway.policy_routes import PolicyRoutes, loopback_is_up, versions
-from tokgate.gateway.ruleset import Ruleset, TableOptions, Tproxy
+from tokgate.gateway.ruleset import TABLE, Ruleset, TableOptions, Tproxy
 
 _SCRATCH: Final = "tokgate_check"
 """A table that is checked by the kernel and never made."""
@@ -46,13 +45,8 @@ def _problems(rules: Ruleset) -> Iterator[str]:
         return
     if not loopback_is_up():
         yield "the loopback interface is down: ip link set lo up"
-    name = rules.options.table
-    if name in libnftables.tables() and not table_state(libnftables.ask(f"list table inet {name}")).ours:
-        yield (
-            f"there is a table inet {name} that tokgate did not make: nft delete table inet {name}, or choose another "
-            "name with --table"
-        )
-    yield from _others(name)
+    if TABLE in libnftables.tables() and not table_state(libnftables.ask(f"list table inet {TABLE}")).ours:
+        yield f"there is a table inet {TABLE} that tokgate did not make: nft delete table inet {TABLE}"
     yield from _refused_by_kernel(rules)
     if isinstance(rules.options.forwarded, Tproxy):
         for said in PolicyRoutes(rules.options.forwarded.mark).conflicts():
@@ -61,24 +55,10 @@ def _problems(rules: Ruleset) -> Iterator[str]:
     yield from dropping(rules.options)
 
 
-def _others(name: str) -> Iterator[str]:
-    """Tables of tokgate's under other names: of two that take the same clients, the later one alone would decide."""
-    chains = [each["chain"] for each in libnftables.ask("list chains inet") if "chain" in each]
-    for other in dict.fromkeys(each["table"] for each in chains if each["name"] == OWNER and each["table"] != name):
-        with contextlib.suppress(libnftables.NftError):  # gone already
-            if not table_state(libnftables.ask(f"list table inet {other}")).dormant:  # only compared with, by `check`
-                yield (
-                    f"tokgate has a table inet {other} here, which takes the same clients: `tokgate gateway down "
-                    f"--table {other}`, with the other options of its `up`, takes it out"
-                )
-
-
 def _refused_by_kernel(rules: Ruleset) -> Iterator[str]:
     """Have the kernel check the whole table under another name, without making it."""
     try:
-        libnftables.run(
-            table(rules).replace(f"table inet {rules.options.table} ", f"table inet {_SCRATCH} ", 1), dry=True
-        )
+        libnftables.run(table(rules).replace(f"table inet {TABLE} ", f"table inet {_SCRATCH} ", 1), dry=True)
     except libnftables.NftError as error:
         said = str(error)
         for module in ("tproxy", "socket"):
@@ -152,7 +132,7 @@ def dropping(options: TableOptions) -> list[str]:
     for each in libnftables.ask("list chains"):
         chain = each.get("chain", {})
         place = chain.get("family"), chain.get("table")
-        if chain.get("hook") != "input" or place[0] not in _FAMILIES or place == ("inet", options.table):
+        if chain.get("hook") != "input" or place[0] not in _FAMILIES or place == ("inet", TABLE):
             continue
         named = f"{place[0]} {place[1]} {chain['name']}"
         rules = _read([each["rule"] for each in libnftables.ask(f"list chain {named}") if "rule" in each], named)

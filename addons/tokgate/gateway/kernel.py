@@ -19,9 +19,9 @@ from tokgate.gateway import GatewayError, checks, libnftables, sysctls
 from tokgate.gateway.canary import links
 from tokgate.gateway.libnftables import TableState, changing, differences, table_state
 from tokgate.gateway.nft_sets import COUNTED
-from tokgate.gateway.nftables import replacing, table
+from tokgate.gateway.nftables import REPLACING, table
 from tokgate.gateway.policy_routes import PolicyRoutes, listening, versions
-from tokgate.gateway.ruleset import Ruleset, TableOptions, Tproxy
+from tokgate.gateway.ruleset import TABLE, Ruleset, TableOptions, Tproxy
 from tokgate.gateway.sysctls import Sysctls
 from tokgate.policy.observation import KernelRefusal
 
@@ -89,7 +89,7 @@ class Kernel:
                     undo.callback(self.routes.remove)
                 self.routes.add()
             if self.loaded() is None:
-                undo.callback(libnftables.run, replacing(self.options.table))
+                undo.callback(libnftables.run, REPLACING)
             self.load(rules)
             changed = Sysctls(self.state).apply(self.settings)  # last: what is forwarded only now meets the rules
             undo.pop_all()
@@ -104,7 +104,7 @@ class Kernel:
             self.routes.add()
         loaded = self.loaded()
         if loaded is not None and not loaded.ours:
-            libnftables.run(replacing(self.options.table) + table(rules))
+            libnftables.run(REPLACING + table(rules))
         else:
             self.load(rules)
         Sysctls(self.state).apply(self.settings)
@@ -115,20 +115,18 @@ class Kernel:
 
     def load(self, rules: Ruleset) -> None:
         """Make the table what it should be, at once. Sets to which traffic adds keep their elements."""
-        wanted, loaded, name = table(rules), self.loaded(), self.options.table
+        wanted, loaded = table(rules), self.loaded()
         if loaded is not None and not loaded.ours:
-            theirs = f"table inet {name}"
-            raise GatewayError(f"{theirs} is somebody else's: nft delete {theirs}, or choose another name with --table")
-        before, nothing = loaded or TableState(), replacing(name)
+            raise GatewayError(f"table inet {TABLE} is somebody else's: nft delete table inet {TABLE}")
         with contextlib.ExitStack() as undo:
             if loaded is None:
-                undo.callback(libnftables.run, nothing)
+                undo.callback(libnftables.run, REPLACING)
             try:
-                for transaction in changing(name, wanted, before):
+                for transaction in changing(TABLE, wanted, loaded or TableState()):
                     libnftables.run(transaction)
             except libnftables.NftError:
                 # Older kernels take what leaves a set and comes back at once for twice the same.
-                libnftables.run(nothing + wanted)
+                libnftables.run(REPLACING + wanted)
             undo.pop_all()
 
     def down(self) -> Mapping[str, str]:
@@ -136,8 +134,8 @@ class Kernel:
         loaded = self.loaded()
         if loaded is not None:
             if not loaded.ours:
-                raise GatewayError(f"table inet {self.options.table} is not tokgate's: it stays, and so does all else")
-            libnftables.run(f"delete table inet {self.options.table}")
+                raise GatewayError(f"table inet {TABLE} is not tokgate's: it stays, and so does all else")
+            libnftables.run(f"delete table inet {TABLE}")
         if self.routes is not None:
             self.routes.remove()
             links.take_out()
@@ -166,21 +164,19 @@ class Kernel:
 
     def loaded(self) -> TableState | None:
         """The table as it is; None if there is none."""
-        name = self.options.table
-        if name not in libnftables.tables():
+        if TABLE not in libnftables.tables():
             return None
-        return table_state(libnftables.ask(f"list table inet {name}"))
+        return table_state(libnftables.ask(f"list table inet {TABLE}"))
 
     def refused(self) -> dict[str, int]:
         """The packets that the table refused so far, by kind; none without a table."""
-        name = self.options.table
-        listed = libnftables.counters(name) if name in libnftables.tables() else []
+        listed = libnftables.counters(TABLE) if TABLE in libnftables.tables() else []
         found = [each["counter"] for each in listed if "counter" in each]
         return {str(each["name"]).removeprefix(COUNTED): int(each["packets"]) for each in found}
 
     def wanted(self, rules: Ruleset) -> TableState:
         """The table as it would be loaded, in the kernel's own form: made asleep under another name, and gone again."""
-        scratch = f"{self.options.table}_{os.getpid()}"
+        scratch = f"{TABLE}_{os.getpid()}"
         return table_state(libnftables.listed_once(f"table inet {scratch}", table(rules).partition("{\n")[2]))
 
     def differences(self, wanted: TableState) -> Differences:
@@ -196,9 +192,9 @@ class Kernel:
     def _table(self, wanted: TableState) -> Iterator[str]:
         loaded = self.loaded()
         if loaded is None:
-            yield f"table inet {self.options.table} is not loaded"
+            yield f"table inet {TABLE} is not loaded"
         elif not loaded.ours:
-            yield f"table inet {self.options.table} is somebody else's"
+            yield f"table inet {TABLE} is somebody else's"
         else:
             yield from differences(wanted, loaded)
 

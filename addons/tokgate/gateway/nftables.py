@@ -10,13 +10,29 @@ from typing import Final
 from tokgate.gateway import tcp_rules, udp_rules
 from tokgate.gateway.nft_sets import FAMILIES, counters_declared, counting, interval_set, known_return
 from tokgate.gateway.policy_routes import commands
-from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
+from tokgate.gateway.ruleset import TABLE, Redirect, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.settings import Passage
 from tokgate.policy.values.prefixes import IPNetwork
 
 OWNER: Final = "made_by_tokgate"
 """The chain by which a table is known to be tokgate's: `nft flush table` leaves it there."""
+REPLACING: Final = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+"""Declared, so that deleting can't fail, then deleted: with what follows one transaction."""
+CLOSED_BOOT_RULES: Final = f"""\
+# There were no rules yet, and no valid policy to make them from: the web is closed for all that is forwarded.
+{REPLACING}table inet {TABLE} {{
+	chain {OWNER} {{
+	}}
+
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		tcp dport {{ 80, 443 }} ct direction original counter {tcp_rules.RESET}
+		udp dport 443 ct direction original counter reject with icmpx port-unreachable
+	}}
+}}
+"""
+"""Without a policy, which says for whom the web is closed. `tokgate run --gateway` replaces the table as its own."""
 BOOT_FILE: Final = "rules.nft"
 """In tokgate's folder: the rules with which the machine starts."""
 
@@ -34,32 +50,7 @@ def table(rules: Ruleset) -> str:
 def boot_rules(rules: Ruleset) -> str:
     """What holds from the start of the machine until tokgate runs: clients under a ban find no gate, see `on_crash`."""
     said = f"# The last rules that tokgate loaded, policy {rules.version}. Written again whenever it loads others."
-    return f"{said}\n{replacing(rules.options.table)}{table(rules)}"
-
-
-def closed_boot_rules(name: str) -> str:
-    """A table without a policy, which says for whom the web is closed: it is closed for all that is forwarded.
-
-    `tokgate run --gateway` takes it for its own, and replaces it.
-    """
-    return f"""\
-# There were no rules yet, and no valid policy to make them from: the web is closed for all that is forwarded.
-{replacing(name)}table inet {name} {{
-	chain {OWNER} {{
-	}}
-
-	chain forward {{
-		type filter hook forward priority filter; policy accept;
-		tcp dport {{ 80, 443 }} ct direction original counter {tcp_rules.RESET}
-		udp dport 443 ct direction original counter reject with icmpx port-unreachable
-	}}
-}}
-"""
-
-
-def replacing(name: str) -> str:
-    """Declared, so that deleting can't fail, then deleted: with what follows one transaction."""
-    return f"table inet {name}\ndelete table inet {name}\n"
+    return f"{said}\n{REPLACING}{table(rules)}"
 
 
 def _file(rules: Ruleset) -> Iterator[str]:
@@ -85,12 +76,12 @@ def _file(rules: Ruleset) -> Iterator[str]:
         yield "#   whoever is in no network of the policy (unknown_clients: block): refused"
     yield ""
     yield "# Declared, so that deleting cannot fail, then deleted: one transaction, though sets are empty for a moment."
-    yield replacing(rules.options.table)
+    yield REPLACING
     yield from _table(rules)
 
 
 def _table(rules: Ruleset) -> Iterator[str]:
-    yield f"table inet {rules.options.table} {{"
+    yield f"table inet {TABLE} {{"
     for number, part in enumerate(_parts(rules)):
         if number:
             yield ""

@@ -16,7 +16,8 @@ from tokgate.policy.settings import Passage, PortRange, UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
 from tokgate.policy.values.prefixes import WELL_KNOWN_NAT64, IPNetwork
 
-DEFAULT_TABLE: Final = "tokgate"
+TABLE: Final = "tokgate"
+"""The name of the table, of family inet."""
 DEFAULT_PORT: Final = 8080
 REDIRECT_PORTS: Final = PortRange(10443, 10506)
 """64 ports, below those that Linux gives to its own connections (ip-sysctl: ip_local_port_range)."""
@@ -76,7 +77,6 @@ class Redirect:
 class TableOptions:
     """What the policy doesn't say. `local`: how the connections of this machine's own programs reach the gates."""
 
-    table: str = DEFAULT_TABLE
     forwarded: Tproxy | Redirect = Tproxy()
     local: Redirect | None = None
     bypass: Bypass | None = None

@@ -110,7 +110,8 @@ def test_a_host_that_does_not_allow_it(namespace: Namespace, words: tuple[str, .
     assert err.startswith("tokgate: nothing was changed:\nthere is a table inet tokgate that tokgate did not make")
     assert "sends packets of mark 0x746b to table 5" in err
     assert len(said(namespace, "up", *words)["problems"]) == 2
-    assert gateway(namespace, "up", *words, "--table", "egress", "--route-mark", "77")[0] == 0
+    namespace.run("nft", "delete", "table", "inet", "tokgate")
+    assert gateway(namespace, "up", *words, "--route-mark", "77")[0] == 0
 
 
 def test_the_commands_of_the_docs(namespace: Namespace, tmp_path: Path) -> None:

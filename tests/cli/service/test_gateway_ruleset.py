@@ -145,7 +145,6 @@ def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
         (("--redirect", "8080"), "meta l4proto tcp counter redirect to :8080"),
         (("--redirect",), "redirect to :jhash ip6 daddr . tcp dport mod 64 seed 0x746b6761 map @redirect_ports"),
         (("--route-mark", "77"), "#   ip -6 route replace local ::/0 dev lo table 77"),
-        (("--table", "egress"), "delete table inet egress"),
         (("--local", "--uid", "990"), "chain output_udp"),
     ],
 )
@@ -165,8 +164,6 @@ def test_options(policies: Path, tokgate: Command, arguments: tuple[str, ...], s
         ("--mark", "x"),
         ("--port", "0"),
         ("--port", "65536"),
-        ("--table", "a; flush ruleset"),
-        ("--table", "1"),
         ("--redirect", "9000-8000"),
         ("--redirect", "80-x"),
         ("--route-mark", "254"),
@@ -197,9 +194,7 @@ def test_a_policy_without_networks_beyond_this_machine_says_so(policies: Path, t
 
 
 @needs_nft
-@pytest.mark.parametrize(
-    "arguments", [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990"), ("--table", "t_1")]
-)
+@pytest.mark.parametrize("arguments", [(), ("--redirect",), ("--mark", "7"), ("--local", "--uid", "990")])
 @pytest.mark.parametrize("cidrs", ["192.0.2.0/24", '0.0.0.0/0, "::/0"', "127.0.0.0/8", '"fe80::/10"'])
 def test_nft_accepts_it(policies: Path, tokgate: Command, arguments: tuple[str, ...], cidrs: str) -> None:
     """`nft -c` takes every variant, for whole, empty and single-family sets."""

@@ -4,7 +4,6 @@
 
 import argparse
 import pwd
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -24,8 +23,8 @@ from tokgate.gateway.kernel import STATE_FILE, Differences, HostProblems, Kernel
 from tokgate.gateway.ruleset import (
     DEFAULT_MARK,
     DEFAULT_PORT,
-    DEFAULT_TABLE,
     REDIRECT_PORTS,
+    TABLE,
     Bypass,
     Redirect,
     Ruleset,
@@ -146,7 +145,7 @@ def _up(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
     if args.json:
         print_json(GatewayLoaded(ok=True, problems=[], policy=rules.version, changed=dict(changed), until=_text(rules)))
     else:
-        narrate(f"tokgate: table inet {kernel.options.table} is loaded, policy {rules.version}")
+        narrate(f"tokgate: table inet {TABLE} is loaded, policy {rules.version}")
     return Exit.DONE
 
 
@@ -159,7 +158,7 @@ def _down(kernel: Kernel, args: argparse.Namespace) -> int:
     if args.json:
         print_json(GatewayRemoved(ok=True, restored=dict(restored)))
     else:
-        narrate(f"tokgate: table inet {kernel.options.table} and its routes are out")
+        narrate(f"tokgate: table inet {TABLE} and its routes are out")
     return Exit.DONE
 
 
@@ -172,16 +171,16 @@ def _boot(kernel: Kernel, path: Path, policies: Path) -> int:
     except GatewayError as error:
         narrate(f"tokgate: {path} can't be loaded: {error}")
     else:
-        narrate(f"tokgate: table inet {kernel.options.table} is loaded from {path}")
+        narrate(f"tokgate: table inet {TABLE} is loaded from {path}")
         return Exit.DONE
     try:
         now = Instant.now()
         rules = ruleset_of(open_snapshot(policies, now), now, kernel.options)
     except CommandError as error:
-        libnftables.run(nftables.closed_boot_rules(kernel.options.table))
+        libnftables.run(nftables.CLOSED_BOOT_RULES)
         raise CommandError(f"{error}: the web is closed for all that is forwarded", error.code) from error
     libnftables.run(nftables.boot_rules(rules))
-    narrate(f"tokgate: table inet {kernel.options.table} is loaded, policy {rules.version}")
+    narrate(f"tokgate: table inet {TABLE} is loaded, policy {rules.version}")
     return Exit.DONE
 
 
@@ -273,7 +272,6 @@ def remark_on(rules: Ruleset) -> None:
         narrate(f"tokgate: another table is due at {rules.until}; `tokgate run --gateway` loads it by itself")
 
 
-_IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _MOST_TABLES: Final = 2**31
 """Numbers of routing tables that `ip` takes."""
 _port: Final = whole_number("port", 1, MAX_PORT)
@@ -293,9 +291,6 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         help="the user the proxy runs as: its own connections are exempt (default: `tokgate`, where that user exists)",
     )
     own.add_argument("--mark", type=_mark, metavar="N", help="the mark on the proxy's own packets, instead of a user")
-    parser.add_argument(
-        "--table", type=_table, default=DEFAULT_TABLE, metavar="NAME", help=f"table name (default: {DEFAULT_TABLE})"
-    )
     parser.add_argument(
         "--route-mark",
         type=_route_mark,
@@ -343,7 +338,6 @@ def table_options(options: argparse.Namespace) -> TableOptions:
     if options.redirect is None and local is not None and local.first <= options.port <= local.last:
         raise CommandError(f"--local and --port are both {options.port}: give each its own", Exit.USAGE)
     return TableOptions(
-        table=options.table,
         forwarded=Tproxy(options.port, options.route_mark) if options.redirect is None else Redirect(options.redirect),
         local=None if local is None else Redirect(local),
         bypass=bypass,
@@ -397,9 +391,3 @@ def _route_mark(text: str) -> int:
             f"{text} can't be a routing table of its own: 1 to 0x7fffffff, without 253 to 255"
         )
     return mark
-
-
-def _table(text: str) -> str:
-    if not _IDENTIFIER.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no table name: a letter, then letters, digits and underscores")
-    return text

@@ -24,7 +24,7 @@ from tokgate.gateway import GatewayError, nftables
 from tokgate.gateway.canary.canary import Canary
 from tokgate.gateway.kernel import STATE_FILE, Differences, GatewayLock, Kernel, Notifications, RefusalTotals
 from tokgate.gateway.libnftables import TableState
-from tokgate.gateway.ruleset import Ruleset, ruleset_of
+from tokgate.gateway.ruleset import TABLE, Ruleset, ruleset_of
 from tokgate.policy.settings import Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.background_reload import in_thread
@@ -133,7 +133,7 @@ class GatewayKeeper:
             self._say(f"warning: {limit}")
         self._refused = RefusalTotals(self._kernel.refused())
         self._loaded(rules)
-        self._say(f"gateway: table inet {self._kernel.options.table} and its routes are loaded")
+        self._say(f"gateway: table inet {TABLE} and its routes are loaded")
 
     def take_over(self) -> None:
         """As `up`, after a program that had loaded all of it: what fails is shown and tried again, and gates serve."""
@@ -202,7 +202,7 @@ class GatewayKeeper:
             problems.append(f"the kernel takes the table that is due, since {self._loads_since}: the one before holds")
         return {
             "ok": not problems,
-            "table": self._kernel.options.table,
+            "table": TABLE,
             "policy": None if rules is None else rules.version,
             "loaded_at": str(self._loaded_at),
             "until": None if rules is None or rules.until is None else str(rules.until),
@@ -238,10 +238,9 @@ class GatewayKeeper:
         """After the last connection has ended: take everything out, unless the policy says otherwise."""
         if self._rules is None:
             return
-        table = self._kernel.options.table
         if self._stays_closed():
             why = "for tokgate's next start" if self._restarts else "(on_stop: closed)"
-            self._say(f"gateway: table inet {table} stays {why}: `tokgate gateway down` takes it out")
+            self._say(f"gateway: table inet {TABLE} stays {why}: `tokgate gateway down` takes it out")
             return
         try:
             restored = self._kernel.down()
@@ -250,7 +249,7 @@ class GatewayKeeper:
             return
         for name, value in restored.items():
             self._say(f"{name} is {value} again")
-        self._say(f"gateway: table inet {table} and its routes are out")
+        self._say(f"gateway: table inet {TABLE} and its routes are out")
 
     def _stays_closed(self) -> bool:
         return self._restarts or self._snapshot().settings.gateway.on_stop is Passage.CLOSED
