@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 from labs import clients as lab_clients
-from labs.gateway import CARRIERS, Gateway, office_policy
+from labs.gateway import CARRIERS, KERNEL_TOO, Gateway, kernel, office_policy
+from labs.netns import Lab
 from labs.origin import Origin
 
 
@@ -69,6 +71,29 @@ def gateway(gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.Te
     """A transparent gateway that refuses the banned service for the office network."""
     with gateway_factory(tmp_path_factory.mktemp("gateway"), policy=office_policy()) as running:
         yield running
+
+
+@pytest.fixture
+def make(any_gateway: Callable[..., Gateway], tmp_path: Path) -> Callable[..., Gateway]:
+    """Make gateways that see to the kernel themselves."""
+
+    def made(policy: dict[str, Any], **options: Any) -> Gateway:
+        return any_gateway(tmp_path, policy=policy, mode=KERNEL_TOO, **options)
+
+    return made
+
+
+@pytest.fixture
+def unchanged(lab: Lab) -> Iterator[None]:
+    """Whatever the test does, the kernel is afterwards as it was."""
+    before = kernel(lab)
+    yield
+    after = kernel(lab)
+    if after != before:  # or the next tests would fail as well
+        lab.gateway.run("nft", "flush", "ruleset")
+        for version, priority in itertools.product(("-4", "-6"), ("700", "746", "747")):
+            lab.gateway.run("ip", version, "rule", "del", "priority", priority, check=False)
+    assert after == before
 
 
 @pytest.fixture(params=lab_clients.CLIENTS, ids=lambda client: client.__name__)

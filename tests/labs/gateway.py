@@ -20,7 +20,7 @@ from typing import Any, Self
 import yaml
 from whenever import Instant
 
-from labs.clients import http3
+from labs.clients import UNRECOGNIZED_NAME, http3, python
 from labs.netns import DEADLINE, Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, Origin, to_banned
 from labs.running_lab import AS_WE_ARE
@@ -318,3 +318,20 @@ def refused_over_http3(lab: Lab, origin: Origin, gateway: Gateway, family: int) 
     )
     assert (record["network"]["transport"], record["network"]["protocol"]) == ("udp", "quic")
     return record
+
+
+def kernel(lab: Lab) -> list[str]:
+    """What is loaded in the gateway."""
+    commands = ("nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table 29803")
+    return [lab.gateway.run(*command.split(), check=False).stdout for command in commands]
+
+
+def refused(lab: Lab, origin: Origin, family: int, who: str = "client") -> bool:
+    """Whether a network gets TLS's alert for the banned name."""
+    return python(getattr(lab, who), BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME
+
+
+def reaches(lab: Lab, origin: Origin, name: str, family: int, who: str = "client") -> bool:
+    """Whether a network gets the origin's own certificate for a name."""
+    answer = python(getattr(lab, who), name, family, False, origin.authority)
+    return answer.certificate == origin.fingerprints[name]
