@@ -45,7 +45,7 @@ from labs.clients import http3
 from labs.gateway import Gateway, office_policy
 from labs.netns import Lab, Namespace, sweep
 from labs.origin import ALLOWED, Origin
-from labs.quic_client import QuicClient
+from labs.quic_packets import QuicClient
 from tokgate.wire.quic import Opening, initials
 
 ECHO: Final = "203.0.113.30"

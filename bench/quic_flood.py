@@ -40,8 +40,8 @@ from labs.clients import http3
 from labs.gateway import KERNEL_TOO, Gateway, office_policy
 from labs.netns import Lab, sweep, wait_until
 from labs.origin import ALLOWED, BANNED, Origin
-from labs.quic_client import QuicClient, initial
 from labs.quic_lab import QuicGate, client
+from labs.quic_packets import QuicClient, initial
 from labs.records import Records
 from tokgate.gate.quic.flow_table import QuicLimits
 

@@ -11,6 +11,7 @@ from typing import Any
 import bcrypt
 import pytest
 
+from labs.builders import present
 from labs.gate_lab import until
 from labs.records import Monotonic
 from labs.waiting import DEADLINE
@@ -104,8 +105,7 @@ def test_right_passwords_are_remembered_for_a_while(cache: AuthCache, book: Book
     assert cache.recall(ALICE) is None
     assert cache.verify(ALICE).identity == Identity("alice")
     clock.now += REMEMBERED - 1
-    known = cache.recall(ALICE)
-    assert known is not None
+    known = present(cache.recall(ALICE))
     assert known.identity == Identity("alice")
     assert cache.verify(ALICE).identity == Identity("alice")
     assert cache.recall(Credentials("alice", "Secret")) is None
@@ -156,8 +156,7 @@ def test_accounts_that_fail_are_left_alone_for_a_while(cache: AuthCache, book: B
     book.error = AccountsError("the directory hangs")
     bob = Credentials("bob", "secret")
     assert cache.verify(bob).unavailable
-    known = cache.recall(bob)
-    assert known is not None
+    known = present(cache.recall(bob))
     assert known.unavailable
     assert cache.verify(bob).unavailable
     assert cache.verify(ALICE).identity == Identity("alice")
@@ -240,8 +239,7 @@ def test_the_cache_follows_the_policy(tmp_path: Path) -> None:
     """The same accounts have the same cache after a reload, others another, and none nobody."""
     current = CurrentAuthCache()
     first = ProxyAuth(htpasswd=str(tmp_path / "one"))
-    cache = current.of(first)
-    assert cache is not None
+    cache = present(current.of(first))
     assert current.of(ProxyAuth(htpasswd=str(tmp_path / "one"))) is cache
     assert current.of(ProxyAuth(htpasswd=str(tmp_path / "two"))) is not cache
     assert current.of(None) is None
@@ -251,8 +249,7 @@ def test_what_health_says_of_accounts(tmp_path: Path) -> None:
     """Nothing where there are none; nothing bad until a check has failed, and again once one has not."""
     current, path = CurrentAuthCache(), tmp_path / "htpasswd"
     assert current.failure is None
-    cache = current.of(ProxyAuth(htpasswd=str(path)))
-    assert cache is not None
+    cache = present(current.of(ProxyAuth(htpasswd=str(path))))
     assert current.failure == ""
     assert cache.verify(ALICE).unavailable
     assert str(current.failure).startswith(str(path))

@@ -165,8 +165,7 @@ def test_what_the_log_declares_as_others_is_left_out(
     head = stated_head(json.loads(lines[-1]))
     assert head is not None
     forged, _ = link(head, refusal("192.0.2.99"))
-    with runs.path.open("ab") as file:
-        file.write(encode(forged) + encode(refusal("192.0.2.98")) + lines[0])
+    runs.stray(encode(forged) + encode(refusal("192.0.2.98")) + lines[0])
     early = Index([runs.path])
     early.catch_up(5)
     assert early.ask("SELECT count(*) FROM lines WHERE client IN ('192.0.2.98', '192.0.2.99')") == [(2,)]

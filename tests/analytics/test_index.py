@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labs.builders import present
 from labs.logs import refusal, repeats, write
 from labs.samples import stamp
 from tokgate.analytics import index as module
@@ -91,8 +92,7 @@ def test_rotation_loses_and_repeats_nothing(log: Path, index: Index) -> None:
     rotated = log.rename(log.with_name("block-20230310T120000.000000Z.ndjson"))
     append(log, encode(numbered(3)))
     assert sorted(held(index)) == [event(1), event(2), event(3)]
-    found = index.line(event(2))
-    assert found is not None
+    found = present(index.line(event(2)))
     assert (found.file, found.number) == (str(rotated), 2)
 
 
@@ -120,8 +120,7 @@ def test_a_line_is_found_in_its_file(log: Path, index: Index, suffix: str) -> No
     rotated = log.with_name("block-20230310T120000.000000Z.ndjson")
     write(rotated.with_name(rotated.name + suffix), [numbered(n) for n in range(1, 5)])
     assert len(held(index)) == 4
-    found = index.line(event(3))
-    assert found is not None
+    found = present(index.line(event(3)))
     assert (found.number, found.record, found.raw + b"\n") == (3, numbered(3), encode(numbered(3)))
     assert index.line("00000000-0000-0000-0000-000000000000") is None
     assert index.line("no id") is None
@@ -132,8 +131,7 @@ def test_the_last_line_with_an_id_counts(log: Path, index: Index) -> None:
     repeat = repeats(3, "2023-03-10T11:00:00Z", "2023-03-10T11:00:30Z")
     write(log, [refusal(), repeat])
     index.catch_up(30)
-    found = index.line(str(refusal()["event"]["id"]))
-    assert found is not None
+    found = present(index.line(str(refusal()["event"]["id"])))
     assert found.number == 1
 
 

@@ -49,7 +49,6 @@ def origin(lab: Lab, *answers: bytes) -> int:
 def test_answers_of_several_parts_or_of_none(lab: Lab, answer: bytes) -> None:
     """1xx responses come before the answer, and the next answer begins where the one before ends."""
     port = origin(lab, answer, OK)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         for expected in (answer, OK):
             client.send(GET)
@@ -63,7 +62,6 @@ EXPECTING = f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nExpect: 100-continue\r\nCont
 def test_no_server_behind_an_interim_answer(lab: Lab) -> None:
     """A client that was told to continue hears as well that there is nobody to continue with."""
     port = origin(lab, b"HTTP/1.1 100 Continue\r\n\r\n")
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(EXPECTING + b"ok")
         interim, _, answer = client.to_end().partition(b"\r\n\r\n")
@@ -85,7 +83,6 @@ def test_servers_say_whether_they_want_a_body(lab: Lab, first: bytes) -> None:
             sock.sendall(OK)
 
     port = lab.origin(serve).port
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(EXPECTING)
         assert client.exactly(len(first)) == first
@@ -99,7 +96,6 @@ def test_servers_say_whether_they_want_a_body(lab: Lab, first: bytes) -> None:
 def test_no_interim_answers_in_http_1_0(lab: Lab) -> None:
     """A client of HTTP/1.0 would take them for the answer (RFC 9110 §15.2)."""
     port = origin(lab, b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(f"GET / HTTP/1.0\r\nHost: {ALLOWED}\r\n\r\n".encode())
         assert client.to_end() == OK
@@ -120,7 +116,6 @@ def test_no_interim_answers_in_http_1_0(lab: Lab) -> None:
 def test_heads_that_clients_read_alike(lab: Lab, fields: bytes, body: bytes, passed: bytes) -> None:
     """What browsers and other proxies accept is passed on in its one reading."""
     port = origin(lab, b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n\r\n" + body, OK)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(GET)
         expected = b"http/1.1 200 ok\r\n" + passed + b"\r\n\r\n" + body
@@ -135,7 +130,6 @@ def test_heads_that_clients_read_alike(lab: Lab, fields: bytes, body: bytes, pas
 def test_status_lines_that_clients_take(lab: Lab, before: bytes, line: bytes) -> None:
     """A lower-case version, SHOUTcast's, none of a reason, and an empty line before it: passed on as HTTP has it."""
     port = origin(lab, before + line + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(GET)
         head, _, body = client.to_end().partition(b"\r\n")
@@ -180,7 +174,6 @@ def test_answers_that_are_none(lab: Lab, answer: bytes, words: str) -> None:
 def test_two_lengths(lab: Lab) -> None:
     """An answer with lengths that differ has no one reading (RFC 9110 §8.6)."""
     port = origin(lab, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!")
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(GET)
         assert client.to_end().startswith(b"HTTP/1.1 502 ")
@@ -203,7 +196,6 @@ def test_an_answer_before_the_end_of_the_request(lab: Lab) -> None:
         sock.recv(1)
 
     port = lab.origin(serve).port
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nContent-Length: {len(upload)}\r\n\r\n".encode(), b"aa")
         assert client.exactly(len(refusal)) == refusal
@@ -221,7 +213,6 @@ def test_a_kept_connection_that_ends(lab: Lab) -> None:
         exactly(sock, len(GET))
 
     port = lab.origin(serve).port
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(GET)
         assert client.exactly(len(OK)) == OK
@@ -234,7 +225,6 @@ def test_a_kept_connection_that_ends(lab: Lab) -> None:
 def test_empty_lines_before_a_request(lab: Lab, empty: bytes) -> None:
     """Old clients end a body with a line of their own: it belongs to nothing (RFC 9112 §2.2)."""
     port = origin(lab, OK, OK, OK)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(GET)
         assert client.exactly(len(OK)) == OK
@@ -332,7 +322,6 @@ def test_http2_interim_answers(lab: Lab) -> None:
         answered(talk, stream)
 
     port, _ = http2_origin(lab, serve)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as raw:
         client = Http2Client(raw.sock)
         client.ask(1)
@@ -351,7 +340,6 @@ def test_http2_answer_before_the_end_of_the_request(lab: Lab) -> None:
             answered(talk, stream)
 
     port, _ = http2_origin(lab, serve)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as raw:
         client = Http2Client(raw.sock)
         client.ask(1, body=True)
@@ -377,7 +365,6 @@ def test_http2_server_that_leaves(lab: Lab) -> None:
             talk.send_data(1, b"ok", end_stream=True)
 
     port, came = http2_origin(lab, serve)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as raw:
         client = Http2Client(raw.sock)
         client.ask(1, 3, 5)
@@ -399,7 +386,6 @@ def test_http2_requests_that_wait_for_a_server_that_leaves(lab: Lab) -> None:
             answered(talk, stream)
 
     port, came = http2_origin(lab, serve, at_a_time=1)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as raw:
         client = Http2Client(raw.sock)
         client.ask(1)
@@ -421,7 +407,6 @@ def test_http2_stream_that_is_refused(lab: Lab) -> None:
             answered(talk, stream)
 
     port, _ = http2_origin(lab, serve)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as raw:
         client = Http2Client(raw.sock)
         client.ask(1)

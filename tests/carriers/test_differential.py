@@ -8,10 +8,11 @@ import pytest
 
 from labs.carriers import Kind, Lab, Way
 from labs.gate_lab import until
-from labs.hello_builder import hello, hello_for, records
+from labs.hello_builder import hello_for
 from labs.proxy_lab import ALLOWED
 from labs.raw_client import RawClient
 from labs.records import Records
+from tokgate.evasion.hello import hello, records
 
 COUNT = 120
 DECEPTIVE = "clips.example.org.example.net"

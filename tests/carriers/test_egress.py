@@ -37,8 +37,7 @@ def test_a_name_for_a_banned_address(lab: Lab, way: Way) -> None:
     assert record["event"]["type"][-1] == "denied"
     assert (record["tokgate"]["signal"], record["destination"]["ip"]) == ("address", BANNED_ADDRESS)
     assert record["tokgate"]["names"]["http-host"] == [OWN]
-    with lab.reach(way, origin.port, ALLOWED) as client:
-        assert client.answer(HELLO) == HELLO
+    assert lab.heard(way, origin.port, HELLO, at=ALLOWED) == HELLO
 
 
 @EXPLICIT
@@ -47,8 +46,7 @@ def test_the_allowed_one_of_several_addresses(lab: Lab, way: Way) -> None:
     origin = lab.origin()
     lab.start()
     lab.names[OWN] = (BANNED_ADDRESS, "127.0.0.1")
-    with lab.reach(way, origin.port, OWN) as client:
-        assert client.answer(HELLO) == HELLO
+    assert lab.heard(way, origin.port, HELLO, at=OWN) == HELLO
     assert lab.records.all == []
 
 
@@ -58,8 +56,7 @@ def test_a_watched_address_is_recorded(lab: Lab, way: Way) -> None:
     origin = lab.origin()
     lab.start(policy(ban(action="monitor")))
     lab.names[OWN] = (BANNED_ADDRESS,)
-    with lab.reach(way, origin.port, OWN) as client:
-        assert client.answer(HELLO) == HELLO
+    assert lab.heard(way, origin.port, HELLO, at=OWN) == HELLO
     (record,) = lab.records.all
     assert (record["event"]["action"], record["destination"]["ip"]) == ("would-block", BANNED_ADDRESS)
     assert record["tokgate"]["names"]["http-host"] == [OWN]
@@ -131,8 +128,7 @@ def test_a_page_for_a_banned_address(lab: Lab) -> None:
     origin = lab.web()
     lab.start(policy(ban(response="page")))
     lab.names[OWN] = (BANNED_ADDRESS,)
-    with lab.reach(Way.CONNECT, origin.port, OWN) as client:
-        client.tls(lab.trusting(), OWN)
+    with lab.tls(lab.trusting(), OWN, Way.CONNECT, origin.port, OWN) as client:
         assert client.get(OWN).status == 451
     assert origin.accepted == 0
     assert lab.records.actions == ["tls-opened", "http-request-blocked"]

@@ -119,7 +119,6 @@ def test_a_client_that_is_gone_is_not_waited_for(lab: Lab, monkeypatch: pytest.M
 def test_requests_ahead_of_an_end_are_answered(lab: Lab) -> None:
     """Requests in a row, and the end behind them."""
     web = lab.web(tls=False)
-    lab.start()
     with lab.reach(Way.REDIRECTED, web.port) as client:
         ask(client, tls=False, requests=3)
         client.end()
@@ -220,8 +219,7 @@ def test_the_end_of_such_an_answer_over_http2(
 
     read = threading.Event()
     place = origin(lab, serve, tls=True)
-    with lab.reach(Way.REDIRECTED, place.port) as client:
-        client.tls(lab.trusting("h2"), STORE)
+    with lab.tls(lab.trusting("h2"), STORE, Way.REDIRECTED, place.port) as client:
         talk, seen = talk_at(client_side=True), list[type]()
         talk.initiate_connection()
         asked = [(":method", "GET"), (":scheme", "https"), (":authority", STORE), (":path", "/")]

@@ -20,8 +20,7 @@ def test_deciding_fails_at_a_hello(lab: Lab, way: Way, on_error: str, name: str,
     origin, said = lab.origin(), hello_for(name)
     carrier = lab.start(policy(on_error=on_error))
     lab.break_deciding()
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(said) == (said if passes else ALERT)
+    assert lab.heard(way, origin.port, said) == (said if passes else ALERT)
     assert origin.accepted == passes
     assert "internal-error" in lab.records.actions
     assert "RuntimeError" in str(carrier.counters.last_error)
@@ -46,16 +45,14 @@ def test_deciding_fails_at_a_request(lab: Lab, way: Way, on_error: str, name: st
     origin = lab.web(tls=False)
     lab.start(policy(on_error=on_error))
     lab.break_deciding()
-    with lab.reach(way, origin.port) as client:
-        assert client.get(name).status == (200 if passes else 403)
+    assert lab.got(way, origin.port, name).status == (200 if passes else 403)
 
 
 def test_records_that_fail(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that can't be made changes nothing for the traffic, and is counted."""
     carrier = lab.start()
     monkeypatch.setattr("tokgate.traffic.enforcer.traffic_record", lambda *_: 1 / 0)
-    with lab.reach(Way.REDIRECTED, 1) as client:
-        assert client.answer(hello_for(BANNED)) == ALERT
+    assert lab.heard(Way.REDIRECTED, 1, hello_for(BANNED)) == ALERT
     assert carrier.counters.errors["record"] == 1
 
 

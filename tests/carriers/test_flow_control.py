@@ -89,7 +89,6 @@ def test_a_client_that_does_not_read(lab: Lab) -> None:
 
     begun: set[int] = set()
     port = lab.origin(serve).port
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         end = End(client.sock, client_side=True)
         end.ask(STALLED, "GET")
@@ -120,7 +119,6 @@ def test_an_origin_that_does_not_read(lab: Lab) -> None:
             end.ended.clear()
 
     port = lab.origin(serve).port
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         end, left = End(client.sock, client_side=True), BODY
         end.ask(STALLED, "POST")
@@ -158,8 +156,7 @@ def test_a_client_that_does_not_read_from_http1(lab: Lab) -> None:
 
     port = lab.origin(serve).port
     lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(Way.REDIRECTED, port) as client:
-        client.tls(lab.trusting("h2"), STORE)
+    with lab.tls(lab.trusting("h2"), STORE, Way.REDIRECTED, port) as client:
         end = End(client.sock, client_side=True)
         end.ask(STALLED, "GET", STORE)
         while end.came[STALLED] < 65_535:
@@ -192,8 +189,7 @@ def test_an_origin_of_http2_that_does_not_read_from_http1(lab: Lab) -> None:
 
     port = lab.origin(serve).port
     lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(Way.REDIRECTED, port) as client:
-        client.tls(lab.trusting("http/1.1", "h2"), STORE)
+    with lab.tls(lab.trusting("http/1.1", "h2"), STORE, Way.REDIRECTED, port) as client:
         client.send(f"POST / HTTP/1.1\r\nHost: {STORE}\r\nContent-Length: {BODY}\r\n\r\n".encode(), bytes(BODY))
         assert client.reply().status == 204
     assert [end.came[STALLED] for end in origins] == [BODY]
@@ -204,6 +200,4 @@ def test_http1_on_both_sides_needs_none_of_it(lab: Lab, monkeypatch: pytest.Monk
     """There TCP sees to it, and nobody looks for windows."""
     monkeypatch.setattr(HttpConnectionLayer, "_open_windows", None)
     port = lab.web(tls=False).port
-    lab.start()
-    with lab.reach(Way.REDIRECTED, port) as client:
-        assert client.get(ALLOWED).body == b"origin"
+    assert lab.got(Way.REDIRECTED, port, ALLOWED).body == b"origin"

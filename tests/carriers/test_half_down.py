@@ -26,8 +26,7 @@ def test_plain_http(lab: Lab) -> None:
     origin = lab.origin(web, host=UP)
     lab.start()
     lab.names[ALLOWED] = (DOWN, BANNED_ADDRESS, UP)
-    with lab.reach(Way.REDIRECTED, origin.port, DOWN) as client:
-        assert client.get(ALLOWED).body == b"origin"
+    assert lab.got(Way.REDIRECTED, origin.port, ALLOWED, at=DOWN).body == b"origin"
     assert origin.accepted == 1
 
 

@@ -21,7 +21,6 @@ TUNNELLED = pytest.mark.parametrize("way", [Way.REDIRECTED, Way.CONNECT])
 def test_keep_alive_with_changing_hosts(lab: Lab, way: Way) -> None:
     """On one connection each request is decided for itself, and nothing of a banned one goes on."""
     origin = lab.web(tls=False)
-    lab.start()
     with lab.reach(way, origin.port) as client:
         got = [client.get(host).status for host in (ALLOWED, BANNED, ALLOWED, BANNED, ALLOWED)]
     assert got == [200, 451, 200, 451, 200]
@@ -40,9 +39,7 @@ SPELLINGS = [BANNED.upper(), f"{BANNED}.", f"{BANNED}:80", f"{BANNED}:8080", "cl
 def test_spellings(lab: Lab, way: Way, host: str, status: int) -> None:
     """Case, dot and port make no difference; a name that only looks like a banned one passes."""
     origin = lab.web(tls=False)
-    lab.start()
-    with lab.reach(way, origin.port) as client:
-        assert client.get(host).status == status
+    assert lab.got(way, origin.port, host).status == status
 
 
 @pytest.mark.parametrize("host", [ALLOWED, ""])
@@ -62,7 +59,6 @@ def test_spellings(lab: Lab, way: Way, host: str, status: int) -> None:
 def test_paths_that_name_a_host(lab: Lab, host: str, target: str, status: int) -> None:
     """Servers that resolve a target like a reference take its host; a folder behind two slashes is none."""
     origin = lab.web(tls=False)
-    lab.start()
     with lab.reach(Way.REDIRECTED, origin.port) as client:
         client.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert client.reply().status == status
@@ -92,8 +88,7 @@ def test_what_the_ban_does(lab: Lab, way: Way, action: str, logged: str, status:
     """A monitored or warned request is answered by the origin and leaves a record; a blocked one is not."""
     origin = lab.web(tls=False)
     lab.start(policy(ban(action=action)))
-    with lab.reach(way, origin.port) as client:
-        assert client.get(BANNED).status == status
+    assert lab.got(way, origin.port, BANNED).status == status
     assert lab.records.actions == [logged]
 
 
@@ -117,7 +112,6 @@ def test_what_the_page_says(lab: Lab, way: Way) -> None:
 def test_absolute_form(lab: Lab) -> None:
     """A proxied request gets the page or the origin's answer, by the host of its URL; queries are not logged."""
     origin = lab.web(tls=False)
-    lab.start()
     with lab.dial(Way.CONNECT) as client:
         refused = client.get(f"{BANNED}:{origin.port}", f"http://{BANNED}:{origin.port}/watch?q=secret")
         passed = client.get(f"{ALLOWED}:{origin.port}", f"http://{ALLOWED}:{origin.port}/")
@@ -177,7 +171,6 @@ def test_requests_of_http_0_9(lab: Lab, banned: bool) -> None:
 def test_url_and_host_disagree(lab: Lab, url: str, field: str) -> None:
     """Whichever of URL and Host is banned, the request is refused and the mismatch logged."""
     origin = lab.web(tls=False)
-    lab.start()
     with lab.dial(Way.CONNECT) as client:
         assert client.get(field, f"http://{url}:{origin.port}/").status == 451
     assert origin.accepted == 0
@@ -188,8 +181,7 @@ def test_a_page_inside_tls(lab: Lab, way: Way) -> None:
     """Under a ban with a page the banned name alone is decrypted, and shows it; the origin hears nothing."""
     origin = lab.web()
     lab.start(policy(ban(response="page")))
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, origin.port) as client:
         assert client.is_opened
         page = client.get(BANNED)
         assert client.get(ALLOWED).status == 451  # the name of the connection stays banned
@@ -198,8 +190,7 @@ def test_a_page_inside_tls(lab: Lab, way: Way) -> None:
     with lab.reach(way, origin.port) as client, pytest.raises(ssl.SSLCertVerificationError):
         client.tls(lab.authority.client(), BANNED)
     assert origin.accepted == 0
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), ALLOWED)
+    with lab.tls(lab.trusting(), ALLOWED, way, origin.port) as client:
         assert not client.is_opened
         assert client.get(ALLOWED).body == b"origin"
 
@@ -208,8 +199,7 @@ def test_connect_to_a_banned_name_for_its_page(lab: Lab) -> None:
     """Under a ban with a page CONNECT is granted, so that the page can be shown inside."""
     origin = lab.web()
     lab.start(policy(ban(response="page")))
-    with lab.reach(Way.CONNECT, origin.port, BANNED) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, Way.CONNECT, origin.port, BANNED) as client:
         assert (client.is_opened, client.get(BANNED).status) == (True, 451)
     assert origin.accepted == 0
 
@@ -218,16 +208,14 @@ def test_stores(lab: Lab, way: Way) -> None:
     """Only under `inspect_stores` a store's host is opened: the banned app's listing gets 451, others pass."""
     origin = lab.web(STORE)
     carrier = lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), STORE)
+    with lab.tls(lab.trusting(), STORE, way, origin.port) as client:
         assert client.is_opened
         page = client.get(STORE, "/store/apps/details?id=org.example.clips")
         assert (page.status, b"app stores" in page.body) == (451, True)  # it doesn't claim that nothing else is opened
         assert client.get(STORE, "/store/apps/details?id=org.example.mail").body == b"origin"
     assert lab.records.actions == ["http-request-blocked"]
     carrier.holder.snapshot = policy()
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), STORE)
+    with lab.tls(lab.trusting(), STORE, way, origin.port) as client:
         assert not client.is_opened
 
 
@@ -235,8 +223,7 @@ def test_other_protocols_stay_out_of_an_opened_connection(lab: Lab) -> None:
     """What is no HTTP inside a connection that was opened for the page reaches nobody."""
     origin = lab.origin()
     lab.start(policy(ban(response="page")))
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, Way.REDIRECTED, origin.port) as client:
         client.send(b"\x00\x01\x02\x03 not http\r\n\r\n")
         assert b"400" in client.to_end()
     assert origin.accepted == 0
@@ -258,7 +245,6 @@ def test_other_protocols_stay_out_of_an_opened_connection(lab: Lab) -> None:
 def test_invalid_authorities(lab: Lab, way: Way, fields: str) -> None:
     """Hosts, and ends of lines, that proxy and origin might read differently are answered with 400."""
     origin = lab.web(tls=False)
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(f"GET / HTTP/1.1\r\n{fields}\r\n\r\n".encode())
         assert client.reply().status == 400
@@ -268,7 +254,6 @@ def test_invalid_authorities(lab: Lab, way: Way, fields: str) -> None:
 def test_bodies(lab: Lab) -> None:
     """A small one is awaited and answered with the page; who sends a large or endless one is cut off instead."""
     origin = lab.web(tls=False)
-    lab.start()
     with lab.reach(Way.REDIRECTED, origin.port) as client:
         assert client.request("POST", "/", BANNED, b"hello", Content_Length="5").status == 451
     for fields in ("Content-Length: 100000000", "Transfer-Encoding: chunked"):
@@ -282,8 +267,7 @@ def test_bodies(lab: Lab) -> None:
 def test_a_page_over_http2(lab: Lab, way: Way) -> None:
     """The page comes over HTTP/2 too."""
     lab.start(policy(ban(response="page")))
-    with lab.reach(way, 1) as client:
-        client.tls(lab.trusting("h2", "http/1.1"), BANNED)
+    with lab.tls(lab.trusting("h2", "http/1.1"), BANNED, way, 1) as client:
         http = h2.connection.H2Connection(h2.config.H2Configuration())
         http.initiate_connection()
         head = [(":method", "GET"), (":scheme", "https"), (":authority", BANNED), (":path", "/")]
@@ -311,7 +295,6 @@ def test_answers_and_uploads_pass_as_they_come(lab: Lab, way: Way) -> None:
             sock.sendall(b"7\r\nsecond\n\r\n0\r\n\r\n")
 
     origin = lab.origin(serve)
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nContent-Length: 10\r\n\r\nhello".encode())
         got = b""
@@ -352,7 +335,6 @@ def test_websockets_pass(lab: Lab, way: Way) -> None:
 def test_an_endless_head(lab: Lab, before: str) -> None:
     """A head, or requests sent ahead, are not buffered without limit."""
     origin = lab.origin(read_all)
-    lab.start()
     with lab.reach(Way.REDIRECTED, origin.port) as client:
         client.send(before.encode() + b"GET / HTTP/1.1\r\n")
         filler = (b"X-Filler: " + b"x" * 4000 + b"\r\n") * 1000
@@ -372,7 +354,6 @@ def test_the_head_of_a_response(lab: Lab, cookies: int, comes: bool) -> None:
             client.sendall(b"Content-Length: 4\r\n\r\nbody")
 
     origin = lab.origin(serve)
-    lab.start()
     with lab.reach(Way.REDIRECTED, origin.port) as client:
         client.send(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\nConnection: close\r\n\r\n".encode())
         got = b""

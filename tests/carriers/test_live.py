@@ -41,7 +41,6 @@ def test_the_start_of_a_ban(lab: Lab, way: Way) -> None:
 
     origin, aside = lab.origin(serve), lab.origin()
     lab.clock.set(BEFORE)
-    lab.start()
     with lab.reach(way, origin.port) as banned:
         assert banned.echoes(HELLO)
         assert banned.echoes(b"ping")
@@ -142,7 +141,6 @@ def test_tunnels_are_cut_by_the_host_that_was_asked_for(lab: Lab, way: Way, said
     """Whatever the tunnel carries, and also before it carries anything."""
     origin = lab.origin()
     lab.clock.set(BEFORE)
-    lab.start()
     with lab.reach(way, origin.port, BANNED) as client:
         assert client.echoes(said)
         lab.clock.set(STARTS)
@@ -217,7 +215,6 @@ def test_requests_that_last_are_cut(lab: Lab, way: Way, fields: str) -> None:
     """Plain HTTP: an answer without end, and what a request was upgraded to."""
     origin = lab.origin(endless)
     lab.clock.set(BEFORE)
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(f"GET /video?v=1 HTTP/1.1\r\nHost: {BANNED}\r\n{fields}\r\n".encode())
         got = b""
@@ -240,8 +237,7 @@ def test_a_long_answer_inside_an_opened_connection_is_cut(lab: Lab, way: Way) ->
 
     origin = lab.origin(serve)
     carrier = lab.start(policy(ban(response="page")))
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, origin.port) as client:
         carrier.holder.snapshot = policy(ban(starts=builders.at("2023-05-01T00:00:00Z")))
         client.send(f"GET /video HTTP/1.1\r\nHost: {BANNED}\r\n\r\n".encode())
         got = b""
@@ -257,7 +253,6 @@ def test_a_finished_request_is_not_remembered(lab: Lab) -> None:
     """An idle connection after an answer is left: its next request is decided as it comes."""
     origin = lab.web(tls=False)
     lab.clock.set(BEFORE)
-    lab.start()
     with lab.reach(Way.REDIRECTED, origin.port) as client:
         assert client.get(BANNED).status == 200
         lab.clock.set(STARTS)
@@ -269,8 +264,7 @@ def test_a_finished_request_is_not_remembered(lab: Lab) -> None:
 def test_a_connection_that_shows_the_page_goes_on(lab: Lab, way: Way) -> None:
     """What was opened to answer with the page is blocked already: nothing passes, and the page may be read."""
     carrier = lab.start(policy(ban(response="page")))
-    with lab.reach(way, 1) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, 1) as client:
         assert client.get(BANNED).status == 451
         carrier.holder.snapshot = policy(ban(response="page", title="Another"))
         assert client.get(BANNED).status == 451

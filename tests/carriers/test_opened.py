@@ -170,8 +170,7 @@ def test_text_that_begins_like_a_request(lab: Lab) -> None:
     text = json.dumps(record | {"observer": None})
     for word in (*terms.values(), "example.", "rule", '"url"', '"ban"'):
         assert word not in text, word
-    with lab.reach(Way.REDIRECTED, port) as client:
-        assert client.get(BANNED).status == 451, "a banned host is the ban's refusal"
+    assert lab.got(Way.REDIRECTED, port, BANNED).status == 451, "a banned host is the ban's refusal"
     record = lab.records.all[-1]
     assert record["event"]["action"] == "http-request-blocked"
     assert record["rule"]["name"] == terms["title"]
@@ -195,7 +194,6 @@ def test_text_that_begins_like_a_request(lab: Lab) -> None:
 def test_ordinary_bodies_pass(lab: Lab, method: str, body: bytes) -> None:
     """A search engine's GET with a body, and texts that begin with a word, arrive as they were sent."""
     port, got = keeps(lab)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(request(method, length(body), body=body))
         assert client.reply().body == b"origin"
@@ -240,7 +238,6 @@ ODD_HOSTS = ["a b.example.org", "user@www.example.org", "www%2eexample.org", "ww
 def test_odd_requests_are_refused_and_recorded(lab: Lab, said: bytes) -> None:
     """What one server reads in one way and another in another, or a Host that is none, reaches no server."""
     port, got = keeps(lab)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(said)
         assert client.reply().status == 400
@@ -276,7 +273,6 @@ def test_targets_of_which_the_host_is_certain(lab: Lab, said: bytes, passed: byt
 def test_such_targets_of_a_banned_host(lab: Lab, target: str) -> None:
     """The same reading refuses them."""
     port, got = keeps(lab)
-    lab.start()
     with lab.reach(Way.REDIRECTED, port) as client:
         client.send(f"GET {target} HTTP/1.1\r\nHost: {BANNED}\r\n\r\n".encode("latin-1"))
         assert client.reply().status == 451
@@ -346,8 +342,7 @@ def test_http2_that_becomes_another_request(lab: Lab, headers: list[tuple[str, s
     """What a header of HTTP/2 would turn into on its way to a server of HTTP/1 is not sent there."""
     origin = lab.web(STORE)
     lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        client.tls(lab.trusting("h2"), STORE)
+    with lab.tls(lab.trusting("h2"), STORE, Way.REDIRECTED, origin.port) as client:
         assert isinstance(client.sock, ssl.SSLSocket)
         assert client.sock.selected_alpn_protocol() == "h2"
         status, _ = _h2(client, headers)
@@ -370,8 +365,7 @@ def test_a_body_of_http2_has_a_length_in_http1(lab: Lab) -> None:
 
     origin = lab.origin(serve)
     lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        client.tls(lab.trusting("h2"), STORE)
+    with lab.tls(lab.trusting("h2"), STORE, Way.REDIRECTED, origin.port) as client:
         assert _h2(client, head("/log", method="POST"), b"hello")[0] == "200"
     assert got.lower().count(b"transfer-encoding: chunked\r\n") == 1
     assert got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
@@ -395,8 +389,7 @@ def test_what_a_stores_page_asks_for_in_a_body(lab: Lab, path: str, body: str, s
     """A link followed inside the store's own page is refused like its URL; other apps and other requests pass."""
     origin = lab.web(STORE)
     lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        client.tls(lab.trusting(), STORE)
+    with lab.tls(lab.trusting(), STORE, Way.REDIRECTED, origin.port) as client:
         said = f"POST {path} HTTP/1.1\r\nHost: {STORE}\r\n{length(body.encode())}\r\nConnection: close\r\n\r\n{body}"
         client.send(said.encode())
         assert client.reply().status == status
@@ -410,8 +403,7 @@ def test_a_body_too_long_to_be_read(lab: Lab, fields: str) -> None:
     """Where nobody can say what is asked for, the store is not asked."""
     origin = lab.web(STORE)
     lab.start(policy(ban(inspect_stores=True)))
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        client.tls(lab.trusting(), STORE)
+    with lab.tls(lab.trusting(), STORE, Way.REDIRECTED, origin.port) as client:
         client.send(f"POST {BATCH} HTTP/1.1\r\nHost: {STORE}\r\n{fields}\r\n\r\n".encode())
         assert client.is_over()
     assert lab.records.actions == ["unreadable-refused"]

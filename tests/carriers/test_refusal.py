@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from labs import builders, hello_builder
+from labs import builders
 from labs.carriers import ALERT, BEFORE, EXPLICIT, OPENING, REDIRECTED, STARTS, Lab, Way
-from labs.hello_builder import EARLY_DATA, ech, hello_for, openssl_hello
+from labs.hello_builder import hello_for, openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, BANNED_ADDRESS, ban, policy
+from tokgate.evasion import hello as build
+from tokgate.evasion.hello import EARLY_DATA, ech
 
 ALLOWED_HELLO, BANNED_HELLO, NAMELESS = hello_for(ALLOWED), hello_for(BANNED), openssl_hello(None)
 
@@ -18,9 +20,7 @@ ALLOWED_HELLO, BANNED_HELLO, NAMELESS = hello_for(ALLOWED), hello_for(BANNED), o
 def test_a_banned_name_gets_an_alert_and_an_end(lab: Lab, way: Way) -> None:
     """The origin hears nothing of it, the log says who, what and why; the next name arrives octet by octet."""
     origin = lab.origin()
-    lab.start()
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(BANNED_HELLO) == ALERT
+    assert lab.heard(way, origin.port, BANNED_HELLO) == ALERT
     assert origin.accepted == 0
     bulk = bytes(range(256)) * 4096
     with lab.reach(way, origin.port) as client:
@@ -40,11 +40,9 @@ def test_a_banned_name_gets_an_alert_and_an_end(lab: Lab, way: Way) -> None:
 def test_real_clients(lab: Lab, way: Way) -> None:
     """OpenSSL is told unrecognized_name; of an allowed name it sees the origin's own certificate and answer."""
     origin = lab.web()
-    lab.start()
     with lab.reach(way, origin.port) as client, pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
         client.tls(lab.authority.client(), BANNED)
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.authority.client(), ALLOWED)
+    with lab.tls(lab.authority.client(), ALLOWED, way, origin.port) as client:
         assert client.get(ALLOWED).body == b"origin"
     assert lab.records.actions == ["tls-handshake-refused"]
 
@@ -54,16 +52,13 @@ def test_real_clients(lab: Lab, way: Way) -> None:
 def test_a_hello_in_pieces(lab: Lab, way: Way, hello: bytes, size: int) -> None:
     """However the hello is cut, the decision is the same, and the origin gets it whole."""
     origin = lab.origin()
-    lab.start()
-    with lab.reach(way, origin.port) as client:
-        answer = client.answer(*(hello[at : at + size] for at in range(0, len(hello), size)))
+    answer = lab.heard(way, origin.port, *(hello[at : at + size] for at in range(0, len(hello), size)))
     assert answer == (hello if hello is ALLOWED_HELLO else ALERT)
 
 
 def test_nothing_goes_upstream_before_the_decision(lab: Lab, way: Way) -> None:
     """While a ClientHello is incomplete there is no connection to the origin."""
     origin = lab.origin()
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(ALLOWED_HELLO[:-1])
         with lab.reach(way, origin.port) as other:  # served after the first one's octets were
@@ -75,7 +70,6 @@ def test_nothing_goes_upstream_before_the_decision(lab: Lab, way: Way) -> None:
 
 def test_early_data_does_not_reset_the_refusal(lab: Lab, way: Way) -> None:
     """A client that goes on sending still reads the alert: what it sends is thrown away, not answered with a reset."""
-    lab.start()
     with lab.reach(way, 1) as client:
         client.send(hello_for(BANNED, (EARLY_DATA, b"")), b"\x17\x03\x03" + bytes(50_000))
         assert client.to_end() == ALERT
@@ -84,7 +78,6 @@ def test_early_data_does_not_reset_the_refusal(lab: Lab, way: Way) -> None:
 def test_a_hello_without_end(lab: Lab, way: Way) -> None:
     """A ClientHello that can't end within 64 KiB is refused."""
     origin = lab.origin()
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(b"\x16\x03\x01\x40\x00\x01\x01\x00\x00")
         assert client.to_end() == ALERT
@@ -96,8 +89,7 @@ def test_an_unreadable_hello(lab: Lab, way: Way, networks: tuple[str, ...], pass
     """What begins like TLS and makes no sense is refused to clients under a ban; others are none of our business."""
     origin, said = lab.origin(), b"\x16\x03\x01\x00\x08\x01\x00\x00\x04oops"
     lab.start(policy(ban(response="page"), networks=networks))  # of which nothing can be shown
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(said) == (said if passes else ALERT)
+    assert lab.heard(way, origin.port, said) == (said if passes else ALERT)
     assert origin.accepted == passes
 
 
@@ -105,9 +97,7 @@ def test_an_unreadable_hello(lab: Lab, way: Way, networks: tuple[str, ...], pass
 def test_an_innocent_name_at_a_banned_address(lab: Lab, way: Way) -> None:
     """The strictest signal wins: an address of the service's own is refused whatever the name says."""
     origin = lab.origin()
-    lab.start()
-    with lab.reach(way, origin.port, BANNED_ADDRESS) as client:
-        assert client.answer(ALLOWED_HELLO) == ALERT
+    assert lab.heard(way, origin.port, ALLOWED_HELLO, at=BANNED_ADDRESS) == ALERT
     assert origin.accepted == 0
     (record,) = lab.records.all
     assert (record["tokgate"]["signal"], record["tokgate"]["mismatch"]) == ("address", True)
@@ -127,8 +117,7 @@ def test_missing_sni(lab: Lab, setting: str, address: str, passes: bool) -> None
     """A ClientHello without a name is treated as `missing_sni` says."""
     origin = lab.origin()
     lab.start(policy(missing_sni=setting))
-    with lab.reach(Way.REDIRECTED, origin.port, address) as client:
-        assert client.answer(NAMELESS) == (NAMELESS if passes else ALERT)
+    assert lab.heard(Way.REDIRECTED, origin.port, NAMELESS, at=address) == (NAMELESS if passes else ALERT)
     assert origin.accepted == passes
     refused = "tls-handshake-refused" if address == BANNED_ADDRESS else "unreadable-refused"  # the address is the ban's
     assert lab.records.actions == ([] if passes else [refused])
@@ -139,12 +128,10 @@ def test_missing_sni_in_a_tunnel(lab: Lab, way: Way) -> None:
     """A tunnel to a bare address that shows no name is refused under `missing_sni: block`, while a ban holds."""
     origin = lab.origin()
     later = lab.start(policy(missing_sni="block"))
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(NAMELESS) == ALERT
+    assert lab.heard(way, origin.port, NAMELESS) == ALERT
     assert origin.accepted == 0
     later.holder.snapshot = policy(ban(starts=builders.wall("2030-01-01T00:00")), missing_sni="block")
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(NAMELESS) == NAMELESS
+    assert lab.heard(way, origin.port, NAMELESS) == NAMELESS
 
 
 @OPENING
@@ -166,8 +153,7 @@ def test_missing_sni_by_certificate(lab: Lab, way: Way, names: tuple[str, ...], 
 def test_no_certificate_to_be_had(lab: Lab) -> None:
     """Under `check-certificate` the address decides where no certificate can be had."""
     lab.start(policy(missing_sni="check-certificate"))
-    with lab.reach(Way.REDIRECTED, 1, BANNED_ADDRESS) as client:
-        assert client.answer(NAMELESS) == ALERT
+    assert lab.heard(Way.REDIRECTED, 1, NAMELESS, at=BANNED_ADDRESS) == ALERT
     assert lab.records.all[0]["tokgate"]["signal"] == "address"
 
 
@@ -178,8 +164,7 @@ def test_ech_outer(lab: Lab, way: Way, setting: str) -> None:
     lab.start(policy(ech_outer=setting))
     for name, passes in (("cloudflare-ech.com", setting == "allow"), (ALLOWED, True)):
         said = hello_for(name, ech())
-        with lab.reach(way, origin.port) as client:
-            assert client.answer(said) == (said if passes else ALERT)
+        assert lab.heard(way, origin.port, said) == (said if passes else ALERT)
     assert [record["event"]["code"] for record in lab.records.all] == ([] if setting == "allow" else ["ech-outer"])
 
 
@@ -202,15 +187,14 @@ def with_extension(record: bytes, kind: int, body: bytes) -> bytes:
     position += 1 + hello[position]
     hello += kind.to_bytes(2) + len(body).to_bytes(2) + body
     hello[position : position + 2] = (len(hello) - position - 2).to_bytes(2)
-    return hello_builder.records(b"\x01" + len(hello).to_bytes(3) + bytes(hello))
+    return build.records(b"\x01" + len(hello).to_bytes(3) + bytes(hello))
 
 
 def test_two_names_are_no_name(lab: Lab, way: Way) -> None:
     """A server_name with two names is treated like none at all."""
     lab.start(policy(missing_sni="block"))
-    message = hello_builder.hello(hello_builder.server_name(ALLOWED.encode(), BANNED.encode()))
-    with lab.reach(way, 1) as client:
-        assert client.answer(hello_builder.records(message)) == ALERT
+    message = build.hello(build.server_name(ALLOWED.encode(), BANNED.encode()))
+    assert lab.heard(way, 1, build.records(message)) == ALERT
 
 
 HOLE = builders.exemption(clients=(ip_network("127.0.0.1/32"),), until=builders.at("2999-01-01T00:00Z"))
@@ -230,8 +214,7 @@ def test_what_is_milder_than_a_refusal(lab: Lab, way: Way, snapshot: Any, action
     """It reaches the origin unopened, with a record where the ban has something to say about the client."""
     origin = lab.web()
     lab.start(snapshot)
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.authority.client(), BANNED)
+    with lab.tls(lab.authority.client(), BANNED, way, origin.port) as client:
         assert client.get(BANNED).body == b"origin"
     assert lab.records.actions == actions
     assert [record["tokgate"].get("exemption") for record in lab.records.all] == ["press"] * actions.count(
@@ -243,7 +226,6 @@ def test_what_is_milder_than_a_refusal(lab: Lab, way: Way, snapshot: Any, action
 def test_other_bytes_are_decided_by_address(lab: Lab, address: str, passes: bool) -> None:
     """Neither TLS nor HTTP: passes to an address of nobody, and not to one of a banned service."""
     origin = lab.origin()
-    lab.start()
     with lab.reach(Way.REDIRECTED, origin.port, address) as client:
         assert client.answer(b"\x00\x01binary") == (b"\x00\x01binary" if passes else b"")
     assert (origin.accepted, lab.records.actions) == ((1, []) if passes else (0, ["connection-refused"]))
@@ -254,9 +236,7 @@ def test_other_bytes_are_decided_by_address(lab: Lab, address: str, passes: bool
 def test_ipv6_origins(lab: Lab, way: Way, hello: bytes) -> None:
     """Destinations on IPv6 are treated alike."""
     origin = lab.origin(family=socket.AF_INET6)
-    lab.start()
-    with lab.reach(way, origin.port, "::1") as client:
-        assert client.answer(hello) == (hello if hello is ALLOWED_HELLO else ALERT)
+    assert lab.heard(way, origin.port, hello, at="::1") == (hello if hello is ALLOWED_HELLO else ALERT)
     assert origin.accepted == (hello is ALLOWED_HELLO)
 
 
@@ -272,8 +252,7 @@ def test_bans_begin_and_end_without_a_restart(lab: Lab, way: Way) -> None:
         (STARTS, False),
     ):
         lab.clock.set(instant)
-        with lab.reach(way, origin.port) as client:
-            assert client.answer(BANNED_HELLO) == (BANNED_HELLO if passes else ALERT), instant
+        assert lab.heard(way, origin.port, BANNED_HELLO) == (BANNED_HELLO if passes else ALERT), instant
 
 
 def test_counters_name_nobody(lab: Lab, way: Way) -> None:
@@ -281,8 +260,7 @@ def test_counters_name_nobody(lab: Lab, way: Way) -> None:
     origin = lab.origin()
     carrier = lab.start()
     for hello in (ALLOWED_HELLO, ALLOWED_HELLO, BANNED_HELLO, NAMELESS):
-        with lab.reach(way, origin.port) as client:
-            client.answer(hello)
+        lab.heard(way, origin.port, hello)
     counted = {(kind.network, kind.visibility, kind.outcome): n for kind, n in carrier.counters.decisions.items() if n}
     assert counted == {
         ("office", "sni", "allow"): 2,

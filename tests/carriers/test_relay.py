@@ -26,9 +26,7 @@ def test_the_client_ends_first(lab: Lab, way: Way) -> None:
         client.sendall(hashlib.sha256(read_all(client)).digest() + BULK)
 
     origin = lab.origin(digest)
-    lab.start()
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(HELLO, BULK) == hashlib.sha256(HELLO + BULK).digest() + BULK
+    assert lab.heard(way, origin.port, HELLO, BULK) == hashlib.sha256(HELLO + BULK).digest() + BULK
     assert lab.settled()
 
 
@@ -43,7 +41,6 @@ def test_the_origin_ends_first(lab: Lab, way: Way) -> None:
         heard.append(read_all(client))
 
     origin = lab.origin(talker)
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(HELLO)
         assert client.to_end() == BULK
@@ -62,7 +59,6 @@ def test_the_client_breaks_off(lab: Lab, way: Way) -> None:
         ends.append(broken_off(client))
 
     origin = lab.origin(waiter)
-    lab.start()
     with lab.reach(way, origin.port) as client:
         assert client.echoes(HELLO)
         client.reset()
@@ -73,7 +69,6 @@ def test_the_client_breaks_off(lab: Lab, way: Way) -> None:
 def test_the_origin_breaks_off(lab: Lab, way: Way) -> None:
     """A cut answer must not look whole."""
     origin = lab.origin(lambda client: exactly(client, len(HELLO)) and reset(client))  # type: ignore[func-returns-value]
-    lab.start()
     with lab.reach(way, origin.port) as client:
         client.send(HELLO)
         assert client.is_reset()
@@ -82,7 +77,6 @@ def test_the_origin_breaks_off(lab: Lab, way: Way) -> None:
 
 def test_an_origin_out_of_reach(lab: Lab, way: Way, caplog: pytest.LogCaptureFixture) -> None:
     """The client's connection ends, nothing is said in the origin's place, and mitmproxy calls it no crash."""
-    lab.start()
     with lab.reach(way, NOBODY[1]) as client:
         client.send(HELLO)
         assert client.is_over()
@@ -93,7 +87,6 @@ def test_an_origin_out_of_reach(lab: Lab, way: Way, caplog: pytest.LogCaptureFix
 def test_both_ways_at_once(lab: Lab, way: Way) -> None:
     """A client that sends everything before it reads anything gets through; nothing is lost and nothing swapped."""
     origin = lab.origin()
-    lab.start()
     with lab.reach(way, origin.port) as client:
         sender = threading.Thread(target=client.send, args=(HELLO, BULK))
         sender.start()
@@ -117,7 +110,6 @@ def test_a_client_that_does_not_read(lab: Lab, way: Way) -> None:
                 stuck.set()
 
     origin = lab.origin(talker)
-    lab.start()
     with lab.reach(way, origin.port) as idle:
         idle.send(HELLO)
         assert stuck.wait(DEADLINE)

@@ -149,8 +149,7 @@ def test_redirected_clients_are_asked_nothing(lab: Lab, asking: Snapshot) -> Non
     """They don't know that there is a proxy: they have no user, and the networks that name users don't hold them."""
     origin = lab.origin()
     lab.start(asking)
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        assert client.answer(HELLO) == HELLO
+    assert lab.heard(Way.REDIRECTED, origin.port, HELLO) == HELLO
 
 
 @OPENING

@@ -37,7 +37,6 @@ def server(lab: Lab, heard: list[bytes]) -> Origin:
 
 def test_the_server_may_speak_first(lab: Lab, server: Origin) -> None:
     """Mail or SSH on a port of the web goes on, although its client waits for the server."""
-    lab.start()
     with lab.reach(Way.REDIRECTED, server.port) as client:
         assert client.exactly(len(BANNER)) == BANNER
         assert client.answer(b"EHLO client.example.net\r\n") == b"EHLO client.example.net\r\n"
@@ -47,7 +46,6 @@ def test_the_server_may_speak_first(lab: Lab, server: Origin) -> None:
 
 def test_a_client_that_only_listens(lab: Lab, server: Origin, heard: list[bytes]) -> None:
     """A client that ends its side without a word still hears the server out."""
-    lab.start()
     with lab.reach(Way.REDIRECTED, server.port) as client:
         assert client.exactly(len(BANNER)) == BANNER
         assert client.answer() == b""
@@ -74,7 +72,6 @@ def test_a_client_that_waits_for_long(lab: Lab) -> None:
 
 def test_a_banned_address_is_refused_in_silence(lab: Lab, server: Origin) -> None:
     """A banned service's address is reached by no protocol, and the attempt is recorded."""
-    lab.start()
     with lab.reach(Way.REDIRECTED, server.port, BANNED_ADDRESS) as client:
         assert client.to_end() == b""
     assert lab.settled()
@@ -87,7 +84,6 @@ def test_a_banned_address_is_refused_in_silence(lab: Lab, server: Origin) -> Non
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_late_hello_is_judged(lab: Lab, server: Origin, heard: list[bytes], pieces: int) -> None:
     """Waiting is no way round: a banned name said after the server's first words is refused, and doesn't reach it."""
-    lab.start()
     with lab.reach(Way.REDIRECTED, server.port) as client:
         assert client.exactly(len(BANNER)) == BANNER
         client.send(*(HELLO[each * len(HELLO) // pieces : (each + 1) * len(HELLO) // pieces] for each in range(pieces)))
@@ -116,7 +112,6 @@ def test_a_late_hello_that_does_not_end(lab: Lab, server: Origin, heard: list[by
 def test_a_server_that_can_not_be_reached(lab: Lab) -> None:
     """The client is not kept waiting."""
     lab.servers_may_begin = True
-    lab.start()
     with lab.reach(Way.REDIRECTED, 1) as client:
         assert client.is_over()
     assert lab.settled()

@@ -7,13 +7,13 @@ from typing import Any
 import dns.message
 import pytest
 
-from labs import hello_builder as build
 from labs.carriers import ALERT, Kind, Lab, Way
 from labs.proxy_lab import ALLOWED, NOW, policy
-from labs.quic_client import initial
 from labs.quic_lab import QuicGate
+from labs.quic_packets import initial
 from labs.records import Holder, Records
 from tokgate.blocklog.records.record import Observer
+from tokgate.evasion import hello as build
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.actions import Refuse
@@ -90,8 +90,7 @@ def test_over_tcp(lab: Lab, setting: tuple[str, str], road: Road) -> None:
     lab.start(strict(setting))
     for name, passes in expected(setting).items():
         said = build.records(HELLOS[name])
-        with lab.reach(road.way, origin.port, road.host) as client:
-            assert client.answer(said) == (said if passes else ALERT), name
+        assert lab.heard(road.way, origin.port, said, at=road.host) == (said if passes else ALERT), name
         assert (said in heard) is passes, name
 
 
@@ -119,8 +118,7 @@ def test_unknown_clients(lab: Lab, value: str) -> None:
             assert (granted and client.answer(named) == named) is passes, road
     words = (named, build.records(HELLOS["no-name"]), b"SSH-2.0-x\r\n")
     for said in words if passes else (*words, PREFACE) if lab.kind is Kind.GATE else words:
-        with lab.reach(Way.REDIRECTED, origin.port) as client:
-            answer = client.answer(said)
+        answer = lab.heard(Way.REDIRECTED, origin.port, said)
         assert (answer == said) is passes
 
 

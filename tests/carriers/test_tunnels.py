@@ -14,9 +14,7 @@ ALLOWED_HELLO, BANNED_HELLO = hello_for(ALLOWED), hello_for(BANNED)
 def test_an_allowed_destination(lab: Lab, way: Way, host: str) -> None:
     """By name or address it gets a tunnel with the origin's own certificate in it, and no record."""
     origin = lab.web()
-    lab.start()
-    with lab.reach(way, origin.port, host) as client:
-        client.tls(lab.authority.client(), ALLOWED)
+    with lab.tls(lab.authority.client(), ALLOWED, way, origin.port, host) as client:
         assert client.get(ALLOWED).body == b"origin"
     assert (origin.accepted, lab.records.all) == (1, [])
 
@@ -25,7 +23,6 @@ def test_an_allowed_destination(lab: Lab, way: Way, host: str) -> None:
 def test_a_banned_destination_by_connect(lab: Lab, host: str) -> None:
     """It is refused before any tunnel, with the reason and the id of the record; what only looks like it passes."""
     origin = lab.origin()
-    lab.start()
     with lab.dial(Way.CONNECT) as client:
         reply = client.connect(host, origin.port)
     assert reply.status == 451
@@ -43,7 +40,6 @@ def test_a_banned_destination_by_connect(lab: Lab, host: str) -> None:
 def test_a_banned_destination_by_socks(lab: Lab, host: str) -> None:
     """Refused by the reply that SOCKS has for it (RFC 1928 §6) or at the ClientHello, whatever that says."""
     origin = lab.origin()
-    lab.start()
     with lab.dial(Way.SOCKS) as client:
         reply = client.socks(host, origin.port)
         if reply:
@@ -59,9 +55,7 @@ def test_a_banned_destination_by_socks(lab: Lab, host: str) -> None:
 def test_a_banned_name_inside_an_allowed_tunnel(lab: Lab, way: Way) -> None:
     """The tunnel's own first bytes are judged, and the log tells both names."""
     origin = lab.origin()
-    lab.start()
-    with lab.reach(way, origin.port, ALLOWED) as client:
-        assert client.answer(BANNED_HELLO) == ALERT
+    assert lab.heard(way, origin.port, BANNED_HELLO, at=ALLOWED) == ALERT
     (record,) = lab.records.all
     assert record["tokgate"]["mismatch"] is True
     assert {"sni": [BANNED], "http-host": [ALLOWED]}.items() <= record["tokgate"]["names"].items()
@@ -72,8 +66,7 @@ def test_a_banned_tunnel_with_an_innocent_name_inside(lab: Lab, way: Way) -> Non
     """What a monitored tunnel shows changes nothing: the host that was asked for is in the record."""
     origin = lab.origin()
     lab.start(policy(ban(action="monitor")))
-    with lab.reach(way, origin.port, BANNED) as client:
-        assert client.answer(ALLOWED_HELLO) == ALLOWED_HELLO
+    assert lab.heard(way, origin.port, ALLOWED_HELLO, at=BANNED) == ALLOWED_HELLO
     assert [(r["event"]["action"], r["tokgate"]["names"]["http-host"]) for r in lab.records.all][-1:] == [
         ("would-block", [BANNED])
     ]
@@ -83,9 +76,7 @@ def test_a_banned_tunnel_with_an_innocent_name_inside(lab: Lab, way: Way) -> Non
 def test_an_address_is_not_contacted_before_it_is_known_whose_it_is(lab: Lab, way: Way) -> None:
     """A tunnel to a bare address is refused by the name in its hello, and the address never hears of it."""
     origin = lab.origin()
-    lab.start()
-    with lab.reach(way, origin.port) as client:
-        assert client.answer(BANNED_HELLO) == ALERT
+    assert lab.heard(way, origin.port, BANNED_HELLO) == ALERT
     assert origin.accepted == 0
 
 
@@ -113,7 +104,6 @@ def test_clients_that_do_not_wait(lab: Lab, way: Way, size: int) -> None:
 def test_addresses_that_only_a_resolver_reads(lab: Lab, way: Way, host: str) -> None:
     """An address in a spelling that policy doesn't know is not dialled."""
     origin = lab.origin()
-    lab.start()
     with lab.dial(way) as client:
         if way is Way.CONNECT:
             assert client.connect(host, origin.port).status == 400
@@ -126,7 +116,6 @@ def test_addresses_that_only_a_resolver_reads(lab: Lab, way: Way, host: str) -> 
 @pytest.mark.parametrize("line", ["CONNECT www.example.net HTTP/1.1", "CONNECT a@b:443 HTTP/1.1", "CONNECT x:1 FOO"])
 def test_bad_requests(lab: Lab, line: str) -> None:
     """A CONNECT that names no destination is the client's mistake, and is told so."""
-    lab.start()
     with lab.dial(Way.CONNECT) as client:
         client.send(f"{line}\r\n\r\n".encode())
         assert client.reply("CONNECT").status == 400
@@ -149,7 +138,6 @@ def test_a_tunnel_back_to_the_proxy(lab: Lab, way: Way, host: str) -> None:
 def test_the_connection_serves_on_after_a_refusal(lab: Lab) -> None:
     """After a refused CONNECT the same connection can ask for an allowed name."""
     origin = lab.web()
-    lab.start()
     with lab.dial(Way.CONNECT) as client:
         assert client.connect(BANNED, origin.port).status == 451
         assert client.connect(ALLOWED, origin.port).status == 200

@@ -60,8 +60,7 @@ def warned(lab: Lab) -> Iterator[RawClient]:
     """A redirected client whose connection was opened to show it the page."""
     origin = lab.web()
     lab.start(warning())
-    with lab.reach(Way.REDIRECTED, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, Way.REDIRECTED, origin.port) as client:
         yield client
 
 
@@ -70,8 +69,7 @@ def test_the_page_and_its_button(lab: Lab, way: Way) -> None:
     """The button leads on, and from then on the origin's own certificate is seen, until `continue_for` is over."""
     origin = lab.web()
     carrier = lab.start(warning(continue_for=builders.duration("PT30M")))
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, origin.port) as client:
         assert client.is_opened
         page = client.get(BANNED, "/@someone?lang=en", **NAVIGATES)
         assert (page.status, origin.accepted) == (403, 0)
@@ -83,8 +81,7 @@ def test_the_page_and_its_button(lab: Lab, way: Way) -> None:
         False,
     )
     assert page.headers["tokgate-event"] == lab.records.all[1]["event"]["id"]
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, origin.port) as client:
         assert not client.is_opened
         assert client.get(BANNED, **NAVIGATES).body == b"origin"
     continued, passed = lab.records.all[-2:]
@@ -94,12 +91,10 @@ def test_the_page_and_its_button(lab: Lab, way: Way) -> None:
     assert continued["tokgate"]["continued_until"] == "2023-04-01T12:30:00.000000Z"
     assert (passed["event"]["action"], passed["tokgate"]["passed"]) == ("connection-warned", "continued")
     lab.clock.set("2023-04-01T12:30:00Z")
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, origin.port) as client:
         press(client, client.get(BANNED, **NAVIGATES))
     carrier.holder.snapshot = policy(ban(response="page"))  # whoever has continued is refused like everyone else then
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, way, origin.port) as client:
         assert client.get(BANNED, **NAVIGATES).status == 451
 
 
@@ -109,8 +104,7 @@ def test_a_tunnel_by_name(lab: Lab) -> None:
     origin = lab.web()
     lab.start(warning())
     for opened in (True, False):
-        with lab.reach(Way.CONNECT, origin.port, BANNED) as client:
-            client.tls(lab.trusting(), BANNED)
+        with lab.tls(lab.trusting(), BANNED, Way.CONNECT, origin.port, BANNED) as client:
             assert client.is_opened is opened
             if opened:
                 press(client, client.get(BANNED, **NAVIGATES))
@@ -124,8 +118,7 @@ def test_a_client_that_does_not_trust_us(lab: Lab, way: Way) -> None:
     with lab.reach(way, origin.port) as client, pytest.raises(ssl.SSLCertVerificationError):
         client.tls(lab.authority.client(), BANNED)
     assert lab.settled()
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.authority.client(), BANNED)
+    with lab.tls(lab.authority.client(), BANNED, way, origin.port) as client:
         assert client.get(BANNED, **NAVIGATES).body == b"origin"
     assert lab.records.actions == ["tls-opened", "connection-warned"]
     assert lab.records.all[1]["tokgate"]["passed"] == "no-page"
@@ -141,8 +134,7 @@ def test_plain_http(lab: Lab, way: Way) -> None:
         page = client.get(BANNED, "//evil.example/x", **NAVIGATES)
         onward = press(client, page, Origin=f"http://{BANNED}")
     assert (onward.status, onward.headers["location"]) == (303, f"http://{BANNED}//evil.example/x")
-    with lab.reach(way, origin.port) as client:
-        assert client.get(BANNED, **NAVIGATES).status == 200
+    assert lab.got(way, origin.port, BANNED, **NAVIGATES).status == 200
     assert lab.records.actions == ["http-request-warned", "warning-continued", "http-request-warned"]
 
 
@@ -153,8 +145,7 @@ def test_programs_are_left_alone(lab: Lab, way: Way, monkeypatch: pytest.MonkeyP
     origin = lab.web()
     lab.start(warning())
     for opened, alpn in ((True, ()), (False, ()), (True, ("h2", "http/1.1"))):
-        with lab.reach(way, origin.port) as client:
-            client.tls(lab.trusting(*alpn), BANNED)
+        with lab.tls(lab.trusting(*alpn), BANNED, way, origin.port) as client:
             assert client.is_opened is opened
             if not alpn:
                 assert client.get(BANNED, User_Agent="okhttp/4.12.0").status == 200
@@ -274,8 +265,7 @@ def test_a_warning_without_a_page(lab: Lab) -> None:
 def test_http2_is_told_to_leave(lab: Lab) -> None:
     """Over HTTP/2 a GOAWAY that ends no stream comes with the redirection: browsers begin no new stream then."""
     lab.start(warning())
-    with lab.reach(Way.REDIRECTED, 1) as client:
-        client.tls(lab.trusting("h2"), BANNED)
+    with lab.tls(lab.trusting("h2"), BANNED, Way.REDIRECTED, 1) as client:
         http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         http.initiate_connection()
         head = [(":scheme", "https"), (":authority", BANNED)]
@@ -306,8 +296,7 @@ def test_other_names_are_never_opened(lab: Lab, way: Way) -> None:
     """Beside the warning, other names carry the origin's own certificate."""
     origin = lab.web()
     lab.start(warning())
-    with lab.reach(way, origin.port) as client:
-        client.tls(lab.trusting(), ALLOWED)
+    with lab.tls(lab.trusting(), ALLOWED, way, origin.port) as client:
         assert not client.is_opened
     assert lab.records.all == []
 
@@ -317,14 +306,12 @@ def test_the_ban_begins_to_block_meanwhile(lab: Lab) -> None:
     """Continuing ends where blocking begins, which the page says; a button pressed after that gets the refusal."""
     start = builders.wall("2023-04-01T15:00")  # 13:00Z, an hour after now
     lab.start(warning(action="block", warn_from=builders.wall("2023-03-20T00:00"), starts=start))
-    with lab.reach(Way.REDIRECTED, 1) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, Way.REDIRECTED, 1) as client:
         page = client.get(BANNED, **NAVIGATES)
         assert b"not shown again until 1 April 2023, 15:00 (Europe/Brussels)" in page.body
         lab.clock.set("2023-04-01T13:00:00Z")
         assert client.is_reset()
-    with lab.reach(Way.REDIRECTED, 1) as client:
-        client.tls(lab.trusting(), BANNED)
+    with lab.tls(lab.trusting(), BANNED, Way.REDIRECTED, 1) as client:
         assert press(client, page).status == 451
     assert "connection-cut" in lab.records.actions
 
@@ -335,8 +322,7 @@ def test_nobody_who_can_show_a_page(lab: Lab, way: Way, action: str, passes: boo
     """Without one a warning is no refusal, and a ban is one."""
     origin, said = lab.origin(), hello_for(BANNED)
     lab.start(policy(ban(action=action, response="page")))
-    with lab.reach(way, origin.port) as client:
-        assert (client.answer(said) == said) is passes
+    assert (lab.heard(way, origin.port, said) == said) is passes
     (record,) = lab.records.all
     assert record["event"]["action"] == ("connection-warned" if passes else "tls-handshake-refused")
     assert record["tokgate"].get("passed") == ("no-page" if passes else None)

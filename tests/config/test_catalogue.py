@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import present
 from labs.command_line import Command
 from tokgate.config import catalogue
 from tokgate.config.diagnostics import render
@@ -48,8 +49,7 @@ def test_named_and_undefined_comes_from_the_catalogue(policies: Path) -> None:
     assert loaded.policy.catalogue is not None
     assert loaded.policy.catalogue.services == ("tiktok", "tiktok-ads") == tuple(loaded.policy.services)
     assert loaded.policy.catalogue.version == catalogue.catalogue_version()
-    origin = loaded.policy.services["tiktok"].origin
-    assert origin is not None
+    origin = present(loaded.policy.services["tiktok"].origin)
     assert origin.file == "catalogue/tiktok.yaml"
 
 
@@ -72,8 +72,7 @@ def test_ones_own_goes_first(policies: Path, tokgate: Command) -> None:
 def test_a_copy_of_the_catalogue_is_no_definition_of_ones_own(policies: Path) -> None:
     """Who keeps the shipped files beside the policy is not told of each that nothing differs."""
     (policies / "tiktok.yaml").write_bytes(catalogue.catalogue_files()["tiktok"].read_bytes())
-    policy = load(policies, NOW).policy
-    assert policy is not None
+    policy = present(load(policies, NOW).policy)
     assert policy.catalogue is not None
     assert policy.catalogue.services == ("tiktok-ads",)
     assert catalogue.own_definitions(policy) == ()

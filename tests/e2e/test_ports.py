@@ -11,7 +11,7 @@ from labs.gateway import CARRIERS, Gateway, Record, office_policy, refuses
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, OTHER_HTTP, OTHER_QUIC, OTHER_TLS, Origin, to_banned
 from labs.other_ports import REFUSED_BY_ALERT, curl, greeted, serving
-from labs.quic_client import QuicClient
+from labs.quic_packets import QuicClient
 
 SERVICE = {4: "203.0.113.30", 6: "2001:db8:f::30"}
 """Addresses of a banned service that has no names."""

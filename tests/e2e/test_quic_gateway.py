@@ -14,8 +14,8 @@ from labs.devtools import tab
 from labs.gateway import Gateway, office_policy, refused_over_http3
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
-from labs.quic_client import QuicClient
 from labs.quic_origin import RetryingOrigin, fetch
+from labs.quic_packets import QuicClient
 
 ELSEWHERE = "elsewhere.tiktok.com"
 """A banned name, asked for at an allowed one's address: for a minute the next attempts on it are only counted."""

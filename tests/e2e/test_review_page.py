@@ -21,7 +21,7 @@ import bcrypt
 import pytest
 import trustme
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.command_line import POLICY
 from labs.devtools import Tab, tab
 from labs.samples import OBSERVER, judged, seen
@@ -76,8 +76,7 @@ class Served:
         stamp = Stamp(f"01862000-0000-7000-8000-{self.number:012x}", at(f"2023-04-{day:02}T11:00:00Z"), OBSERVER)
         observed = seen(Stage.TLS, (Signal.SNI, "www.clips.example.org"), client=Endpoint(client, 51234))
         moment = stamp.at.format_iso()
-        record = traffic_record(stamp, observed, judged(observed, moment, self.snapshot), self.snapshot)
-        assert record is not None
+        record = present(traffic_record(stamp, observed, judged(observed, moment, self.snapshot), self.snapshot))
         if name is not None:  # as another version, or another hand, may have written it
             record["destination"] |= {"domain": name, "registered_domain": name}
         self.writer.put(record)
@@ -95,8 +94,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("review")
     (folder / "policies").mkdir()
     (folder / "policies/policy.yaml").write_text(POLICY)
-    policy = load(folder / "policies", at("2023-04-01T00:00:00Z")).policy
-    assert policy is not None
+    policy = present(load(folder / "policies", at("2023-04-01T00:00:00Z")).policy)
     writer = LogWriter(folder / "block.ndjson", OBSERVER, LogOptions())
     writer.start()
     try:

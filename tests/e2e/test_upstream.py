@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import bcrypt
@@ -121,8 +122,7 @@ def test_behind_squid(squid: Squid, web: int, tmp_path: Path) -> None:
     secret.write_text("alice:sesame\n")
     folder = tmp_path / "tokgate"
     folder.mkdir()
-    running = Running(folder, workers=1)
-    try:
+    with closing(Running(folder, workers=1)) as running:
         upstream = [{"proxy": f"http://127.0.0.1:{squid.port}", "credentials": str(secret)}]
         running.write(POLICY | {"settings": {"upstream": upstream}})
         until("the policy with the parent is in force", lambda: running.passes() and "CONNECT" in squid.log())
@@ -137,8 +137,6 @@ def test_behind_squid(squid: Squid, web: int, tmp_path: Path) -> None:
         squid.stop()
         assert not running.passes()
         assert not _get(running.port, web).endswith(b"origin")
-    finally:
-        running.close()
 
 
 def _get(proxy: int, port: int) -> bytes:

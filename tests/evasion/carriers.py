@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -170,13 +171,10 @@ class Running:
 
     def _opens(self) -> bool:
         """Whether its opener reads HTTP: a gate listens before there is one."""
-        recorder = Recorder()
-        try:
+        with closing(Recorder()) as recorder:
             route = self.route(Carrier.GATE, "127.1.255.1", recorder.port)
             target = Target(ALLOWED, "127.0.0.1", recorder.port)
             return make(ATTEMPTS["plain-request"], route, target).result is Result.SERVED
-        finally:
-            recorder.close()
 
     def route(self, carrier: Carrier, client: str, port: int) -> AttemptRoute:
         """The way of an attempt by a client to a port."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -84,12 +85,9 @@ class Runner:
             leak = b"example.org" if twin and name == ALLOWED and case.row.leak != ANYTHING else case.row.leak
             has_come = partial(shows, leak)
             comes = twin or (case.row.passes is not None and case.row.certain)
-            recorder = Recorder(address if local else BANNED_ADDRESS, has_come if comes else None)
-            try:
+            with closing(Recorder(address if local else BANNED_ADDRESS, has_come if comes else None)) as recorder:
                 target = Target(name, address, recorder.port)
                 answer = make(attempt, self._route(case, client, recorder.port, twin=twin), target)
-            finally:
-                recorder.close()
             return client, answer, has_come(bytes(recorder.received))
         tls = attempt.is_tls
         server = Server.PYTHON if twin and case.server is Server.NAMELESS else case.server

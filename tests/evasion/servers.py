@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from enum import StrEnum
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -302,8 +303,5 @@ def _until_it_listens(port: int, log: Path) -> None:
 @contextlib.contextmanager
 def running_servers(folder: Path) -> Iterator[Servers]:
     """Servers that end with the block."""
-    servers = Servers(folder)
-    try:
+    with closing(Servers(folder)) as servers:
         yield servers
-    finally:
-        servers.close()

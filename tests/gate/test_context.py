@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from labs.builders import present
 from labs.gate_lab import REFUSED, broken_off, reset
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
@@ -101,8 +102,7 @@ def test_a_hello_is_refused(steps: Steps, held: bytes, connected: bool, state: A
     """At once where nothing unread could turn the end into a reset; else the client's rest is heard."""
     if connected:
         steps.connects()
-    hello = read_client_hello(HELLO)
-    assert hello is not None
+    hello = present(read_client_hello(HELLO))
     steps.connection.received = held
     steps.message.refuse_hello(steps.connection, hello)
     assert isinstance(steps.connection.state, state)
@@ -112,8 +112,7 @@ def test_a_hello_is_refused(steps: Steps, held: bytes, connected: bool, state: A
 @pytest.mark.parametrize("watched", [False, True])
 def test_when_a_refusal_goes_out(steps: Steps, watched: bool) -> None:
     """At once, and not after all that came with it; unless events of this batch may still be for its descriptor."""
-    hello = read_client_hello(HELLO)
-    assert hello is not None
+    hello = present(read_client_hello(HELLO))
     steps.connection.received = HELLO
     if watched:
         steps.loop.keep_watching_client(steps.connection)

@@ -25,8 +25,9 @@ from labs.gate_lab import (
     read_all,
     until,
 )
-from labs.hello_builder import EARLY_DATA, hello, hello_for, records, supported_versions
+from labs.hello_builder import hello_for
 from labs.waiting import readable
+from tokgate.evasion.hello import EARLY_DATA, hello, records, supported_versions
 from tokgate.policy.decision import Response
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule

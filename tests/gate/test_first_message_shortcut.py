@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant
 
-from labs.builders import at, ban, exemption, network, service, snapshot, wall
+from labs.builders import at, ban, exemption, network, present, service, snapshot, wall
 from labs.gate_lab import Adopter
-from labs.hello_builder import ech, hello_for
+from labs.hello_builder import hello_for
 from labs.records import Sink, enforcer_of
+from tokgate.evasion.hello import ech
 from tokgate.gate.connection import Connection, State, Tunnel
 from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.gate import Gate
@@ -230,8 +231,7 @@ def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[obje
             if visit.connect is not None:
                 connection.tunnel = Tunnel(visit.connect, 443, socks=False)
             connection.received = hello_for(visit.name, *([ech()] if visit.ech else []))
-            hello = read_client_hello(connection.received)
-            assert hello is not None
+            hello = present(read_client_hello(connection.received))
             message._decide(connection, hello)
         counted = enforcer.counters.decisions
         assert not enforcer.counters.errors

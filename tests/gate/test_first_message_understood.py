@@ -12,12 +12,12 @@ from subprocess import DEVNULL
 
 import pytest
 
-from labs import hello_builder as build
-from labs.builders import ban, network
+from labs.builders import ban, network, present
 from labs.gate_lab import REFUSED, StartGate, StartOrigin, connect_request, dial, exactly, policy, read_all, until
 from labs.hello_builder import hello_for
 from labs.ports import held_port
 from labs.waiting import DEADLINE
+from tokgate.evasion import hello as build
 from tokgate.gate.first_message import FirstMessage
 from tokgate.policy.decision import Response
 from tokgate.policy.settings import MissingSni
@@ -399,8 +399,7 @@ def test_a_hello_in_pieces_is_held_once(start_gate: StartGate, start_origin: Sta
     with dial(gate.redirected) as client:
         for start in range(0, len(whole) - 1, 5_000):
             client.sendall(whole[start : min(start + 5_000, len(whole) - 1)])
-        connection = until(lambda: next(iter(gate.gate.loop.connections.values()), None))
-        assert connection is not None
+        connection = present(until(lambda: next(iter(gate.gate.loop.connections.values()), None)))
         assert until(lambda: len(connection.received) == len(whole) - 1)
         assert isinstance(connection.state, FirstMessage)
         assert isinstance(connection.state.reader, FirstBytesReader)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from labs.builders import present
 from labs.waiting import DEADLINE
 from tokgate.gate.handoff import SO_SNDBUFFORCE, Handover, OpenerChannel, channel, receive
 from tokgate.policy.observation import Endpoint
@@ -41,8 +42,7 @@ def test_the_socket_and_everything_known_of_it(
     """Arrival, flags and 64 KiB of bytes arrive, and the descriptor is the same connection."""
     received = bytes(range(256)) * 256
     assert OpenerChannel(pair[0]).adopt(client[0], ARRIVAL, received, tls=True, explicit=False)
-    taken = receive(pair[1])
-    assert taken is not None
+    taken = present(receive(pair[1]))
     handover, sock = taken
     assert handover == Handover(ARRIVAL, True, False, received)
     with sock:
@@ -59,8 +59,7 @@ def test_openers_share_the_queue(
         assert openers.adopt(client[0], ARRIVAL, bytes([number]), tls=True, explicit=False)
     seen = []
     for reader in (pair[1], pair[1].dup(), pair[1], pair[1].dup()):
-        taken = receive(reader)
-        assert taken is not None
+        taken = present(receive(reader))
         seen.append(taken[0].received)
         taken[1].close()
         if reader is not pair[1]:
@@ -78,8 +77,7 @@ def test_a_full_queue_is_no_reason_to_wait(
         taken_at_all += 1
         assert taken_at_all < 1000
     assert (openers.handed_over, openers.failed) == (taken_at_all, 1)
-    first = receive(pair[1])
-    assert first is not None
+    first = present(receive(pair[1]))
     first[1].close()
     assert openers.adopt(client[0], ARRIVAL, bytes(60_000), tls=True, explicit=False)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import snapshot
+from labs.builders import present, snapshot
 from labs.gate_lab import Adopter
 from labs.records import Monotonic, enforcer_of
 from tokgate.gate.gate import Gate
@@ -69,8 +69,7 @@ def test_interface(host: str) -> None:
     """The kernel tells it of both families, more than once, and what was sent is still there to be read."""
     with accepted(host) as client:
         for _ in range(2):
-            index = incoming_interface(client)
-            assert index is not None
+            index = present(incoming_interface(client))
             assert socket.if_indextoname(index) == "lo"
         assert client.recv(100) == b"something that waits"
 

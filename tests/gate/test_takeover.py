@@ -31,7 +31,8 @@ from labs.gate_lab import (
     until,
 )
 from labs.gate_steps import Steps
-from labs.hello_builder import hello_for, records, vector
+from labs.hello_builder import hello_for
+from tokgate.evasion.hello import records, vector
 from tokgate.gate import handoff
 from tokgate.gate.connection import Connection
 from tokgate.gate.first_message import FirstExchange

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from labs.builders import ban, network, snapshot
+from labs.builders import ban, network, present, snapshot
 from labs.netns import FAMILY, Namespace, wait_until
 from labs.ruleset_lab import ORIGIN, Lab
 from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
@@ -163,8 +163,7 @@ def test_sets_of_traffic_keep_their_elements(namespace: Namespace, kernel: Kerne
     namespace.inside(lambda: kernel.up(rules(kernel.options)))
     namespace.run("nft", "-f", "-", given=text)
     namespace.run("nft", "add element inet tokgate flows { 203.0.113.9 }")
-    loaded = namespace.inside(kernel.loaded)
-    assert loaded is not None
+    loaded = present(namespace.inside(kernel.loaded))
     transactions = changing("tokgate", text.replace("type", "flags timeout,dynamic; type"), loaded)
     namespace.run("nft", "-f", "-", given="\n".join(transactions))
     assert "203.0.113.9" in everything(namespace)[0]

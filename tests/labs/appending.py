@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.samples import OBSERVER
 from tokgate.blocklog.integrity.chain_state import Finding
 from tokgate.blocklog.integrity.trusted_keys import checkpoints_in
@@ -61,11 +61,15 @@ class AppenderRuns:
             append(to)
             to.sync()
 
+    def stray(self, octets: bytes) -> None:
+        """Octets that somebody else appends."""
+        with self.path.open("ab") as file:
+            file.write(octets)
+
     def forge(self, *records: dict[str, Any], path: Path | None = None) -> None:
         """Append records whose numbers and hashes fit, which anybody can compute who can write to the file."""
         path = path or self.path
-        head = stated_head(json.loads(path.read_bytes().splitlines()[-1]))
-        assert head is not None
+        head = present(stated_head(json.loads(path.read_bytes().splitlines()[-1])))
         with path.open("ab") as file:
             for record in records:
                 linked, head = link(head, record)

@@ -101,3 +101,9 @@ def snapshot(
             version="test",
         ),
     )
+
+
+def present[T](value: T | None) -> T:
+    """A value that has to be there."""
+    assert value is not None
+    return value

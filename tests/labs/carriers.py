@@ -19,7 +19,7 @@ import pytest
 
 from labs.gate_lab import DEADLINE, Origin, RunningGate, echo, pass_time, stop_time, until
 from labs.proxy_lab import Authority, Proxy, policy, running_proxy
-from labs.raw_client import RawClient, dialled
+from labs.raw_client import RawClient, Reply, dialled
 from labs.records import Clock, Holder, Records
 from tokgate.gate import handoff
 from tokgate.gate.sockets import Address
@@ -254,7 +254,7 @@ class Lab:
         """Where redirected connections were going."""
         self.servers_may_begin = False
         """Whether redirected clients that have said nothing are connected, so that their servers may speak first."""
-        self.carrier: Carrier
+        self._carrier: Carrier | None = None
         self._open = contextlib.ExitStack()
         self._surround()
 
@@ -289,8 +289,13 @@ class Lab:
         made: dict[Kind, type[Gate | Mitmproxy]] = {Kind.GATE: Gate, Kind.OPENER: Opener, Kind.MITMPROXY: Mitmproxy}
         carrier = made[self.kind](self, snapshot, limits)
         self._open.callback(carrier.close)
-        self.carrier = carrier
+        self._carrier = carrier
         return carrier
+
+    @property
+    def carrier(self) -> Carrier:
+        """What was started last, or now, with the ban that `policy()` has."""
+        return self._carrier or self.start()
 
     def origin(self, serve: Callable[[socket.socket], object] = echo, **options: Any) -> Origin:
         """A server for whatever is said to any loopback address; by default it says it back."""
@@ -334,6 +339,25 @@ class Lab:
             elif way is Way.SOCKS:
                 assert client.socks(host, port) == 0
             yield client
+
+    @contextlib.contextmanager
+    def tls(
+        self, context: ssl.SSLContext, name: str | None, way: Way, port: int, host: str = "127.0.0.1"
+    ) -> Iterator[RawClient]:
+        """A client that has shaken hands for a name with whoever serves `host`."""
+        with self.reach(way, port, host) as client:
+            client.tls(context, name)
+            yield client
+
+    def heard(self, way: Way, port: int, *said: bytes, at: str = "127.0.0.1") -> bytes:
+        """What a client hears for what it says to a server, and for the end of it."""
+        with self.reach(way, port, at) as client:
+            return client.answer(*said)
+
+    def got(self, way: Way, port: int, name: str, *, at: str = "127.0.0.1", **headers: str) -> Reply:
+        """What a server answers to a GET of a name's first page."""
+        with self.reach(way, port, at) as client:
+            return client.get(name, **headers)
 
     def granted(self, client: RawClient, way: Way, host: str, port: int) -> bool:
         """Whether the carrier grants a tunnel, by CONNECT or SOCKS."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from labs.builders import at, ban, exemption, network, service, snapshot, wall
+from labs.builders import at, ban, exemption, network, present, service, snapshot, wall
 from labs.samples import NAME, NOON, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.integrity.checkpoint import sign
 from tokgate.blocklog.records import lifecycle, log_state
@@ -42,9 +42,7 @@ def stamped(second: int = 0, gateway: str = "gw1.example.org", number: int = 1) 
 
 def traffic(observation: Observation, second: int = 0, policy: Snapshot = SNAPSHOT) -> Record:
     """The record of an observation under the ban of the samples."""
-    record = traffic_record(stamped(second), observation, judged(observation, policy=policy), policy)
-    assert record is not None
-    return record
+    return present(traffic_record(stamped(second), observation, judged(observation, policy=policy), policy))
 
 
 def chained(record: Record, sequence: int) -> Record:
@@ -61,9 +59,7 @@ def unjudged(policy: Snapshot) -> Record:
     """A banned name about which deciding failed, so that the policy's `on_error` held."""
     observation = seen()
     judgement = Judgement(decide_on_error(policy, NAME), observation.names[0], mismatch=False)
-    record = traffic_record(stamped(), observation, judgement, policy)
-    assert record is not None
-    return record
+    return present(traffic_record(stamped(), observation, judgement, policy))
 
 
 def override(*clients: str) -> Record:
@@ -97,9 +93,7 @@ def by_address() -> Record:
     observation = seen(Stage.ADDRESS)
     sighting = Sighting(Signal.ADDRESS, "203.0.113.5")
     decision = decide(SNAPSHOT, "192.0.2.7", sighting.value, NOON, sighting.signal)
-    record = traffic_record(stamped(), observation, Judgement(decision, sighting, mismatch=False), SNAPSHOT)
-    assert record is not None
-    return record
+    return present(traffic_record(stamped(), observation, Judgement(decision, sighting, mismatch=False), SNAPSHOT))
 
 
 def fronted() -> Record:
@@ -107,9 +101,7 @@ def fronted() -> Record:
     policy = snapshot(ban(), services=(CLIPS, service("news", "suffix:news.example.com")))
     observation = seen(Stage.HTTP, (Signal.SNI, "www.news.example.com"), (Signal.HTTP_HOST, NAME))
     judgement = decide_signals(policy, "192.0.2.7", observation.names, NOON)
-    record = traffic_record(stamped(), observation, judgement, policy)
-    assert record is not None
-    return record
+    return present(traffic_record(stamped(), observation, judgement, policy))
 
 
 def names(number: int, apart: int = 10) -> list[Record]:

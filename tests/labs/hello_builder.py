@@ -1,4 +1,4 @@
-"""Builds ClientHellos, ordinary and odd ones, and gets real ones from OpenSSL. Knows nothing of the code under test."""
+"""ClientHellos: ordinary ones, real ones from OpenSSL and Chromium, and their reading in pieces."""
 
 from __future__ import annotations
 
@@ -8,54 +8,15 @@ import subprocess
 from pathlib import Path
 
 from tokgate.evasion.hello import (
-    ALPN,
-    EARLY_DATA,
-    ECH,
-    KEY_SHARE,
-    PADDING,
-    SERVER_NAME,
-    SIGNATURE_ALGORITHMS,
-    SUPPORTED_VERSIONS,
     Extension,
     alpn,
-    ech,
     hello,
-    record,
     records,
-    records_at,
     server_name,
-    signature_algorithms,
     supported_versions,
-    uint16s,
-    vector,
 )
-
-__all__ = [
-    "ALPN",
-    "EARLY_DATA",
-    "ECH",
-    "KEY_SHARE",
-    "PADDING",
-    "SERVER_NAME",
-    "SIGNATURE_ALGORITHMS",
-    "SUPPORTED_VERSIONS",
-    "Extension",
-    "alpn",
-    "chromium_hello",
-    "ech",
-    "hello",
-    "hello_for",
-    "openssl_hello",
-    "record",
-    "records",
-    "records_at",
-    "s_client_hello",
-    "server_name",
-    "signature_algorithms",
-    "supported_versions",
-    "uint16s",
-    "vector",
-]
+from tokgate.wire.client_hello import ClientHello
+from tokgate.wire.hello_reader import HelloReader
 
 
 def hello_for(name: str, *more: Extension) -> bytes:
@@ -108,3 +69,16 @@ def s_client_hello(*arguments: str) -> bytes:
                     return header + stream.read(int.from_bytes(header[3:5]))
             finally:
                 client.kill()
+
+
+class HelloPieces:
+    """A ClientHello that comes in pieces: what has come of it, and its reader."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self._reader = HelloReader(self.received)
+
+    def feed(self, data: bytes) -> ClientHello | None:
+        """Take the next piece."""
+        self.received.extend(data)
+        return self._reader.read()

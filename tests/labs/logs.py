@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.records.folding import Fold
@@ -24,28 +24,21 @@ type WriteLog = Callable[..., Path]
 def refusal(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z", stage: Stage = Stage.TLS) -> Record:
     """A refused attempt."""
     observation = seen(stage, client=Endpoint(client))
-    record = traffic_record(stamp(moment), observation, judged(observation, moment), SNAPSHOT)
-    assert record is not None
-    return record
+    return present(traffic_record(stamp(moment), observation, judged(observation, moment), SNAPSHOT))
 
 
 def unreadable(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z") -> Record:
     """An attempt that could not be read."""
-    decision = decide_unreadable(SNAPSHOT, client, at(moment), Reason.UNREADABLE)
-    assert decision is not None
+    decision = present(decide_unreadable(SNAPSHOT, client, at(moment), Reason.UNREADABLE))
     judgement = Judgement(decision, Sighting(Signal.SNI, "www.example.net"), mismatch=False)
-    record = traffic_record(stamp(moment), seen(client=Endpoint(client)), judgement, SNAPSHOT)
-    assert record is not None
-    return record
+    return present(traffic_record(stamp(moment), seen(client=Endpoint(client)), judgement, SNAPSHOT))
 
 
 def repeats(count: int, first: str, last: str, client: str = "192.0.2.7") -> Record:
     """A record that stands for `count` attempts."""
     observation = seen(client=Endpoint(client))
     fold, of = Fold((), None, 0.0, count, at(first), at(last)), "01862000-0000-7000-8000-000000000001"
-    record = repeats_record(stamp(last, 2), observation, judged(observation, last), SNAPSHOT, fold, of)
-    assert record is not None
-    return record
+    return present(repeats_record(stamp(last, 2), observation, judged(observation, last), SNAPSHOT, fold, of))
 
 
 def write(path: Path, records: Iterable[Record | bytes]) -> None:

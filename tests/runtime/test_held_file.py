@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import present
 from tokgate.blocklog import atomic_file
 from tokgate.config.loader import load
 from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
@@ -177,8 +178,7 @@ def test_a_file_that_is_no_longer_valid(
 @pytest.mark.parametrize("folder", ["policies", "docs/examples/federal-devices", "tests/config/data/ok/every-key.yaml"])
 def test_whatever_a_ban_states_comes_back(folder: str, tmp_path: Path) -> None:
     """Whatever keys a policy has, they are the same after a restart."""
-    policy = load(ROOT / folder, NOW).policy
-    assert policy is not None
+    policy = present(load(ROOT / folder, NOW).policy)
     held = HeldFile(tmp_path / "held.yaml")
     stated = restricted(policy, tuple(policy.bans))
     held.write(stated)
@@ -328,8 +328,7 @@ def test_every_setting_comes_back(tmp_path: Path) -> None:
     assert loaded.policy is not None
     file = HeldFile(tmp_path / "held-x.yaml")
     file.write_enforced(loaded.policy, ())
-    last = file.last()
-    assert last is not None
+    last = present(file.last())
     assert last.settings == loaded.policy.settings != Settings()
     assert last.stated["settings"] == loaded.policy.stated["settings"]
 

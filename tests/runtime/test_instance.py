@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from whenever import Instant, TimeDelta
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.proxy_lab import eventually
 from labs.records import Records
 from tokgate.blocklog.paths import notified_path_for
@@ -181,8 +181,7 @@ def test_what_fails_is_told_once_and_stops_nothing_else(
 async def test_following(running: Callable[[Instant], Running]) -> None:
     """In an event loop it tells by itself, and keeps what it told."""
     one = running(WEEK_BEFORE)
-    kept = notified_path_for(one.log)
-    assert kept is not None
+    kept = present(notified_path_for(one.log))
     task = asyncio.create_task(one.instance.follow())
     await eventually("the reminder is kept", kept.exists)
     task.cancel()

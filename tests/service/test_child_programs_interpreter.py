@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,15 +39,12 @@ def test_the_trap_works(trap: Path) -> None:
 @pytest.mark.parametrize("mode", STARTED)
 def test_nothing_in_the_working_directory_is_run(trap: Path, mode: str) -> None:
     """Whoever can write where root starts tokgate doesn't become root, by no process of it."""
-    running = Running(trap, workers=1, mode=("--mode", mode))
-    try:
+    with closing(Running(trap, workers=1, mode=("--mode", mode))) as running:
         if mode.startswith("gate"):
             until("everybody runs", lambda: len(children(running.process.pid)) == 3)
             until("an opener answers", running.refuses)
         running.write(POLICY | {"bans": {}})
         until("the new policy is in force", lambda: "in force" in running.narrated())
-    finally:
-        running.close()
     assert "hostile" not in running.narrated()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from labs import builders
+from labs.builders import present
 from labs.waiting import until
 from tokgate.runtime.control_socket import Control
 from tokgate.service.last_state import ANSWERS, NAME, StateFile, Unanswered, status_of
@@ -79,8 +80,7 @@ def test_one_that_was_stopped(tmp_path: Path, other: int) -> None:
     written_by(tmp_path, other, Work("it starts", str(NOW)))
     os.kill(other, signal.SIGSTOP)
     until("it is stopped", lambda: _stat(other)[0] == "T")
-    state = status_of(tmp_path, NOW)
-    assert state is not None
+    state = present(status_of(tmp_path, NOW))
     assert state["problems"] == [f"tokgate (pid {other}) was stopped: kill -CONT {other}"]
 
 
@@ -106,8 +106,7 @@ def test_a_port_at_which_nobody_listens(tmp_path: Path, other: int) -> None:
     known = json.loads(path.read_text())
     known["state"]["listening"] = [{"entry": "explicit", "host": "127.0.0.1", "port": 1}]
     path.write_text(json.dumps(known))
-    state = status_of(tmp_path, NOW)
-    assert state is not None
+    state = present(status_of(tmp_path, NOW))
     assert state["problems"] == ["nobody listens on port 1"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from labs.builders import present
 from labs.load import Load, tallied, upgrade
 from labs.program_change import How, Restarting, Systemd, bequest_of
 from labs.running_lab import Scraped, children, until
@@ -95,8 +96,7 @@ def test_who_dies_meanwhile_and_after(running: Restarting) -> None:
     """Processes of the program before are watched on: their deaths, and that of the supervisor, leave nobody behind."""
     status, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
     assert " 200 " in status
-    answer = ask(running.confdir, ControlRequest.STATUS)
-    assert answer is not None
+    answer = present(ask(running.confdir, ControlRequest.STATUS))
     gate = next(worker["pid"] for worker in answer["workers"] if worker["name"] == "gate-0")
     running.restart(partial(os.kill, gate, signal.SIGKILL))
     until("it is well", lambda: running.problems() == [])
@@ -167,8 +167,7 @@ def test_all_arrives(
     queues = carried(left, monkeypatch)
     for each in events:
         os.close(each)
-    found = taken(queues)
-    assert found is not None
+    found = present(taken(queues))
     now = dict(zip(named, found.descriptors(), strict=True))
     assert found == read(written(left), now.__getitem__)
     assert [os.eventfd_read(now[each]) for each in events] == [*range(1, 301)]

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,14 +90,11 @@ def test_stopped_while_the_program_changes(tmp_path: Path) -> None:
 
 def test_without_gates(tmp_path: Path, tokgate: Command) -> None:
     """mitmproxy alone can't be replaced, and says so."""
-    alone = Scraped(tmp_path, ("--mode", "regular@127.0.0.1:0"))
-    try:
+    with closing(Scraped(tmp_path, ("--mode", "regular@127.0.0.1:0"))) as alone:
         until("it is well", lambda: alone.problems() == [])
         outcome = tokgate("restart", "--confdir", str(alone.confdir))
         assert (outcome.code, "mitmproxy runs alone" in outcome.err) == (1, True)
         assert alone.passes()
-    finally:
-        alone.close()
 
 
 NONE_LEFT = OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ def test_a_typo_and_a_reboot(
     running.write(WRONG)
     running.narration.unlink()
 
-    running = Scraped(tmp_path, ("--mode", mode), policy=None)
-    try:
+    with closing(Scraped(tmp_path, ("--mode", mode), policy=None)) as running:
         until("banned names are refused", running.refuses)
         assert running.passes()
         told = until("health is red", lambda: [each for each in running.problems() if "newest policy" in each])
@@ -46,8 +46,6 @@ def test_a_typo_and_a_reboot(
         assert tokgate("reload", "--confdir", str(running.confdir)).code == 0
         until("all is well", lambda: running.problems() == [])
         assert running.refuses()
-    finally:
-        running.close()
     records = check_lines(running.log)
     (failed,) = [each["tokgate"]["policy"] for each in records if each["event"]["action"] == "policy-load-failed"]
     assert (failed["version"], failed["errors"], len(failed["problems"])) == (version, len(errors), len(errors))

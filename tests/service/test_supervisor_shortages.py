@@ -4,9 +4,11 @@ import errno
 import os
 import resource
 import signal
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from labs.builders import present
 from labs.running_lab import POLICY, Running, Scraped, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
@@ -53,8 +55,7 @@ NOT_IN_FORCE = "the newest policy is not in force in gates: none can be started 
 
 def _gates(running: Running) -> dict[int, str]:
     """The versions of the policy of gates that serve, by process id."""
-    answer = ask(running.confdir, ControlRequest.STATUS)
-    assert answer is not None
+    answer = present(ask(running.confdir, ControlRequest.STATUS))
     workers = [each for each in answer["workers"] if each["name"].startswith("gate-") and not each["retired"]]
     return {each["pid"]: each["version"] for each in workers}
 
@@ -83,8 +84,7 @@ def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
 
 def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
     """It is an error in the policy as any other: the last good one stays, and the new one comes into force later."""
-    running = Running(tmp_path)
-    try:
+    with closing(Running(tmp_path)) as running:
         until("an opener answers", running.refuses)
         pid = running.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -99,8 +99,6 @@ def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
         until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
         assert running.passes()
         assert running.refuses()
-    finally:
-        running.close()
 
 
 def test_metrics_where_no_thread_can_be_started(tmp_path: Path) -> None:
@@ -120,8 +118,7 @@ def test_metrics_where_no_thread_can_be_started(tmp_path: Path) -> None:
 def test_nothing_can_be_written_to_standard_error(tmp_path: Path) -> None:
     """Policies are followed, whoever dies is replaced, and the end is a good one."""
     buffered = {"PYTHONUNBUFFERED": ""}
-    running = Running(tmp_path, 1, python=python_for(tmp_path, LOSES_ITS_ERRORS), environment=buffered)
-    try:
+    with closing(Running(tmp_path, 1, python=python_for(tmp_path, LOSES_ITS_ERRORS), environment=buffered)) as running:
         until("an opener answers", running.refuses)
         for policy in (NEXT, POLICY):
             before = _gates(running)
@@ -131,8 +128,6 @@ def test_nothing_can_be_written_to_standard_error(tmp_path: Path) -> None:
             os.kill(min(before), signal.SIGKILL)
             until("the gate is replaced", partial(_replaced, running, before))
         assert running.refuses()
-    finally:
-        running.close()
 
 
 def _replaced(running: Running, before: dict[int, str]) -> bool:
@@ -141,6 +136,5 @@ def _replaced(running: Running, before: dict[int, str]) -> bool:
 
 
 def _reports(running: Running, name: str) -> bool:
-    answer = ask(running.confdir, ControlRequest.STATUS)
-    assert answer is not None
+    answer = present(ask(running.confdir, ControlRequest.STATUS))
     return any(each["report"] for each in answer["workers"] if each["name"] == name)

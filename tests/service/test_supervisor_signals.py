@@ -5,37 +5,33 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from labs.builders import present
 from labs.running_lab import DEADLINE, PATIENT, POLICY, WITHOUT_BAN, Running, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
 def test_sighup_opens_the_log_again(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
     """After logrotate has moved it: a new file is there at once, though nothing has happened that it could tell."""
-    running = Running(tmp_path, workers=1)
-    try:
+    with closing(Running(tmp_path, workers=1)) as running:
         until("the start is told", lambda: running.log.exists() and running.records())
         rotated = running.log.rename(running.log.with_name("block.ndjson.1"))
         os.kill(running.process.pid, signal.SIGHUP)
         until("the log is opened again", running.log.exists)
-    finally:
-        running.close()
     assert "stopped" in [record["event"]["action"] for record in check_lines(rotated, running.log)]
 
 
 def test_a_stop_while_nothing_writes_the_log(tmp_path: Path) -> None:
     """The collector has died and is not started again yet: the stop is logged nevertheless."""
-    running = Running(tmp_path, workers=1)
-    try:
+    with closing(Running(tmp_path, workers=1)) as running:
         for _ in range(4):  # each start is delayed for twice as long as the one before
             until("the collector is there", partial(_collector, running))
             os.kill(victim := _collector(running) or 0, signal.SIGKILL)
             until("its death is noticed", partial(_is_not, running, victim))
-    finally:
-        running.close()
     assert running.records()[-2]["event"]["action"] == "stopped"
 
 
@@ -44,8 +40,7 @@ def _is_not(running: Running, victim: int) -> bool:
 
 
 def _collector(running: Running) -> int | None:
-    answer = ask(running.confdir, ControlRequest.STATUS)
-    assert answer is not None
+    answer = present(ask(running.confdir, ControlRequest.STATUS))
     return next((each["pid"] for each in answer["workers"] if each["name"] == "collector-0"), None)
 
 
@@ -71,13 +66,10 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_reading_that_came_to_nothing_is_done_again(tmp_path: Path) -> None:
     """A policy that was saved while somebody else was at the folder comes into force, without another change."""
-    running = Running(tmp_path, workers=1, python=python_for(tmp_path, DRIVER))
-    try:
+    with closing(Running(tmp_path, workers=1, python=python_for(tmp_path, DRIVER))) as running:
         running.write(WITHOUT_BAN)
         until("it came to nothing", lambda: "a reading came to nothing" in running.narrated())
         until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
-    finally:
-        running.close()
 
 
 def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp_path: Path) -> None:
@@ -92,8 +84,7 @@ def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp
             with asked:
                 assert asked.recv(4096).startswith(b"CONNECT ")
                 running.write(policy | {"bans": {}, "lifted": WITHOUT_BAN["lifted"]})
-                answer = ask(running.confdir, ControlRequest.RELOAD)
-                assert answer is not None
+                answer = present(ask(running.confdir, ControlRequest.RELOAD))
                 assert answer["ok"], answer
                 (new,) = _gates(running)
                 running.process.terminate()
@@ -126,8 +117,7 @@ def test_a_stop_leaves_openers_to_clients_that_gates_still_have(tmp_path: Path) 
 
 def _gates(running: Running) -> list[int]:
     """The gates of the latest generation."""
-    answer = ask(running.confdir, ControlRequest.STATUS)
-    assert answer is not None
+    answer = present(ask(running.confdir, ControlRequest.STATUS))
     return [each["pid"] for each in answer["workers"] if each["name"].startswith("gate-") and not each["retired"]]
 
 
@@ -143,15 +133,11 @@ sys.exit(main(sys.argv[1:]))
 
 def test_orders_to_a_gate_that_has_hardly_begun(tmp_path: Path) -> None:
     """It carries them out once it can: a signal for which it has no handler yet would end it."""
-    running = Running(tmp_path, python=python_for(tmp_path, HURRIED))
-    try:
+    with closing(Running(tmp_path, python=python_for(tmp_path, HURRIED))) as running:
         until("it is well", lambda: running.problems_told() == [])
         for policy in (WITHOUT_BAN, POLICY, WITHOUT_BAN):
             running.write(policy)
-            answer = ask(running.confdir, ControlRequest.RELOAD)
-            assert answer is not None
+            answer = present(ask(running.confdir, ControlRequest.RELOAD))
             assert answer["ok"], answer
             assert running.passes()
         assert "ended with signal" not in running.narrated()
-    finally:
-        running.close()

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from vector_vrl import execute_vrl, validate_config
 
+from labs.builders import present
 from labs.examples import chained, stamped
 from labs.logs import refusal, repeats
 from labs.samples import SNAPSHOT
@@ -107,8 +108,7 @@ def test_fluent_bit_sends_the_time_of_the_record() -> None:
     assert first["preserve_key"] is first["reserve_data"] is True
     pattern = parser()["Regex"].replace("(?<", "(?P<")
     for line, record in zip(LINES, RECORDS, strict=True):
-        found = re.search(pattern, line)
-        assert found is not None
+        found = present(re.search(pattern, line))
         assert found.groupdict() == {parser()["Time_Key"]: record["@timestamp"]}
 
 
@@ -145,12 +145,10 @@ def test_splunk_finds_time_and_host() -> None:
     """The timestamp stands behind its prefix and within its look-ahead; the host is the gateway."""
     props, transforms = stanzas("default/props.conf")["tokgate:block"], stanzas("default/transforms.conf")
     for line, record in zip(LINES, RECORDS, strict=True):
-        before = re.search(props["TIME_PREFIX"], line)
-        assert before is not None
+        before = present(re.search(props["TIME_PREFIX"], line))
         looked_at = line[before.end() :][: int(props["MAX_TIMESTAMP_LOOKAHEAD"])]
         assert looked_at == record["@timestamp"]
-        host = re.search(transforms["tokgate_host"]["REGEX"], line)
-        assert host is not None
+        host = present(re.search(transforms["tokgate_host"]["REGEX"], line))
         assert host[1] == record["observer"]["hostname"]
     assert len(re.split(props["LINE_BREAKER"], "\n".join(LINES))[::2]) == len(LINES)
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs import builders
-from labs import hello_builder as build
 from labs.builders import at, ban
 from labs.gate_lab import RunningGate, connect_request, dial, policy, until
 from labs.hello_builder import hello_for
 from labs.records import Holder, Sink, enforcer_of
+from tokgate.evasion import hello as build
 from tokgate.policy.bans import Action
 from tokgate.policy.decision import Verdict
 from tokgate.policy.observation import Endpoint, Visibility

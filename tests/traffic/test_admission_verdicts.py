@@ -8,10 +8,11 @@ import dns.message
 import pytest
 
 from labs import builders
-from labs import hello_builder as build
-from labs.builders import at, wall
+from labs.builders import at, present, wall
+from labs.hello_builder import hello_for
 from labs.records import Sink, enforcer_of
 from tokgate.blocklog.records.record import Observer, new_stamp
+from tokgate.evasion import hello as build
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Response, Signal
@@ -52,9 +53,7 @@ WARNING = builders.ban(response=Response.PAGE, action=Action.WARN)
 
 def hello(*extensions: build.Extension) -> ClientHello:
     """A ClientHello that was read."""
-    read = read_client_hello(build.records(build.hello(*extensions)))
-    assert read is not None
-    return read
+    return present(read_client_hello(build.records(build.hello(*extensions))))
 
 
 def named(name: str) -> ClientHello:
@@ -411,7 +410,7 @@ def test_a_cut_connection_is_counted_once() -> None:
 
 # -- connections without a name, and by which of their signals they are decided
 
-NAMELESS, NAMED = build.records(build.hello()), build.hello_for(ALLOWED)
+NAMELESS, NAMED = build.records(build.hello()), hello_for(ALLOWED)
 BANNED_ADDRESS, OTHER_ADDRESS = "203.0.113.7", "198.51.100.7"
 
 

@@ -7,7 +7,8 @@ import tracemalloc
 
 import pytest
 
-from labs import hello_builder as build
+from labs.hello_builder import hello_for
+from tokgate.evasion import hello as build
 from tokgate.traffic import client_messages
 from tokgate.traffic.client_messages import (
     AfterHello,
@@ -59,7 +60,7 @@ def test_what_they_are(data: bytes, openable: bool, seen: FirstBytes) -> None:
 def test_a_hello_says_whether_it_can_be_opened() -> None:
     """Behind a request to another proxy nobody can: it is refused instead of opened."""
     for openable in (True, False):
-        seen = FirstBytesReader(openable=openable).feed(build.hello_for("www.example.org"))
+        seen = FirstBytesReader(openable=openable).feed(hello_for("www.example.org"))
         assert isinstance(seen, Hello)
         assert seen.openable is openable
 
@@ -113,8 +114,8 @@ def test_they_are_kept_once(begun: bytes) -> None:
     assert kept < 1.5 * len(begun)
 
 
-PLAIN = build.hello_for("www.Example.net")
-EARLY = build.hello_for("www.example.net", (build.EARLY_DATA, b""))
+PLAIN = hello_for("www.Example.net")
+EARLY = hello_for("www.example.net", (build.EARLY_DATA, b""))
 DATA = b"\x17\3\3\0\4data"
 CHANGE = b"\x14\3\3\0\1\1"
 CONNECT = b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: a\r\n\r\n"

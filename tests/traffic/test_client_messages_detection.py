@@ -17,7 +17,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labs import hello_builder as build
+from labs.builders import present
+from labs.hello_builder import hello_for, openssl_hello
+from tokgate.evasion import hello as build
 from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, Unreadable
 from tokgate.wire.client_hello import ClientHello
@@ -27,7 +29,7 @@ from tokgate.wire.http_detection import MAX_LINE, PREFACE, LinePart, UnreadLine,
 TLS = "tls"
 LENIENT_TLS, LENIENT_HTTP = Unreadable(), Unreadable(http=True)
 HTTP1, HTTP2, UNKNOWN = HttpStart(), HttpStart(http2=True), OtherBytes()
-HELLO = build.hello_for("www.example.org")
+HELLO = hello_for("www.example.org")
 ALERT = b"\x15\3\1\0\2\1\x70"
 
 
@@ -330,7 +332,7 @@ class Openssl:
         return self._outgoing.read()
 
 
-MESSAGE = build.openssl_hello("www.example.org")[5:]
+MESSAGE = openssl_hello("www.example.org")[5:]
 RECORDS = st.lists(
     st.one_of(
         st.tuples(
@@ -361,8 +363,7 @@ def test_openssl_takes_no_name_that_was_not_read(
     server = Openssl(certificate)
     server.answers(data)
     if "www.example.org" in server.names:
-        hello = hello_in(data)
-        assert hello is not None
+        hello = present(hello_in(data))
         assert hello.name == "www.example.org"
 
 
@@ -376,8 +377,7 @@ OCTETS = st.lists(st.sampled_from([b"www", b"example", b"org", *ODD]), min_size=
 def test_octets_that_a_wildcard_matches(names: list[bytes], kind: int, repeated: bool) -> None:
     """nginx serves `*.example.org` to any octets that end like it: that end, or all of it, can be decided about."""
     extensions = [build.server_name(*names, kind=kind)] * (2 if repeated else 1)
-    hello = hello_in(build.records(build.hello(*extensions)))
-    assert hello is not None
+    hello = present(hello_in(build.records(build.hello(*extensions))))
     for name in names:
         if name.endswith(b".example.org"):
             shown = (hello.name,) if hello.name is not None else hello.legible

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from labs import builders, hello_builder
+from labs import builders
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
-from labs.quic_client import QuicClient, initial
+from labs.quic_packets import QuicClient, initial
 from labs.records import Records, enforcer_of
+from tokgate.evasion import hello as build
 from tokgate.policy import decide
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic import admission, kind
@@ -149,9 +150,9 @@ def test_another_name_under_the_same_keys(flow: Callable[..., Flow], name: str) 
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (hello_builder.hello(hello_builder.server_name(ALLOWED.encode())), None),
-        (hello_builder.hello(hello_builder.server_name(BANNED.encode())), "ban-block"),
-        (hello_builder.hello(hello_builder.server_name(b"www.example.com")), "name-changed"),
+        (build.hello(build.server_name(ALLOWED.encode())), None),
+        (build.hello(build.server_name(BANNED.encode())), "ban-block"),
+        (build.hello(build.server_name(b"www.example.com")), "name-changed"),
         (b"\2\0\0\x64" + bytes(100), "unreadable"),
     ],
 )
@@ -179,7 +180,7 @@ def test_second_hellos(
 def test_a_second_hello_after_one_without_a_name(flow: Callable[..., Flow], records: Records) -> None:
     """A server that asks for another hello does not hear of a name that the first one kept back."""
     client = QuicClient(None)
-    again = client.again(hello_builder.hello(hello_builder.server_name(b"www.example.com")))
+    again = client.again(build.hello(build.server_name(b"www.example.com")))
 
     assert flow().sends(*client.flight, *again).to_server == client.flight
     assert [record["tokgate"]["reason"] for record in records.all] == ["name-changed"]
@@ -188,7 +189,7 @@ def test_a_second_hello_after_one_without_a_name(flow: Callable[..., Flow], reco
 def test_a_second_hello_that_never_gets_whole(flow: Callable[..., Flow], records: Records) -> None:
     """It is refused after as many datagrams as a first one, and takes no more memory."""
     client = QuicClient(ALLOWED)
-    part = client.again(hello_builder.hello(hello_builder.server_name(ALLOWED.encode())), 40)[0]
+    part = client.again(build.hello(build.server_name(ALLOWED.encode())), 40)[0]
     one = flow().sends(*client.flight, *[part] * (MAX_PENDING - 1))
     assert (one.to_server, one.to_client) == (client.flight, [])
 
@@ -209,7 +210,7 @@ def test_a_second_hello_of_who_has_continued(flow: Callable[..., Flow]) -> None:
     one = flow(builders.snapshot(*bans, services=services, networks=(office,)))
     one.enforcer.warned.continues(Person(CLIENT[0]), "ban", NOW.add(hours=1))
     client = QuicClient(BANNED)
-    again = client.again(hello_builder.hello(hello_builder.server_name(BANNED.encode())))
+    again = client.again(build.hello(build.server_name(BANNED.encode())))
 
     assert one.sends(*client.flight, *again).to_server == [*client.flight, *again]
     assert one.counters.errors == {}
@@ -218,7 +219,7 @@ def test_a_second_hello_of_who_has_continued(flow: Callable[..., Flow]) -> None:
 def test_a_second_hello_that_does_not_wait(flow: Callable[..., Flow], records: Records) -> None:
     """A second hello that comes ahead of the first is read with it: neither gets to a server that would go by it."""
     client = QuicClient(ALLOWED)
-    again = client.again(hello_builder.hello(hello_builder.server_name(BANNED.encode())))
+    again = client.again(build.hello(build.server_name(BANNED.encode())))
 
     one = flow().sends(*again, *client.flight)
 

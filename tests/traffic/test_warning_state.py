@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from labs import hello_builder
-from labs.builders import at, duration
+from labs.builders import at, duration, present
 from labs.gate_lab import RunningGate
+from labs.hello_builder import hello_for
 from tokgate.blocklog.paths import warned_path_for
+from tokgate.evasion import hello as build
 from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Passed
@@ -23,12 +24,10 @@ NOW = at("2023-04-01T12:00:00Z")
 CLIENT = "192.0.2.7"
 
 
-def hello(name: str = "www.clips.example.org", *more: hello_builder.Extension) -> ClientHello:
+def hello(name: str = "www.clips.example.org", *more: build.Extension) -> ClientHello:
     """A ClientHello that was read."""
-    named = hello_builder.hello_for(name, *more) if name else hello_builder.records(hello_builder.hello())
-    read = read_client_hello(named)
-    assert read is not None
-    return read
+    named = hello_for(name, *more) if name else build.records(build.hello())
+    return present(read_client_hello(named))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers
 
+from labs.builders import present
 from labs.records import Monotonic
 from labs.review_page import BASE, OpenPage, Page, passwords
 from tokgate.accounts.htpasswd import Htpasswd
@@ -62,8 +63,7 @@ def test_a_tab_that_follows_does_not_stay_signed_in(clock: Monotonic) -> None:
     """With the live page left open, the session ends like any other that nobody uses."""
     links: list[str] = []
     authenticator = LinkAuthenticator(Sessions(clock), "alice", links.append)
-    token = authenticator.open(links[0])
-    assert token is not None
+    token = present(authenticator.open(links[0]))
     clock.now += IDLE - 1
     assert follows(authenticator, token)
     clock.now += 2
@@ -202,8 +202,7 @@ def test_an_unused_link_stays(clock: Monotonic) -> None:
     authenticator = LinkAuthenticator(Sessions(clock), "alice", told.append)
     authenticator.leave("anything")
     assert len(told) == 1
-    session = authenticator.open(told[0])
-    assert session is not None
+    session = present(authenticator.open(told[0]))
     authenticator.renew()
     assert len(told) == 1
     authenticator.leave(session)

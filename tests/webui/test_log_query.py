@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
-from labs.builders import at
+from labs.builders import at, present
 from tokgate.webui import log_query
 from tokgate.webui.log_query import (
     COLUMNS,
@@ -161,12 +161,10 @@ def test_a_period_that_ends_now_moves() -> None:
 def test_the_period_before() -> None:
     """As long as this one, with the same filters."""
     query, _ = read([("since", "2023-03-10"), ("until", "2023-03-13"), ("ban", "b")])
-    before = query.before(NOW)
-    assert before is not None
+    before = present(query.before(NOW))
     assert (before.since, before.until) == (at("2023-03-07T00:00:00Z"), at("2023-03-10T00:00:00Z"))
     assert before.filters == query.filters
-    open_ended = read([("since", "2023-03-20T11:00")])[0].before(NOW)
-    assert open_ended is not None
+    open_ended = present(read([("since", "2023-03-20T11:00")])[0].before(NOW))
     assert open_ended.since == at("2023-03-20T09:59:30Z")
     assert LogQuery().before(NOW) is None
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from labs import hello_builder as build
-from labs.hello_pieces import HelloPieces
+from labs.hello_builder import HelloPieces
+from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import PUBLIC_NAMES, ClientHello, ClientHelloError, NotTlsError, is_ech_outer, is_grease
 from tokgate.wire.hello_reader import (
     MAX_HELLO,

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
-from labs import hello_builder as build
-from labs.hello_pieces import HelloPieces
+from labs.builders import present
+from labs.hello_builder import HelloPieces, chromium_hello, hello_for, openssl_hello, s_client_hello
+from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import REFUSAL, ClientHello, is_ech_outer, is_grease, ja4
 from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.host_names import NameStatus
@@ -45,15 +46,13 @@ def example(*, schemes: str = SCHEMES, without: tuple[int, ...] = ()) -> bytes:
 
 def fingerprint(data: bytes) -> str:
     """JA4 of the hello in `data`."""
-    seen = read_client_hello(data)
-    assert seen is not None
+    seen = present(read_client_hello(data))
     return ja4(seen)
 
 
 def test_the_published_example() -> None:
     """The specification's hello has the specification's fingerprint, over TCP and over QUIC."""
-    seen = read_client_hello(example())
-    assert seen is not None
+    seen = present(read_client_hello(example()))
     assert ja4(seen) == "t13d1516h2_8daaf6152771_e5627efa2ab1"
     assert ja4(seen, "q") == "q13d1516h2_8daaf6152771_e5627efa2ab1"
 
@@ -121,8 +120,7 @@ def test_version(legacy: int, supported: tuple[int, ...] | None, word: str) -> N
 
 def slow_ja4(data: bytes) -> str:
     """JA4 from mitmproxy's reading, written down as the specification tells it."""
-    seen = parse_client_hello(data)
-    assert seen is not None
+    seen = present(parse_client_hello(data))
     ciphers = [f"{c:04x}" for c in seen.cipher_suites if c not in GREASE]
     extensions = [(f"{kind:04x}", body) for kind, body in seen.extensions if kind not in GREASE]
     bodies = dict(reversed(extensions))
@@ -150,7 +148,7 @@ def slow_ja4(data: bytes) -> str:
 @pytest.mark.parametrize("alpn", [["h2", "http/1.1"], ["http/1.1"]])
 def test_real_hello(alpn: list[str]) -> None:
     """A hello by OpenSSL has the fingerprint of the slow computation."""
-    data = build.openssl_hello(alpn=alpn)
+    data = openssl_hello(alpn=alpn)
     assert fingerprint(data) == slow_ja4(data)
 
 
@@ -212,7 +210,7 @@ def assert_same_as_mitmproxy(data: bytes) -> ClientHello:
 @pytest.mark.parametrize("settings", PYTHON_HELLOS)
 def test_python_ssl(settings: dict[str, object]) -> None:
     """Whatever Python's ssl is set to, both readers see the same, and ours sees what was asked for."""
-    data = build.openssl_hello(**settings)  # type: ignore[arg-type]
+    data = openssl_hello(**settings)  # type: ignore[arg-type]
     seen = assert_same_as_mitmproxy(data)
     name = settings.get("name", "www.example.org")
     if name == "192.0.2.7":
@@ -236,17 +234,16 @@ def test_python_ssl(settings: dict[str, object]) -> None:
 )
 def test_s_client(arguments: tuple[str, ...], name: str | None) -> None:
     """The same for the openssl command, which also sends names that are none."""
-    seen = assert_same_as_mitmproxy(build.s_client_hello(*arguments))
+    seen = assert_same_as_mitmproxy(s_client_hello(*arguments))
     assert seen.name == name
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 def test_post_quantum_key_share() -> None:
     """A hello with an X25519MLKEM768 key share passes one Ethernet segment; it is read however TCP cuts it."""
-    data = build.s_client_hello("-servername", "www.example.org", "-groups", "X25519MLKEM768:X25519")
+    data = s_client_hello("-servername", "www.example.org", "-groups", "X25519MLKEM768:X25519")
     seen = assert_same_as_mitmproxy(data)
-    share = seen.extension(build.KEY_SHARE)
-    assert share is not None
+    share = present(seen.extension(build.KEY_SHARE))
     assert share[2:4] == b"\x11\xec"
     assert len(data) > 1400
     for mss in (536, 1220, 1380):
@@ -258,13 +255,12 @@ def test_post_quantum_key_share() -> None:
 
 def test_chromium() -> None:
     """A browser's hello: more than a segment, GREASE left out, ECH seen but not mistaken for a hidden name."""
-    data = build.chromium_hello()
+    data = chromium_hello()
     assert len(data) > 1460
     seen = assert_same_as_mitmproxy(data)
     assert (seen.name, seen.ech, is_ech_outer(seen)) == ("www.example.org", True, False)
     assert (seen.alpn, seen.versions) == ((b"h2", b"http/1.1"), (0x0304, 0x0303))
-    share = seen.extension(build.KEY_SHARE)
-    assert share is not None
+    share = present(seen.extension(build.KEY_SHARE))
     assert b"\x11\xec\x04\xc0" in share
     # the middle part is the one that FoxIO publishes for Chrome's ciphers
     assert ja4(seen) == "t13d1517h2_8daaf6152771_cb7bf5808d99"
@@ -272,7 +268,7 @@ def test_chromium() -> None:
 
 def test_the_builder_makes_ordinary_hellos() -> None:
     """The hello that other tests take from the builder is one that mitmproxy reads just the same."""
-    seen = assert_same_as_mitmproxy(build.hello_for("www.example.org", build.ech()))
+    seen = assert_same_as_mitmproxy(hello_for("www.example.org", build.ech()))
     assert (seen.name, seen.ech, seen.alpn, seen.versions) == ("www.example.org", True, (b"h2",), (0x0304, 0x0303))
 
 

@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
-from labs import hello_builder as build
-from labs.hello_pieces import HelloPieces
+from labs.builders import present
+from labs.hello_builder import HelloPieces, openssl_hello
+from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_grease, ja4
 from tokgate.wire.hello_reader import (
     HELLO_RETRY,
@@ -148,8 +149,7 @@ def test_answers_are_final(message: bytes, size: int, changes: list[tuple[int, i
 @example(name="example.org", before=[(0xFE0D, b"")], after=[(0xFE0D, b"")])
 def test_the_name_is_found_anywhere(name: str, before: list[build.Extension], after: list[build.Extension]) -> None:
     """A valid name is read unchanged wherever its extension stands."""
-    seen = read_client_hello(build.records(build.hello(*before, build.server_name(name.encode()), *after)))
-    assert seen is not None
+    seen = present(read_client_hello(build.records(build.hello(*before, build.server_name(name.encode()), *after))))
     assert (seen.name, seen.name_status) == (name, NameStatus.VALID)
 
 
@@ -162,8 +162,7 @@ def ends_otherwise(name: str) -> bool:
 def test_agrees_with_mitmproxy(message: bytes, size: int) -> None:
     """Both find the same name or none, the same ciphers and the same extensions."""
     data = build.records(message, size)
-    ours = read_client_hello(data)
-    assert ours is not None
+    ours = present(read_client_hello(data))
     try:
         theirs = parse_client_hello(data)
     except ValueError:
@@ -268,7 +267,7 @@ def test_openssl_asks_for_a_retry(tmp_path: Path) -> None:
             server.set_ecdh_curve(curve)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         serving = server.wrap_bio(incoming, outgoing, server_side=True)
-        incoming.write(build.openssl_hello())
+        incoming.write(openssl_hello())
         with pytest.raises(ssl.SSLWantReadError):
             serving.do_handshake()
         assert told([outgoing.read()]) is expected

@@ -12,6 +12,7 @@ from aioquic.quic import events
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labs.builders import present
 from labs.quic_packets import NAME, SERVER, V1, V2, client, crypto, protected
 from tokgate.wire.quic import (
     CRYPTO_ERROR,
@@ -175,8 +176,7 @@ def opening_of(flight: list[bytes]) -> Opening:
 
 def hello_message(name: str = NAME, *, large: bool = False) -> bytes:
     """A ClientHello as CRYPTO frames carry it."""
-    hello = opening_of(client(name, large=large)[1]).hello
-    assert hello is not None
+    hello = present(opening_of(client(name, large=large)[1]).hello)
     return hello.message
 
 
@@ -188,16 +188,14 @@ def test_hello(version: int, large: bool) -> None:
     assert (len(flight) > 1) is large
 
     for order in (flight, flight[::-1]):
-        hello = opening_of(order).hello
-        assert hello is not None
+        hello = present(opening_of(order).hello)
         assert hello.name == "www.Example.ORG"
     assert not is_unreadable(flight[0])
 
 
 def test_hello_of_a_client_that_comes_back() -> None:
     """The token that a server gave it earlier (RFC 9000 §8.1.3) hides no name."""
-    hello = opening_of(client(token=b"t" * 70)[1]).hello
-    assert hello is not None
+    hello = present(opening_of(client(token=b"t" * 70)[1]).hello)
     assert hello.name == NAME
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.command_line import POLICY, Command
 from labs.logs import WriteLog, refusal, repeats
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
@@ -151,8 +151,7 @@ exemptions:
 def test_each_ban_has_the_time_of_its_own_zone(tmp_path: Path) -> None:
     """Where networks live in several zones; a ban in two of them has its phases in both."""
     (tmp_path / "policy.yaml").write_text(_TWO_ZONES)
-    policy = load(tmp_path, NOON).policy
-    assert policy is not None
+    policy = present(load(tmp_path, NOON).policy)
     snapshot = compile_policy(policy)
     say = Wording(Language.EN)
     begins = {
@@ -208,8 +207,7 @@ def test_phases_come_from_the_policies_where_there_are_any(
     (policies / "policy.yaml").write_text(POLICY)
     record = refusal(moment="2023-03-20T08:00:00Z")
     record["tokgate"] |= {"ban": ban}
-    policy = load(policies, NOON).policy
-    assert policy is not None
+    policy = present(load(policies, NOON).policy)
     record["tokgate"]["policy"] = {"version": policy.version if version is None else version}
     page = reported(tokgate, write_log([record]), *OF_MARCH)
     assert ("spring-ban: announced" in page) is drawn

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labs.builders import at
+from labs.builders import at, present
 from tokgate.blocklog.integrity import chain_state
 from tokgate.blocklog.integrity.chain_state import Clock, RecentRecord, RecentRecords
 from tokgate.blocklog.records.chain import Head, link
@@ -75,15 +75,13 @@ def chain(monkeypatch: pytest.MonkeyPatch) -> Chain:
 def test_a_log_without_checkpoints_takes_no_memory(chain: Chain) -> None:
     """What is too far back to be decided about is forgotten; what is held is known to the last record."""
     chain.grow(MOST - 1)
-    first = chain.recent.hashes(1)
-    assert first is not None
+    first = present(chain.recent.hashes(1))
     assert len(first) == MOST - 1
     chain.grow(1)
     assert chain.recent.hashes(1) is None
     chain.grow(3)
     assert chain.recent.hashes(MOST) is None
-    held = chain.recent.hashes(MOST + 1)
-    assert held is not None
+    held = present(chain.recent.hashes(MOST + 1))
     assert len(held) == 3
     assert list(chain.recent.settle()) == []
 

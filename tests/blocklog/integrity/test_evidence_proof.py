@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns, append, kill
+from labs.builders import present
 from labs.logs import refusal
 from tokgate.blocklog.integrity.checkpoint import Tree, fingerprint, read_key, read_public_key, sign
 from tokgate.blocklog.integrity.evidence import NoProof, prove
@@ -228,16 +229,14 @@ def test_a_forged_record_has_no_proof(tmp_path: Path) -> None:
     log = Log(tmp_path / "block.ndjson")
     log.put(3)
     lines = log.path.read_bytes().splitlines(keepends=True)
-    head = stated_head(json.loads(lines[0]))
-    assert head is not None
+    head = present(stated_head(json.loads(lines[0])))
     forged = stopped(log.stamp(), 1, "forged")
     log.path.write_bytes(b"".join([*lines[:2], encode(link(head, forged)[0]), *lines[2:]]))
     with pytest.raises(NoProof, match="signs other records"):
         prove(forged["event"]["id"], log.files)
     assert prove(log.ids[1], log.files)
     private, _ = read_key(key_path_for(log.path))
-    last = stated_head(json.loads(lines[-2]))
-    assert last is not None
+    last = present(stated_head(json.loads(lines[-2])))
     false = sign(private, last, "2023-03-10T11:00:00.000000Z", 0, tree=Tree(1, "ab" * 32))
     log.path.write_bytes(b"".join([*lines[:-1], encode(link(last, log_checkpoint(log.stamp(), false.as_json()))[0])]))
     with pytest.raises(NoProof, match="signs other records"):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from whenever import Instant
 
 from labs.appending import AppenderRuns
+from labs.builders import present
 from labs.samples import stamp
 from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.integrity import verify
@@ -137,8 +138,7 @@ def change_and_rehash(lines: list[bytes]) -> None:
 
 def rewrite_from(lines: list[bytes]) -> None:
     """Everything from a record on is hashed anew, checkpoints' signatures left as they were."""
-    head = stated_head(json.loads(lines[3]))
-    assert head is not None
+    head = present(stated_head(json.loads(lines[3])))
     for index in range(4, len(lines)):
         record, head = link(head, json.loads(lines[index].replace(b"number 0", b"number 7")))
         lines[index] = json.dumps(record).encode() + b"\n"
@@ -152,8 +152,7 @@ def another_chain(lines: list[bytes]) -> None:
 
 def forged_beside(lines: list[bytes]) -> None:
     """Of two records with one number the one is blamed that the next checkpoint doesn't lead back to."""
-    head = stated_head(json.loads(lines[4]))
-    assert head is not None
+    head = present(stated_head(json.loads(lines[4])))
     lines.insert(6, json.dumps(link(head, stopped(stamp(), 1, "forged"))[0]).encode() + b"\n")
 
 
@@ -240,8 +239,7 @@ def test_a_checkpoint_that_is_wrong(log: Log, wrong: dict[str, Any], code: str, 
     private, _ = read_key(key_path_for(log.path))
 
     def sign_anew(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[10]))
-        assert head is not None
+        head = present(stated_head(json.loads(lines[10])))
         other = replace(head, **{key: value for key, value in wrong.items() if key in ("sequence", "hash")})
         made = sign(private, other, wrong.get("at", "2023-03-10T11:00:00.000000Z"), 0, tree=wrong.get("tree"))
         made = replace(made, signature=wrong.get("signature", made.signature))
@@ -347,8 +345,7 @@ def test_a_cut_archive(tmp_path: Path) -> None:
     log.edit(change_last, log.files[-1])
     found = log.findings()
     assert found[0].code is FindingCode.UNREADABLE
-    octets = re.search("from octet ([0-9]+) ", found[0].message)
-    assert octets is not None
+    octets = present(re.search("from octet ([0-9]+) ", found[0].message))
     assert whole[: int(octets[1])].count(b"\n") + 1 == found[0].line > 1
     assert found[-1].code is FindingCode.CHANGED
 
@@ -401,8 +398,7 @@ def test_a_restart_after_the_file_was_moved(tmp_path: Path, journal: bool, torn:
     log.run(2)
     if not journal:
         log.path.with_suffix(".heads").unlink()
-    with log.path.open("ab") as file:
-        file.write(b'{"@times' if torn else b"")
+    log.stray(b'{"@times' if torn else b"")
     log.path.rename(tmp_path / "block.ndjson.1")
     log.run(2)
     first = json.loads(log.path.read_bytes().splitlines()[0])
@@ -429,8 +425,7 @@ def test_a_restart_after_the_clock_went_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"\0" * 4096, b"{\n{"], ids=repr)
 def test_after_a_crash(log: Log, torn: bytes) -> None:
     """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""
-    with log.path.open("ab") as file:
-        file.write(torn)
+    log.stray(torn)
     lines = torn.removesuffix(b"\n").count(b"\n") + 1
     assert codes(log.findings()) == ([(13 + number, "torn") for number in range(lines)] if b"\n" in torn else [])
     log.run(2)
@@ -452,8 +447,7 @@ def test_killed_between_a_record_and_its_newline(log: Log) -> None:
 
 def test_a_torn_line_taken_out(log: Log) -> None:
     """A recovery record without what it tells of."""
-    with log.path.open("ab") as file:
-        file.write(b"{")
+    log.stray(b"{")
     log.run(1)
     log.edit(lambda lines: lines.pop(12))
     assert codes(log.findings()) == [(13, "recovery")]
@@ -461,8 +455,7 @@ def test_a_torn_line_taken_out(log: Log) -> None:
 
 def test_the_last_line_is_being_written(log: Log) -> None:
     """A last line without an end is told, and is no finding: its writer is at work, or will tell of it."""
-    with log.path.open("ab") as file:
-        file.write(b'{"@timesta')
+    log.stray(b'{"@timesta')
     verifier = Verifier()
     assert list(verifier.run(log.files)) == []
     assert verifier.unfinished == (str(log.path), 13)
@@ -470,8 +463,7 @@ def test_the_last_line_is_being_written(log: Log) -> None:
 
 def test_a_last_line_that_no_writer_begins(log: Log) -> None:
     """What begins as no record does is not the writer's, ended or not."""
-    with log.path.open("ab") as file:
-        file.write(b"hello")
+    log.stray(b"hello")
     assert codes(log.findings()) == [(13, "torn")]
 
 
@@ -501,8 +493,7 @@ def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
 
     # Who takes the key that is there now can't sign what came before it.
     stolen, _ = read_key(key_path_for(log.path))
-    head = stated_head(records[4])
-    assert head is not None
+    head = present(stated_head(records[4]))
     forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1).as_json()))
 
     def forge(lines: list[bytes]) -> None:
@@ -589,8 +580,7 @@ def write_anew(log: Log, after: int, say: str, *, signing: bool) -> None:
     private, _ = read_key(key_path_for(log.path))
 
     def anew(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[after - 1]))
-        assert head is not None
+        head = present(stated_head(json.loads(lines[after - 1])))
         records, lines[after:] = [json.loads(line) for line in lines[after:]], []
         for record in records:
             if record["event"]["action"] == "log-checkpoint":
@@ -771,8 +761,7 @@ def test_a_file_deleted_to_the_microsecond(tmp_path: Path, early: int, expected:
     log = retained(tmp_path)
     log.run(1)
     first = log.files[0].name
-    ended = end_of_archive(first)
-    assert ended is not None
+    ended = present(end_of_archive(first))
     log.begun = ended.add(hours=24).subtract(microseconds=early)
     log.forge(log_deleted(log.stamp(), [first], 1))
     assert [one.code for one in log.findings(whole=True) if one.code is not FindingCode.CLOCK] == expected
@@ -822,8 +811,7 @@ def test_a_change_under_a_checkpoint_without_a_tree(log: Log) -> None:
     private, _ = read_key(key_path_for(log.path))
 
     def sign_anew(lines: list[bytes]) -> None:
-        head = stated_head(json.loads(lines[10]))
-        assert head is not None
+        head = present(stated_head(json.loads(lines[10])))
         signed = sign(private, head, "2023-03-10T11:00:00.000000Z", 0)
         lines[11] = json.dumps(link(head, log_checkpoint(stamp(), signed.as_json()))[0]).encode() + b"\n"
         lines[9] = lines[9].replace(b"number 1", b"number 7")
@@ -976,8 +964,7 @@ def test_torn_lines_taken_out_at_a_files_end(tmp_path: Path) -> None:
     """The next file tells of them, which is taken for granted only where the file before it isn't given."""
     log = Log(tmp_path / "block.ndjson")
     log.run(2)
-    with log.path.open("ab") as file:
-        file.write(b'{"@times')
+    log.stray(b'{"@times')
     log.path.rename(tmp_path / "block.ndjson.1")
     log.run(2)
     assert log.findings() == []

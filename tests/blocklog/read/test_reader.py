@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.logs import refusal, write
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.atomic_file import zstd
@@ -169,8 +169,7 @@ def test_a_compressed_copy_is_not_read_beside_its_file(tmp_path: Path) -> None:
 def record(**observed: Any) -> dict[str, Any]:
     """A refusal as it is read back."""
     observation = seen(**observed)
-    made = traffic_record(stamp(), observation, judged(observation), SNAPSHOT)
-    assert made is not None
+    made = present(traffic_record(stamp(), observation, judged(observation), SNAPSHOT))
     line: dict[str, Any] = json.loads(encode(made))
     return line
 

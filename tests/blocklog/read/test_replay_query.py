@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.logs import refusal, repeats
 from labs.samples import NAME
 from tokgate.blocklog.read.reader import Line
@@ -21,8 +21,7 @@ def line(record: dict[str, Any]) -> Line:
 
 def test_a_refusal_asked_again() -> None:
     """A policy that is compared over last month's log is asked what the clients asked, when they asked it."""
-    found = recorded(line(refusal()))
-    assert found is not None
+    found = present(recorded(line(refusal())))
     assert (found.client, found.at, found.count) == ("192.0.2.7", at("2023-03-10T11:00:00Z"), 1)
     assert found.sightings == (Sighting(Signal.SNI, NAME),)
     assert (found.identity, found.version, found.field("ban")) == (None, "test", "ban")
@@ -30,8 +29,7 @@ def test_a_refusal_asked_again() -> None:
 
 def test_repeats_count_from_their_first() -> None:
     """A record that stands for many is asked at the first of them, and weighs as many."""
-    found = recorded(line(repeats(9, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z")))
-    assert found is not None
+    found = present(recorded(line(repeats(9, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z"))))
     assert (found.at, found.count) == (at("2023-03-10T11:00:01Z"), 9)
 
 
@@ -40,8 +38,7 @@ def test_what_a_record_weighs(count: object, weight: int) -> None:
     """As many events as it says, where that is a number of events."""
     record = repeats(9, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z")
     record["tokgate"]["repeats"]["count"] = count
-    found = recorded(line(record), "192.0.2.99")
-    assert found is not None
+    found = present(recorded(line(record), "192.0.2.99"))
     assert (found.count, found.client) == (weight, "192.0.2.99")
 
 
@@ -64,8 +61,7 @@ def test_what_asks_nothing(change: dict[str, Any]) -> None:
 
 def test_an_address_where_no_name_was_seen() -> None:
     """What was refused by its address is asked by its address."""
-    found = recorded(line(refusal() | {"tokgate": {}, "destination": {"ip": "203.0.113.5"}}))
-    assert found is not None
+    found = present(recorded(line(refusal() | {"tokgate": {}, "destination": {"ip": "203.0.113.5"}})))
     assert found.sightings == (Sighting(Signal.ADDRESS, "203.0.113.5"),)
 
 
@@ -93,12 +89,10 @@ def test_who_it_was() -> None:
     record["source"]["mac"] = "00-53-00-00-00-07"
     record["observer"]["ingress"] = {"interface": {"name": "eth1"}}
     record["tokgate"]["groups"] = ["press", 7]
-    found = recorded(line(record))
-    assert found is not None
+    found = present(recorded(line(record)))
     assert found.identity is not None
     assert (found.identity.user, found.identity.groups) == ("alice", frozenset({"press"}))
     assert (found.identity.device, found.identity.interface) == ("00-53-00-00-00-07", "eth1")
-    hidden = recorded(line(record | {"source": {"address": "p1-abc"}}), client="192.0.2.7")
-    assert hidden is not None
+    hidden = present(recorded(line(record | {"source": {"address": "p1-abc"}}), client="192.0.2.7"))
     assert hidden.identity is not None
     assert (hidden.client, hidden.identity.user) == ("192.0.2.7", None)

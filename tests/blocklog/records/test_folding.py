@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs.builders import at
+from labs.builders import at, present
 from tokgate.blocklog.records.folding import NAMES_COUNTED, WINDOW, Fold, Folding, Shares, key_of
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
 from tokgate.policy.observation import Stage
@@ -44,8 +44,7 @@ def test_one_more_closes_the_oldest() -> None:
     assert folding.open(("a",), "a", 0.0) is None
     assert folding.open(("b",), "b", 1.0) is None
     folding.repeat(("a",), NOON)
-    closed = folding.open(("c",), "c", 2.0)
-    assert closed is not None
+    closed = present(folding.open(("c",), "c", 2.0))
     assert (closed.event, closed.count, len(folding)) == ("a", 1, 2)
 
 
@@ -100,8 +99,7 @@ def test_events_with_different_names(names: bool) -> None:
     folding: Folding[str] = Folding()
     folding.open(("k",), "event", 0.0, names=names)
     for number in range(NAMES_COUNTED + 2):
-        fold = folding.repeat(("k",), NOON)
-        assert fold is not None
+        fold = present(folding.repeat(("k",), NOON))
         fold.meet(f"n{number}")
     (fold,) = folding.close()
     assert fold.count == NAMES_COUNTED + 2

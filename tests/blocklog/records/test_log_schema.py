@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from labs.builders import present
 from labs.samples import SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.records.log_schema import log_schema, schema_text
 from tokgate.blocklog.records.record import TRAFFIC, EventAction
@@ -51,8 +52,7 @@ def objects(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 def test_unknown_fields_are_errors_at_every_level(valid_record: Valid) -> None:
     """A field that the schema doesn't list fails, wherever it is put."""
     for stage in Stage:
-        record = traffic_record(stamp(), seen(stage), judged(seen(stage)), SNAPSHOT)
-        assert record is not None
+        record = present(traffic_record(stamp(), seen(stage), judged(seen(stage)), SNAPSHOT))
         for path in objects(record):
             bent = copy.deepcopy(record)
             place = bent
@@ -74,8 +74,7 @@ def test_unknown_fields_are_errors_at_every_level(valid_record: Valid) -> None:
 )  # fmt: skip
 def test_a_refused_handshake_needs_these(valid_record: Valid, path: tuple[str, ...]) -> None:
     """Without any one of these fields a TLS refusal is off schema."""
-    record = traffic_record(stamp(), seen(), judged(seen()), SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), seen(), judged(seen()), SNAPSHOT))
     valid_record(record)
     place = record
     for key in path[:-1]:
@@ -87,8 +86,7 @@ def test_a_refused_handshake_needs_these(valid_record: Valid, path: tuple[str, .
 
 def test_a_refused_request_says_where_it_went(valid_record: Valid) -> None:
     """Without its URL a refused request would say nothing about what was refused."""
-    record = traffic_record(stamp(), seen(Stage.HTTP), judged(seen(Stage.HTTP)), SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), seen(Stage.HTTP), judged(seen(Stage.HTTP)), SNAPSHOT))
     del valid_record(record)["url"]
     with pytest.raises(AssertionError, match="off schema"):
         valid_record(record)
@@ -110,8 +108,7 @@ def test_a_refused_request_says_where_it_went(valid_record: Valid) -> None:
 )
 def test_wrong_values_are_errors(valid_record: Valid, path: tuple[str, ...], value: Any) -> None:
     """Closed sets, types and what belongs to the action are checked."""
-    record = traffic_record(stamp(), seen(), judged(seen()), SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), seen(), judged(seen()), SNAPSHOT))
     place = record
     for key in path[:-1]:
         place = place[key]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs.builders import at, ban, snapshot, wall
+from labs.builders import at, ban, present, snapshot, wall
 from labs.samples import NAME, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.record import decode, encode
@@ -30,8 +30,7 @@ def record_of(
     observation: Observation, policy: Snapshot = SNAPSHOT, moment: str = "2023-03-10T11:00:00.123456Z"
 ) -> Any:
     """The record of an observation under a policy, as it comes back from a line."""
-    record = traffic_record(stamp(moment), observation, judged(observation, moment, policy), policy)
-    assert record is not None
+    record = present(traffic_record(stamp(moment), observation, judged(observation, moment, policy), policy))
     return decode(encode(record))
 
 
@@ -234,8 +233,7 @@ def test_what_passes_because_of_an_error_is_recorded(valid_record: Valid) -> Non
     """With `on_error: allow` a banned service is reached while deciding fails: that is told, other names are not."""
     policy, observation = snapshot(ban(), on_error=OnError.ALLOW), seen()
     judgement = Judgement(decide_on_error(policy, NAME), observation.names[0], mismatch=False)
-    record = traffic_record(stamp(), observation, judgement, policy)
-    assert record is not None
+    record = present(traffic_record(stamp(), observation, judgement, policy))
     record = valid_record(decode(encode(record)))
     assert record["event"]["action"] == "passed-on-error"
     assert record["tokgate"]["reason"] == "internal-error"
@@ -261,8 +259,7 @@ def test_what_could_not_be_read_names_no_ban_and_no_destination(
     """Neither in the record nor in that of its repeats, whatever was seen of the connection."""
     others = seen(stage, (Signal.SNI, "www.example.net"), (Signal.URL, "https://www.example.net/a"), connection="c-1")
     moment, client = at("2023-03-10T11:00:00.123456Z"), others.client.ip
-    decision = decide_unreadable(SNAPSHOT, client, moment, reason)
-    assert decision is not None
+    decision = present(decide_unreadable(SNAPSHOT, client, moment, reason))
     judgement = Judgement(decision, Sighting(Signal.SNI, "www.example.net"), mismatch=True)
     first = traffic_record(stamp(), others, judgement, SNAPSHOT)
     fold = Fold((), None, 0.0, 2, moment, moment)
@@ -282,8 +279,7 @@ def test_what_could_not_be_read_names_no_ban_and_no_destination(
     assert again is not None
     assert again["tokgate"]["repeats"]["count"] == 2
     ban = replace(judgement, decision=replace(decision, ban="ban", reason=Reason.BAN_BLOCK))
-    record = traffic_record(stamp(), others, ban, SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), others, ban, SNAPSHOT))
     assert record["rule"]["name"] == "The ban", "a ban's refusal names it"
 
 
@@ -291,8 +287,7 @@ def test_repeats_of_different_names(valid_record: Valid) -> None:
     """The first five are named, and the others counted; without repeats there is nothing to tell."""
     moment, names = at("2023-03-10T11:00:00Z"), {f"n{number}": None for number in range(7)}
     given = stamp(), seen(), judged(seen()), SNAPSHOT
-    record = repeats_record(*given, Fold((), None, 0.0, 9, moment, moment, names), stamp().id)
-    assert record is not None
+    record = present(repeats_record(*given, Fold((), None, 0.0, 9, moment, moment, names), stamp().id))
     told = valid_record(record)["tokgate"]["repeats"]
     assert (told["count"], told["names"]) == (9, {"count": 7, "first": [f"n{number}" for number in range(5)]})
     assert " 9 times more, with 7 names (n0, n1, n2, n3, n4), from 2023" in record["message"]
@@ -302,11 +297,9 @@ def test_repeats_of_different_names(valid_record: Valid) -> None:
 @pytest.mark.parametrize("field", ["rule", "url", "tls", "http", "dns"])
 def test_a_record_of_what_could_not_be_read_is_off_schema_with_more(valid_record: Valid, field: str) -> None:
     """The schema itself forbids what would accuse somebody."""
-    decision = decide_unreadable(SNAPSHOT, "192.0.2.7", at("2023-03-10T11:00:00Z"), Reason.UNREADABLE)
-    assert decision is not None
+    decision = present(decide_unreadable(SNAPSHOT, "192.0.2.7", at("2023-03-10T11:00:00Z"), Reason.UNREADABLE))
     unnamed = Judgement(decision, Sighting(Signal.ADDRESS, ""), mismatch=False)
-    record = traffic_record(stamp(), seen(Stage.HTTP), unnamed, SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), seen(Stage.HTTP), unnamed, SNAPSHOT))
     valid_record(record)
     for place, key, value in ((record, field, {}), (record["tokgate"], "ban", "ban"), (record["event"], "reason", "x")):
         place[key] = value
@@ -374,8 +367,7 @@ def test_whatever_a_client_sends_the_line_is_valid(
         visibility=Visibility.NONE,
         http=HttpSeen(method="GET", path=path, status=451, user_agent=agent),
     )
-    record = traffic_record(stamp(), observation, judged(observation, policy=policy), policy)
-    assert record is not None
+    record = present(traffic_record(stamp(), observation, judged(observation, policy=policy), policy))
     line = encode(record)
     text = line[:-1].decode()
     assert text.isprintable()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import present
 from labs.samples import OBSERVER
 from labs.waiting import DEADLINE
 from tokgate.blocklog.integrity.checkpoint import MARK, Signer, parse_checkpoints, read_key
@@ -58,8 +59,7 @@ def test_whose_checkpoint_a_line_is(
     checkpointer: Checkpointer, tmp_path: Path, forge: Callable[[Record], None] | None
 ) -> None:
     """Where no journal is left, a run goes on after the last checkpoint that its key signed, and after no other's."""
-    mine = checkpointer.checkpoint(HEAD, AT)
-    assert mine is not None
+    mine = present(checkpointer.checkpoint(HEAD, AT))
     record, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))
     if forge is not None:
         forge(record)
@@ -179,8 +179,7 @@ def test_a_checkpoint_is_sent_once_it_is_on_the_disk(tmp_path: Path) -> None:
 
     options = LogOptions(outlets=(broken, sent.append))
     checkpointer = Checkpointer(tmp_path / "block.ndjson", options, troubles.append)
-    checkpoint = checkpointer.checkpoint(checkpointer.head, AT)
-    assert checkpoint is not None
+    checkpoint = present(checkpointer.checkpoint(checkpointer.head, AT))
     checkpointer.wrote(checkpointer.head, checkpoint)
     assert sent == []
     checkpointer.synced()

@@ -103,8 +103,7 @@ def test_a_log_that_is_longer_than_what_is_read_at_once(
     if not journal:
         runs.path.with_suffix(".heads").unlink()
     runs.forge_some(2)
-    with runs.path.open("ab") as file:
-        file.write(b'{"a": "' + b"x" * 5000 + b'"}\n')
+    runs.stray(b'{"a": "' + b"x" * 5000 + b'"}\n')
     runs.run()
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"]) == ((7, 3) if journal else (5, 5))
@@ -152,8 +151,7 @@ def test_a_start_after_any_json_of_others(runs: Runs, line: dict[str, Any], jour
     """A line that somebody appended keeps tokgate from nothing: it is told of like any other."""
     if not journal:
         runs.path.with_suffix(".heads").unlink()
-    with runs.path.open("ab") as file:
-        file.write(json.dumps(line).encode() + b"\n")
+    runs.stray(json.dumps(line).encode() + b"\n")
     runs.run()
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"]) == ((7, 1) if journal else (5, 3))
@@ -254,8 +252,7 @@ def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
 @pytest.mark.parametrize("text", [b"one\ntwo\n", b"one\ntwo", b"one\n", b"one", b"[]\n", b"\0\n" * 17], ids=repr)
 def test_rubbish_put_in_while_nothing_ran(runs: Runs, text: bytes, rotated: bool) -> None:
     """Its lines are told of with their digest, by which verification knows them: nothing else is wrong."""
-    with runs.path.open("ab") as file:
-        file.write(text)
+    runs.stray(text)
     if rotated:
         runs.path.rename(runs.path.with_name("block.ndjson.1"))
     runs.run()
@@ -270,8 +267,7 @@ def test_what_was_declared_is_changed(runs: Runs) -> None:
     """Lines of others are known by their digest: who changes them later is found, as where nobody told of any."""
     run = runs.begin()
     runs.write(run)
-    with runs.path.open("ab") as file:
-        file.write(b"hello\n")
+    runs.stray(b"hello\n")
     run.look()
     runs.write(run, attest=True)
     runs.path.write_bytes(runs.path.read_bytes().replace(b"hello\n", b"hullo\n"))
@@ -290,8 +286,7 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
     if text is None:
         runs.forge_some(2)
     else:
-        with runs.path.open("ab") as file:
-            file.write(text)
+        runs.stray(text)
     run.look()
     assert run.pending
     runs.write(run, 2, attest=True)
@@ -310,8 +305,7 @@ def test_others_that_write_again_and_again(runs: Runs) -> None:
     run = runs.begin()
     runs.write(run)
     for _ in range(3):
-        with runs.path.open("ab") as file:
-            file.write(b"hello\n")
+        runs.stray(b"hello\n")
         runs.write(run)
     runs.write(run, attest=True)
     lines = runs.path.read_bytes().splitlines()
@@ -386,8 +380,7 @@ def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.Monke
 
     def slower(segment: Any, data: bytes) -> int:
         monkeypatch.setattr(Segment, "write", write)
-        with runs.path.open("ab") as file:
-            file.write(text)
+        runs.stray(text)
         return write(segment, data)
 
     monkeypatch.setattr(Segment, "write", slower)
@@ -487,8 +480,7 @@ def test_a_torn_line_and_a_clock_that_is_set_back(tmp_path: Path, max_bytes: int
     killed = runs.begin()
     runs.write(killed, 3, attest=True)
     kill(killed)
-    with runs.path.open("ab") as file:
-        file.write(b'{"@timest')
+    runs.stray(b'{"@timest')
     runs.now = runs.now.subtract(hours=1)
     runs.run(6)
     assert runs.found() == []
@@ -634,8 +626,7 @@ def test_a_checkpoint_of_before_is_no_end_of_the_log(runs: Runs) -> None:
     runs.write(run)
     kill(run)
     lines = runs.path.read_bytes().splitlines(keepends=True)
-    with runs.path.open("ab") as file:
-        file.write(next(line for line in lines if b'"log-checkpoint"' in line))
+    runs.stray(next(line for line in lines if b'"log-checkpoint"' in line))
     runs.run()
     (said,) = (each["foreign"] for each in runs.told("log-foreign"))
     assert (said["line"], said["lines"]) == (len(lines) + 1, 1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
-from labs.builders import exemption
+from labs.builders import exemption, present
 from labs.samples import NOON, OBSERVER, SNAPSHOT, judged, seen, stamp
 from tokgate.blocklog.integrity.checkpoint import KeyUnusable
 from tokgate.blocklog.integrity.verify import Verifier
@@ -137,9 +137,7 @@ def test_without_a_key_clients_are_withheld(tmp_path: Path, content: str) -> Non
 def record_of(client: str, stage: Stage = Stage.TLS) -> dict[str, Any]:
     """A record about a client."""
     observation = seen(stage, client=Endpoint(client, 51234))
-    record = traffic_record(stamp(), observation, judged(seen(stage)), SNAPSHOT)
-    assert record is not None
-    return record
+    return present(traffic_record(stamp(), observation, judged(seen(stage)), SNAPSHOT))
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -159,8 +157,7 @@ def test_nothing_of_the_client_is_left(client: str, stage: Stage, valid_record: 
 def test_users_have_aliases_too(valid_record: Any) -> None:
     """A person's name tells more than an address; and an alias is no address, which a SIEM would refuse as one."""
     observation = seen(identity=Identity(user="alice"))
-    record = traffic_record(stamp(), observation, judged(observation), SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), observation, judged(observation), SNAPSHOT))
     hidden = valid_record(with_alias(record, lambda text: f"p1-{len(text)}"))
     assert record["message"].startswith("alice at 192.0.2.7 (")
     assert "alice" not in encode(hidden).decode()
@@ -193,8 +190,7 @@ def test_names_that_hold_the_address(client: str, shape: str, held: str, valid_r
     """A client may ask for a name made of its address: it is hidden there, in every field that has the name."""
     name = (Signal.SNI, f"{shape.format(held)}.clips.example.org")
     observation = seen(Stage.TLS, name, client=Endpoint(client, 51234))
-    record = traffic_record(stamp(), observation, judged(seen(Stage.TLS, name)), SNAPSHOT)
-    assert record is not None
+    record = present(traffic_record(stamp(), observation, judged(seen(Stage.TLS, name)), SNAPSHOT))
     hidden = valid_record(with_alias(record, lambda _: "p1-alias"))
     assert held in encode(record).decode()
     assert held not in encode(hidden).decode()

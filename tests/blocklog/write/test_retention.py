@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns
-from labs.builders import at
+from labs.builders import at, present
 from labs.samples import OBSERVER
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.paths import with_rotated
@@ -349,8 +349,7 @@ def test_many_checkpoints(clocks: Clocks) -> None:
     for _ in range(5000):
         clocks.look(1)
         clocks.log.signed(clocks.wall)
-    settled = clocks.log.settled()
-    assert settled is not None
+    settled = present(clocks.log.settled())
     assert SETTLED <= (clocks.wall - settled).total("seconds") <= SETTLED * 1.2
 
 

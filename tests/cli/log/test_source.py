@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,8 +28,7 @@ def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pyt
     Gateway(Traffic(events=300, clients=10)).write(Path("block.ndjson"))
     here = json.loads(tokgate("log", "summary", "--json").out)
     exported = tokgate("log", "export", "--format", "csv").out
-    server = ClickHouse(tmp_path / "clickhouse")
-    try:
+    with closing(ClickHouse(tmp_path / "clickhouse")) as server:
         server.take(Path("block.ndjson").absolute())
         Path("password").write_text(f"{PASSWORD}\n")
         options = ("--clickhouse", str(server.address), "--clickhouse-password", "password")
@@ -50,8 +50,6 @@ def test_the_same_of_a_server(tokgate: Command, tmp_path: Path, monkeypatch: pyt
         wrong = tokgate("log", "summary", *options[:2])
         assert (wrong.code, wrong.out) == (3, "")
         assert "Authentication failed" in wrong.err
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.command_line import POLICY, Command
 from labs.samples import judged, seen, stamp
 from tokgate.blocklog.records.record import encode
@@ -70,8 +70,7 @@ def versions(*folders: str) -> list[str]:
     """The versions of policies."""
     found = []
     for folder in folders:
-        policy = load(Path(folder), at("2023-05-01T00:00Z")).policy
-        assert policy is not None
+        policy = present(load(Path(folder), at("2023-05-01T00:00Z")).policy)
         found.append(policy.version)
     return found
 
@@ -262,8 +261,7 @@ def test_lines_that_are_no_flow(new: Path, tokgate: Command, tmp_path: Path, lin
 
 def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:
     """Recorded events are decided again; repeats count as many; another policy's are told."""
-    record = traffic_record(stamp(), seen(Stage.TLS), judged(seen(Stage.TLS)), _sample())
-    assert record is not None
+    record = present(traffic_record(stamp(), seen(Stage.TLS), judged(seen(Stage.TLS)), _sample()))
     record["source"]["ip"] = "192.0.2.10"
     record["@timestamp"] = "2023-04-01T12:00:00.000000Z"
     repeats = json.loads(json.dumps(record))
@@ -292,8 +290,7 @@ def test_agrees_with_decide(new: Path, tokgate: Command, tmp_path: Path) -> None
     asked = {"client": "192.0.2.10", "host": "clips.example.org", "at": "2023-05-15T12:00Z"}
     (effect,) = replayed(tokgate, "--flows", flows(tmp_path / "flows", asked))["effects"]
     for folder, side in (("policies", "before"), ("new", "after")):
-        policy = load(Path(folder), at("2023-05-01T00:00Z")).policy
-        assert policy is not None
+        policy = present(load(Path(folder), at("2023-05-01T00:00Z")).policy)
         decision = decide(compile_policy(policy), asked["client"], asked["host"], at(asked["at"]), Signal.SNI)
         assert effect["examples"][0][side]["verdict"] == decision.verdict
         assert effect["examples"][0][side]["reason"] == decision.reason

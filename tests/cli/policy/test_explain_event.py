@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.command_line import POLICY, Command
 from labs.samples import stamp
 from tokgate.blocklog.records.record import encode
@@ -28,8 +28,7 @@ def log(policies: Path) -> Log:
     """Write the event of a client that showed these names to ./block.ndjson, as the policy in the folder decides it."""
 
     def write(client: str, *shown: tuple[Signal, str], address: str = "203.0.113.5", **changes: Any) -> dict[str, Any]:
-        policy = load(policies, at(WHEN)).policy
-        assert policy is not None
+        policy = present(load(policies, at(WHEN)).policy)
         snapshot, sightings = compile_policy(policy), tuple(Sighting(*each) for each in shown)
         if sightings:
             judgement = decide_signals(snapshot, client, sightings, at(WHEN))

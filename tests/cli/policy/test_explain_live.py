@@ -15,11 +15,11 @@ from mitmproxy.test import tflow
 from whenever import Instant
 
 from labs.command_line import POLICY
-from labs.hello_builder import hello, records, server_name
 from tokgate.blocklog.records.record import Observer
 from tokgate.cli.main import build_parser
 from tokgate.cli.policy.explain import run
 from tokgate.config.loader import load
+from tokgate.evasion.hello import hello, records, server_name
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.raw_sockets import ClientSockets

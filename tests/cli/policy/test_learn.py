@@ -7,7 +7,7 @@ import pytest
 import yaml
 from whenever import Instant
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.command_line import Command
 from labs.logs import Record, write
 from labs.samples import judged, seen, stamp
@@ -42,8 +42,7 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
     monkeypatch.chdir(tmp_path)
     Path("policies").mkdir()
     Path("policies/policy.yaml").write_text(KIOSK)
-    loaded = load(Path("policies"), Instant.now()).policy
-    assert loaded is not None
+    loaded = present(load(Path("policies"), Instant.now()).policy)
     return compile_policy(loaded)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import present
 from labs.command_line import POLICY, Command
 from tokgate.config.loader import load
 from tokgate.policy.services import Service
@@ -41,8 +42,7 @@ def test_import(folder: Path, tokgate: Command) -> None:
         "clips.list:6: not read: not a line: `a` is neither an `@attribute` nor an `&affiliation`",
         "tokgate: `tokgate diff` shows what it changes; a ban has to name it",
     ]
-    policy = load(folder / "policies", Instant.now()).policy
-    assert policy is not None
+    policy = present(load(folder / "policies", Instant.now()).policy)
     films = policy.services["films"]
     assert [pattern.value for pattern in films.patterns] == ["www.clips.example.org", "clips.example"]
     assert films.source is not None
@@ -139,8 +139,7 @@ def test_a_long_list_loads_in_a_second(tokgate: Command) -> None:
     Path("long").write_text("\n".join(lines))
     assert tokgate("service", "import", "long", "--name", "long").code == 0
     before = time.process_time()
-    policy = load(Path("policies"), Instant.now()).policy
-    assert policy is not None
+    policy = present(load(Path("policies"), Instant.now()).policy)
     compile_policy(policy)
     assert time.process_time() - before < 1
     assert len(policy.services["long"].patterns) == 1922
@@ -161,8 +160,7 @@ def imported(folder: Path, tokgate: Command) -> Path:
 
 
 def films() -> Service:
-    policy = load(Path("policies"), Instant.now()).policy
-    assert policy is not None
+    policy = present(load(Path("policies"), Instant.now()).policy)
     return policy.services["films"]
 
 

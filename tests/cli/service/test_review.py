@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at
+from labs.builders import at, present
 from labs.command_line import POLICY, Command
 from labs.samples import stamp
 from labs.waiting import DEADLINE
@@ -41,16 +41,14 @@ def line(policies: Path) -> Made:
     """The line of a client that asked for a name, as the policy in the folder decides it."""
 
     def make(client: str = "192.0.2.7", name: str = "www.clips.example.org", **changes: Any) -> Line:
-        policy = load(policies, at(WHEN)).policy
-        assert policy is not None
+        policy = present(load(policies, at(WHEN)).policy)
         snapshot, sightings = compile_policy(policy), (Sighting(Signal.SNI, name),)
         seen = Observation(
             client=Endpoint(client, 51234), destination=Endpoint("203.0.113.5", 443), stage=Stage.TLS,
             visibility=Visibility.SNI, names=sightings,
         )  # fmt: skip
         judgement = decide_signals(snapshot, client, sightings, at(WHEN))
-        record = traffic_record(stamp(WHEN), seen, judgement, snapshot)
-        assert record is not None
+        record = present(traffic_record(stamp(WHEN), seen, judgement, snapshot))
         raw = encode(record | changes)
         Path("block.ndjson").write_bytes(raw)
         found = parse_line(raw, "block.ndjson", 1)

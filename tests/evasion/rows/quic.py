@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from aioquic.quic.crypto import CryptoPair
-
-from labs.quic_client import QuicClient
-from tokgate.wire.quic import Opening, initials
+from labs.quic_packets import QuicClient, hello_of, packet
+from tokgate.wire.quic import initials
 
 ALLOWED: Final = "www.other.example.org"
 BANNED: Final = "www.clips.example.org"
@@ -37,37 +35,12 @@ class Client:
         self.flight = QuicClient(name, large=large).flight
         first = initials(self.flight[0])[0]
         self.destination, self.source = first.destination, first.source
-        opening = Opening(first)
-        for datagram in self.flight:
-            for packet in initials(datagram):
-                opening.reads(packet)
-        assert opening.hello is not None
-        self.message = opening.hello.message
+        self.message = hello_of(self.flight)
 
-    def packet(
-        self,
-        frames: bytes,
-        number: int = 0,
-        *,
-        version: int = V1,
-        size: int = 4,
-        token: bytes = b"",
-        destination: bytes | None = None,
-        keys: bytes | None = None,
-        fixed: int = 0x40,
-    ) -> bytes:
-        """An Initial packet with these frames; `keys`: the id from which its keys come."""
-        destination = self.destination if destination is None else destination
-        pair = CryptoPair()
-        pair.setup_initial(
-            destination if keys is None else keys, is_client=True, version=version if version in (V1, V2) else V1
-        )
-        frames += bytes(max(0, 4 - len(frames)))
-        head = bytes((0x80 | fixed | (0x10 if version == V2 else 0) | size - 1,)) + struct.pack("!I", version)
-        head += b"".join(bytes((len(one),)) + one for one in (destination, self.source))
-        head += struct.pack("!H", 0x4000 | len(token)) + token
-        head += struct.pack("!H", 0x4000 | size + len(frames) + 16) + struct.pack("!I", number)[-size:]
-        return bytes(pair.encrypt_packet(head, frames, number))
+    def packet(self, frames: bytes, number: int = 0, *, destination: bytes | None = None, **options: Any) -> bytes:
+        """An Initial packet with these frames."""
+        whose = self.destination if destination is None else destination
+        return packet(frames, number, ids=(whose, self.source), **options)
 
     def datagram(self, frames: bytes, number: int = 0, **options: Any) -> bytes:
         """The same, padded to what servers ask for."""

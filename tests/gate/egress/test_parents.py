@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import ban, snapshot
+from labs.builders import ban, present, snapshot
 from labs.gate_lab import (
     ALLOWED,
     BANNED,
@@ -300,8 +300,7 @@ def test_the_gateways_own_canary_has_no_parent() -> None:
     upstream = Upstream(host="192.0.2.1", port=3128)
     settings = CanarySettings()
     stated = snapshot(ban(), own=definition.canary_policy(settings, {}), upstream=(upstream,))
-    chosen = upstream_for(stated.upstream, ("198.51.100.7", "www.example.org"))
-    assert chosen is not None
+    chosen = present(upstream_for(stated.upstream, ("198.51.100.7", "www.example.org")))
     assert (chosen.host, chosen.port) == (upstream.host, upstream.port)
     for server in map(str, definition.servers(settings)):
         assert (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import ban, exemption, snapshot, wall
+from labs.builders import ban, exemption, present, snapshot, wall
 from labs.front_steps import BANNED, BASIC, CONNECT, INSIDE, OTHER, POLICY, SOCKS, TUNNEL, Client
 from labs.waiting import DEADLINE, readable
 from tokgate.accounts.auth_cache import AuthResult
@@ -84,8 +84,7 @@ def test_a_tunnel(client: Client, request_: bytes, step: int) -> None:
     pieces[-1] += b"rest"
     done = [each for each in client.says(*pieces) if each != "wait"]
     assert done == [b"\5\0"] * (request_ is SOCKS) + TUNNEL
-    tunnel = client.connection.tunnel
-    assert tunnel is not None
+    present(client.connection.tunnel)
     assert (client.connection.destination, client.connection.received) == ((OTHER, 443), b"rest")
     client.connected()
     established = socks5.Reply.SUCCEEDED.octets if request_ is SOCKS else refusal_texts.ESTABLISHED
@@ -360,8 +359,7 @@ def test_a_password_is_checked_beside(client: Client, stays: bool) -> None:
     assert client.says(BASIC) == [("suspend", 10.0)]
     if not stays:
         client.connection.state = CLOSED
-    checks = client.front.sign_in._checks
-    assert checks is not None
+    checks = present(client.front.sign_in._checks)
     assert readable(checks.descriptor, DEADLINE)
     checks.deliver()
     assert client.loop.done[1:] == ([("listen", 0.0), *TUNNEL] if stays else [])

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from labs.builders import ban, service, snapshot
+from labs.builders import ban, present, service, snapshot
 from labs.proxy_lab import ALLOWED, BANNED, policy
-from labs.quic_client import QuicClient, initial
 from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
+from labs.quic_packets import QuicClient, initial
 from labs.records import Records
 from tokgate.gate.quic.carrier import LATE, QuicCarrier
 from tokgate.gate.quic.flow_table import QuicLimits
@@ -55,8 +55,7 @@ def test_banned(gate: Callable[..., QuicGate], records: Records, large: bool) ->
     sent = gate().comes(*one.flight).sent
 
     (told,) = sent.to_client
-    end = one.told(told)
-    assert end is not None
+    end = present(one.told(told))
     assert (end.error_code, "The Council" in end.reason_phrase) == (0x0170, True)
     assert (sent.to_server, sent.forwarded) == ([], set())
     assert records.actions == ["quic-refused"]

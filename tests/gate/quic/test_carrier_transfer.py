@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from labs import hello_builder
 from labs.proxy_lab import ALLOWED, BANNED, policy
-from labs.quic_client import QuicClient
 from labs.quic_lab import HANDSHAKE, KEY, SHORT, QuicGate, flow
+from labs.quic_packets import QuicClient
 from labs.records import Records
+from tokgate.evasion import hello as build
 from tokgate.gate.quic.carrier import MOST_EARLY, PATIENCE, RETRY, QuicCarrier, channel
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Datagram, Front
@@ -223,8 +223,8 @@ def test_a_second_hello_of_which_a_part_had_come(place: Place, name: str) -> Non
     """A server asked for it, and waits: its connection passes already, and goes on if it names the same server."""
     (old, retired), (new, heir) = place.gate(), place.gate()
     client = QuicClient(ALLOWED)
-    protocols = hello_builder.alpn(*(b"protocol-%03d" % number for number in range(20)))
-    part, *others = client.again(hello_builder.hello(hello_builder.server_name(name.encode()), protocols), size=120)
+    protocols = build.alpn(*(b"protocol-%03d" % number for number in range(20)))
+    part, *others = client.again(build.hello(build.server_name(name.encode()), protocols), size=120)
     old.comes(*client.flight, part)
     assert old.sent.to_server == client.flight
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from labs import hello_builder
 from labs.proxy_lab import ALLOWED, BANNED
-from labs.quic_client import QuicClient, initial
 from labs.quic_lab import KEY, SHORT, QuicGate, client, flow
+from labs.quic_packets import QuicClient, initial
 from labs.records import Records
+from tokgate.evasion import hello as build
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Key
 
@@ -175,7 +175,7 @@ def test_half_a_hello_in_a_flow_that_passes(gate: Callable[..., QuicGate]) -> No
 def test_half_a_second_hello(gate: Callable[..., QuicGate]) -> None:
     """It is forgotten as well, and what comes of it afterwards leads nowhere, for it might name somebody else."""
     client = QuicClient(ALLOWED)
-    part, *others = client.again(hello_builder.hello(hello_builder.server_name(BANNED.encode())), size=40)
+    part, *others = client.again(build.hello(build.server_name(BANNED.encode())), size=40)
     one = gate().comes(*client.flight, part)
     assert one.carrier.flows.held > 0
     assert one.later(10).carrier.flows.held == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import present
 from labs.netns import Namespace
 from labs.waiting import until
 from tokgate.gateway.canary import canary as supervisor_side
@@ -78,8 +79,7 @@ def test_without_any_gate(namespace: Namespace, place: Place, canary: Canary) ->
     passed = "the banned test name passed"
     among = [f"IPv{4 + 2 * n} from {each} in network office: {passed}" for n, each in enumerate(clients["office"])]
     assert change == Change(True, (f"IPv4: {passed}", f"IPv6: {passed}", *among))
-    state = canary.state()
-    assert state is not None
+    state = present(canary.state())
     assert (state["ok"], state["problems"], state["unavailable"]) == (False, list(change.problems), None)
     assert "198.18.116.6" in namespace.output("ip", "rule")
     assert state["asks_from"] == "namespace"
@@ -106,8 +106,7 @@ def test_where_no_namespace_can_be_made(namespace: Namespace, place: Place, monk
     made = Canary([sys.executable, "-c", DENIED], module_environment())
     change = place.change(made)
     assert change == Change(True, tuple(f"IPv{version}: the banned test name passed" for version in (4, 6)))
-    state = made.state()
-    assert state is not None
+    state = present(made.state())
     assert (state["asks_from"], state["unavailable"]) == ("machine", None)
     assert "198.18.116.6" in namespace.output("ip", "rule")
     place.thread.submit(made.stop).result()
@@ -169,8 +168,7 @@ def test_addresses_that_are_taken(namespace: Namespace, place: Place, canary: Ca
     namespace.run("ip", "addr", "add", f"{taken}/24", "dev", "lo")
     canary.follow(OFTEN, {})
     assert place.look(canary) is None
-    state = canary.state()
-    assert state is not None
+    state = present(canary.state())
     assert (state["ok"], state["unavailable"]) == (True, f"{taken} is in use on this machine")
     assert CLIENT_DEVICE not in _devices(namespace)
     assert 0 < canary.due() <= supervisor_side.RESTART
@@ -199,8 +197,7 @@ def test_gates_that_start(namespace: Namespace, place: Place, monkeypatch: pytes
         return made._failures > 2
 
     until("it failed three times", failures)
-    state = made.state()
-    assert state is not None
+    state = present(made.state())
     assert state["ok"]
     monkeypatch.setattr(made, "_red_from", 0.0)
     assert until("it is red", lambda: place.look(made)).failed

@@ -25,3 +25,10 @@ def start(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Star
         return Dns(lab, proxy, upstream, Resolver(upstream.port, monkeypatch))
 
     return begin
+
+
+@pytest.fixture
+async def running(start: Start) -> Dns:
+    """A proxy in dns mode, under the usual ban."""
+    made: Dns = await start()
+    return made

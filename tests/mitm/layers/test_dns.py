@@ -19,6 +19,7 @@ import pytest
 from labs import builders
 from labs.dns_lab import (
     TRANSPORTS,
+    Dns,
     Start,
     Transport,
     Upstream,
@@ -41,10 +42,8 @@ ECH = "ech=AEX+DQBBAAAgACDsmhA1bA9Gkp5XzFSlB0kUqvRgmJMYvRYgiO34ESwvUgAEAAEAAQASY
 
 
 @TRANSPORTS
-async def test_refused(start: Start, transport: Transport) -> None:
+async def test_refused(running: Dns, transport: Transport) -> None:
     """A banned name does not exist, by whose decision, and nobody else hears of it."""
-    running = await start()
-
     got = await running.ask(BANNED, "AAAA", transport, use_edns=0)
 
     assert got.rcode() == dns.rcode.NXDOMAIN
@@ -59,9 +58,8 @@ async def test_refused(start: Start, transport: Transport) -> None:
 
 
 @TRANSPORTS
-async def test_answered(start: Start, transport: Transport) -> None:
+async def test_answered(running: Dns, transport: Transport) -> None:
     """Anything else is asked and answered byte for byte, counted, and not recorded."""
-    running = await start()
     query = dns.message.make_query("wWw.Example.ORG", "TXT", use_edns=0, want_dnssec=True)
     made = answer(query, '86400 TXT "\\200\\012\\192\\012 as it is"')
     running.upstream.reply = lambda _: [made.to_wire()]
@@ -75,9 +73,8 @@ async def test_answered(start: Start, transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("kind", ["A", "TXT"])
-async def test_names_that_mitmproxy_cannot_read(start: Start, kind: str) -> None:
+async def test_names_that_mitmproxy_cannot_read(running: Dns, kind: str) -> None:
     """Names that IDNA 2003 knew otherwise, or that are no host names, are asked for as they are."""
-    running = await start()
     names = ["xn--strae-oqa.example", r"\000.example", r"a\.b.example", "-a-.example", r"\255\254.example", ""]
 
     for name in names:
@@ -96,9 +93,8 @@ async def test_milder_bans(start: Start, action: str, logged: str) -> None:
     assert running.counted(action) == 1
 
 
-async def test_ids_are_used_again(start: Start) -> None:
+async def test_ids_are_used_again(running: Dns) -> None:
     """A client that uses an id again on the same socket gets the answer to its new question, refused or not."""
-    running = await start()
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -150,9 +146,8 @@ async def test_sockets_are_given_back(start: Start) -> None:
             assert sockets.opened == number
 
 
-async def test_stray_answers(start: Start) -> None:
+async def test_stray_answers(running: Dns) -> None:
     """An answer to another question is nobody's, whoever sends it first."""
-    running = await start()
 
     def reply(query: dns.message.Message) -> list[bytes]:
         other = dns.message.make_query("www.example.net", "A", id=query.id)
@@ -200,9 +195,8 @@ async def test_refusals_end_when_a_ban_ends(start: Start) -> None:
 
 
 @TRANSPORTS
-async def test_aliases(start: Start, transport: Transport) -> None:
+async def test_aliases(running: Dns, transport: Transport) -> None:
     """A name that is an alias of a banned one is refused, by the ban of that name; another alias is answered."""
-    running = await start()
     targets = {"cloaked.example.com": BANNED, ALLOWED: "cdn.example.net"}
 
     def reply(query: dns.message.Message) -> list[bytes]:
@@ -224,9 +218,8 @@ async def test_aliases(start: Start, transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("record", [f"HTTPS 0 {BANNED}.", f"HTTPS 1 {BANNED}. alpn=h2", f"SVCB 0 {BANNED}."])
-async def test_service_records_that_lead_to_a_banned_name(start: Start, record: str) -> None:
+async def test_service_records_that_lead_to_a_banned_name(running: Dns, record: str) -> None:
     """A service that is somewhere else is refused as where it is."""
-    running = await start()
     running.upstream.reply = lambda query: [answer(query, f"300 {record}").to_wire()]
 
     assert (await running.ask("cloaked.example.com", record.split()[0])).rcode() == dns.rcode.NXDOMAIN
@@ -245,9 +238,8 @@ async def test_ech(start: Start, setting: str) -> None:
     assert got.answer[0].ttl == 300
 
 
-async def test_answers_that_can_t_be_read(start: Start) -> None:
+async def test_answers_that_can_t_be_read(running: Dns) -> None:
     """An answer that has to be edited and can't be read becomes a failure, not a pass."""
-    running = await start()
     running.upstream.reply = lambda query: [usual(query)[0] + b"\x00"]
 
     got = await running.ask(ALLOWED, use_edns=0)
@@ -255,10 +247,8 @@ async def test_answers_that_can_t_be_read(start: Start) -> None:
     assert (got.rcode(), explained(got)) == (dns.rcode.SERVFAIL, [0])
 
 
-async def test_encrypted_dns(start: Start) -> None:
+async def test_encrypted_dns(running: Dns) -> None:
     """Firefox' canary does not exist under a ban; designated resolvers are never told of."""
-    running = await start()
-
     canary = await running.ask("use-application-dns.net", use_edns=0)
     assert (canary.rcode(), explained(canary)) == (dns.rcode.NXDOMAIN, [15])
     got = await running.ask("_dns.resolver.arpa", "SVCB")
@@ -268,9 +258,8 @@ async def test_encrypted_dns(start: Start) -> None:
     assert running.lab.records.all == []
 
 
-async def test_nobody_to_ask(start: Start) -> None:
+async def test_nobody_to_ask(running: Dns) -> None:
     """Without anyone who could answer, a question fails at once."""
-    running = await start()
     running.resolver.hosts = []
 
     got = await running.ask(ALLOWED, use_edns=0)
@@ -278,9 +267,8 @@ async def test_nobody_to_ask(start: Start) -> None:
     assert (got.rcode(), explained(got)) == (dns.rcode.SERVFAIL, [23])
 
 
-async def test_upstream_unreachable(start: Start) -> None:
+async def test_upstream_unreachable(running: Dns) -> None:
     """A server that can't be reached is a failure."""
-    running = await start()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         running.resolver.port = closed.getsockname()[1]
@@ -288,9 +276,8 @@ async def test_upstream_unreachable(start: Start) -> None:
 
 
 @TRANSPORTS
-async def test_malformed(start: Start, transport: Transport) -> None:
+async def test_malformed(running: Dns, transport: Transport) -> None:
     """Two questions in one message are a format error, another opcode is not implemented; neither is asked on."""
-    running = await start()
     two = dns.message.make_query(ALLOWED, "A")
     two.question += dns.message.make_query(BANNED, "A").question
     status = dns.message.make_query(ALLOWED, "A")
@@ -305,9 +292,8 @@ async def test_malformed(start: Start, transport: Transport) -> None:
     assert running.upstream.asked == [ALLOWED]
 
 
-async def test_many_questions_on_one_connection(start: Start) -> None:
+async def test_many_questions_on_one_connection(running: Dns) -> None:
     """Questions come in one piece or byte by byte, and each gets its own answer."""
-    running = await start()
     names = [ALLOWED, BANNED, "mail.example.org"]
     data = framed(*(dns.message.make_query(name, "A", id=number) for number, name in enumerate(names)))
 
@@ -320,9 +306,8 @@ async def test_many_questions_on_one_connection(start: Start) -> None:
         assert {m.id: m.rcode() for m in [await client.message() for _ in names]} == {0: 0, 1: 3, 2: 0}
 
 
-async def test_zone_transfers_come_in_many_messages(start: Start) -> None:
+async def test_zone_transfers_come_in_many_messages(running: Dns) -> None:
     """All messages of a zone arrive."""
-    running = await start()
 
     def reply(query: dns.message.Message) -> list[bytes]:
         first = answer(query, "60 SOA ns. x. 1 2 3 4 5")
@@ -338,9 +323,8 @@ async def test_zone_transfers_come_in_many_messages(start: Start) -> None:
         assert [(await client.message()).id for _ in range(3)] == [9, 9, 9]
 
 
-async def test_server_closes(start: Start) -> None:
+async def test_server_closes(running: Dns) -> None:
     """When the server closes, whoever still waits learns that there will be no answer."""
-    running = await start()
     held = asyncio.Event()
 
     async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -355,9 +339,8 @@ async def test_server_closes(start: Start) -> None:
         assert await read_message(client.reader) == b""
 
 
-async def test_a_client_that_has_asked_all(start: Start) -> None:
+async def test_a_client_that_has_asked_all(running: Dns) -> None:
     """Who ends its side gets its answers, refusals or none, and then the connection ends on both sides."""
-    running = await start()
     names = [ALLOWED, BANNED, "mail.example.org"]
     for asked in (names, names[1:2], []):
         async with stream(running.proxy.port) as client:
@@ -370,10 +353,8 @@ async def test_a_client_that_has_asked_all(start: Start) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x05hello"], ids=["empty", "short"])
-async def test_no_dns_at_all(start: Start, data: bytes) -> None:
+async def test_no_dns_at_all(running: Dns, data: bytes) -> None:
     """What is no DNS, on TCP, is closed without an answer."""
-    running = await start()
-
     async with stream(running.proxy.port) as client:
         client.writer.write(data)
         async with asyncio.timeout(DEADLINE):
@@ -383,10 +364,8 @@ async def test_no_dns_at_all(start: Start, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\x00", b"\x00\x20half", openssl_hello(ALLOWED)], ids=["octet", "half", "tls"])
-async def test_silent_clients(start: Start, data: bytes) -> None:
+async def test_silent_clients(running: Dns, data: bytes) -> None:
     """Who doesn't finish its first question in time is closed."""
-    running = await start()
-
     async with stream(running.proxy.port) as client:
         client.writer.write(data)
         await eventually("the connection is there", lambda: running.proxy.connections)
@@ -398,9 +377,8 @@ async def test_silent_clients(start: Start, data: bytes) -> None:
     assert running.proxy.counters.timeouts == 1
 
 
-async def test_garbage_over_udp(start: Start) -> None:
+async def test_garbage_over_udp(running: Dns) -> None:
     """Datagrams that are no DNS are not answered, and those that follow are."""
-    running = await start()
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -476,9 +454,8 @@ async def test_front_can_t_be_put_in_place(
     assert running.proxy.counters.errors["client_connected"] == 1
 
 
-async def test_own_questions_are_known(start: Start) -> None:
+async def test_own_questions_are_known(running: Dns) -> None:
     """A resolver that asks itself gets no answer from itself."""
-    running = await start()
     running.resolver.port = running.proxy.port
 
     async with stream(running.proxy.port) as client:
@@ -540,9 +517,8 @@ async def test_questions_that_wait_are_bounded(start: Start, monkeypatch: pytest
         assert (await client.message()).id == 5
 
 
-async def test_a_question_is_answered_once(start: Start) -> None:
+async def test_a_question_is_answered_once(running: Dns) -> None:
     """What a server, or somebody in its name, sends to a question that has its answer reaches nobody."""
-    running = await start()
     running.upstream.reply = lambda query: usual(query) * 2
     async with stream(running.proxy.port) as client:
         for number in (1, 2):

@@ -72,9 +72,8 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> SetPatience:
 
 
 @TRANSPORTS
-async def test_the_first_is_closed(start: Start, second: Upstream, transport: Transport) -> None:
+async def test_the_first_is_closed(running: Dns, second: Upstream, transport: Transport) -> None:
     """Where nothing listens the next one is asked at once, and first from then on."""
-    running = await start()
     name(running, THIRD, SECOND)
 
     for number in (1, 2):
@@ -82,9 +81,8 @@ async def test_the_first_is_closed(start: Start, second: Upstream, transport: Tr
         assert len(second.asked) == number
 
 
-async def test_the_first_is_silent(start: Start, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
+async def test_the_first_is_silent(running: Dns, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
     """One that says nothing is asked once, and then left alone for a while."""
-    running = await start()
     name(running, FIRST, SECOND)
     upstream.reply = lambda _: []
 
@@ -97,9 +95,8 @@ async def test_the_first_is_silent(start: Start, upstream: Upstream, second: Ups
     assert (len(upstream.asked), len(second.asked)) == (1, 3)
 
 
-async def test_a_late_answer_counts(start: Start, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
+async def test_a_late_answer_counts(running: Dns, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
     """The first one's answer is taken as well after the second one was asked."""
-    running = await start()
     name(running, FIRST, SECOND)
     patience(0.05, DEADLINE)
     upstream.reply = lambda _: []
@@ -116,7 +113,7 @@ async def test_a_late_answer_counts(start: Start, upstream: Upstream, second: Up
 
 @pytest.mark.parametrize("other", [SECOND, THIRD])
 async def test_a_late_answer_counts_after_the_last_one_s_error(
-    start: Start,
+    running: Dns,
     upstream: Upstream,
     second: Upstream,
     patience: SetPatience,
@@ -124,7 +121,6 @@ async def test_a_late_answer_counts_after_the_last_one_s_error(
     other: str,
 ) -> None:
     """The first one is slow, the second one refuses or is closed: the first one's answer is waited for."""
-    running = await start()
     name(running, FIRST, other)
     patience(0.05, DEADLINE)
     upstream.reply = lambda _: []
@@ -167,10 +163,9 @@ async def test_the_last_error_is_the_answer_where_the_other_hangs_up(
 
 
 async def test_a_client_asks_again_meanwhile(
-    start: Start, upstream: Upstream, second: Upstream, patience: SetPatience
+    running: Dns, upstream: Upstream, second: Upstream, patience: SetPatience
 ) -> None:
     """Its repeated question is passed on, and gives a silent name server no more time."""
-    running = await start()
     name(running, FIRST, SECOND)
     patience(0.5, DEADLINE)
     query = dns.message.make_query(ALLOWED, "A").to_wire()
@@ -196,9 +191,8 @@ async def test_a_client_asks_again_meanwhile(
     assert len(second.asked) > 0
 
 
-async def test_a_server_ends_its_connection_between_two_answers(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_ends_its_connection_between_two_answers(running: Dns, caplog: pytest.LogCaptureFixture) -> None:
     """What it has left unanswered it is asked again on a new connection, and it isn't said to have failed."""
-    running = await start()
     asked: list[int] = []
 
     async def one_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -216,9 +210,8 @@ async def test_a_server_ends_its_connection_between_two_answers(start: Start, ca
     assert "gives no answer" not in caplog.text
 
 
-async def test_a_server_closes_after_a_zone(start: Start, second: Upstream) -> None:
+async def test_a_server_closes_after_a_zone(running: Dns, second: Upstream) -> None:
     """A zone has its own end: nothing follows it, and no other server is asked for it."""
-    running = await start()
 
     async def transfer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         query = dns.message.from_wire(await read_message(reader))
@@ -250,9 +243,8 @@ async def test_the_first_hangs_up(start: Start, second: Upstream) -> None:
         await eventually("the next one is asked", lambda: second.asked)
 
 
-async def test_connecting_takes_long(start: Start, second: Upstream, patience: SetPatience) -> None:
+async def test_connecting_takes_long(running: Dns, second: Upstream, patience: SetPatience) -> None:
     """A name server whose host drops what comes keeps nobody from asking the next one."""
-    running = await start()
     with full_listener(second.port):
         name(running, THIRD, SECOND)
         patience(0.05, DEADLINE)
@@ -272,10 +264,9 @@ def full_listener(port: int) -> Iterator[None]:
 @TRANSPORTS
 @pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP])
 async def test_the_first_fails(
-    start: Start, upstream: Upstream, second: Upstream, transport: Transport, rcode: dns.rcode.Rcode
+    running: Dns, upstream: Upstream, second: Upstream, transport: Transport, rcode: dns.rcode.Rcode
 ) -> None:
     """One that says that it has failed is asked again for other names; names that don't exist are an answer."""
-    running = await start()
     name(running, FIRST, SECOND)
     upstream.reply = failing(rcode)
 
@@ -287,9 +278,8 @@ async def test_the_first_fails(
     assert len(second.asked) == 2
 
 
-async def test_all_fail(start: Start, upstream: Upstream, second: Upstream) -> None:
+async def test_all_fail(running: Dns, upstream: Upstream, second: Upstream) -> None:
     """The last one's own error is the answer."""
-    running = await start()
     name(running, FIRST, SECOND)
     upstream.reply = second.reply = failing(dns.rcode.REFUSED)
 
@@ -299,10 +289,9 @@ async def test_all_fail(start: Start, upstream: Upstream, second: Upstream) -> N
 
 @TRANSPORTS
 async def test_all_are_silent(
-    start: Start, upstream: Upstream, second: Upstream, transport: Transport, patience: SetPatience
+    running: Dns, upstream: Upstream, second: Upstream, transport: Transport, patience: SetPatience
 ) -> None:
     """After each has had its time the client learns that there is no answer."""
-    running = await start()
     name(running, FIRST, SECOND, THIRD)
     upstream.reply = second.reply = lambda _: []
     patience(0.05, 0.05)
@@ -313,9 +302,8 @@ async def test_all_are_silent(
     assert (len(upstream.asked), len(second.asked)) == (1, 1)
 
 
-async def test_one_alone(start: Start, upstream: Upstream, patience: SetPatience) -> None:
+async def test_one_alone(running: Dns, upstream: Upstream, patience: SetPatience) -> None:
     """A name server that is the only one is asked for every question, however often it failed."""
-    running = await start()
     upstream.reply = lambda _: []
     patience(0.05, 0.05)
     assert (await running.ask(ALLOWED)).rcode() == dns.rcode.SERVFAIL

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from labs import hello_builder as build
 from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
+from tokgate.evasion import hello as build
 from tokgate.wire.hello_reader import HELLO_RETRY
 
 ALERT = bytes.fromhex("15030300020270")

@@ -204,6 +204,12 @@ def begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sett
     return begun
 
 
+@pytest.fixture
+def setting(begin: Callable[..., Setting]) -> Setting:
+    """One under the usual ban."""
+    return begin()
+
+
 def test_what_was_changed_is_said(begin: Callable[..., Setting]) -> None:
     """Settings with their values from now on, and what tokgate may not change."""
     assert begin().said[:2] == [
@@ -212,9 +218,8 @@ def test_what_was_changed_is_said(begin: Callable[..., Setting]) -> None:
     ]
 
 
-def test_a_changed_policy_is_loaded_at_once(begin: Callable[..., Setting]) -> None:
+def test_a_changed_policy_is_loaded_at_once(setting: Setting) -> None:
     """A network under a new ban would pass until somebody runs a command."""
-    setting = begin()
     setting.keeper.look()
     assert setting.kernel.told == ["up"]
     setting.policy = setting.made(ban(), ban("more", services=("clips",)))
@@ -224,9 +229,8 @@ def test_a_changed_policy_is_loaded_at_once(begin: Callable[..., Setting]) -> No
     assert setting.keeper.state()["policy"] == "another"
 
 
-def test_rules_are_kept_for_the_next_start(begin: Callable[..., Setting]) -> None:
+def test_rules_are_kept_for_the_next_start(setting: Setting) -> None:
     """Those of now are on the disk, whatever becomes of the file; while that fails all goes on, and status says so."""
-    setting = begin()
     kept = setting.boot_file.read_text()
     assert kept == nftables.boot_rules(setting.kernel.loaded_rules)
     assert setting.boot_file.stat().st_mode & 0o777 == 0o600
@@ -291,9 +295,8 @@ def test_a_table_that_takes_long(begin: Callable[..., Setting]) -> None:
     assert setting.kernel.told == ["up", "load", "repair"]
 
 
-def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> None:
+def test_what_somebody_changes_is_put_back(setting: Setting) -> None:
     """A flushed table comes back with the kernel's notification; who looks within two minutes sees that it was gone."""
-    setting = begin()
     setting.passes(1)
     setting.kernel.differs = FLUSHED
     setting.keeper.noticed()
@@ -309,9 +312,8 @@ def test_what_somebody_changes_is_put_back(begin: Callable[..., Setting]) -> Non
     assert setting.keeper.state()["ok"]
 
 
-def test_a_takeover_that_fails_is_tried_again(begin: Callable[..., Setting]) -> None:
+def test_a_takeover_that_fails_is_tried_again(setting: Setting) -> None:
     """The rules of the program before hold meanwhile: gates serve on, status is red, and it comes right by itself."""
-    setting = begin()
     setting.kernel.error = HostProblems(["the firewall lets nothing in"])
     setting.keeper.take_over()
     setting.kernel.differs = FLUSHED
@@ -324,9 +326,8 @@ def test_a_takeover_that_fails_is_tried_again(begin: Callable[..., Setting]) -> 
     assert setting.keeper.state()["ok"]
 
 
-def test_another_process_keeps_this_gateway(begin: Callable[..., Setting]) -> None:
+def test_another_process_keeps_this_gateway(setting: Setting) -> None:
     """One that was faster at a takeover is left alone, and status says who that is, until it has ended."""
-    setting = begin()
     setting.lock.held_by = "process 7 (tokgate.service)"
     setting.keeper.take_over()
     setting.kernel.differs = FLUSHED
@@ -349,9 +350,8 @@ def test_the_lock_comes_before_anything_is_loaded(tmp_path: Path) -> None:
     assert setting.lock.closed
 
 
-def test_without_a_notification(begin: Callable[..., Setting]) -> None:
+def test_without_a_notification(setting: Setting) -> None:
     """Settings change without the kernel telling: all is looked at every ten seconds, and whenever somebody asks."""
-    setting = begin()
     setting.kernel.differs = Differences(settings=("net.ipv4.ip_forward is 0",))
     setting.passes(LOOK)
     assert setting.actions == ["gateway-differs", "gateway-restored"]
@@ -360,9 +360,8 @@ def test_without_a_notification(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.state()["restored"]["count"] == 2
 
 
-def test_a_fight_is_given_time(begin: Callable[..., Setting]) -> None:
+def test_a_fight_is_given_time(setting: Setting) -> None:
     """With another program that flushes all the time tokgate doesn't take turns a thousand times a second."""
-    setting = begin()
     times = []
     for _ in range(200):
         setting.kernel.differs = FLUSHED
@@ -375,9 +374,8 @@ def test_a_fight_is_given_time(begin: Callable[..., Setting]) -> None:
     assert {later - earlier for earlier, later in pairwise(times[5:])} == {LONGEST_DELAY}
 
 
-def test_nobody_listens(begin: Callable[..., Setting]) -> None:
+def test_nobody_listens(setting: Setting) -> None:
     """That is shown and recorded once; loading rules again would not change it."""
-    setting = begin()
     setting.kernel.differs = Differences(listeners=("IPv4: nothing listens at port 8080",))
     for _ in range(3):
         setting.passes(LOOK)
@@ -405,9 +403,8 @@ def test_what_only_others_can_put_right(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.state()["ok"]
 
 
-def test_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:
+def test_a_kernel_that_refuses(setting: Setting) -> None:
     """What can't be loaded leaves what is there, is shown, and is tried again."""
-    setting = begin()
     setting.kernel.differs, setting.kernel.error = FLUSHED, HostProblems(["there is a table of that name"])
     setting.passes(LOOK)
     setting.passes(0.5)
@@ -421,9 +418,8 @@ def test_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:
     assert setting.keeper.state()["ok"]
 
 
-def test_what_the_kernel_refuses_is_counted(begin: Callable[..., Setting]) -> None:
+def test_what_the_kernel_refuses_is_counted(setting: Setting) -> None:
     """Since the start, also where a lost table began anew; a kernel that can't be asked adds nothing."""
-    setting = begin()
     assert set(setting.keeper.state()["refused"].values()) == {0}
     setting.kernel.counted = {"quic": 7}
     setting.passes(LOOK)
@@ -434,9 +430,8 @@ def test_what_the_kernel_refuses_is_counted(begin: Callable[..., Setting]) -> No
     assert setting.keeper.state()["refused"] == refused
 
 
-def test_a_canary_that_fails(begin: Callable[..., Setting]) -> None:
+def test_a_canary_that_fails(setting: Setting) -> None:
     """It is red and recorded although the kernel is as it should be; when it recovers, that is recorded as well."""
-    setting = begin()
     setting.passes(1)
     assert setting.canary.settings == CanarySettings()
     assert setting.canary.clients == {"office": ("192.0.2.254",)}
@@ -483,9 +478,8 @@ def test_what_is_changed_soon_after_a_look(begin: Callable[..., Setting]) -> Non
     assert len(looks) * 0.2 * SHARE < looks[-1] - looks[0] + AT_ONCE + 0.2 * SHARE
 
 
-def test_the_canary_ends_with_its_gateway(begin: Callable[..., Setting]) -> None:
+def test_the_canary_ends_with_its_gateway(setting: Setting) -> None:
     """What is taken out on purpose is no alarm."""
-    setting = begin()
     setting.keeper.look()
     setting.keeper.drain()
     setting.keeper.look()
@@ -494,9 +488,8 @@ def test_the_canary_ends_with_its_gateway(begin: Callable[..., Setting]) -> None
     assert setting.canary.closed
 
 
-def test_a_stop_opens(begin: Callable[..., Setting]) -> None:
+def test_a_stop_opens(setting: Setting) -> None:
     """While open connections end new ones pass; then nothing stays."""
-    setting = begin()
     setting.keeper.drain()
     setting.kernel.differs = FLUSHED
     setting.passes(LOOK)
@@ -516,18 +509,16 @@ def test_a_stop_that_stays_closed(begin: Callable[..., Setting]) -> None:
     assert "tokgate gateway down" in setting.said[-1]
 
 
-def test_a_restart_stays_closed(begin: Callable[..., Setting]) -> None:
+def test_a_restart_stays_closed(setting: Setting) -> None:
     """The next start is seconds away: nobody passes undecided until then, whatever a stop would do."""
-    setting = begin()
     setting.keeper.drain(restarts=True)
     setting.keeper.down()
     assert setting.kernel.told == ["up"]
     assert "next start" in setting.said[-1]
 
 
-def test_a_stop_with_a_kernel_that_refuses(begin: Callable[..., Setting]) -> None:
+def test_a_stop_with_a_kernel_that_refuses(setting: Setting) -> None:
     """It is said, and the rest of the stop goes on."""
-    setting = begin()
     setting.kernel.error = GatewayError("no")
     setting.keeper.drain()
     assert setting.said[-1] == "the gateway's rules: no"
