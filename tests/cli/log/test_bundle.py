@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from labs.appending import AppenderRuns, append
+from labs.builders import at
 from labs.command_line import Command
-from labs.logs import refusal
-from labs.samples import OBSERVER
+from labs.logs import refusal, write
+from labs.samples import OBSERVER, SNAPSHOT, stamp
+from tokgate.blocklog.records.lifecycle import phase_changed
 from tokgate.blocklog.records.record import new_stamp
 from tokgate.blocklog.write.checkpointer import LogOptions
+from tokgate.policy.analysis.timeline import transitions
 
 KEY = ("--key", "block.pub")
+MARCH = (at("2023-03-01T00:00:00Z"), at("2023-04-01T00:00:00Z"))
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
 
 
@@ -43,20 +47,20 @@ def unpacked(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path / "there" / "case"
 
 
-type Check = Callable[[Path, str], subprocess.CompletedProcess[str]]
+type Check = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def by_its_verifier(folder: Path, fingerprint: str) -> subprocess.CompletedProcess[str]:
+def by_its_verifier(folder: Path, *fingerprints: str) -> subprocess.CompletedProcess[str]:
     """What the verifier in the archive says; tokgate can't be imported."""
     program = "import runpy, sys; sys.modules['tokgate'] = None; sys.argv = sys.argv[1:]; "
     program += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    return _run(folder, sys.executable, "-I", "-c", program, str(folder / "verify.py"), fingerprint)
+    return _run(folder, sys.executable, "-I", "-c", program, str(folder / "verify.py"), *fingerprints)
 
 
-def by_the_docs(folder: Path, fingerprint: str) -> subprocess.CompletedProcess[str]:
+def by_the_docs(folder: Path, *fingerprints: str) -> subprocess.CompletedProcess[str]:
     """What the steps of docs/proof.md give with jq, OpenSSL and coreutils; there is no Python."""
     (program,) = re.findall(r"^```sh\n(.*?)^```", DOCS.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    return _run(folder, "sh", "-c", program, "check.sh", fingerprint, PATH="/usr/bin:/bin", PYTHONHOME="/nowhere")
+    return _run(folder, "sh", "-c", program, "check.sh", *fingerprints, PATH="/usr/bin:/bin", PYTHONHOME="/nowhere")
 
 
 def _run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -116,6 +120,49 @@ def test_what_was_changed_is_said(
     found = by_its_verifier(unpacked, fingerprint)
     assert (found.returncode, said in found.stderr) == (1, True)
     assert by_the_docs(unpacked, fingerprint).returncode != 0
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_key_that_took_over(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
+    """Verification, proof, report and case believe the same keys, in the order in which they took over."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokgate.cli.log.report.BROWSERS", ())
+    runs, fingerprints = AppenderRuns(tmp_path / "block.ndjson", options=LogOptions()), list[str]()
+    for number in (1, 2):
+        run, record = runs.begin(), refusal("192.0.2.7")
+        record["event"]["id"] = f"01862000-0000-7000-8000-00000000000{number}"
+        append(run, record)
+        runs.write(run, 0, attest=True)
+        run.leave("closed")
+        fingerprints.append(tokgate("log", "key", "--fingerprint").out.strip())
+        for ending in ("key", "pub") if number == 1 else ():
+            Path(f"block.{ending}").rename(f"first.{ending}")
+    first, both = ("--key", "first.pub"), ("--key", "first.pub", "--key", "block.pub")
+    proof, case = ("log", "prove", record["event"]["id"], "-o", "p.json"), ("log", "case", "--client", "192.0.2.7")
+    for command in (("log", "verify"), proof, ("log", "report", "-o", "r.html"), (*case, "-o", "case.zip")):
+        assert tokgate(*command, *first).code == 1, command
+        assert tokgate(*command, *both).code == 0, command
+    assert "Signatures were checked against the key given." in Path("r.html").read_text()
+    with zipfile.ZipFile("case.zip") as archive:
+        archive.extractall(tmp_path / "there")
+    said = check(tmp_path / "there" / "case", *fingerprints)
+    assert (said.returncode, said.stdout.count("192.0.2.7 (office) was refused")) == (0, 2), said
+    assert check(tmp_path / "there" / "case", fingerprints[1]).returncode != 0
+
+
+def test_what_is_told_of_a_ban(tmp_path: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history of the bans that the case is about, and of no other."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokgate.cli.log.report.BROWSERS", ())
+    change = next(each for each in transitions(SNAPSHOT, *MARCH) if each.ban.name == "ban")
+    own = phase_changed(stamp("2023-03-10T00:00:00Z"), change, "test")
+    other = json.loads(json.dumps(own))
+    other["tokgate"]["ban"] = "another"
+    write(tmp_path / "block.ndjson", [own, other, refusal("192.0.2.7")])
+    made = tokgate("log", "case", "--client", "192.0.2.7", "-o", "case.zip")
+    assert "1 of 1 records have no proof" in made.err
+    with zipfile.ZipFile("case.zip") as archive:
+        assert [json.loads(line) for line in archive.read("case/bans.ndjson").splitlines()] == [own]
 
 
 def test_anchors_of_one_name(unpacked: Path, tokgate: Command) -> None:

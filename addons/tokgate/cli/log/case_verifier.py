@@ -1,4 +1,4 @@
-"""Checks a case that tokgate wrote: python3 verify.py FINGERPRINT, in its folder. Needs Python and cryptography only.
+"""Checks a case that tokgate wrote: python3 verify.py FINGERPRINT… in its folder. Needs Python and cryptography only.
 
 docs/proof.md of tokgate says in prose what is hashed and signed. Take the fingerprint of the log's key (SHA-256 over
 the 32 octets of the public key) from whoever kept that when the log began, not from the case.
@@ -56,8 +56,8 @@ def wrong_with(proof: dict[str, Any]) -> Optional[str]:  # noqa: UP045  (for Pyt
     return None if signed(checkpoint["key"], signature, canonical(checkpoint)) else "the checkpoint is not genuine"
 
 
-def faults(fingerprint: str) -> Iterator[str]:
-    """All that is wrong with the case, in sentences; prints each record that is proved."""
+def faults(fingerprints: list[str]) -> Iterator[str]:
+    """All that is wrong with the case if only these keys are believed; prints each record that is proved."""
     octets = (FOLDER / "manifest.json").read_bytes()
     manifest = json.loads(octets)
     keys = {manifest["key"]} if manifest["key"] else set()
@@ -82,11 +82,11 @@ def faults(fingerprint: str) -> Iterator[str]:
             signed_by = proof["checkpoint"]["at"]
             sys.stdout.write(f"record {record['event']['sequence']}, signed by {signed_by}: {record['message']}\n")
     for key in keys:
-        if hashlib.sha256(b64decode(key)).hexdigest() != fingerprint.lower():
+        if hashlib.sha256(b64decode(key)).hexdigest() not in map(str.lower, fingerprints):
             yield f"another key signed: {key}"
 
 
 if __name__ == "__main__":
-    found = list(faults(sys.argv[1]))
+    found = list(faults(sys.argv[1:]))
     sys.stderr.write("\n".join(found or ["all records are proved, and nothing was changed"]) + "\n")
     sys.exit(bool(found))
