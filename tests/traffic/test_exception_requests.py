@@ -148,3 +148,10 @@ def test_what_another_process_wrote_is_seen(folder: RequestFolder, monkeypatch: 
     found = folder.latest("192.0.2.7", None, "ban")
     assert found is not None
     assert found["state"] == "declined"
+
+
+def test_a_folder_that_can_not_be_read_is_told(folder: RequestFolder) -> None:
+    """It is not taken for an empty one: whoever may not look is not shown that nobody has asked."""
+    folder.folder.write_text("no folder")
+    with pytest.raises(NotADirectoryError):
+        folder.all()

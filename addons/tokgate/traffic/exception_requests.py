@@ -6,6 +6,7 @@ alone count: limits are compared with what they say, under the folder's lock.
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -57,8 +58,10 @@ class RequestFolder:
 
     def all(self) -> dict[str, ExceptionRequest]:
         """Every request by its id, oldest first. Files that hold none are passed over. Raises OSError."""
-        found = dict[str, ExceptionRequest]()
-        for path in sorted(self.folder.glob("[!.]*.json")) if self.folder.exists() else ():
+        paths, found = list[Path](), dict[str, ExceptionRequest]()
+        with suppress(FileNotFoundError):
+            paths = sorted(self.folder.iterdir())
+        for path in (each for each in paths if each.suffix == ".json" and not each.name.startswith(".")):
             with suppress(FileNotFoundError, ValueError):  # deleted just now, or another hand's
                 found[path.stem] = _read(path)
         self._requests, self._read_at = found, time.monotonic()
@@ -82,7 +85,7 @@ class RequestFolder:
             for each in pending:
                 if each["ban"] == request["ban"] and _is_of(each, client, user):
                     return each
-            theirs = [each for each in known if _counts_for(each, client, user)]
+            theirs = [each for each in known if _is_of(each, client, user, client_key)]
             if sum(at - TimeDelta(hours=1) < Instant.parse_iso(each["at"]) <= at for each in theirs) >= PER_HOUR:
                 return NotTaken.TOO_OFTEN
             if len(pending) >= MAX_PENDING:
@@ -128,15 +131,8 @@ def _read(path: Path) -> ExceptionRequest:
     return request
 
 
-def _is_of(request: ExceptionRequest, client: str, user: str | None) -> bool:
-    """Whether it is a person's own: the user's who signed in, else the client's."""
+def _is_of(request: ExceptionRequest, client: str, user: str | None, key: Callable[[str], str] = str) -> bool:
+    """Whether it is of the user who signed in, else of the client by its `key`."""
     if user is not None or request["user"] is not None:
         return folded(user or "") == folded(request["user"] or "")
-    return request["client"] == client
-
-
-def _counts_for(request: ExceptionRequest, client: str, user: str | None) -> bool:
-    """Whether it counts for a person's limit; without a user that is the client's, whatever address of its subnet."""
-    if user is not None or request["user"] is not None:
-        return _is_of(request, client, user)
-    return client_key(request["client"]) == client_key(client)
+    return key(request["client"]) == key(client)
