@@ -9,14 +9,14 @@ from tokgate.policy.decision import Reason
 from tokgate.traffic.enforcer import Ruling
 
 
-def _answer(status: HTTPStatus, words: str = "", fields: str = "") -> bytes:
+def _answer(status: HTTPStatus, words: str, fields: str = "") -> bytes:
     """A whole response, after which the connection ends."""
-    body = f"tokgate: {words}\n".encode() if words else b""
-    kind = "Content-Type: text/plain; charset=utf-8\r\n" if words else ""
+    body = f"tokgate: {words}\n".encode()
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\n{kind}{fields}Content-Length: {len(body)}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n{fields}"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    return head.encode("latin-1", "replace") + b"\r\n" + body
+    return head.encode("latin-1", "replace") + body
 
 
 def pac_answer(file: str) -> bytes:
@@ -29,12 +29,14 @@ def pac_answer(file: str) -> bytes:
 
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
-BAD_REQUEST: Final = _answer(HTTPStatus.BAD_REQUEST)
+BAD_REQUEST: Final = _answer(HTTPStatus.BAD_REQUEST, "this is no request that a proxy can carry out.")
 INSIDE_WORDS: Final = "what only the proxy's own machine can reach is closed to others."
 INSIDE: Final = _answer(HTTPStatus.FORBIDDEN, INSIDE_WORDS)
 LEADS_BACK: Final = _answer(HTTPStatus.FORBIDDEN, "this would lead back to the proxy itself.")
-UNREACHABLE: Final = _answer(HTTPStatus.BAD_GATEWAY)
-UNAVAILABLE: Final = _answer(HTTPStatus.SERVICE_UNAVAILABLE, fields="Retry-After: 10\r\n")
+UNREACHABLE: Final = _answer(HTTPStatus.BAD_GATEWAY, "the destination has no address, or does not answer.")
+UNAVAILABLE: Final = _answer(
+    HTTPStatus.SERVICE_UNAVAILABLE, "this can't be done now: try again.", "Retry-After: 10\r\n"
+)
 
 SIGN_IN_WORDS: Final = "the proxy has to know who asks: name and password are missing or wrong."
 CHALLENGE: Final = 'Basic realm="tokgate", charset="UTF-8"'
