@@ -19,6 +19,7 @@ from labs.netns import Lab, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin
 from labs.running_lab import AS_WE_ARE
 
+RELOADS = int(os.environ.get("TOKGATE_TEST_RELOADS", "4"))
 CUT = str(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
 """What a client sees whose connection crosses the start of a ban."""
 
@@ -33,7 +34,7 @@ def refused(lab: Lab, origin: Origin) -> bool:
 def test_reload_under_load_drops_nothing(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """Downloads in flight and new connections survive ten reloads, each of which takes effect."""
+    """Downloads in flight and new connections survive reloads, each of which takes effect."""
     expected = hashlib.sha256((origin.folder / "large").read_bytes()).hexdigest()
     digests: list[str] = []
     failures: list[str] = []
@@ -58,21 +59,20 @@ def test_reload_under_load_drops_nothing(
         threads = [threading.Thread(target=work) for work in (fetch_large, fetch_large, fetch_large, hammer, hammer)]
         for thread in threads:
             thread.start()
-        for turn in range(10):
+        for turn in range(RELOADS):
             banned = turn % 2 == 1
             gateway.write_policy(office_policy(action="block" if banned else "monitor"))
             if turn % 3 == 0:
                 gateway.reload()
             assert all(thread.is_alive() for thread in threads), "reloaded while nothing was under way"
             wait_until(f"edit {turn} is in force", partial(follows, banned))
+        wait_until("many have come meanwhile", lambda: len(digests) >= 3 and len(successes) > 20)
         done.set()
         for thread in threads:
             thread.join(60)
 
-    assert len(digests) >= 3
     assert set(digests) == {expected}
     assert failures == [], gateway.narrated()
-    assert len(successes) > 20
 
 
 @pytest.mark.parametrize("mode", ["regular", "gate:explicit"])
