@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dns.edns
 import dns.rcode
 import pytest
 
-from labs.gateway import ROOT, Gateway, office_policy
+from labs.gateway import ROOT, Gateway, MakeGateway, office_policy
 from labs.netns import Lab
 from labs.resolver import ADDRESS, Resolver, ask
 
@@ -24,16 +24,9 @@ both_transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp
 
 
 @pytest.fixture(scope="module", params=CARRIERS)
-def dns_gateway(
-    request: pytest.FixtureRequest,
-    lab: Lab,
-    resolver: Resolver,
-    any_gateway: Callable[..., Gateway],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Gateway]:
+def dns_gateway(request: pytest.FixtureRequest, resolver: Resolver, any_gateway: MakeGateway) -> Iterator[Gateway]:
     """A gateway that resolves for the office and for visitors."""
-    folder = tmp_path_factory.mktemp("dns")
-    with any_gateway(folder, policy=office_policy(), mode="dns", ports=(53,), **CARRIERS[request.param]) as running:
+    with any_gateway(policy=office_policy(), mode="dns", ports=(53,), **CARRIERS[request.param]) as running:
         yield running
 
 

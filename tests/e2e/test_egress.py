@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from labs.clients import through
-from labs.gateway import Gateway, office_policy
+from labs.gateway import Gateway, MakeGateway, office_policy
 from labs.netns import Lab, Namespace
 from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, Origin, fingerprint, to_banned
 from labs.web_server import served, web_server
@@ -25,20 +25,13 @@ CARRIERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=[carrier for carrier in CARRIERS if carrier != "socks"])
-def proxy(
-    request: pytest.FixtureRequest,
-    lab: Lab,
-    origin: Origin,
-    any_gateway: Callable[..., Gateway],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Gateway]:
+def proxy(request: pytest.FixtureRequest, lab: Lab, origin: Origin, any_gateway: MakeGateway) -> Iterator[Gateway]:
     """A proxy on every address of the gateway. TikTok is banned for the office, by name and address."""
     names = {name: list(addresses.values()) for name, addresses in ADDRESSES.items()}
     lab.gateway.hosts(names | {INSIDE: ["127.0.0.1"]})
     policy = office_policy()
     policy["services"]["tiktok"]["addresses"] = [f"{Lab.BANNED[4]}/32", f"{Lab.BANNED[6]}/128"]
-    folder = tmp_path_factory.mktemp("egress")
-    with any_gateway(folder, policy=policy, **CARRIERS[request.param]) as gateway:
+    with any_gateway(policy=policy, **CARRIERS[request.param]) as gateway:
         yield gateway
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.gateway import CARRIERS, Gateway, office_policy
+from labs.gateway import CARRIERS, Gateway, MakeGateway, office_policy
 from labs.netns import Lab
 from labs.origin import ADDRESSES, ALLOWED, Origin
 
@@ -55,11 +55,9 @@ def half_down(lab: Lab, origin: Origin) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def gate(
-    lab: Lab, half_down: None, any_gateway: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
+def gate(lab: Lab, half_down: None, any_gateway: MakeGateway) -> Iterator[Gateway]:
     """One gateway with gates for redirected clients."""
-    with any_gateway(tmp_path_factory.mktemp("gate"), policy=PATIENT, **CARRIERS["gates"]) as running:
+    with any_gateway(policy=PATIENT, **CARRIERS["gates"]) as running:
         lab.client.hosts({ALLOWED: (ADDRESSES[ALLOWED][4],)})
         lab.client.run("curl", "-sS", "--max-time", "60", f"http://{ALLOWED}/")  # there is an opener now
         yield running

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from labs.clients import http3
-from labs.gateway import CARRIERS, Gateway, office_policy, refuses
+from labs.gateway import CARRIERS, Gateway, MakeGateway, office_policy, refuses
 from labs.netns import Lab, wait_until
 from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, Origin
 from labs.other_ports import REFUSED_BY_ALERT, curl, greeted, serving
@@ -23,13 +23,7 @@ PROTOCOLS = {"icmp": 1, "icmpv6": 58, "gre": 47, "esp": 50, "sctp": 132, "udplit
 
 
 @pytest.fixture(scope="module", params=["gates", "redirected"])
-def gateway(
-    request: pytest.FixtureRequest,
-    lab: Lab,
-    origin: Origin,
-    any_gateway: Callable[..., Gateway],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Gateway]:
+def gateway(request: pytest.FixtureRequest, lab: Lab, origin: Origin, any_gateway: MakeGateway) -> Iterator[Gateway]:
     """A gateway with a ban on all but a name, a domain, and an address."""
     policy = office_policy(services="all", **{"except": ["library", "payroll", "server"]})
     policy["services"] = {
@@ -37,7 +31,7 @@ def gateway(
         "payroll": {"names": {"suffix": [LOOKALIKE.partition(".")[2]]}},
         "server": {"addresses": list(SERVER.values())},
     }
-    with any_gateway(tmp_path_factory.mktemp("room"), policy=policy, **CARRIERS[request.param]) as running:
+    with any_gateway(policy=policy, **CARRIERS[request.param]) as running:
         # Plain HTTP is opened, by a process that may still be starting.
         wait_until("an opener answers", lambda: curl(lab.client, origin, f"http://{ALLOWED}:80/", 4)[0] == 0)
         yield running

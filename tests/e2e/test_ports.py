@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from labs.gateway import CARRIERS, Gateway, Record, office_policy, refuses
+from labs.gateway import CARRIERS, Gateway, MakeGateway, Record, office_policy, refuses
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, OTHER_HTTP, OTHER_QUIC, OTHER_TLS, Origin, to_banned
 from labs.other_ports import REFUSED_BY_ALERT, curl, greeted, serving
@@ -31,18 +31,13 @@ def service(lab: Lab) -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=CARRIERS)
 def gateway(
-    request: pytest.FixtureRequest,
-    lab: Lab,
-    origin: Origin,
-    service: None,
-    any_gateway: Callable[..., Gateway],
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, lab: Lab, origin: Origin, service: None, any_gateway: MakeGateway
 ) -> Iterator[Gateway]:
     """A gateway with a ban of names, and of a service by its addresses."""
     policy = office_policy()
     policy["services"]["push"] = {"title": "Push", "addresses": list(SERVICE.values())}
     policy["bans"]["office-ban"]["services"] = ["tiktok", "push"]
-    with any_gateway(tmp_path_factory.mktemp("ports"), policy=policy, **CARRIERS[request.param]) as running:
+    with any_gateway(policy=policy, **CARRIERS[request.param]) as running:
         # Plain HTTP is opened, by a process that may still be starting.
         wait_until("an opener answers", lambda: curl(lab.client, origin, f"http://{ALLOWED}:80/", 4)[0] == 0)
         yield running

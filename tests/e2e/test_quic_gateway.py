@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from whenever import Instant
 
 from labs.clients import Download, browser, forced_to_quic, http3
 from labs.devtools import tab
-from labs.gateway import Gateway, office_policy, refused_over_http3
+from labs.gateway import Gateway, MakeGateway, office_policy, refused_over_http3
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
 from labs.quic_origin import RetryingOrigin, fetch
@@ -22,10 +22,9 @@ ELSEWHERE = "elsewhere.tiktok.com"
 
 
 @pytest.fixture(scope="module")
-def gateway(any_gateway: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(any_gateway: MakeGateway) -> Iterator[Gateway]:
     """A gateway with two gates, and what `tokgate ruleset` prints."""
-    folder = tmp_path_factory.mktemp("quic")
-    with any_gateway(folder, policy=office_policy(), mode="gate:tproxy", options=("--workers", "2")) as running:
+    with any_gateway(policy=office_policy(), mode="gate:tproxy", options=("--workers", "2")) as running:
         yield running
 
 

@@ -320,6 +320,9 @@ def refused_over_http3(lab: Lab, origin: Origin, gateway: Gateway, family: int) 
     return record
 
 
+type MakeGateway = Callable[..., Gateway]
+
+
 def kernel(lab: Lab) -> list[str]:
     """What is loaded in the gateway."""
     commands = ("nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table 29803")

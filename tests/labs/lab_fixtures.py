@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from labs import netns as lab_netns
-from labs.gateway import Gateway
+from labs.gateway import Gateway, MakeGateway
 from labs.netns import Namespace
 from labs.origin import Origin
 from labs.resolver import Resolver
@@ -71,11 +71,13 @@ def resolver(lab: lab_netns.Lab) -> Iterator[Resolver]:
 
 
 @pytest.fixture(scope="module")
-def any_gateway(lab: lab_netns.Lab, origin: Origin, check_lines: Callable[[Path], object]) -> Callable[..., Gateway]:
+def any_gateway(
+    lab: lab_netns.Lab, origin: Origin, check_lines: Callable[[Path], object], tmp_path_factory: pytest.TempPathFactory
+) -> MakeGateway:
     """Make gateways that end with their `with` block; one at a time, because they share the namespace."""
 
-    def make(folder: Path, **options: Any) -> Gateway:
-        return Gateway(lab.gateway, folder, check=check_lines, **options)
+    def make(folder: Path | None = None, **options: Any) -> Gateway:
+        return Gateway(lab.gateway, folder or tmp_path_factory.mktemp("gateway"), check=check_lines, **options)
 
     return make
 
