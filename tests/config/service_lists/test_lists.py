@@ -12,7 +12,7 @@ from tokgate.config.service_lists.lists import (
     read_hosts,
     whole_name,
 )
-from tokgate.config.service_lists.selection import Options, select
+from tokgate.config.service_lists.selection import select
 from tokgate.policy.services import compile_regex
 
 _PARTS = (
@@ -43,7 +43,7 @@ def test_no_text_breaks_a_reader(text: str) -> None:
     """A list that somebody else wrote ends in patterns and reports, never in a trace."""
     detect(text)
     for found in (read_hosts("x", text), read_domain_list("x", text, lambda _: None)):
-        chosen = select(found, Options(subdomains=True))
+        chosen = select(found, subdomains=True)
         assert all(each.place.line >= 1 for each in (*chosen.dropped, *chosen.unreadable))
 
 

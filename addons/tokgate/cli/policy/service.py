@@ -24,16 +24,8 @@ from tokgate.config.diagnostics import did_you_mean
 from tokgate.config.format import values
 from tokgate.config.format.services import ListFormat
 from tokgate.config.loader import load
-from tokgate.config.service_lists.lists import EntryKind, detect, read_domain_list, read_hosts
-from tokgate.config.service_lists.selection import (
-    Options,
-    Selection,
-    SourceOutput,
-    names_of,
-    select,
-    service_file,
-    source_keys,
-)
+from tokgate.config.service_lists.lists import detect, read_domain_list, read_hosts
+from tokgate.config.service_lists.selection import Selection, SourceOutput, names_of, select, service_file, source_keys
 from tokgate.policy.services import Match, PatternKind, Service, ServiceIndex, ServiceSource
 from tokgate.policy.snapshot import Policy
 
@@ -371,7 +363,7 @@ def _update(options: argparse.Namespace) -> int:
     service, old = known.service, known.service.source
     file = _own_file(known) if options.write else None
     selection, source = _read(options, old)
-    changes: list[tuple[str, EntryKind, str]] = []
+    changes: list[tuple[str, PatternKind, str]] = []
     for kind, before in names_of(service).items():
         changes += [("+", kind, value) for value in sorted(set(selection.patterns[kind]) - set(before))]
         changes += [("-", kind, value) for value in sorted(set(before) - set(selection.patterns[kind]))]
@@ -437,7 +429,7 @@ def _read(options: argparse.Namespace, before: ServiceSource | None = None) -> t
         found = read_hosts(str(path), text)
     else:
         found = read_domain_list(str(path), text, lambda other: _included(path, other))
-    selection = select(found, Options(frozenset(source.attributes), subdomains=source.subdomains))
+    selection = select(found, source.attributes, subdomains=source.subdomains)
     for each in selection.dropped:
         narrate(f"{visible(str(each.place))}: dropped {visible(each.text)}: {each.why}")
     for each in selection.unreadable:

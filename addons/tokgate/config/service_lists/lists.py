@@ -3,24 +3,12 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import PurePath
 from typing import Final
 
 from tokgate.config.format.services import ListFormat
+from tokgate.policy.services import PatternKind
 from tokgate.policy.values.hostname import parse_address
-
-
-class EntryKind(StrEnum):
-    """How an entry of a list is compared with names."""
-
-    SUFFIX = "suffix"
-    """The name and all names below it."""
-    EXACT = "exact"
-    REGEX = "regex"
-    """The whole name, in RE2 syntax."""
-    KEYWORD = "keyword"
-    """Any part of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +26,8 @@ class Place:
 class Entry:
     """One entry as the list has it: not normalised, and not yet known to be a name."""
 
-    kind: EntryKind
+    kind: PatternKind | None
+    """None: a keyword, which is compared with any part of a name."""
     value: str
     place: Place
     attributes: frozenset[str] = frozenset()
@@ -60,7 +49,7 @@ class ServiceList:
     entries: list[Entry] = field(default_factory=list)
     unreadable: list[Problem] = field(default_factory=list)
 
-    def add(self, kind: EntryKind, value: str, place: Place, attributes: frozenset[str] = frozenset()) -> None:
+    def add(self, kind: PatternKind | None, value: str, place: Place, attributes: frozenset[str] = frozenset()) -> None:
         """Add an entry that `place` of the list holds, with the attributes it has there."""
         self.entries.append(Entry(kind, value, place, attributes))
 
@@ -85,10 +74,10 @@ def _is_address(word: str) -> bool:
 
 
 _KINDS: Final = {
-    "domain": EntryKind.SUFFIX,
-    "full": EntryKind.EXACT,
-    "keyword": EntryKind.KEYWORD,
-    "regexp": EntryKind.REGEX,
+    "domain": PatternKind.SUFFIX,
+    "full": PatternKind.EXACT,
+    "keyword": None,
+    "regexp": PatternKind.REGEX,
 }
 _TYPED: Final = re.compile(r"(domain|full|keyword|regexp|include):", re.IGNORECASE)
 _RELEASED: Final = re.compile(r":(@[^\s:]+)\Z")
@@ -175,7 +164,7 @@ def read_hosts(file: str, text: str) -> ServiceList:
                 if name.lower() in _LOCAL:
                     continue
                 wild = name.startswith(("*.", "."))
-                found.add(EntryKind.SUFFIX if wild else EntryKind.EXACT, name.removeprefix("*").lstrip("."), place)
+                found.add(PatternKind.SUFFIX if wild else PatternKind.EXACT, name.removeprefix("*").lstrip("."), place)
     return found
 
 

@@ -3,8 +3,8 @@
 Nothing is dropped in silence, and nothing is taken that is a stranger's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypedDict
 
 import yaml
@@ -12,30 +12,23 @@ from pydantic_core import PydanticCustomError
 
 from tokgate.config.format import services
 from tokgate.config.format.services import ListFormat
-from tokgate.config.service_lists.lists import Entry, EntryKind, Problem, ServiceList
+from tokgate.config.service_lists.lists import Entry, Problem, ServiceList
 from tokgate.policy.services import PatternKind, Service, ServiceSource, is_public_suffix
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.policy.values.text import shown
 
-NAME_KINDS: Final = (EntryKind.SUFFIX, EntryKind.EXACT, EntryKind.REGEX)
-"""The kinds that stand under `names`, which are those of the same value in `PatternKind`."""
+NAME_KINDS: Final = (PatternKind.SUFFIX, PatternKind.EXACT, PatternKind.REGEX)
+"""The kinds that lists have."""
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Which entries of a list are taken into a service, and how."""
-
-    attributes: frozenset[str] = frozenset()
-    """Of entries with attributes only those with these, and none with those that begin with `-`; empty: all."""
-    subdomains: bool = False
-    """Take single hosts with all names below them."""
+Names = Mapping[PatternKind, list[str]]
+"""Patterns by kind."""
 
 
 @dataclass(slots=True)
 class Selection:
     """The patterns by kind, each once and in order, and what was not taken, with its reason."""
 
-    patterns: dict[EntryKind, list[str]]
+    patterns: Names
     dropped: list[Problem] = field(default_factory=list)
     unreadable: list[Problem] = field(default_factory=list)
     repeated: int = 0
@@ -47,18 +40,24 @@ class Selection:
         return sum(map(len, self.patterns.values()))
 
 
-def select(found: ServiceList, options: Options = Options()) -> Selection:
-    """Choose from a list. Public suffixes, shared hosts and keywords are dropped."""
-    kept: dict[EntryKind, dict[str, Entry]] = {kind: {} for kind in NAME_KINDS}
+def select(found: ServiceList, attributes: Iterable[str] = (), *, subdomains: bool = False) -> Selection:
+    """Choose from a list. Public suffixes, shared hosts and keywords are dropped.
+
+    Taken are only entries with one of the `attributes`, and none with one of those that begin with `-`; without any,
+    all. With `subdomains` single hosts are taken with all names below them.
+    """
+    kept: dict[PatternKind, dict[str, Entry]] = {kind: {} for kind in NAME_KINDS}
     selection = Selection({}, unreadable=list(found.unreadable))
-    wanted = {word for word in options.attributes if not word.startswith("-")}
-    refused = {word[1:] for word in options.attributes if word.startswith("-")}
+    wanted = {word for word in attributes if not word.startswith("-")}
+    refused = {word[1:] for word in attributes if word.startswith("-")}
     for entry in found.entries:
         if not refused & entry.attributes and (not wanted or wanted & entry.attributes):
-            _take(entry, kept, selection, options)
-    suffixes = kept[EntryKind.SUFFIX]
-    for kind in (EntryKind.SUFFIX, EntryKind.EXACT):
-        inner = [value for value in kept[kind] if _above(value, suffixes, itself=kind is EntryKind.EXACT)]
+            if subdomains and entry.kind is PatternKind.EXACT:
+                entry = replace(entry, kind=PatternKind.SUFFIX)
+            _take(entry, kept, selection)
+    suffixes = kept[PatternKind.SUFFIX]
+    for kind in (PatternKind.SUFFIX, PatternKind.EXACT):
+        inner = [value for value in kept[kind] if _above(value, suffixes, itself=kind is PatternKind.EXACT)]
         for value in inner:
             selection.repeated += 1
             del kept[kind][value]
@@ -68,12 +67,12 @@ def select(found: ServiceList, options: Options = Options()) -> Selection:
     return selection
 
 
-def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Selection, options: Options) -> None:
+def _take(entry: Entry, kept: dict[PatternKind, dict[str, Entry]], selection: Selection) -> None:
     kind, value = entry.kind, entry.value
-    if kind is EntryKind.KEYWORD:
+    if kind is None:
         _drop(selection, entry, "a keyword matches parts of strangers' names")
         return
-    if kind in (EntryKind.SUFFIX, EntryKind.EXACT):
+    if kind is not PatternKind.REGEX:
         name = normalise(value)
         if not isinstance(name, DomainName):
             why = getattr(name, "problem", "an address, not a name")
@@ -83,9 +82,7 @@ def _take(entry: Entry, kept: dict[EntryKind, dict[str, Entry]], selection: Sele
         if "." not in value or is_public_suffix(value):
             _drop(selection, entry, "a public suffix: everybody's names are below it")
             return
-        if options.subdomains:
-            kind = EntryKind.SUFFIX
-        shared = shared_host(value) if kind is EntryKind.SUFFIX else None
+        shared = shared_host(value) if kind is PatternKind.SUFFIX else None
         if shared is not None:
             what = "a shared host" if shared == value else f"it holds the shared host {shared}"
             _drop(selection, entry, f"{what}: other customers' names are below it")
@@ -158,15 +155,10 @@ _HEAD: Final = """\
 # --write it writes this file again, without comments of yours.
 """
 
-Names = Mapping[EntryKind, list[str]]
-"""Patterns by kind."""
 
-
-def names_of(service: Service) -> dict[EntryKind, list[str]]:
+def names_of(service: Service) -> Names:
     """What a service has by now; labels, which no list has, are not among them."""
-    return {
-        kind: [each.value for each in service.patterns if each.kind is PatternKind(kind.value)] for kind in NAME_KINDS
-    }
+    return {kind: [each.value for each in service.patterns if each.kind is kind] for kind in NAME_KINDS}
 
 
 def service_file(name: str, title: str, source: ServiceSource, names: Names, before: Service | None = None) -> str:
