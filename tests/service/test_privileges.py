@@ -4,6 +4,7 @@ import os
 import pwd
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,35 +13,44 @@ from tokgate.gateway import capabilities
 from tokgate.gateway.capabilities import Capability
 from tokgate.service import privileges
 from tokgate.service.listeners import ListenEndpoint
-from tokgate.service.privileges import Account, Listening, Places, PrivilegeError, account_to_become, needed_to_listen
+from tokgate.service.privileges import Account, Places, PrivilegeError, account_to_become
 
 BIND, ADMIN, RAW = Capability.NET_BIND_SERVICE, Capability.NET_ADMIN, Capability.NET_RAW
 HERE = "127.0.0.1"
 
 
 @pytest.mark.parametrize(
-    ("listening", "needed"),
+    ("port", "entry", "more", "needed"),
     [
-        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)]), set()),
-        (Listening(endpoints=[ListenEndpoint(HERE, 0, Entry.EXPLICIT)]), set()),
-        (Listening(endpoints=[ListenEndpoint(HERE, 1023, Entry.EXPLICIT)]), {BIND}),
-        (Listening(endpoints=[ListenEndpoint(HERE, 1024, Entry.EXPLICIT)]), set()),
-        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.TPROXY)]), {ADMIN, RAW}),
-        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)], gateway=True), {ADMIN}),
-        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)], mark=1), {ADMIN}),
-        (Listening(endpoints=[ListenEndpoint(HERE, 8080, Entry.REDIRECT)], metrics=(HERE, 90)), {BIND}),
-        (Listening(modes=["regular"]), set()),
-        (Listening(modes=["regular"], port=80), {BIND}),
-        (Listening(modes=["regular@8080"], port=80), set()),
-        (Listening(modes=["transparent@192.0.2.1:443"]), {BIND}),
-        (Listening(modes=["dns"]), {BIND}),
-        (Listening(modes=["dns@5300"]), set()),
-        (Listening(modes=["regular", "dns@53"]), {BIND}),
+        (8080, Entry.REDIRECT, {}, set()),
+        (0, Entry.EXPLICIT, {}, set()),
+        (1023, Entry.EXPLICIT, {}, {BIND}),
+        (1024, Entry.EXPLICIT, {}, set()),
+        (8080, Entry.TPROXY, {}, {ADMIN, RAW}),
+        (8080, Entry.REDIRECT, {"gateway": True}, {ADMIN}),
+        (8080, Entry.REDIRECT, {"mark": 1}, {ADMIN}),
     ],
 )
-def test_only_what_the_modes_need_is_kept(listening: Listening, needed: set[Capability]) -> None:
+def test_only_what_the_modes_need_is_kept(port: int, entry: Entry, more: Any, needed: set[Capability]) -> None:
     """A capability too few and tokgate can't listen; one too many and whoever takes it over may change the firewall."""
-    assert needed_to_listen(listening) == needed
+    running = privileges.needed_to_run(**{"mark": None, "endpoints": [ListenEndpoint(HERE, port, entry)], **more})
+    assert privileges.needed_to_listen([port], running) == needed
+
+
+@pytest.mark.parametrize(
+    ("mode", "port", "expected"),
+    [
+        ("regular", None, 8080),
+        ("regular", 80, 80),
+        ("regular@8080", 80, 8080),
+        ("transparent@192.0.2.1:443", None, 443),
+        ("dns", None, 53),
+        ("dns@5300", None, 5300),
+    ],
+)
+def test_the_port_of_a_mode(mode: str, port: int | None, expected: int) -> None:
+    """Ports of mitmproxy's own modes may need the same capability."""
+    assert privileges.port_of(mode, port) == expected
 
 
 @pytest.fixture

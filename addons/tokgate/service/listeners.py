@@ -44,11 +44,6 @@ class ListenEndpoint:
     optional: bool = False
 
 
-def is_gate_mode(spec: str) -> bool:
-    """Whether a `--mode` is that of a gate, and not mitmproxy's."""
-    return re.split("[:@]", spec, maxsplit=1)[0] == "gate"
-
-
 def endpoints(specs: Sequence[str], host: str | None = None, port: int | None = None) -> tuple[ListenEndpoint, ...]:
     """The endpoints of several modes; `host` and `port` are the defaults of modes that state none.
 

@@ -15,7 +15,6 @@ from typing import Final
 
 from mitmproxy import ctx, exceptions
 from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
-from mitmproxy.connection import Client
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import mode_specs
@@ -41,7 +40,6 @@ RETIRE: Final = signal.SIGUSR1
 _LOCAL_MODES: Final = ("regular", "socks5", "dns")
 """Modes whose clients are configured with the proxy's address: on loopback by default."""
 _WITHOUT_DNS: Final = ("regular", "transparent")
-_WITHOUT_UDP: Final = ("regular", "transparent", "socks5", "gate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +119,6 @@ async def serve(
     return 0
 
 
-def leaves_threads(modes: Sequence[str]) -> bool:
-    """Whether mitmproxy carries UDP in one of these modes: its threads for that outlive the connections."""
-    return any(kind_of(mode) not in _WITHOUT_UDP for mode in modes)
-
-
 class Announcer:
     """An addon: says that the proxy is ready when its ports are open."""
 
@@ -181,9 +174,15 @@ class Drain:
             self._master.shutdown()
 
     def _open(self) -> int:
-        """The number of connections that are served, or were handed over to be."""
-        served = sum(not _is_resolved(handler.client) for handler in list(self._servers.connections.values()))
-        return served + sum(adopter.waiting for adopter in self._adopters)
+        """The number of connections that are served, or were handed over to be.
+
+        Not those of DNS over UDP: mitmproxy keeps their state for a while after the answer.
+        """
+        clients = [handler.client for handler in list(self._servers.connections.values())]
+        answered = [
+            isinstance(each.proxy_mode, mode_specs.DnsMode) and each.transport_protocol == "udp" for each in clients
+        ]
+        return answered.count(False) + sum(adopter.waiting for adopter in self._adopters)
 
 
 FOLDED_FOR: Final = 60.0
@@ -232,12 +231,13 @@ def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
             mode_specs.ProxyMode.parse(mode)
         except ValueError as error:
             raise _BadModeError(f"mode `{mode}`: {error}") from error
+    loopback = "127.0.0.1" if all(kind_of(mode) in _LOCAL_MODES for mode in options.modes) else ""
     if "dns_name_servers" in master.options:
         master.options.update(dns_name_servers=list(options.name_servers))
     master.options.update(
         confdir=str(confdir),  # an update, not a start value: only then is the authority there before the first client
         mode=list(options.modes),
-        listen_host=_listen_host(options),
+        listen_host=loopback if options.listen_host is None else options.listen_host,
         listen_port=options.listen_port,
         tokgate_policies=str(options.policies),
         tokgate_log=str(options.log),
@@ -272,17 +272,6 @@ def _end_on_request(drain: Drain, until: int | None) -> None:
             loop.add_signal_handler(number, drain.request, signal.Signals(number).name)
 
 
-def _is_resolved(client: Client) -> bool:
-    """Whether this is a client of DNS over UDP: mitmproxy keeps its state for a while after the answer."""
-    return isinstance(client.proxy_mode, mode_specs.DnsMode) and client.transport_protocol == "udp"
-
-
 def _orphaned(loop: asyncio.AbstractEventLoop, until: int, drain: Drain) -> None:
     loop.remove_reader(until)
     drain.request("its supervisor is gone")
-
-
-def _listen_host(options: RunOptions) -> str:
-    if options.listen_host is not None:
-        return options.listen_host
-    return "127.0.0.1" if all(kind_of(mode) in _LOCAL_MODES for mode in options.modes) else ""

@@ -8,7 +8,7 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -60,18 +60,6 @@ class Places:
     confdir: Path | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listening:
-    """The listeners: `endpoints` of gates, or mitmproxy's `modes`, on `port` where a mode names none."""
-
-    modes: Sequence[str] = ()
-    endpoints: "Sequence[ListenEndpoint]" = ()
-    port: int | None = None
-    metrics: tuple[str, int] | None = None
-    mark: int | None = None
-    gateway: bool = False
-
-
 def account_to_become(name: str | None) -> Account | None:
     """The account to change to; None if this process is not root's, or is to stay root's.
 
@@ -95,17 +83,13 @@ def account_to_become(name: str | None) -> Account | None:
     return account if account.uid else None
 
 
-def needed_to_listen(listening: Listening) -> frozenset[Capability]:
-    """The privileges needed to open all of it, and then to run."""
-    ports = [endpoint.port for endpoint in listening.endpoints]
-    ports = ports or [_port(mode, listening.port) for mode in listening.modes]
-    ports += [] if listening.metrics is None else [listening.metrics[1]]
-    needed = set(needed_to_run(listening.mark, listening.endpoints, gateway=listening.gateway))
+def needed_to_listen(ports: Iterable[int], running: frozenset[Capability]) -> frozenset[Capability]:
+    """The capabilities needed to listen on all these ports, and then those needed while it is `running`."""
     if any(0 < each < _LOWEST_FREE_PORT for each in ports):
-        needed.add(Capability.NET_BIND_SERVICE)
-    if Capability.NET_RAW in needed:  # QUIC is passed on, and refused, by raw sockets (raw(7)) with marks
-        needed.add(Capability.NET_ADMIN)
-    return frozenset(needed)
+        running |= {Capability.NET_BIND_SERVICE}
+    if Capability.NET_RAW in running:  # QUIC is passed on, and refused, by raw sockets (raw(7)) with marks
+        running |= {Capability.NET_ADMIN}
+    return running
 
 
 def needed_to_run(
@@ -216,7 +200,8 @@ def _usable(path: Path, access: int) -> bool:
     return os.access(path, access)
 
 
-def _port(mode: str, port: int | None) -> int:
+def port_of(mode: str, port: int | None) -> int:
+    """The port of one of mitmproxy's own modes; `port` is that of modes which name none."""
     named = _PORT.search(mode)
     if named:
         return int(named[1])

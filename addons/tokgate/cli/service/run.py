@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,6 @@ from tokgate.service.listeners import (
     ListenEndpoint,
     endpoints,
     free_port,
-    is_gate_mode,
     scrapers_endpoint,
 )
 
@@ -139,22 +139,19 @@ def run(args: argparse.Namespace) -> int:
     if args.gateway:
         need(Extra.GATEWAY)
     modes = _modes(args)
-    gates = [is_gate_mode(mode) for mode in modes]
-    for mode, gate in zip(modes, gates, strict=True):
-        word = mode.partition("@")[0].partition(":")[0]
-        if not gate and word not in MITMPROXY_MODES:
+    words = [privileges.kind_of(mode) for mode in modes]
+    for mode, word in zip(modes, words, strict=True):
+        if word not in ("gate", *MITMPROXY_MODES):
             known = ("gate", "gate:explicit", "gate:tproxy", *MITMPROXY_MODES)
             if word == "wireguard":
                 hint = "; phones reach the gateway through its own WireGuard (tokgate phone, docs/phones.md)"
             else:
                 hint = did_you_mean(word, known) if near(word, known) else ""
             raise CommandError(f"unknown mode `{mode}`{hint}; there are {listed(known)}", Exit.USAGE)
-    if not any(gates):
-        _leave_root(
-            args, privileges.Listening(modes=modes, port=args.listen_port, metrics=args.metrics, mark=args.mark)
-        )
+    if "gate" not in words:
+        _leave_root(args, [privileges.port_of(mode, args.listen_port) for mode in modes])
         return _run_mitmproxy(args, modes)
-    if not all(gates):
+    if {*words} != {"gate"}:
         raise CommandError("gates and mitmproxy's own modes are separate: start tokgate twice", Exit.USAGE)
     try:
         stated = _with_tproxy_port(args, modes) if args.gateway else modes
@@ -162,9 +159,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error), Exit.USAGE) from error
     gateway = _gateway(args, places)
-    _leave_root(
-        args, privileges.Listening(endpoints=places, metrics=args.metrics, mark=args.mark, gateway=gateway is not None)
-    )
+    _leave_root(args, [place.port for place in places], places)
     return _supervise(args, places, gateway)
 
 
@@ -225,14 +220,16 @@ def _bypass(args: argparse.Namespace) -> Bypass | None:
     return Bypass.by_uid(uid) if args.local is not None and uid else None
 
 
-def _leave_root(args: argparse.Namespace, listening: privileges.Listening) -> None:
+def _leave_root(args: argparse.Namespace, ports: list[int], endpoints: Sequence[ListenEndpoint] = ()) -> None:
     """Started as root, go on as a user of our own, before there are threads; or say aloud that it isn't so."""
     try:
         account = privileges.account_to_become(args.user)
         if account is not None:
             confdir = None if args.confdir is None else args.confdir.expanduser()
             places = privileges.Places(args.policies, args.log, confdir)
-            privileges.become(account, privileges.needed_to_listen(listening), places)
+            running = privileges.needed_to_run(args.mark, endpoints, gateway=args.gateway)
+            ports += () if args.metrics is None else [args.metrics[1]]
+            privileges.become(account, privileges.needed_to_listen(ports, running), places)
             say(f"running as {account.name}")
         elif os.geteuid() == 0 and args.user is None:
             say(f"WARNING: running as root, and so does all that reads what clients send: {_USER_HINT}")
@@ -256,10 +253,10 @@ def _run_mitmproxy(args: argparse.Namespace, modes: tuple[str, ...]) -> int:
         mark=args.mark,
     )
     code = asyncio.run(mitmproxy_process.run(options))
-    if mitmproxy_process.leaves_threads(modes):
+    if any(privileges.kind_of(mode) not in ("regular", "transparent", "socks5") for mode in modes):  # it carries UDP
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # their threads crash in an interpreter that is being taken down; all is written by now
+        os._exit(code)  # the threads for that crash in an interpreter that is being taken down; all is written by now
     return code
 
 
