@@ -17,7 +17,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addons import core, disable_h2c, dns_resolver, errorcheck, next_layer, proxyserver
 from mitmproxy.master import Master
 from mitmproxy.options import Options
-from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.mode_specs import DnsMode, ProxyMode
 from whenever import Instant
 
 from tokgate.block_page.authority import AUTHORITY, DEFAULT_CONFDIR, establish_authority, secure_folder, uncovered
@@ -179,10 +179,8 @@ class Drain:
         Not those of DNS over UDP: mitmproxy keeps their state for a while after the answer.
         """
         clients = [handler.client for handler in list(self._servers.connections.values())]
-        answered = [
-            isinstance(each.proxy_mode, mode_specs.DnsMode) and each.transport_protocol == "udp" for each in clients
-        ]
-        return answered.count(False) + sum(adopter.waiting for adopter in self._adopters)
+        served = sum(not isinstance(each.proxy_mode, DnsMode) or each.transport_protocol != "udp" for each in clients)
+        return served + sum(adopter.waiting for adopter in self._adopters)
 
 
 FOLDED_FOR: Final = 60.0
@@ -228,7 +226,7 @@ class _BadModeError(exceptions.OptionsError):
 def _configure(master: Master, options: RunOptions, confdir: Path) -> None:
     for mode in options.modes:  # first: mitmproxy's own error would state unrelated options
         try:
-            mode_specs.ProxyMode.parse(mode)
+            ProxyMode.parse(mode)
         except ValueError as error:
             raise _BadModeError(f"mode `{mode}`: {error}") from error
     loopback = "127.0.0.1" if all(kind_of(mode) in _LOCAL_MODES for mode in options.modes) else ""

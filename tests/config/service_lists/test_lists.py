@@ -80,7 +80,7 @@ def test_every_kind_of_line() -> None:
         ("suffix", "clips.example", "clips:4"),
         ("suffix", "clips.example.org", "clips:5"),
         ("exact", "www.clips.example.net", "clips:6"),
-        ("keyword", "clips", "clips:7"),
+        (None, "clips", "clips:7"),
         ("regex", "^v[0-9]+\\.clips\\.example$", "clips:8"),
         ("regex", "^.*(?:clipscdn[0-9]).*$", "clips:9"),
     ]
