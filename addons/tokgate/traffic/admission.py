@@ -230,10 +230,8 @@ def _at_connect(admission: Admission, seen: Connect) -> Admission:
 def _at_question(enforcer: Enforcer, arrival: Arrival, seen: DnsQuestion) -> Admission:
     """At a DNS question."""
     admission = _in_dns(arrival, seen, dns_questions.judge(enforcer, seen.asked))
-    rcode = None if admission.ruling.blocks else dns_questions.discouraged(enforcer, seen.asked)
-    if rcode is None:
-        return admission
-    return replace(admission, action=Refuse(DnsAnswer(dns_questions.refuse_other_resolvers(seen.asked, rcode))))
+    empty = None if admission.ruling.blocks else dns_questions.discouraged(enforcer, seen.asked)
+    return admission if empty is None else replace(admission, action=Refuse(DnsAnswer(empty)))
 
 
 def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admission:
@@ -245,7 +243,8 @@ def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admis
         return admission
     recorded = ruling.sighting not in asked.names  # else it was at the question
     if seen.members is None and dns_questions.under_ban(ruling, asked):
-        return replace(admission, action=Refuse(DnsAnswer(dns_questions.unreadable(asked))), recorded=recorded)
+        unreadable = DnsAnswer(dns_questions.without_answer(asked, dns_questions.UNREADABLE))
+        return replace(admission, action=Refuse(unreadable), recorded=recorded)
     terms = dns_questions.terms(asked, ruling, members)
     return replace(admission, action=Pass(terms), recorded=recorded)
 

@@ -20,13 +20,13 @@ REMEMBERED: Final = 10
 """Seconds for which a refusal may be remembered: an override has to take effect soon."""
 
 # RFC 8914 §4. 17, Filtered, is for what the client itself has asked to be kept from: never so here.
-OTHER: Final = 0
-NETWORK_ERROR: Final = 23
-"""In asking another server."""
 BLOCKED: Final = 15
 """By decision of those who run the resolver."""
 CENSORED: Final = 16
 """By order of an authority."""
+NOT_DECIDED: Final = Rcode.NXDOMAIN, ExtendedError(BLOCKED, "The policy of this network could not be applied")
+UNANSWERED: Final = Rcode.SERVFAIL, ExtendedError(23, "The name server gave no answer")
+UNREADABLE: Final = Rcode.SERVFAIL, ExtendedError(0, "The name server's answer can't be read")
 
 _CANARY: Final = "use-application-dns.net"
 """Firefox asks for it before it turns to DNS over HTTPS by itself: https://support.mozilla.org/kb/canary-domain-use-application-dnsnet"""
@@ -81,47 +81,30 @@ def refuse(asked: DnsArrival, ruling: Ruling) -> bytes:
     return refusal(asked.query, Rcode.NXDOMAIN, ttl=ttl, error=error)
 
 
-def refuse_on_error(asked: DnsArrival) -> bytes:
-    """The refusal of a name about which deciding failed; not to be remembered."""
-    error = ExtendedError(BLOCKED, "The policy of this network could not be applied")
-    return refusal(asked.query, Rcode.NXDOMAIN, error=error)
+def without_answer(asked: DnsArrival, why: tuple[Rcode, ExtendedError]) -> bytes:
+    """What a client is told where there is no answer to give; not to be remembered."""
+    return refusal(asked.query, why[0], error=why[1])
 
 
-def refuse_other_resolvers(asked: DnsArrival, rcode: Rcode) -> bytes:
-    """The answer to a client that asks whether to use another resolver."""
-    error = ExtendedError(BLOCKED, "This network's own resolver is to be used")
-    return refusal(asked.query, rcode, ttl=REMEMBERED, error=error)
-
-
-def unanswered(asked: DnsArrival) -> bytes:
-    """The answer for a client whose question no server has answered."""
-    error = ExtendedError(NETWORK_ERROR, "The name server gave no answer")
-    return refusal(asked.query, Rcode.SERVFAIL, error=error)
-
-
-def unreadable(asked: DnsArrival) -> bytes:
-    """The answer in place of one that can't be read, and so must not pass."""
-    error = ExtendedError(OTHER, "The name server's answer can't be read")
-    return refusal(asked.query, Rcode.SERVFAIL, error=error)
-
-
-def discouraged(enforcer: Enforcer, asked: DnsArrival) -> Rcode | None:
-    """The code of an empty answer to a question by which a client finds out about encrypted DNS; None: answer it.
+def discouraged(enforcer: Enforcer, asked: DnsArrival) -> bytes | None:
+    """An empty answer to a question by which a client finds out about encrypted DNS; None: its own is to be given.
 
     Only for clients under a ban that blocks, as the settings for connections without a name. A resolver that passes
     questions on never answers for the one behind it (RFC 9462 §6.1).
     """
     name = asked.query.name.lower()
     if name == _RESOLVER or name.endswith(f".{_RESOLVER}"):
-        rcode = Rcode.NOERROR
-        if asked.destination is None:
-            return rcode
+        rcode, always = Rcode.NOERROR, asked.destination is None
     elif name == _CANARY:
-        rcode = Rcode.NXDOMAIN
+        rcode, always = Rcode.NXDOMAIN, False
     else:
         return None
     wanted = enforcer.snapshot.settings.encrypted_dns is EncryptedDns.DISCOURAGE
-    return rcode if wanted and under_ban(enforcer.judge(asked.client.ip, asked.names, asked.identity), asked) else None
+    banned = wanted and under_ban(enforcer.judge(asked.client.ip, asked.names, asked.identity), asked)
+    if not always and not banned:
+        return None
+    error = ExtendedError(BLOCKED, "This network's own resolver is to be used")
+    return refusal(asked.query, rcode, ttl=REMEMBERED, error=error)
 
 
 def terms(asked: DnsArrival, ruling: Ruling, members: tuple[Sighting, ...] = ()) -> Terms:

@@ -12,8 +12,8 @@ from tokgate.policy.decision import Reason, Response, Signal, Verdict
 from tokgate.policy.observation import Stage, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.policy.values.hostname import parse_address
-from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import DnsAnswer, HttpAnswer, QuicClose, Words
+from tokgate.traffic.dns_questions import NOT_DECIDED, without_answer
 from tokgate.traffic.enforcer import Ruling
 from tokgate.traffic.refusal_texts import explanation
 from tokgate.traffic.seen import (
@@ -81,9 +81,8 @@ def kind_of(arrival: Arrival, seen: Seen) -> Kind:
             return Kind(Stage.HTTP, _UNREADABLE if seen.ambiguous else _DECRYPTED, names, _always(HttpAnswer()))
         case DnsQuestion(asked) | DnsResponse(asked):
             members = (seen.members or ()) if isinstance(seen, DnsResponse) else ()
-            return Kind(
-                Stage.DNS, _DNS, (*asked.names, *members), lambda _: DnsAnswer(dns_questions.refuse_on_error(asked))
-            )
+            names = (*asked.names, *members)
+            return Kind(Stage.DNS, _DNS, names, lambda _: DnsAnswer(without_answer(asked, NOT_DECIDED)))
         case Shown():
             return Kind(Stage.LIVE, seen, _shown_names(arrival, seen), _always(None))
         case _:

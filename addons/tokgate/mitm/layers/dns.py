@@ -24,6 +24,7 @@ from tokgate.policy.values.hostname import parse_address
 from tokgate.traffic import dns_questions
 from tokgate.traffic.actions import AskCertificate, DnsAnswer, Open, Pass, Refuse, Terms
 from tokgate.traffic.admission import admit
+from tokgate.traffic.dns_questions import UNANSWERED, UNREADABLE, without_answer
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import DnsArrival, DnsQuestion, DnsResponse
 from tokgate.wire.dns_message.answer import answers, refusal
@@ -203,7 +204,7 @@ class DnsLayer(layer.Layer):
         address = self.context.server.address
         servers = [(host, DNS_PORT) for host in name_servers(self.context.options)] if address is None else [address]
         if not servers or self._loops():
-            yield from self._send(dns_questions.unanswered(asked))
+            yield from self._send(without_answer(asked, UNANSWERED))
             return
         self._open.pop(asked.query.id, None)
         self._open[asked.query.id] = waiting = Waiting(asked, message, self._known.in_order(servers))
@@ -216,7 +217,7 @@ class DnsLayer(layer.Layer):
         if not waiting.left:
             del self._open[waiting.asked.query.id]
             said = waiting.error and self._kept_to_terms(waiting.asked, waiting.error)
-            yield from self._send(said or dns_questions.unanswered(waiting.asked))
+            yield from self._send(said or without_answer(waiting.asked, UNANSWERED))
             return
         address = waiting.left.pop(0)
         server = next((each for each in self._servers if each.address == address), None)
@@ -310,7 +311,7 @@ class DnsLayer(layer.Layer):
         try:
             return answer if words is None else dns_questions.edited(words, answer)
         except ValueError:
-            return dns_questions.unreadable(asked)
+            return without_answer(asked, UNREADABLE)
 
     # What both directions share.
 
@@ -346,6 +347,6 @@ class DnsLayer(layer.Layer):
         self._done = True
         if self.context.client.state is not ConnectionState.CLOSED:
             for waiting in self._open.values():
-                yield from self._send(dns_questions.unanswered(waiting.asked))
+                yield from self._send(without_answer(waiting.asked, UNANSWERED))
             yield commands.CloseConnection(self.context.client)
         yield from self._leave_servers()
