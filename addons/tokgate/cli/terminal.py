@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from time import monotonic
 from typing import Final, Self, TextIO
-from unicodedata import combining, east_asian_width
 
-from tokgate.policy.values.text import escaped
+from tokgate.policy.values.text import columns, escaped
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -109,7 +108,7 @@ def show_rows(names: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
     """Print rows of text on stdout. `right`: columns aligned to the right."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE
     headings = [visible(name) for name in names]
-    widths = [max(map(_width, cells)) for cells in zip(headings, *rows, strict=True)]
+    widths = [max(map(columns, cells)) for cells in zip(headings, *rows, strict=True)]
     if sum(widths) + 2 * len(widths) - 1 > width:
         print_lines(_one_by_one(headings, rows))
         return
@@ -127,16 +126,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     parts = []
     for cell, width, is_right in zip_longest(row, widths, right, fillvalue=False):
-        blank = " " * (width - _width(str(cell)))
+        blank = " " * (width - columns(str(cell)))
         parts.append(f"{blank}{cell}" if is_right else f"{cell}{blank}")
     return f" {'  '.join(parts)}".rstrip()
-
-
-def _width(text: str) -> int:
-    """Columns that text takes on a terminal (UAX 11: wide characters take two)."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if combining(each) else 1 + (east_asian_width(each) in "WF") for each in text)
 
 
 def _one_by_one(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

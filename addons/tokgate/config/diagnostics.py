@@ -1,6 +1,5 @@
 """Diagnostics of policy files, how they are printed, and suggestions for wrong words. The checks are elsewhere."""
 
-import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,7 +7,7 @@ from enum import StrEnum
 from typing import Final, TypedDict
 
 from tokgate.policy.values import Origin
-from tokgate.policy.values.text import escaped, readable, readable_characters, shown
+from tokgate.policy.values.text import columns, escaped, readable, readable_characters, shown
 
 _SHOWN: Final = 140
 """Most characters of a source line that are shown; a policy may be one line of megabytes."""
@@ -170,8 +169,8 @@ def render(diagnostic: Diagnostic, *, color: bool = False) -> str:
         return head
     shown, before, length = _excerpt(diagnostic.line, origin.column - 1, diagnostic.length)
     gutter = str(origin.line)
-    caret = "^" + "~" * (_width(shown[len(before) : len(before) + length]) - 1)
-    blank = "".join("\t" if character == "\t" else " " * _width(character) for character in before)
+    caret = "^" + "~" * (columns(shown[len(before) : len(before) + length]) - 1)
+    blank = "".join("\t" if character == "\t" else " " * columns(character) for character in before)
     margin = _painted(f"{' ' * len(gutter)} | ", "2", color)
     source = f"{_painted(f'{gutter} | ', '2', color)}{shown}".rstrip()
     return f"{head}\n{source}\n{margin}{blank}{_painted(caret, tint, color)}"
@@ -185,11 +184,6 @@ def _excerpt(line: str, column: int, length: int) -> tuple[str, str, int]:
     lead, trail = "…" if start else "", "…" if start + _SHOWN < len(line) else ""
     before, marked = "".join(shown[: column - start]), "".join(shown[column - start :][: max(1, length)])
     return lead + "".join(shown) + trail, lead + before, max(1, len(marked))
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal."""
-    return max(1, sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text))
 
 
 def _painted(text: str, style: str, color: bool) -> str:

@@ -21,7 +21,7 @@ from tokgate.policy.analysis.comparison import differs
 from tokgate.policy.decision import Decision, Verdict
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values.hostname import DomainName, domain_parts, normalise
-from tokgate.policy.values.text import utc
+from tokgate.policy.values.text import shown, utc
 
 
 class TrafficExample(TypedDict):
@@ -46,17 +46,22 @@ class EffectOutput(TypedDict):
     examples: list[TrafficExample]
 
 
-class Traffic(TypedDict):
-    """What traffic that was seen would get by both policies."""
+class Counts(TypedDict):
+    """How many events there were, and how many of them come out differently."""
 
     events: int
     unreadable: int
     other_version: int
-    first: str | None
-    last: str | None
     changed: int
     newly_blocked: int
     newly_allowed: int
+
+
+class Traffic(Counts):
+    """What traffic that was seen would get by both policies."""
+
+    first: str | None
+    last: str | None
     effects: list[EffectOutput]
 
 
@@ -123,7 +128,7 @@ class Replay:
         """`at` is the instant of all decisions; None means each flow's own."""
         self.junk: Final[list[Junk]] = []
         """The first lines that held no event."""
-        self._counts: Final[Counter[str]] = Counter()
+        self._counts = Counts(events=0, unreadable=0, other_version=0, changed=0, newly_blocked=0, newly_allowed=0)
         self._times: list[Instant] = []
         self._old: Final = old
         self._new: Final = new
@@ -173,29 +178,10 @@ class Replay:
             networks, clients, names = (
                 dict(sorted(tally.items(), key=lambda item: (-item[1], item[0]))[:EXAMPLES]) for tally in effect.tallies
             )
-            effects.append(
-                {
-                    "before": before,
-                    "after": after,
-                    "count": effect.count,
-                    "networks": networks,
-                    "clients": clients,
-                    "names": names,
-                    "examples": effect.examples,
-                }
-            )
-        counts = self._counts
-        return {
-            "events": counts["events"],
-            "unreadable": counts["unreadable"],
-            "other_version": counts["other_version"],
-            "first": utc(self._times[0]) if self._times else None,
-            "last": utc(self._times[1]) if self._times else None,
-            "changed": counts["changed"],
-            "newly_blocked": counts["newly_blocked"],
-            "newly_allowed": counts["newly_allowed"],
-            "effects": effects,
-        }
+            told = {"before": before, "after": after, "networks": networks, "clients": clients, "names": names}
+            effects.append(shown(EffectOutput, effect, **told))
+        first, last = map(utc, self._times) if self._times else (None, None)
+        return {**self._counts, "first": first, "last": last, "effects": effects}
 
 
 def treatment(decision: Outcome, other: Outcome) -> str:

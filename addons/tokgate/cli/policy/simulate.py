@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from functools import lru_cache
@@ -78,17 +78,13 @@ class QueryReader:
         if line is None:
             raise InvalidQuery(f"longer than {MAX_LINE} bytes")
         try:
-            asked = self._loads(line.decode())
-        except (ValueError, RecursionError):
-            asked = self._of_program(line)
-            if asked is None:
-                return None
-        if not isinstance(asked, dict):
-            raise InvalidQuery("not an object")
-        if "id.orig_h" in asked:
-            asked = self._told(of_zeek, asked)
-            if asked is None:
-                return None
+            asked = self._asked(line)
+        except UnicodeDecodeError:
+            raise InvalidQuery("not UTF-8") from None
+        except (ValueError, OverflowError) as error:
+            raise InvalidQuery(str(error)) from None
+        if asked is None:
+            return None
         client, host, url = asked.get("client"), asked.get("host"), asked.get("url")
         wrong = next((key for key, value in (("host", host), ("url", url)) if not isinstance(value, str | None)), None)
         if wrong is not None or not isinstance(client, str):
@@ -104,18 +100,15 @@ class QueryReader:
             raise InvalidQuery(str(error), client, host) from None
         return DecisionQuery(client, host, at, url, identity)
 
-    def _of_program(self, line: bytes) -> Mapping[str, Any] | None:
+    def _asked(self, line: bytes) -> Mapping[str, Any] | None:
+        text = line.decode()
         try:
-            text = line.decode()
-        except ValueError:
-            raise InvalidQuery("not UTF-8") from None
-        return self._told(self._others.read, text)
-
-    def _told[T](self, read: Callable[[T], Mapping[str, Any] | None], said: T) -> Mapping[str, Any] | None:
-        try:
-            return read(said)
-        except (ValueError, OverflowError) as error:
-            raise InvalidQuery(str(error)) from None
+            asked = self._loads(text)
+        except (ValueError, RecursionError):
+            return self._others.read(text)
+        if not isinstance(asked, dict):
+            raise ValueError("not an object")
+        return of_zeek(asked) if "id.orig_h" in asked else asked
 
     def _instant(self, client: str, identity: Identity | None, at: Any) -> Instant:
         if at is None:

@@ -1,8 +1,9 @@
 """Answers the review page from policies: explanations as of `explain --event`, and phases of bans."""
 
-from collections import OrderedDict
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from whenever import Instant, TimeDelta
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 SHOWN: Final = 10
 """Bans in force that the page names."""
 REMEMBERED: Final = 8
-"""Policies of other versions that are kept, and versions that are known not to be found."""
+"""Policies of other versions that are kept, and versions that are not found."""
 _FRESH_FOR: Final = TimeDelta(seconds=10)
 """How long the current policies are cached."""
-_NOT_FOUND_FOR: Final = TimeDelta(minutes=10)
-"""How long a missing version is not searched for again."""
+_SEARCHED: Final = 600
+"""Seconds after which another version is searched for again."""
 
 
 class PolicyExplainer:
@@ -45,7 +46,7 @@ class PolicyExplainer:
         self._source: Final = source
         self._present: tuple[Instant, Snapshot | str] | None = None
         self._devices: tuple[Snapshot, Devices] | None = None
-        self._past: Final[OrderedDict[str, tuple[Instant, tuple[str, Snapshot] | None]]] = OrderedDict()
+        self._of_version: Final = lru_cache(maxsize=REMEMBERED)(self._found)
 
     def explain(self, line: Line) -> Explanation:
         """Decide again what the line records, by the policy version that it names if that is available."""
@@ -64,7 +65,8 @@ class PolicyExplainer:
         present = self._here()
         if isinstance(present, Snapshot) and present.version == event.version:
             return _explanation(event, present, self._source)
-        past = self._of_version(event.version) if event.version is not None else None
+        now = Instant.now()
+        past = None if event.version is None else self._of_version(event.version, now.timestamp() // _SEARCHED)
         if past is not None:
             return _explanation(event, past[1], past[0])
         if isinstance(present, Snapshot):
@@ -108,20 +110,11 @@ class PolicyExplainer:
                 self._present = now, f"This can't be explained: {visible(str(error))}."
         return self._present[1]
 
-    def _of_version(self, version: str) -> tuple[str, Snapshot] | None:
-        now = Instant.now()
-        known = self._past.get(version)
-        if known is not None and (known[1] is not None or now - known[0] < _NOT_FOUND_FOR):
-            return known[1]
-        found = find_revision(self._source, version, now)
-        try:
-            snapshot = None if found is None else (found, open_source(found, now))
-        except CommandError:
-            snapshot = None
-        self._past[version] = now, snapshot
-        while len(self._past) > REMEMBERED:
-            self._past.popitem(last=False)
-        return snapshot
+    def _found(self, version: str, _: int) -> tuple[str, Snapshot] | None:
+        found = find_revision(self._source, version, Instant.now())
+        with suppress(CommandError):
+            return None if found is None else (found, open_source(found, Instant.now()))
+        return None
 
 
 def _devices(snapshot: Snapshot) -> Devices:

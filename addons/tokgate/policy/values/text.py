@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import Final, cast
+from unicodedata import combining, east_asian_width
 
 import idna
 from whenever import Date, Instant, PlainDateTime, Time
@@ -61,6 +62,11 @@ def both(instant: Instant, zone: str) -> str:
     """Local time with its zone, then UTC, to the second."""
     there = utc(instant.round("second", mode="floor"))
     return there if zone == "UTC" else f"{local(instant, zone)} {zone} ({there})"
+
+
+def columns(text: str) -> int:
+    """Columns that text takes on a terminal (UAX 11: wide characters take two)."""
+    return len(text) if text.isascii() else sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
 
 
 _INVISIBLE: Final = re.compile(
