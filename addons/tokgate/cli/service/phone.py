@@ -405,11 +405,10 @@ def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
         printed = PhoneList(interface=tunnel.interface, up=is_up, endpoint=tunnel.endpoint, phones=phones)
         print_json(printed, indent=2, ascii_only=False)
     elif phones:
-        rows = [
-            (p["name"], p["owner"] or "", ", ".join(p["addresses"]), p["added"], p["seen"] or "", p["revoked"] or "")
-            for p in phones
+        columns = [
+            {**phone, "addresses": ", ".join(phone["addresses"]), "last seen": phone["seen"]} for phone in phones
         ]
-        show_rows(_HEADINGS, rows)
+        show_rows(_HEADINGS, [[str(each[name] or "") for name in _HEADINGS] for each in told])
     else:
         narrate("no phones")
     if not is_up:
