@@ -405,9 +405,7 @@ def _list(options: argparse.Namespace, files: PhoneFiles) -> Exit:
         printed = PhoneList(interface=tunnel.interface, up=is_up, endpoint=tunnel.endpoint, phones=phones)
         print_json(printed, indent=2, ascii_only=False)
     elif phones:
-        columns = [
-            {**phone, "addresses": ", ".join(phone["addresses"]), "last seen": phone["seen"]} for phone in phones
-        ]
+        told = [{**phone, "addresses": ", ".join(phone["addresses"]), "last seen": phone["seen"]} for phone in phones]
         show_rows(_HEADINGS, [[str(each[name] or "") for name in _HEADINGS] for each in told])
     else:
         narrate("no phones")

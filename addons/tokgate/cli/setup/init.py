@@ -69,7 +69,7 @@ class _Questions:
                 narrate(f"  {error}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Answers:
     """What a first policy says. `starts` and `ends` are as the file has them, `begins` and `over` what they mean."""
 
@@ -156,17 +156,7 @@ def _answers(options: argparse.Namespace, now: Instant) -> Answers:
     line, operator = partial(_one, values.one_line), ("The operator of this network",)
     authority = asks("Who decided it", options.authority and [options.authority], operator, line)
     basis = asks("On which basis", options.basis and [options.basis], (f"Decision of {today}",), line)
-    return Answers(
-        services=services,
-        networks=networks,
-        timezone=zone,
-        starts=starts,
-        begins=begins,
-        ends=ends[0],
-        over=ends[1],
-        authority=authority,
-        basis=basis,
-    )
+    return Answers(services, networks, zone, starts, begins, *ends, authority, basis)
 
 
 def _services(said: list[str]) -> tuple[Service, ...]:
