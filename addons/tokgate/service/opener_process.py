@@ -14,7 +14,7 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from whenever import Instant
 
@@ -73,29 +73,29 @@ class ForwardedLog:
         return self._sender.flush()
 
 
-async def run(given: dict[str, object]) -> int:
+async def run(given: dict[str, Any]) -> int:
     """Run mitmproxy with the options and descriptors that the supervisor passed; returns the exit code."""
-    GateInstance.handovers = socket.socket(fileno=int(str(given["handovers"])))
-    records = socket.socket(fileno=int(str(given["records"])))
-    reports = socket.socket(fileno=int(str(given["reports"])))
-    lifeline = int(str(given["lifeline"]))
-    warned = WarnedClients(int(str(given["warned"])))
+    GateInstance.handovers, records, reports = (
+        socket.socket(fileno=given[name]) for name in ("handovers", "records", "reports")
+    )
+    warned = WarnedClients(given["warned"])
     options = RunOptions(
         modes=("gate",),
-        policies=Path(str(given["policies"])),
-        log=Path(str(given["log"])),
-        confdir=Path(str(given["confdir"])),
-        drain=float(str(given["drain"])),
-        mark=given["mark"] if isinstance(given["mark"], int) else None,
+        policies=Path(given["policies"]),
+        log=Path(given["log"]),
+        confdir=Path(given["confdir"]),
+        drain=given["drain"],
+        mark=given["mark"],
     )
     tokgate = Tokgate(
-        worker=str(given["name"]),
-        log_for=lambda path, observer, _: ForwardedLog(records, observer, int(str(given["backlog"]))),
+        worker=given["name"],
+        log_for=lambda path, observer, _: ForwardedLog(records, observer, given["backlog"]),
         warned_for=lambda path, now: warned,
-        policy_for=partial(_policy_in_force, int(str(given["policy"]))),
-        counters=Counters(SharedCounters(int(str(given["counters"])))),
+        policy_for=partial(_policy_in_force, given["policy"]),
+        counters=Counters(SharedCounters(given["counters"])),
     )
-    return await serve(options, tokgate, (Reporter(reports, tokgate),), until=lifeline, say=lambda line: None)
+    reporter = Reporter(reports, tokgate)
+    return await serve(options, tokgate, (reporter,), until=given["lifeline"], say=lambda line: None)
 
 
 def _policy_in_force(descriptor: int, path: Path, now: Instant, held: HeldStore) -> PolicyHolder:
@@ -115,7 +115,7 @@ def main() -> int:
     """Entry point: parse the argument, run, return the exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="tokgate: %(levelname)s: %(message)s")
     given = json.loads(sys.argv[1])
-    end_with_supervisor(int(given["lifeline"]), float(given["drain"]))  # again: exec took the handlers away
+    end_with_supervisor(given["lifeline"], given["drain"])  # again: exec took the handlers away
     os.nice(given["nice"])  # after the imports, which the first page waits for
     with contextlib.suppress(OSError):  # where memory runs out, an opener goes first: gates carry everybody
         Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
