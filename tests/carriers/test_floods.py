@@ -26,6 +26,7 @@ from labs.carriers import OPENING, Lab, Way
 from labs.gate_lab import until
 from labs.proxy_lab import BANNED
 from tokgate.block_page import render
+from tokgate.mitm import client_connection
 from tokgate.mitm.layers import http2
 from tokgate.mitm.layers.fair_turns import Turns
 from tokgate.mitm.layers.http2 import AT_ONCE, FlowControl
@@ -106,8 +107,10 @@ def test_streams_that_are_reset_at_once(lab: Lab) -> None:
 
 
 @OPENING
-def test_streams_that_are_reset_a_little_later(lab: Lab) -> None:
+def test_streams_that_are_reset_a_little_later(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a flood in small pieces few pages are made, and its client is ended on each connection that it makes."""
+    slowly = OpenerLimits(resets_per_second=0.01)  # a busy machine takes seconds for each connection
+    monkeypatch.setattr(client_connection, "OpenerLimits", lambda: slowly)
     lab.start()
     for _ in range(MOST // 100 + 1):
         with connect(lab, ATTACKER) as sock:
