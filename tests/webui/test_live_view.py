@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from labs.logs import write
@@ -36,11 +35,8 @@ class Following:
         self.authenticator = LinkAuthenticator(sessions, "alice", lambda _: None)
         self.token = sessions.begin("alice")
         audit_log = AuditLog(OBSERVER, lambda: NOON, lambda _: None)
-        self.live = Live(
-            Site(QueryCache(index), self.authenticator, audit_log, NoPolicies(), COOKIE, False),
-            self.clock,
-            CapacityLimiter(1),
-        )
+        site = Site(QueryCache(index), self.authenticator, audit_log, NoPolicies(), COOKIE, False)
+        self.live = Live(site, self.clock)
         self.gone = False
 
     def request(self, query: str = "", **headers: str) -> Request:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -41,8 +40,7 @@ def build(
 
     `proxies` are the addresses whose X-Forwarded-For is believed.
     """
-    explaining = CapacityLimiter(1)
-    pages, sign_in, live = Pages(site, explaining), SignInViews(site), Live(site, clock, explaining)
+    pages, event, sign_in, live = Pages(site), EventPage(site), SignInViews(site), Live(site, clock)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -56,7 +54,6 @@ def build(
                 with suppress(asyncio.CancelledError):
                     await task
 
-    event = EventPage(site, explaining)
     app = Starlette(
         routes=[
             Route("/", pages.overview),

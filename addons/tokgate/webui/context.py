@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
+from anyio import CapacityLimiter, to_thread
 from jinja2 import pass_context
 from jinja2.runtime import Context
 from starlette.requests import Request
@@ -92,6 +93,11 @@ class Site:
     explainer: Explainer
     cookie: str
     secure: bool
+    _in_turn: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+
+    async def ask_policies[*S, A](self, question: Callable[[*S], A], *said: *S) -> A:
+        """The answer of a method of `explainer`, one call at a time."""
+        return await to_thread.run_sync(question, *said, limiter=self._in_turn)
 
     def record(self, request: Request, page: str, said: Mapping[str, str]) -> None:
         """Record a request in the audit log, before the page is made. Raises NotRecorded."""

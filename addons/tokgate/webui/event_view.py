@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from whenever import Instant
@@ -73,10 +72,8 @@ def facts(record: Record, device: str, zone: str) -> Iterator[tuple[str, str]]:
 class EventPage:
     """Answers for the page of one event, with its explanation by the policies of now."""
 
-    def __init__(self, site: Site, explaining: CapacityLimiter) -> None:
-        """The policies answer one call at a time, through `explaining`."""
+    def __init__(self, site: Site) -> None:
         self._site: Final = site
-        self._explaining: Final = explaining
 
     async def show(self, request: Request) -> Response:
         """`GET /event/{id}`: one line, its fields, the explanation of its decision, and its repeats and neighbours."""
@@ -89,9 +86,9 @@ class EventPage:
                 request, "problem.html", 404, title="No such event",
                 problem=f"No line of the log has the id {event}. Files that were deleted are not looked into.",
             )  # fmt: skip
-        explained = await to_thread.run_sync(self._site.explainer.explain, line, limiter=self._explaining)
+        explained = await self._site.ask_policies(self._site.explainer.explain, line)
         client = client_of(line.record)
-        about = await to_thread.run_sync(self._site.explainer.devices, {client}, limiter=self._explaining)
+        about = await self._site.ask_policies(self._site.explainer.devices, {client})
         earlier, later = await self._site.cache.ask(queries.neighbours, event)
         return self._site.page(
             request, "event.html", event=event, line=line, query=query, chained=stated_head(line.record) is not None,

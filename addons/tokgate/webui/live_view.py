@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Any, Final
 
-from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from whenever import Instant
@@ -32,10 +31,9 @@ _RETRY: Final = b"retry: 3000\n\n"
 class Live:
     """Request handlers of the live page and of its event stream."""
 
-    def __init__(self, site: Site, clock: Callable[[], float], explaining: CapacityLimiter) -> None:
-        """`clock` returns monotonic seconds. The policies answer one call at a time, through `explaining`."""
+    def __init__(self, site: Site, clock: Callable[[], float]) -> None:
+        """`clock` returns monotonic seconds."""
         self._site: Final = site
-        self._explaining: Final = explaining
         self._clock: Final = clock
         self._streams = 0
         self._closing = asyncio.Event()
@@ -50,7 +48,7 @@ class Live:
         self._site.record(request, "live", query.parameters)
         last = await self._site.cache.ask(queries.last_line)
         rows = await self._site.cache.ask(queries.newest, replace(query, upto=last), LATEST)
-        chosen = await form(self._site, self._explaining, query, [row["client"] for row in rows])
+        chosen = await form(self._site, query, [row["client"] for row in rows])
         return self._site.page(
             request, "live.html", here="/live", query=query, problems=problems, rows=rows, last=last,
             **(chosen | {"periods": None}),

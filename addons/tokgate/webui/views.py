@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final
 
-from anyio import CapacityLimiter, Lock, to_thread
+from anyio import Lock, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from whenever import Instant, PlainDateTime
@@ -45,10 +45,9 @@ class Change:
 class Pages:
     """Request handlers of the pages that count and list."""
 
-    def __init__(self, site: Site, explaining: CapacityLimiter) -> None:
-        """The policies answer one call at a time, through `explaining`. Downloads, which take memory, do so too."""
+    def __init__(self, site: Site) -> None:
+        """Downloads, which take memory, are made one at a time."""
         self._site: Final = site
-        self._explaining: Final = explaining
         self._download: Final = Lock()
 
     async def overview(self, request: Request) -> Response:
@@ -58,12 +57,12 @@ class Pages:
         found = await self._site.cache.ask(queries.overview, query)
         drawn, lanes_from = await self._chart(query, found)
         clients = [row.value for ranking in found.rankings if ranking.of == "client" for row in ranking.rows]
-        now = await to_thread.run_sync(self._site.explainer.now, limiter=self._explaining)
+        now = await self._site.ask_policies(self._site.explainer.now)
         return self._site.page(
             request, "overview.html", 400 if problems else 200, here="/", query=query, problems=problems, found=found,
             now=now,
             chart=drawn, lanes_from=lanes_from, pieces=_table(query, found), edges=_edges(query, found),
-            changes=await self._changes(query, found), **await form(self._site, self._explaining, query, clients),
+            changes=await self._changes(query, found), **await form(self._site, query, clients),
         )  # fmt: skip
 
     async def lines(self, request: Request) -> Response:
@@ -80,7 +79,7 @@ class Pages:
             request, "lines.html", 400 if problems else 200, here="/lines", query=query, problems=problems, found=found,
             pages=pages, first=PAGE_ROWS * (query.page - 1) + 1, beyond=found.total > MAX_PAGE * PAGE_ROWS,
             most=queries.MAX_ROWS,
-            **await form(self._site, self._explaining, query, [row["client"] for row in found.rows]),
+            **await form(self._site, query, [row["client"] for row in found.rows]),
         )  # fmt: skip
 
     async def requests(self, request: Request) -> Response:
@@ -102,7 +101,7 @@ class Pages:
             request, "table.html", 400 if problems else 200, here="/table", query=query, problems=problems, found=found,
             down=down, across=across, crossed=queries.CROSSED, days=_WEEKDAYS,
             highest=max(found.counts.values(), default=0),
-            **await form(self._site, self._explaining, query, [*found.down, *found.across]),
+            **await form(self._site, query, [*found.down, *found.across]),
         )  # fmt: skip
 
     async def lines_csv(self, request: Request) -> Response:
@@ -151,22 +150,18 @@ class Pages:
             row.value for ranking in found.rankings if ranking.of == "ban" for row in ranking.rows if row.value
         )
         start, end = (queries.wall_time(_instant(at, zone), UTC) for at in (pieces.starts[0], pieces.end))
-        lanes, lanes_from = await to_thread.run_sync(
-            self._site.explainer.lanes, start, end, bans, limiter=self._explaining
-        )
+        lanes, lanes_from = await self._site.ask_policies(self._site.explainer.lanes, start, end, bans)
         local = [_in_zone(lane, zone) for lane in lanes[:MAX_LANES]]
         link = partial(_link, query, pieces)
         draw = partial(attempts_over_time, pieces, found.over_time, local, Wording(Language.EN), link=link)
         return await to_thread.run_sync(draw), lanes_from
 
 
-async def form(
-    site: Site, explaining: CapacityLimiter, query: LogQuery, clients: Collection[str | None]
-) -> dict[str, Any]:
+async def form(site: Site, query: LogQuery, clients: Collection[str | None]) -> dict[str, Any]:
     """The choices of the filter form, and the names that the inventories have for clients."""
     offered = {facet: await site.cache.ask(queries.choices, facet) for facet in FACETS}
     known = {client for client in (*clients, *offered["client"]) if client}
-    about = await to_thread.run_sync(site.explainer.devices, known, limiter=explaining)
+    about = await site.ask_policies(site.explainer.devices, known)
     return {
         "offered": offered,
         "periods": {label: query.during_last(name) for name, (label, _) in PERIODS.items()},
