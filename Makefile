@@ -166,6 +166,10 @@ bench: $(VENV)/.ready ## Compare with HAProxy, Squid, e2guardian and mitmproxy (
 bench-quick: $(VENV)/.ready ## Say what got slower than bench/results.json, by ratio to HAProxy (root, under two minutes)
 	$(BIN)/python bench/compare.py --quick
 
+.PHONY: compat
+compat: $(VENV)/.ready ## Try real clients, raw HTTP and first words beside HAProxy and Squid (root, some 20 minutes; writes docs/compat.md)
+	$(BIN)/python bench/compatibility.py
+
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
   --no-annotate --custom-compile-command 'make lock'
 
