@@ -197,6 +197,12 @@ def interval_set(name: str, kind: str, purpose: str, held: Iterable[object]) -> 
     yield "}"
 
 
+def traffic_set(name: str, kinds: str, purpose: str, seconds: int, most: int) -> tuple[str, ...]:
+    """A set to which packets add, each time for some seconds."""
+    limits = "\tflags dynamic,timeout", f"\ttimeout {seconds}s", f"\tsize {most}"
+    return f"# {purpose}", f"set {name} {{", f"\ttype {kinds}", *limits, "}"
+
+
 def _elements(elements: list[str]) -> Iterator[str]:
     if elements:
         yield "\telements = {"

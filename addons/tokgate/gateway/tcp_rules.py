@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import Final
 
-from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
+from tokgate.gateway.nft_sets import FAMILIES, counting, known_return, traffic_set
 from tokgate.gateway.ruleset import Redirect, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 
@@ -88,15 +88,9 @@ def failed_sets() -> Iterator[Iterable[str]]:
     """By client: what fails for one may be there for others. Gates add to them by datagrams of their own."""
     for name, _, _ in _FAILED:
         for _, version, kind in FAMILIES:
-            yield (
-                "# Destinations that a gate could not reach, with the client who wanted to.",
-                f"set {name}{version} {{",
-                f"\ttype {kind} . {kind} . inet_service",
-                "\tflags dynamic,timeout",
-                f"\ttimeout {_FAILED_SECONDS}s",
-                f"\tsize {_MOST_FAILED}",
-                "}",
-            )
+            purpose = "Destinations that a gate could not reach, with the client who wanted to."
+            kinds = f"{kind} . {kind} . inet_service"
+            yield traffic_set(f"{name}{version}", kinds, purpose, _FAILED_SECONDS, _MOST_FAILED)
 
 
 def failed_told() -> Iterator[str]:

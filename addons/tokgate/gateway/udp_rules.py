@@ -16,7 +16,7 @@ from typing import Final
 from whenever import Instant
 
 from tokgate.gateway import tcp_rules
-from tokgate.gateway.nft_sets import FAMILIES, counting, known_return
+from tokgate.gateway.nft_sets import FAMILIES, counting, known_return, traffic_set
 from tokgate.gateway.ruleset import AddressBan, AllBan, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.schedule import ALWAYS, Span
@@ -54,15 +54,8 @@ _FAR: Final = 9_000_000_000
 def flow_sets() -> Iterator[Iterable[str]]:
     """Flows: the client's address and port, the destination's."""
     for _, version, kind in FAMILIES:
-        yield (
-            "# Flows of QUIC that a gate let through.",
-            f"set quic{version} {{",
-            f"\ttype {kind} . inet_service . {kind} . inet_service",
-            "\tflags dynamic,timeout",
-            f"\ttimeout {_SECONDS}s",
-            f"\tsize {_MOST}",
-            "}",
-        )
+        purpose, kinds = "Flows of QUIC that a gate let through.", f"{kind} . inet_service . {kind} . inet_service"
+        yield traffic_set(f"quic{version}", kinds, purpose, _SECONDS, _MOST)
 
 
 def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
