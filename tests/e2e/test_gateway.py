@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from whenever import Instant
 
-from labs.clients import through
+from labs.clients import UNRECOGNIZED_NAME, python, through
 from labs.gateway import Gateway, kernel, office_policy, reaches, refused, refuses
 from labs.netns import Lab, wait_until
 from labs.origin import ADDRESSES, ALLOWED, BANNED, Origin
@@ -45,6 +46,34 @@ def test_one_command(lab: Lab, origin: Origin, make: Make, unchanged: None, way:
         assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
         shown = lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").stdout
         assert shown.split() == ["0", "0"]
+
+
+def test_clients_during_the_start(lab: Lab, origin: Origin, make: Make, unchanged: None, way: dict[str, Any]) -> None:
+    """Nobody is refused because no gate listens yet, and from the first refusal on whoever begins meets the ban."""
+    heard: dict[str, list[str]] = {ALLOWED: [], BANNED: []}
+    over = threading.Event()
+
+    def asks(name: str) -> None:
+        while not over.is_set():
+            heard[name].append(python(lab.client, name, 4, False, origin.authority).error)
+
+    threads = [threading.Thread(target=asks, args=(name,)) for name in heard]
+    for each in threads:
+        each.start()
+    try:
+        wait_until("clients ask", lambda: all(heard.values()))
+        with make(office_policy(), **way):
+            wait_until("it is refused", lambda: UNRECOGNIZED_NAME in heard[BANNED])
+            before = {name: len(answers) for name, answers in heard.items()}
+            wait_until("clients go on", lambda: all(len(heard[name]) > before[name] + 3 for name in heard))
+            over.set()
+            for each in threads:
+                each.join()
+    finally:
+        over.set()
+    assert len([error for error in heard[ALLOWED] if error]) <= 1, heard[ALLOWED]  # what was open is reset, once
+    assert heard[BANNED][0] == ""
+    assert {*heard[BANNED][heard[BANNED].index(UNRECOGNIZED_NAME) :]} == {UNRECOGNIZED_NAME}
 
 
 def test_an_explicit_proxy_beside(lab: Lab, origin: Origin, make: Make, unchanged: None) -> None:
