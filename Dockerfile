@@ -21,11 +21,12 @@ RUN groupadd --gid 10451 tokgate \
  && useradd --uid 10451 --gid tokgate --home-dir /var/lib/tokgate --create-home --shell /usr/sbin/nologin tokgate \
  && install -d -o tokgate -g tokgate -m 0750 /var/log/tokgate
 COPY --from=build /deb /deb
-# What only installing takes does not stay: who needs a package more builds an image of their own.
+# What only installing takes does not stay, but the licences do: who needs a package more builds an image of their own.
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends /deb/*.deb > /dev/null \
  && dpkg --purge --force-all apt libapt-pkg7.0 perl-base sqv systemd-standalone-sysusers debconf diffutils tar util-linux mount \
     passwd openssl > /dev/null 2>&1 \
- && rm -rf /deb /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info /usr/lib/*/gconv /usr/lib/python3.13/test \
+ && find /usr/share/doc -type f ! -name copyright ! -path '*/bundled/*' -delete \
+ && rm -rf /deb /usr/share/man /usr/share/locale /usr/share/info /usr/lib/*/gconv /usr/lib/python3.13/test \
     /var/cache/* /var/lib/apt /var/log/apt /var/log/*.log
 COPY policies/default.yaml /etc/tokgate/policies/
 

@@ -11,8 +11,8 @@ limits="--ulimit nofile=$(ulimit -Hn):$(ulimit -Hn) --ulimit nproc=$(ulimit -Hu)
 if [ -z "${BASE:-}" ] && ! buildah inspect --type image "$local_base" > /dev/null 2>&1; then
   folder=$(mktemp -d)
   trap 'rm -rf "$folder"' EXIT
-  mmdebstrap --quiet --variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' trixie "$folder/base.tar"
+  mmdebstrap --quiet --variant=minbase --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' trixie "$folder/base.tar"
   printf 'FROM scratch\nADD base.tar /\n' > "$folder/Dockerfile"
   buildah build --quiet --isolation chroot --tag "$local_base" "$folder" > /dev/null
 fi
