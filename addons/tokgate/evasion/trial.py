@@ -183,7 +183,7 @@ def check(route: AttemptRoute, server: Server, name: str, allowed: str) -> Serve
     """Check that an allowed name reaches the server and the banned one doesn't; the server with the ports that do so.
 
     Raises:
-        Unfit: the server isn't reached, or the name isn't banned for this client.
+        TrialError: the server isn't reached, or the name isn't banned for this client.
 
     """
     for attempt, port in ((ATTEMPTS["sni-plain"], server.tls), (ATTEMPTS["plain-request"], server.http)):

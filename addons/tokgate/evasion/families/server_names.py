@@ -13,11 +13,7 @@ HARMLESS = b"www.example.org"
 
 def _spelled(spell: Callable[[bytes, bytes], bytes]) -> Callable[[Target], list[bytes]]:
     """A hello whose one name is made from the target's: from all of it, and from its base."""
-
-    def pieces(target: Target) -> list[bytes]:
-        return [records(hello_12(server_name(spell(target.octets, target.base))))]
-
-    return pieces
+    return lambda target: [records(hello_12(server_name(spell(target.octets, target.base))))]
 
 
 def _extended(extend: Callable[[bytes], list[Extension]]) -> Callable[[Target], list[bytes]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import batched, pairwise
 
 from tokgate.evasion.attempt import Attempt, Family, Limit, Opens, SentPieces, ServerReply, Stream, Target, send_all
 from tokgate.evasion.hello import (
@@ -53,13 +53,7 @@ def _version(version: int) -> SentPieces:
 
 def _inside(octets: bytes) -> SentPieces:
     """A hello in two records, with another record between them."""
-
-    def pieces(target: Target) -> list[bytes]:
-        whole = message(target)
-        half = len(whole) // 2
-        return [record(whole[:half]) + octets + record(whole[half:])]
-
-    return pieces
+    return lambda target: _in_two(target, len(message(target)) // 2, octets)
 
 
 def _behind(*lines: bytes) -> SentPieces:
@@ -67,10 +61,10 @@ def _behind(*lines: bytes) -> SentPieces:
     return lambda target: [*lines, records(message(target))]
 
 
-def _in_two(target: Target, at: int, first: int = 0x0301, second: int = 0x0301) -> list[bytes]:
+def _in_two(target: Target, at: int, between: bytes = b"", first: int = 0x0301, second: int = 0x0301) -> list[bytes]:
     """A hello in two records of these versions, cut at an offset."""
     whole = message(target)
-    return [record(whole[:at], version=first) + record(whole[at:], version=second)]
+    return [record(whole[:at], version=first) + between + record(whole[at:], version=second)]
 
 
 _OTHER = b"www.example.org"
@@ -268,19 +262,6 @@ _UNREAD = frozenset(
 )
 
 
-_attempt = partial(Attempt, opens=Opens.TLS)
-
-
-def attempts() -> Iterator[Attempt]:
-    """Attempts by the content of the hello, the form of TLS records, what comes before it, and TCP segments."""
-    for name, (what, pieces) in _SHAPES.items():
-        limit = Limit.OTHER_BYTES if name in _UNREAD else None
-        yield _attempt(
-            name, what, partial(said, pieces), family=Family.TLS_RECORDS, innocent=name in _INNOCENT, limit=limit
-        )
-    yield from _segments()
-
-
 def _cut(*at: int) -> SentPieces:
     """Segments that end at these offsets; negative ones count from the name's end."""
 
@@ -293,31 +274,30 @@ def _cut(*at: int) -> SentPieces:
     return pieces
 
 
-def _octets(target: Target) -> list[bytes]:
-    whole = records(message(target))
-    return [whole[at : at + 1] for at in range(len(whole))]
+_SEGMENTS: dict[str, tuple[str, SentPieces]] = {
+    "one-octet-first": ("one octet, then the rest", _cut(1)),
+    "header-first": ("the record's header, then the rest", _cut(5)),
+    "cut-in-the-name": ("in two segments, cut inside the name", _cut(-5)),
+    "cut-around-the-name": ("in three, cut around the name", _cut(-12, 0)),
+    "octet-segments": ("a segment for each octet", lambda t: [bytes((each,)) for each in records(message(t))]),
+    "octet-records-in-segments": (
+        "records of one octet, in segments of three",
+        lambda t: [bytes(three) for three in batched(records(message(t), 1), 3)],
+    ),
+    "hello-and-more": ("more than the hello at once", lambda t: [records(message(t)) + b"\x14\x03\x03\0\1\1" * 40]),
+}
+"""An ordinary ClientHello by how its octets are cut into TCP segments, which must not matter."""
+
+_attempt = partial(Attempt, opens=Opens.TLS)
 
 
-def _octets_of_records(target: Target) -> list[bytes]:
-    whole = records(message(target), 1)
-    return [whole[at : at + 3] for at in range(0, len(whole), 3)]
-
-
-def _segments() -> Iterator[Attempt]:
-    """An ordinary ClientHello by how its octets are cut into TCP segments, which must not matter."""
-    shapes: dict[str, tuple[str, SentPieces]] = {
-        "one-octet-first": ("one octet, then the rest", _cut(1)),
-        "header-first": ("the record's header, then the rest", _cut(5)),
-        "cut-in-the-name": ("in two segments, cut inside the name", _cut(-5)),
-        "cut-around-the-name": ("in three, cut around the name", _cut(-12, 0)),
-        "octet-segments": ("a segment for each octet", _octets),
-        "octet-records-in-segments": ("records of one octet, in segments of three", _octets_of_records),
-        "hello-and-more": (
-            "more than the hello at once",
-            lambda target: [records(hello_12(server_name(target.octets))) + b"\x14\x03\x03\0\1\1" * 40],
-        ),
-    }
-    for name, (what, pieces) in shapes.items():
-        played = partial(said, pieces)
+def attempts() -> Iterator[Attempt]:
+    """Attempts by the content of the hello, the form of TLS records, what comes before it, and TCP segments."""
+    for name, (what, pieces) in _SHAPES.items():
+        limit = Limit.OTHER_BYTES if name in _UNREAD else None
+        yield _attempt(
+            name, what, partial(said, pieces), family=Family.TLS_RECORDS, innocent=name in _INNOCENT, limit=limit
+        )
+    for name, (what, pieces) in _SEGMENTS.items():
         innocent = name != "hello-and-more"
-        yield _attempt(name, what, played, family=Family.SEGMENTS, innocent=innocent)
+        yield _attempt(name, what, partial(said, pieces), family=Family.SEGMENTS, innocent=innocent)
