@@ -23,15 +23,7 @@ from tokgate.policy.settings import MissingSni, Settings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefixes import embedded_ipv4
 from tokgate.traffic import dns_questions
-from tokgate.traffic.actions import (
-    AskCertificate,
-    CarrierAction,
-    DnsAnswer,
-    HttpAnswer,
-    Open,
-    Pass,
-    Refuse,
-)
+from tokgate.traffic.actions import AskCertificate, CarrierAction, DnsAnswer, HttpAnswer, Open, Pass, Refuse
 from tokgate.traffic.enforcer import Enforcer, Ruling
 from tokgate.traffic.kind import Kind, in_hello, kind_of, refuse_hidden, visibility_of
 from tokgate.traffic.refusal_texts import refusal as refusal_text
@@ -88,9 +80,7 @@ class Admission:
         """
         if not self.recorded:
             return Stamp("", self.ruling.at, enforcer.observer)
-        asked = isinstance(
-            self.seen, Connect | SocksConnect | ProxyConnect
-        )  # what passes is counted by what the tunnel carries
+        asked = isinstance(self.seen, Connect | SocksConnect | ProxyConnect)  # what the tunnel carries is counted
         return enforcer.record(self.ruling, self.shown.visibility, partial(self.observe, status), allowed=not asked)
 
     def observe(self, status: int | None = None) -> Observation:
@@ -169,7 +159,9 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
             warns = _warns(admission) and not seen.ambiguous  # what is ambiguous passes nobody
             return replace(admission, action=Refuse(HttpAnswer(warning=True))) if warns else admission
         case DnsQuestion():
-            return _at_question(enforcer, arrival, seen)
+            admission = _in_dns(arrival, seen, dns_questions.judge(enforcer, seen.asked))
+            empty = None if admission.ruling.blocks else dns_questions.discouraged(enforcer, seen.asked)
+            return admission if empty is None else replace(admission, action=Refuse(DnsAnswer(empty)))
         case DnsResponse():
             return _at_answer(enforcer, arrival, seen)
         case _:
@@ -225,13 +217,6 @@ def _at_connect(admission: Admission, seen: Connect) -> Admission:
     if seen.openable and (_opens(decision) if admission.ruling.blocks else told):
         admission = replace(admission, action=Open(tls=False))
     return replace(admission, recorded=isinstance(admission.action, Refuse) or not seen.openable)
-
-
-def _at_question(enforcer: Enforcer, arrival: Arrival, seen: DnsQuestion) -> Admission:
-    """At a DNS question."""
-    admission = _in_dns(arrival, seen, dns_questions.judge(enforcer, seen.asked))
-    empty = None if admission.ruling.blocks else dns_questions.discouraged(enforcer, seen.asked)
-    return admission if empty is None else replace(admission, action=Refuse(DnsAnswer(empty)))
 
 
 def _at_answer(enforcer: Enforcer, arrival: Arrival, seen: DnsResponse) -> Admission:

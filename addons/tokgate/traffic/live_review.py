@@ -84,13 +84,13 @@ class LiveReview[T]:
         Never raises: an exception would end the caller's loop, and banned connections would stay open.
         """
         try:
-            return self._take_turn(self._enforcer)
+            return self._take_turn()
         except Exception as error:
             self._enforcer.failed("live", error)
             return LONGEST
 
-    def _take_turn(self, enforcer: Enforcer) -> float:
-        snapshot, at = enforcer.snapshot, enforcer.now()
+    def _take_turn(self) -> float:
+        snapshot, at = self._enforcer.snapshot, self._enforcer.now()
         if self._span.left(snapshot, at):
             self._left = iter(self._carrier.open_now())
         give_up = self._monotonic() + TURN
@@ -99,7 +99,7 @@ class LiveReview[T]:
             if self._monotonic() >= give_up:
                 return 0.0
         while self._untold:  # after all cuts, since writing takes longer
-            self._tell()
+            self._enforcer.cut(*self._untold.popleft())
             if self._monotonic() >= give_up:
                 return 0.0
         return LONGEST if self._span.end == Instant.MAX else min(LONGEST, (self._span.end - at).total("seconds"))
@@ -111,7 +111,7 @@ class LiveReview[T]:
     def close(self) -> None:
         """Write all records of cut connections that are still due."""
         while self._untold:
-            self._tell()
+            self._enforcer.cut(*self._untold.popleft())
 
     def _examine(self, one: T, snapshot: Snapshot, at: Instant) -> None:
         self.judged += 1
@@ -124,9 +124,6 @@ class LiveReview[T]:
         if found is not None:
             self._untold.append(found)
             self._carrier.cut(one)
-
-    def _tell(self) -> None:
-        self._enforcer.cut(*self._untold.popleft())
 
 
 def passes(snapshot: Snapshot, client: str, name: str, address: str, at: Instant, signal: Signal = Signal.SNI) -> bool:

@@ -105,12 +105,7 @@ def _enforcer(snapshot: Snapshot, at: Instant) -> Enforcer:
 
 
 def _failures(test: PolicyTest, decision: Decision, status: int | None) -> list[str]:
-    got = {
-        "ban": decision.ban,
-        "reason": decision.reason,
-        "response": decision.response,
-        "status": status,
-    }
+    got = {"ban": decision.ban, "reason": decision.reason, "response": decision.response, "status": status}
     found = [] if decision.verdict is test.expect else [f"{test.expect}, got {decision.verdict} ({decision.reason})"]
     for key, expected in test.expected.items():
         if got[key] != expected:

@@ -11,16 +11,7 @@ from tokgate.traffic.admission import admit
 from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.seen import Arrival, FirstBytes, Hello, Shown, Unreadable
 from tokgate.wire.client_hello import UNRECOGNIZED_NAME
-from tokgate.wire.quic import (
-    CRYPTO_ERROR,
-    Initial,
-    Opening,
-    QuicError,
-    close,
-    hides_packets,
-    initials,
-    is_unreadable,
-)
+from tokgate.wire.quic import CRYPTO_ERROR, Initial, Opening, QuicError, close, hides_packets, initials, is_unreadable
 
 MAX_PENDING: Final = 32
 """Datagrams that are kept of a connection until its hello is whole; a browser needs two or three."""
@@ -234,9 +225,8 @@ class QuicFlow:
         if connection.waits:
             return
         connection.watched = None
-        refusal = self._admit(
-            enforcer, Unreadable(quic=True) if hello is None else Hello(hello, quic=True, retry_of=name)
-        )
+        seen: FirstBytes = Unreadable(quic=True) if hello is None else Hello(hello, quic=True, retry_of=name)
+        refusal = self._admit(enforcer, seen)
         if refusal is not None:
             _refuse(connection, refusal.words)
 

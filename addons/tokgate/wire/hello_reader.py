@@ -135,7 +135,7 @@ class HelloReader:
         return bytes(message)
 
     def _take_record(self) -> bool:
-        """Take the next record; False if it has not come whole."""
+        """Take the next record; False if it has not come whole. What the first octets rule out is refused at once."""
         received, start = self._received, self.end
         length = self._length()
         if length is None:
@@ -146,7 +146,10 @@ class HelloReader:
             raise ClientHelloError("too long")
         if is_fragment:
             begun += received[start + 5 : min(end, start + 9 - len(begun))]
-            self._check_start(begun)
+            if begun and begun[0] != _CLIENT_HELLO:
+                raise self._error("another message")
+            if 9 + int.from_bytes(begun[1:4]) > MAX_HELLO:
+                raise ClientHelloError("too long")  # in records of any version: Go's server takes it
         if len(received) < end:
             return False
         if is_fragment:
@@ -193,13 +196,6 @@ class HelloReader:
         length, _, _, ciphers, session_id, challenge = _SSLV2_HELLO(received)
         whole = 9 + ciphers + session_id + challenge == length & 0x7FFF
         raise ClientHelloError("of SSLv2") if whole else NotTlsError
-
-    def _check_start(self, message: bytes | bytearray) -> None:
-        """Refuse early what the first octets of a handshake message rule out, instead of waiting for the rest."""
-        if message and message[0] != _CLIENT_HELLO:
-            raise self._error("another message")
-        if 9 + int.from_bytes(message[1:4]) > MAX_HELLO:
-            raise ClientHelloError("too long")  # in records of any version: Go's server takes it
 
     def _error(self, problem: str) -> ClientHelloError:
         """Nothing but a first record of another version than 3.x can be anything else than TLS by now."""

@@ -112,7 +112,9 @@ class HttpStartReader:
         """The class of the line; None while it is not known. Not to be called after that."""
         received = self._received
         if self.line < 0:
-            self._skip_blanks()
+            self._seen = _end(_blanks, received, self._seen)
+            if self._seen < len(received):
+                self.line = self._seen
             if self._seen > MAX_EMPTY:  # nginx and Node pass over any number
                 return HttpKind.LENIENT
             if self.line < 0:
@@ -137,11 +139,6 @@ class HttpStartReader:
         """What it is, now that no more will come: some servers read a last line without its end."""
         self._seen = len(self._received)
         return HttpKind.LENIENT if self._is_served() else HttpKind.NONE
-
-    def _skip_blanks(self) -> None:
-        self._seen = _end(_blanks, self._received, self._seen)
-        if self._seen < len(self._received):
-            self.line = self._seen
 
     def _of_proxy_signature(self) -> HttpKind | None:
         received = self._received

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import ip_address
 from typing import Final
 
 from tokgate.wire.host_names import can_be_dialled
@@ -75,7 +75,7 @@ def read_methods(data: bytes, *, password: bool = False) -> int | None:
     return 2 + data[1]
 
 
-def read_request(data: bytes) -> SocksRequest | None:  # noqa: C901  (a step a field)
+def read_request(data: bytes) -> SocksRequest | None:
     """The request at the start of `data` (RFC 1928 §4); None if it is incomplete.
 
     Raises:
@@ -101,10 +101,8 @@ def read_request(data: bytes) -> SocksRequest | None:  # noqa: C901  (a step a f
         return None
     raw = data[4:end]
     port = int.from_bytes(data[end : end + 2])
-    if data[3] == 1:
-        return SocksRequest(str(IPv4Address(raw)), port, end + 2)
-    if data[3] == 4:
-        return SocksRequest(str(IPv6Address(raw)), port, end + 2)
+    if data[3] != 3:
+        return SocksRequest(str(ip_address(raw)), port, end + 2)
     if not can_be_dialled(raw[1:]):
         raise SocksError("the name is none", Reply.GENERAL_FAILURE.octets)
     return SocksRequest(raw[1:].decode("ascii"), port, end + 2)
