@@ -284,12 +284,10 @@ def _check_modes(specs: list[str]) -> None:
             raise exceptions.OptionsError(str(error)) from error
         if not isinstance(mode, _MODES):
             known = ", ".join(each.type_name for each in _MODES if each is not GateMode)
-            instead = (
-                "; phones come through the gateway, by `tokgate phone`" if mode.transport_protocol != "tcp" else ""
-            )
-            raise exceptions.OptionsError(
-                f"tokgate does not filter in mode {mode.type_name}; the modes are {known}{instead}"
-            )
+            said = f"tokgate does not filter in mode {mode.type_name}; the modes are {known}"
+            if mode.transport_protocol != "tcp":
+                said += "; phones come through the gateway, by `tokgate phone`"
+            raise exceptions.OptionsError(said)
 
 
 def _proxyserver() -> Proxyserver:

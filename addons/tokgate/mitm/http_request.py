@@ -284,12 +284,9 @@ def watched(
 
 def unclear(enforcer: Enforcer, admission: Admission) -> Admission:
     """The decision about a request of which it turned out that servers may read something else."""
-    seen = admission.seen
-    return (
-        admit(enforcer, admission.arrival, replace(seen, ambiguous=True))
-        if isinstance(seen, seen_traffic.Request)
-        else admission
-    )
+    if not isinstance(admission.seen, seen_traffic.Request):
+        return admission
+    return admit(enforcer, admission.arrival, replace(admission.seen, ambiguous=True))
 
 
 def unsaid(enforcer: Enforcer, admission: Admission) -> Admission | None:

@@ -109,7 +109,8 @@ class ConnectionHooks(Hooks):
             return
         connection = self._traffic.connections.of(context.client)
         data, enforcer = next_layer.data_client(), self._traffic.enforcer
-        if _leads_to_dns(context):
+        address, tunnelled = context.server.address, isinstance(context.layers[-1], HttpStream | modes.HttpProxy)
+        if address is not None and address[1] == DNS_PORT and not tunnelled:  # redirected, or asked for by SOCKS
             next_layer.layer = self._dns_layer(context, connection)
         else:
             next_layer.layer = layer_for(context, data, enforcer, connection)
@@ -239,12 +240,6 @@ class TurnHooks:
 
 
 _TLS: Final = b"\x16"
-
-
-def _leads_to_dns(context: Context) -> bool:
-    """Whether a connection was redirected, or asked for by SOCKS, on its way to a name server."""
-    address, tunnelled = context.server.address, isinstance(context.layers[-1], HttpStream | modes.HttpProxy)
-    return address is not None and address[1] == DNS_PORT and not tunnelled
 
 
 def layer_for(context: Context, data: bytes, enforcer: Enforcer, connection: ClientConnection) -> layer.Layer | None:

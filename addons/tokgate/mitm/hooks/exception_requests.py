@@ -58,10 +58,8 @@ def received(
 
     None if the form is not the page's own, and nothing was asked.
     """
-    (token, event, why, lasting), asking = (
-        read_request(flow.request.raw_content),
-        asking_of(traffic, connection, ruling),
-    )
+    token, event, why, lasting = read_request(flow.request.raw_content)
+    asking = asking_of(traffic, connection, ruling)
     button = _button(flow, connection, ruling, event)
     genuine = button.made(token, traffic.enforcer.warned.token_key, ruling.at)
     if traffic.requests is None or asking is None or not genuine or not is_own_form(flow.request, authority_of(flow)):

@@ -84,11 +84,9 @@ class ExplicitTargetHooks:
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """A connection of ours is about to be made."""
         address = data.server.address
-        if (
-            address is not None
-            and not self._traffic.egress.is_parent(address)
-            and self._is_closed(data.client, *address[:2])
-        ):
+        if address is None or self._traffic.egress.is_parent(address):
+            return
+        if self._is_closed(data.client, *address[:2]):
             self._count()
             data.server.error = INSIDE_WORDS
 

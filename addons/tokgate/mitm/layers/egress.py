@@ -20,13 +20,7 @@ from mitmproxy.http import Request
 from mitmproxy.proxy import commands, events, server, server_hooks
 
 from tokgate.gate.egress.dialler import Sources
-from tokgate.gate.egress.parents import (
-    ParentRefused,
-    answer_length,
-    basic,
-    connect_request,
-    credentials_of,
-)
+from tokgate.gate.egress.parents import ParentRefused, answer_length, basic, connect_request, credentials_of
 from tokgate.gate.event_loop import SILENCE
 from tokgate.policy.settings import EgressSettings, Upstream, upstream_for
 from tokgate.policy.snapshot import Snapshot

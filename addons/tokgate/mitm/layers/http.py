@@ -299,20 +299,15 @@ class Talk(HttpLayer):
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
     def event_to_child(self, child: layer.Layer, event: events.Event) -> layer.CommandGenerator[None]:
-        """As mitmproxy's; `get_connection` plans a connection's layers itself, and begins them by this."""
+        """As mitmproxy's; `get_connection` plans a connection's layers itself, and begins them by this: ours begin."""
         if isinstance(event, events.Start) and type(child) in (tls.ServerTLSLayer, http.HttpClient):
-            child = self._ours(child)
+            context, stack = child.context, tunnel.LayerStack()
+            del context.layers[context.layers.index(child) :]
+            if isinstance(child, tls.ServerTLSLayer):
+                stack /= ServerTLSLayer(context)
+            stack /= HttpClient(context)
+            child = self.connections[context.server] = stack[0]
         yield from super().event_to_child(child, event)
-
-    def _ours(self, planned: layer.Layer) -> layer.Layer:
-        """Replace the layers that were planned for a connection, and have not begun yet."""
-        context, stack = planned.context, tunnel.LayerStack()
-        del context.layers[context.layers.index(planned) :]
-        if isinstance(planned, tls.ServerTLSLayer):
-            stack /= ServerTLSLayer(context)
-        stack /= HttpClient(context)
-        self.connections[context.server] = stack[0]
-        return stack[0]
 
 
 def _client_of(context: Context) -> layer.Layer:

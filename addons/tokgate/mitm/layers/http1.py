@@ -197,7 +197,10 @@ class Http1Server(_Http1, original.Http1Server):
     def _take_target(self, lines: list[bytearray]) -> None:
         line = _VERSION_BEHIND.sub(lambda version: version[0].upper(), bytes(lines[0]))
         self._target, lines[0] = _target_of(line)
-        _say_length_once(lines)
+        lengths = [line for line in lines[1:] if line[:15].lower() == b"content-length:"]
+        if len({bytes(length[15:]).strip() for length in lengths}) == 1:  # RFC 9110 §8.6; mitmproxy refuses all
+            for again in lengths[1:]:
+                lines.remove(again)
 
     def wait(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's, which takes the end of what a client says for the end of its interest."""
@@ -324,14 +327,6 @@ def _target_of(line: bytes) -> tuple[_Target | None, bytearray]:
 _VERSION_BEHIND: Final = re.compile(rb"(?i:http)/1\.[01]$")
 _STATUS_LINE: Final = re.compile(rb"(?i:(http/1\.[01])|icy)([ \t].*)")
 """As some servers write it; ICY is SHOUTcast's, which all browsers and curl take for HTTP/1.0."""
-
-
-def _say_length_once(lines: list[bytearray]) -> None:
-    """Leave one of a request's equal Content-Length fields (RFC 9110 §8.6): mitmproxy refuses them."""
-    lengths = [line for line in lines[1:] if line[:15].lower() == b"content-length:"]
-    if len({bytes(length[15:]).strip() for length in lengths}) == 1:
-        for again in lengths[1:]:
-            lines.remove(again)
 
 
 def _make_clear(lines: list[bytearray]) -> None:
