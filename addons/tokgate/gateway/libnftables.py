@@ -41,9 +41,11 @@ def run(commands: str, *, dry: bool = False) -> None:
         _run(context, commands)
 
 
-def ask(command: str) -> list[dict[str, Any]]:
-    """The objects that a `list` command returns (libnftables-json(5)), without counters. Raises as `run`."""
-    return _ask(command, _OUTPUT)
+def ask(command: str, output: int = _OUTPUT) -> list[dict[str, Any]]:
+    """The objects that a `list` command returns (libnftables-json(5)), by default without counters. Raises as `run`."""
+    with _context() as context:
+        _library().nft_ctx_output_set_flags(context, output)
+        return _objects(_run(context, command))
 
 
 def listed_once(table: str, body: str) -> list[dict[str, Any]]:
@@ -58,12 +60,6 @@ def listed_once(table: str, body: str) -> list[dict[str, Any]]:
         return _objects(_run(context, f"list {table}"))
 
 
-def _ask(command: str, output: int) -> list[dict[str, Any]]:
-    with _context() as context:
-        _library().nft_ctx_output_set_flags(context, output)
-        return _objects(_run(context, command))
-
-
 def _objects(answer: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(answer)["nftables"] if answer else []
     return [each for each in found if "metainfo" not in each]
@@ -71,7 +67,7 @@ def _objects(answer: str) -> list[dict[str, Any]]:
 
 def counters(table: str) -> list[dict[str, Any]]:
     """The named counters of a table of family inet, with their values. Raises as `run`; NftError without the table."""
-    return _ask(f"list counters table inet {table}", _JSON)
+    return ask(f"list counters table inet {table}", _JSON)
 
 
 def rules_as_text(chain: str) -> dict[int, str]:
@@ -211,12 +207,10 @@ def differences(wanted: TableState, loaded: TableState) -> Iterator[str]:
 
 
 def _rules(chain: str, wanted: tuple[str, ...], loaded: tuple[str, ...]) -> Iterator[str]:
-    if wanted == loaded:
-        return
     lacks, extra = len(set(wanted) - set(loaded)), len(set(loaded) - set(wanted))
     if lacks or extra:
         yield f"chain {chain} lacks {lacks} rules and has {extra} that it should not"
-    else:
+    elif wanted != loaded:
         yield f"the rules of chain {chain} are in another order, or repeated"
 
 

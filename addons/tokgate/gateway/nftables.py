@@ -90,18 +90,22 @@ def _table(rules: Ruleset) -> Iterator[str]:
 
 
 def _parts(rules: Ruleset) -> Iterator[Iterable[str]]:
-    yield (
-        "# Says whose table this is. Nothing comes by here.",
-        f"chain {OWNER} {{",
-        "}",
-    )
+    yield ("# Says whose table this is. Nothing comes by here.", f"chain {OWNER} {{", "}")
     yield from _sets(rules)
     yield from counters_declared()
     yield from tcp_rules.chains(rules)
     yield from udp_rules.chains(rules)
     yield _forward(rules)
     if rules.strangers:
-        yield _strangers_forwarded(rules)
+        unknown = KernelRefusal.UNKNOWN_CLIENTS
+        yield (
+            "chain strangers_forwarded {",
+            *known_return(rules.known_sets),
+            "\tmeta l4proto tcp ct state invalid counter drop",
+            f"\tmeta l4proto tcp ct direction original {counting(unknown)} {tcp_rules.RESET}",
+            f"\tmeta l4proto udp ct direction original {udp_rules.refuse(unknown)}",
+            "}",
+        )
 
 
 def _sets(rules: Ruleset) -> Iterator[Iterable[str]]:
@@ -152,14 +156,4 @@ def _forward(rules: Ruleset) -> Iterator[str]:
     if rules.strangers:
         yield ""
         yield "\tjump strangers_forwarded"
-    yield "}"
-
-
-def _strangers_forwarded(rules: Ruleset) -> Iterator[str]:
-    unknown = KernelRefusal.UNKNOWN_CLIENTS
-    yield "chain strangers_forwarded {"
-    yield from known_return(rules.known_sets)
-    yield "\tmeta l4proto tcp ct state invalid counter drop"
-    yield f"\tmeta l4proto tcp ct direction original {counting(unknown)} {tcp_rules.RESET}"
-    yield f"\tmeta l4proto udp ct direction original {udp_rules.refuse(unknown)}"
     yield "}"

@@ -66,7 +66,8 @@ class Sysctls:
         found = {name: value for name in wanted if (value := read(name)) is not None}
         try:
             if found.keys() - known.keys():  # those of the first time: what is put right later was not so before
-                self._remember(found | known)
+                self.state.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self.state.write_text(json.dumps({"holds_for": _here(), "sysctls": found | known}) + "\n")
             for name in before:
                 _path(name).write_text(wanted[name])
         except OSError as error:
@@ -98,10 +99,6 @@ class Sysctls:
         except (OSError, ValueError):
             return {}
         return dict(kept["sysctls"]) if kept.get("holds_for") == _here() else {}
-
-    def _remember(self, before: Mapping[str, str]) -> None:
-        self.state.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.state.write_text(json.dumps({"holds_for": _here(), "sysctls": dict(before)}) + "\n")
 
 
 def _path(name: str) -> Path:

@@ -19,7 +19,7 @@ from tokgate.gateway import tcp_rules
 from tokgate.gateway.nft_sets import FAMILIES, counting, known_return, traffic_set
 from tokgate.gateway.ruleset import AddressBan, AllBan, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
-from tokgate.policy.schedule import ALWAYS, Span
+from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.settings import Passage
 from tokgate.wire.quic import DRAFTS, VERSIONS
 
@@ -72,13 +72,20 @@ def chains(rules: Ruleset) -> Iterator[Iterable[str]]:
     )
     yield _clients(rules)
     for number, ban in enumerate(rules.address_bans, 1):
-        yield _banned(number, ban)
+        refused = refuse(KernelRefusal.UDP_TO_ADDRESSES)
+        yield (
+            f"chain banned{number}_udp {{",
+            *_while_blocking(ban),
+            *(f"\t{family} daddr @banned{number}_addresses{version} {refused}" for family, version, _ in FAMILIES),
+            "}",
+        )
     for number, each in enumerate(rules.all_bans, 1):
         yield _all(number, each, rules)
     if rules.options.local is not None:
         yield _output(rules)
         if rules.strangers:
-            yield _strangers_local(rules)
+            known = known_return(rules.known_sets, local=True)
+            yield ("chain strangers_local_udp {", *known, "\tjump clients_udp", "}")
 
 
 def refuse(kind: KernelRefusal) -> str:
@@ -150,14 +157,6 @@ def _clients(rules: Ruleset) -> Iterator[str]:
     yield "}"
 
 
-def _banned(number: int, ban: AddressBan) -> Iterator[str]:
-    yield f"chain banned{number}_udp {{"
-    yield from _while_blocking(ban)
-    refused = refuse(KernelRefusal.UDP_TO_ADDRESSES)
-    yield from (f"\t{family} daddr @banned{number}_addresses{version} {refused}" for family, version, _ in FAMILIES)
-    yield "}"
-
-
 def _all(number: int, ban: AllBan, rules: Ruleset) -> Iterator[str]:
     yield "# What is forwarded of these clients, and no gate has taken, whatever its protocol and port."
     yield f"chain all{number}_refused {{"
@@ -188,14 +187,12 @@ def _while_blocking(ban: AddressBan | AllBan) -> Iterator[str]:
         yield f"\t# The ban ends at {ban.blocks.end}."
         yield f"\tmeta time >= {_seconds(ban.blocks.end)} return"
     for prefix, span in ban.exempt:
-        yield f"\t# Exempt{_in_words(span)}."
-        holds = "" if span.start == ALWAYS.start else f" meta time >= {_seconds(span.start)}"
+        begins, holds = "", ""
+        if span.start != ALWAYS.start:
+            begins, holds = f" from {span.start}", f" meta time >= {_seconds(span.start)}"
+        yield f"\t# Exempt{begins} until {span.end}."
         family = "ip" if isinstance(prefix, IPv4Network) else "ip6"
         yield f"\t{family} saddr {prefix}{holds} meta time < {_seconds(span.end)} return"
-
-
-def _in_words(span: Span) -> str:
-    return ("" if span.start == ALWAYS.start else f" from {span.start}") + f" until {span.end}"
 
 
 def _seconds(at: Instant) -> int:
@@ -215,11 +212,4 @@ def _output(rules: Ruleset) -> Iterator[str]:
     yield from (f"\t{client} jump clients_udp" for client in rules.client_sets.matches(local=True))
     if rules.strangers:
         yield "\tjump strangers_local_udp"
-    yield "}"
-
-
-def _strangers_local(rules: Ruleset) -> Iterator[str]:
-    yield "chain strangers_local_udp {"
-    yield from known_return(rules.known_sets, local=True)
-    yield "\tjump clients_udp"
     yield "}"

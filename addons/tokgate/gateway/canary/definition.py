@@ -102,7 +102,10 @@ def canary_policy(settings: CanarySettings, clients: Clients) -> Policy:
     )
     return replace(
         NOTHING,
-        services={name: _service(name, host, addresses) for name, host, addresses, _ in parts},
+        services={
+            name: Service(name, name, (NamePattern(PatternKind.EXACT, host),), served)
+            for name, host, served, _ in parts
+        },
         networks={_NETWORK: client_network(settings), _AMONG_CLIENTS: Network(_AMONG_CLIENTS, tuple(addresses))},
         bans={
             name: Ban(name=name, title=name, services=(name,), networks=where, starts=Instant.MIN, action=action)
@@ -110,10 +113,6 @@ def canary_policy(settings: CanarySettings, clients: Clients) -> Policy:
             for where in [(_NETWORK, _AMONG_CLIENTS) if action is Action.BLOCK else (_NETWORK,)]
         },
     )
-
-
-def _service(name: str, host: str, addresses: tuple[IPv4Network | IPv6Network, ...]) -> Service:
-    return Service(name, name, (NamePattern(PatternKind.EXACT, host),), addresses)
 
 
 def as_json(settings: CanarySettings) -> dict[str, Any]:

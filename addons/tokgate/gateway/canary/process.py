@@ -65,18 +65,13 @@ class Supervisor:
             raise EOFError
 
 
-def new_namespace() -> None:
-    """Enter a new network namespace: by a privilege (CAP_SYS_ADMIN), or in a user namespace. Raises OSError."""
-    try:
-        os.unshare(os.CLONE_NEWNET)
-    except PermissionError:
-        os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
-
-
 def run_apart(supervisor: Supervisor, settings: CanarySettings, clients: Clients) -> None:
     """Make the namespaces, and ask from there, also as `clients`. Raises OSError and EOFError."""
     there = versions()
-    new_namespace()
+    try:
+        os.unshare(os.CLONE_NEWNET)
+    except PermissionError:  # without CAP_SYS_ADMIN
+        os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
     supervisor.tell(waits_for=links.CLIENT_DEVICE)
     supervisor.waits()
     among = (address for addresses in clients.values() for address in addresses)
@@ -248,15 +243,11 @@ def _serve(listeners: Sequence[socket.socket]) -> None:
                     silent.append(each.accept()[0])
                 elif each in silent:
                     silent.remove(each)
-                    _answer(each)
+                    with each:
+                        if each.recv(4096):
+                            each.sendall(OWN_ANSWER)
             if len(silent) > _MOST_SILENT:
                 silent.popleft().close()
-
-
-def _answer(connection: socket.socket) -> None:
-    with connection:
-        if connection.recv(4096):
-            connection.sendall(OWN_ANSWER)
 
 
 if __name__ == "__main__":
