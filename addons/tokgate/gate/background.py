@@ -151,18 +151,13 @@ class Resolver(BackgroundCalls):
             if len(self._failed) > self._limits.failures:
                 del self._failed[next(iter(self._failed))]
         answers = self._asked.pop(host)
-        self._take_turns()
+        while (waits := next(filter(self._may_ask, self._queued), None)) is not None:  # one name of each after another
+            queue = self._queued.pop(waits)
+            if len(queue) > 1:
+                self._queued[waits] = queue
+            self._look_up(waits, *queue.popleft())
         self.waiting += len(answers)  # each by itself: one that fails costs no other
         self._answered.extend(partial(answer, addresses) for answer in answers)
-
-    def _take_turns(self) -> None:
-        """Begin with what waits and may begin, one name of each client after another."""
-        while (who := next(filter(self._may_ask, self._queued), None)) is not None:
-            queue = self._queued.pop(who)
-            host, answer = queue.popleft()
-            if queue:
-                self._queued[who] = queue
-            self._look_up(who, host, answer)
 
 
 def addresses_of(host: str) -> Addresses | DnsError:

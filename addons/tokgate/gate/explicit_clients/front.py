@@ -370,7 +370,13 @@ class ExplicitFront:
         if found.closed:
             self.close_off(connection, tunnel, refusal_texts.INSIDE)
         elif found.ruling is not None and not found.open:
-            self._refuse_address(connection, tunnel, found.banned[0], request)
+            connection.tunnel = connection.destination = None  # answered as for a banned name
+            rest, connection.received = connection.received, request
+            address = found.banned[0]
+            seen = SocksConnect(tunnel.host, address) if tunnel.socks else Connect(tunnel.host, address)
+            if self._admitted(connection, tunnel, seen):  # its ban has ended just now
+                connection.received = rest
+                self._build(connection, tunnel, request)
         else:
             self.connect(connection, tunnel)
 
@@ -378,15 +384,6 @@ class ExplicitFront:
         """Refuse a tunnel to this machine's own services, and count it as a loop."""
         self._enforcer.counters.loops += 1
         self.give_up(connection, tunnel, socks5.Reply.NOT_ALLOWED, why)
-
-    def _refuse_address(self, connection: Connection, tunnel: Tunnel, address: str, request: bytes) -> None:
-        """All addresses of an allowed name are banned: answer as for a banned name."""
-        connection.tunnel = connection.destination = None
-        rest, connection.received = connection.received, request
-        seen = SocksConnect(tunnel.host, address) if tunnel.socks else Connect(tunnel.host, address)
-        if self._admitted(connection, tunnel, seen):  # its ban has ended just now
-            connection.received = rest
-            self._build(connection, tunnel, request)
 
     def connect(self, connection: Connection, tunnel: Tunnel, then: State | None = None) -> None:
         """Connect to the addresses of a destination, and be in the state `then`; a failure is told."""

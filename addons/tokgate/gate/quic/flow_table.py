@@ -107,7 +107,9 @@ class FlowTable:
             for first in (theirs, self.passing):
                 most = self._limits.per_client if first is theirs else self._limits.flows
                 if len(first) >= most:
-                    self._push_out(next(iter(first)))
+                    oldest = self.passing[next(iter(first))]
+                    self._remove(oldest)
+                    self._forgotten(oldest)
             theirs = self._clients.setdefault(who, OrderedDict())
         theirs.pop(key, None)
         self.passing[key] = flow
@@ -187,11 +189,6 @@ class FlowTable:
             flow = next(iter(self.passing.values()))
             self._remove(flow)
             yield flow
-
-    def _push_out(self, key: Key) -> None:
-        flow = self.passing[key]
-        self._remove(flow)
-        self._forgotten(flow)
 
     def _remove(self, flow: GateFlow) -> None:
         self._take_out(flow)
