@@ -150,17 +150,14 @@ def checkpoint_of(chain: object, fields: object) -> Checkpoint | None:
     if not all(isinstance(text, str) for text in texts) or not isinstance(next_key, str | None):
         return None
     at, key, signature = map(str, texts)
-    tree = _tree(fields.get("tree"))
-    if tree is None and "tree" in fields:
-        return None
+    tree = None
+    if "tree" in fields:
+        said = fields["tree"]
+        if not isinstance(said, dict) or type(said.get("first")) is not int or not is_hash(said.get("root")):
+            return None
+        tree = Tree(said["first"], str(said["root"]))
     head = Head(chain, sequence, str(fields["hash"]))
     return Checkpoint(head=head, at=at, epoch=epoch, key=key, next_key=next_key, tree=tree, signature=signature)
-
-
-def _tree(fields: object) -> Tree | None:
-    if not isinstance(fields, dict) or type(fields.get("first")) is not int or not is_hash(fields.get("root")):
-        return None
-    return Tree(fields["first"], str(fields["root"]))
 
 
 def parse_checkpoints(lines: Iterable[str]) -> Iterator[Checkpoint]:

@@ -87,10 +87,14 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
         source["bytes"], destination["bytes"] = carried.up, carried.down
     who = seen.identity or Identity()
     user = None if who.user is None else clean(who.user, MAX_USER)
-    source["mac"] = _octets(who.device)
+    device = None if who.device is None else hardware_address(who.device)
+    source["mac"] = None if device is None else device.upper().replace(":", "-")  # RFC 7042 §2.1: 00-53-00-AA-BB-CC
     protocol = _PROTOCOL.get(seen.stage)
     if seen.stage is Stage.CONNECT and seen.http is None:  # of what can't be read nobody knows
         protocol = None if action is EventAction.UNREADABLE_REFUSED else "socks"
+    sni, established = seen.name(Signal.SNI, Signal.QUIC_SNI), True if seen.opened else None
+    if not seen.opened and action in (EventAction.TLS_HANDSHAKE_REFUSED, EventAction.QUIC_REFUSED):
+        established = False
     asked = normalise(judgement.sighting.host or "")
     if isinstance(asked, DomainName):
         parts = domain_parts(asked.value)
@@ -112,7 +116,7 @@ def observed(seen: Observation, judgement: Judgement, action: EventAction) -> Re
                 "name": judgement.decision.network,
                 "bytes": None if carried is None else carried.up + carried.down,
             },
-            "tls": _tls(seen, action),
+            "tls": {"client": {"server_name": clean(sni) if sni else None}, "established": established},
             **_http(seen),
             "dns": _dns(seen),
             "user": {"name": user},
@@ -171,27 +175,11 @@ def _ip(text: str) -> str | None:
     return None if address is None else str(address)
 
 
-def _octets(device: str | None) -> str | None:
-    """A hardware address in the notation of ECS `source.mac` (RFC 7042 §2.1): `00-53-00-AA-BB-CC`."""
-    known = None if device is None else hardware_address(device)
-    return None if known is None else known.upper().replace(":", "-")
-
-
 def _endpoint(end: Endpoint | None) -> dict[str, Any]:
     if end is None:
         return {}
     ip = _ip(end.ip)
     return {"address": None if ip is not None else clean(end.ip), "ip": ip, "port": end.port}
-
-
-def _tls(seen: Observation, action: EventAction) -> Record:
-    sni = seen.name(Signal.SNI, Signal.QUIC_SNI)
-    established = None
-    if seen.opened:
-        established = True
-    elif action in (EventAction.TLS_HANDSHAKE_REFUSED, EventAction.QUIC_REFUSED):
-        established = False
-    return {"client": {"server_name": clean(sni) if sni else None}, "established": established}
 
 
 def _http(seen: Observation) -> Record:

@@ -244,7 +244,9 @@ def internal_error(stamp: Stamp, error: BaseException, where: str) -> Record:
     `on_error` decided about the traffic has its own record.
     """
     detail = clean(impersonal(str(error))) or "no message"
-    kind, trace = type(error).__name__, impersonal_trace("".join(traceback.format_exception(error)))
+    kind, lines = type(error).__name__, "".join(traceback.format_exception(error)).split("\n")
+    # The unindented lines of a traceback are the exceptions' messages, the others source lines.
+    trace = "\n".join(line if line[:1].isspace() else impersonal(line) for line in lines)
     record = frame(
         stamp,
         EventAction.INTERNAL_ERROR,
@@ -318,11 +320,6 @@ _WORD: Final = re.compile(r"(?<![\w./-])[\w:.-]*[\w:](?:%[\w.-]+)?(?![\w/-])")
 def impersonal(text: str) -> str:
     """`[Errno 113] No route to host: ('192.0.2.7', 443)` becomes `… ('(address)', 443)`."""
     return _WORD.sub(lambda found: _instead(found[0]), text)
-
-
-def impersonal_trace(trace: str) -> str:
-    """`impersonal` for the unindented lines of a traceback: the exceptions' messages, not the source lines."""
-    return "\n".join(line if line[:1].isspace() else impersonal(line) for line in trace.split("\n"))
 
 
 def _instead(word: str) -> str:

@@ -5,7 +5,6 @@ Allowed traffic has no record: it is only counted, without names.
 
 import uuid
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final
 
 from whenever import Instant
@@ -121,21 +120,37 @@ def traffic_record(stamp: Stamp, seen: Observation, judgement: Judgement, snapsh
     if action is EventAction.UNREADABLE_REFUSED:
         return _unreadable_record(stamp, seen, decision, snapshot)
     terms = policy_terms(decision, snapshot)
-    exemption = terms.exemption_words if action is EventAction.EXEMPTION_USED else None
-    message = _sentence(action, _who(seen), described(seen, judgement), decision, ban=terms.words, exemption=exemption)
+    where = f" ({decision.network})" if decision.network is not None else ""
+    did = _DID[action].replace("{what}", described(seen, judgement))
+    if action is EventAction.EXEMPTION_USED and terms.exemption_words is not None:
+        did += f" under exemption {terms.exemption_words}; otherwise refused"
+    why = terms.words if terms.words is not None else _WITHOUT_BAN.get(decision.reason, f"reason {decision.reason}")
+    message = f"{_who(seen)}{where} {did}: {why}."
     if seen.continued_until is not None:
         message += f" The page is not shown again until {wall_time(seen.continued_until, terms.zone)}."
+    base = {Stage.DNS: ("protocol",), Stage.HTTP: ("connection", "access"), Stage.CONNECT: ("connection", "access")}
     record = frame(
         stamp,
         action,
         message,
         category=("network", "web") if seen.stage in (Stage.CONNECT, Stage.HTTP) else ("network",),
-        kinds=_kinds(action, seen),
+        kinds=base.get(seen.stage, ("connection",)) + _ENDING.get(action, ("denied",)),
         reason=terms.reason,
         code=decision.reason.value,
     )
     record.update(observed(seen, judgement, action))
-    record.update(pruned({"rule": _rule(terms.ban, decision, snapshot)}))
+    if (ban := terms.ban) is not None:
+        rule = {
+            "id": ban.name,
+            "name": ban.title,
+            "category": decision.service,
+            "ruleset": clean(ban.origin.file) if ban.origin is not None else None,
+            "version": snapshot.version,
+            "description": ban.reason or ban.description or ban.basis,
+            "reference": ban.reference,
+            "uuid": str(uuid.uuid5(_RULES, ban.name)),
+        }
+        record["rule"] = pruned(rule)
     record["tokgate"] |= decided(judgement, terms, snapshot)
     if seen.identity is not None:
         _identified(record, seen.identity, snapshot)
@@ -166,18 +181,6 @@ def _who(seen: Observation) -> str:
     """The client by its address, and whoever signed in before that."""
     user = None if seen.identity is None else seen.identity.user
     return clean(seen.client.ip) if user is None else f"{clean(user, MAX_USER)} at {clean(seen.client.ip)}"
-
-
-def _sentence(
-    action: EventAction, who: str, what: str, decision: Decision, *, ban: str | None, exemption: str | None
-) -> str:
-    """The message of a traffic record. `ban` and `exemption` are phrases; `what` is a name or an address."""
-    where = f" ({decision.network})" if decision.network is not None else ""
-    did = _DID[action].replace("{what}", what)
-    why = ban if ban is not None else _WITHOUT_BAN.get(decision.reason, f"reason {decision.reason}")
-    if exemption is not None:
-        return f"{who}{where} {did} under exemption {exemption}; otherwise refused: {why}."
-    return f"{who}{where} {did}: {why}."
 
 
 def _identified(record: Record, identity: Identity, snapshot: Snapshot) -> None:
@@ -287,28 +290,3 @@ def _track(decision: Decision, snapshot: Snapshot) -> Track | None:
         return None
     tracks = snapshot.tracks_for(decision.service, decision.network)
     return next((track for track in tracks if track.ban.name == decision.ban), None)
-
-
-def _rule(ban: Ban | None, decision: Decision, snapshot: Snapshot) -> Record:
-    if ban is None:
-        return {}
-    return {
-        "id": ban.name,
-        "name": ban.title,
-        "category": decision.service,
-        "ruleset": clean(ban.origin.file) if ban.origin is not None else None,
-        "version": snapshot.version,
-        "description": ban.reason or ban.description or ban.basis,
-        "reference": ban.reference,
-        "uuid": _rule_uuid(ban.name),
-    }
-
-
-@lru_cache(maxsize=4096)
-def _rule_uuid(ban: str) -> str:
-    return str(uuid.uuid5(_RULES, ban))
-
-
-def _kinds(action: EventAction, seen: Observation) -> tuple[str, ...]:
-    base = {Stage.DNS: ("protocol",), Stage.HTTP: ("connection", "access"), Stage.CONNECT: ("connection", "access")}
-    return base.get(seen.stage, ("connection",)) + _ENDING.get(action, ("denied",))

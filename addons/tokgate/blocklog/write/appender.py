@@ -7,26 +7,117 @@ Single-threaded and blocking. After an OSError a call can be repeated: pending r
 
 import errno
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
 from whenever import Date, Instant
 
 from tokgate.blocklog import access_log
+from tokgate.blocklog.integrity.checkpoint import Checkpoint
 from tokgate.blocklog.paths import access_path_for
 from tokgate.blocklog.records import log_state
 from tokgate.blocklog.records.chain import Head, link
+from tokgate.blocklog.records.log_state import StrayLines
 from tokgate.blocklog.records.record import EventAction, Record, Stamp, counted, encode, instant_of, text_at, timestamp
 from tokgate.blocklog.write.checkpointer import Checkpointer, LogOptions
 from tokgate.blocklog.write.continuity import Continuity, resume
-from tokgate.blocklog.write.entries import LineQueue, PendingLine, QueueEntry
 from tokgate.blocklog.write.retention import LogClock, Retention
 from tokgate.blocklog.write.segment import Rotation, Segment
 
 ROTATION_RETRY: Final = 60.0
 """Seconds after which renaming is tried again; until then the file is written on."""
+
+
+_FIRST: Final = {
+    EventAction.LOG_CONTINUED,
+    EventAction.LOG_RECOVERED,
+    EventAction.LOG_FOREIGN,
+    EventAction.LOG_CUT,
+    EventAction.CLOCK_SET_BACK,
+    EventAction.CLOCK_SET_FORWARD,
+}
+
+
+type QueueEntry = Record | None
+"""None: a checkpoint over what was written before is due."""
+
+
+def goes_first(entry: QueueEntry) -> bool:
+    """Whether an entry tells of the lines right before it, or of the clock that all later ones are dated by."""
+    return text_at(entry, "event", "action") in _FIRST
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLine:
+    """An encoded line that isn't written completely, its entry, and the chain's head once it is."""
+
+    entry: QueueEntry
+    data: bytes
+    head: Head
+    checkpoint: Checkpoint | None = None
+
+
+class LineQueue:
+    """Entries that wait for their lines, and lines that aren't written completely, in the order of the file."""
+
+    def __init__(self) -> None:
+        self.waiting: Final[deque[QueueEntry]] = deque()
+        self.lines: Final[deque[PendingLine]] = deque()
+        self.begun = 0
+        """Octets of the first line that are in the file."""
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.lines)
+
+    def __iter__(self) -> Iterator[QueueEntry]:
+        yield from self.waiting
+        yield from (line.entry for line in self.lines)
+
+    def add_early(self, entry: QueueEntry) -> None:
+        """Queue an entry before all but those that have to go first."""
+        self.waiting.insert(sum(1 for _ in takewhile(goes_first, self.waiting)), entry)
+
+    def rest(self) -> bytes:
+        """The octets of all lines that aren't in the file yet."""
+        return b"".join(line.data for line in self.lines)[self.begun :]
+
+    def take_written(self, count: int) -> Iterator[PendingLine]:
+        """Take out the lines that are complete, now that `count` more octets are in the file."""
+        self.begun += count
+        while self.lines and self.begun >= len(self.lines[0].data):
+            line = self.lines.popleft()
+            self.begun -= len(line.data)
+            yield line
+
+    @property
+    def lacks_newline(self) -> bool:
+        """Whether nothing but its newline is missing of the line at the file's end."""
+        return self.begun > 0 and self.begun == len(self.lines[0].data) - 1
+
+    def torn(self) -> Record | None:
+        """What `StrayLines` says of the incomplete line at the file's end; None if there is none."""
+        torn = StrayLines()
+        if self.begun:
+            torn.add(self.lines[0].data[: self.begun])
+        return torn.torn()
+
+    def rewind(self) -> None:
+        """Have the lines made again that aren't complete in the file."""
+        self.waiting.extendleft(line.entry for line in reversed(self.lines))
+        self.lines.clear()
+        self.begun = 0
+
+    def drop(self) -> int:
+        """Drop all entries; returns how many records that were, but for what the log says about its own files."""
+        count = sum(entry is not None and not goes_first(entry) for entry in self)
+        self.waiting.clear()
+        self.lines.clear()
+        return count
 
 
 class ForeignLines(Exception):
@@ -225,18 +316,14 @@ class Appender:
         return segment
 
     def _resume(self, segment: Segment) -> Continuity:
-        """Find where the chain goes on, and what others wrote."""
-        if self._resumed:
-            return self._reopened(segment)
-        found = resume(segment, self._checkpointer, self.path, self._trouble)
-        self._resumed = True
-        if found.last is not None:
-            signed = text_at(found.last, "event", "action") == EventAction.LOG_CHECKPOINT
-            self._clock.was_written(instant_of(found.last), signed=signed)
-        return found
-
-    def _reopened(self, segment: Segment) -> Continuity:
-        """What others wrote to a file while this run had it closed."""
+        """Find where the chain goes on, and what others wrote, also while this run had the file closed."""
+        if not self._resumed:
+            resumed = resume(segment, self._checkpointer, self.path, self._trouble)
+            self._resumed = True
+            if resumed.last is not None:
+                signed = text_at(resumed.last, "event", "action") == EventAction.LOG_CHECKPOINT
+                self._clock.was_written(instant_of(resumed.last), signed=signed)
+            return resumed
         found = segment.survey(self._checkpointer.known().owns)
         if self._previous_file is not None and segment.lines:
             self._trouble(ForeignLines(f"a file of {counted(segment.lines, 'line')} was put in the log's place"))
@@ -252,21 +339,14 @@ class Appender:
             return segment
         self.rotations += 1
         self.leave(why)
-        opened = self._open()
-        self._rotate_access_log()
-        self._delete_expired()
-        return opened
-
-    def _rotate_access_log(self) -> None:
-        """With the log, so that as many days of it are kept."""
-        stamp = self._stamp()
-        try:
-            rotated = access_log.rotate(access_path_for(self.path), stamp.at)
+        opened, stamp = self._open(), self._stamp()
+        try:  # with the log, so that as many days of it are kept
+            if (rotated := access_log.rotate(access_path_for(self.path), stamp.at)) is not None:
+                self._queue.waiting.append(log_state.access_log_rotated(stamp, rotated))
         except OSError as error:
             self._trouble(error)
-            return
-        if rotated is not None:
-            self._queue.waiting.append(log_state.access_log_rotated(stamp, rotated))
+        self._delete_expired()
+        return opened
 
     def _delete_expired(self) -> None:
         """Queue the record that names expired files, and a checkpoint; once both are on the disk they are deleted."""
