@@ -13,7 +13,7 @@ from tokgate.gateway import capabilities
 from tokgate.gateway.capabilities import Capability
 from tokgate.service import privileges
 from tokgate.service.listeners import ListenEndpoint
-from tokgate.service.privileges import Account, Places, PrivilegeError, account_to_become
+from tokgate.service.privileges import Places, PrivilegeError, account_to_become
 
 BIND, ADMIN, RAW = Capability.NET_BIND_SERVICE, Capability.NET_ADMIN, Capability.NET_RAW
 HERE = "127.0.0.1"
@@ -60,10 +60,14 @@ def root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "held", lambda: (1 << 41) - 1)
 
 
+def account_of(name: str, uid: int, home: Path) -> pwd.struct_passwd:
+    return pwd.struct_passwd((name, "x", uid, uid, "", str(home), "/bin/false"))
+
+
 def add_user(monkeypatch: pytest.MonkeyPatch, name: str, uid: int, home: Path) -> None:
     """Beside those whom the machine has."""
     known = pwd.getpwnam
-    entry = pwd.struct_passwd((name, "x", uid, uid, "", str(home), "/bin/false"))
+    entry = account_of(name, uid, home)
     monkeypatch.setattr(pwd, "getpwnam", lambda asked: entry if asked == name else known(asked))
 
 
@@ -71,11 +75,11 @@ def add_user(monkeypatch: pytest.MonkeyPatch, name: str, uid: int, home: Path) -
 def test_root_becomes_the_user_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever has made the user `tokgate` needn't name it; another one, and root itself, can be asked for."""
     add_user(monkeypatch, "tokgate", 10451, tmp_path)
-    assert account_to_become(None) == Account("tokgate", 10451, 10451, tmp_path)
+    assert account_to_become(None) == account_of("tokgate", 10451, tmp_path)
     assert account_to_become("root") is None
     nobody = account_to_become("nobody")
     assert nobody is not None
-    assert nobody.uid == pwd.getpwnam("nobody").pw_uid
+    assert nobody.pw_uid == pwd.getpwnam("nobody").pw_uid
 
 
 @pytest.mark.usefixtures("root")
@@ -112,7 +116,7 @@ def test_the_authority_that_devices_trust_is_not_replaced(monkeypatch: pytest.Mo
     home.mkdir()
     (roots / ".tokgate").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(roots))
-    account = Account("tokgate", 10451, 10451, home)
+    account = account_of("tokgate", 10451, home)
     assert privileges._own_confdir(account) == home / ".tokgate"
     (roots / ".tokgate" / "mitmproxy-ca.pem").touch()
     with pytest.raises(PrivilegeError, match=rf"mv {roots}/\.tokgate {home}/\.tokgate && chown -R tokgate:"):
@@ -125,7 +129,7 @@ def test_the_authority_that_devices_trust_is_not_replaced(monkeypatch: pytest.Mo
 def test_a_user_without_a_home_has_no_folder_for_keys(tmp_path: Path) -> None:
     """None is made where the user database points at nothing, as it does for `nobody`."""
     with pytest.raises(PrivilegeError, match="name a folder for keys with --confdir"):
-        privileges._own_confdir(Account("nobody", 65534, 65534, tmp_path / "nonexistent"))
+        privileges._own_confdir(account_of("nobody", 65534, tmp_path / "nonexistent"))
 
 
 @pytest.mark.usefixtures("root")
@@ -137,7 +141,8 @@ def test_becoming_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, 4711])
     monkeypatch.setattr(capabilities, "become", lambda *given: became.append(given))
-    account, log = Account("tokgate", *own, home), tmp_path / "a" / "b" / "block.ndjson"
+    account = pwd.struct_passwd(("tokgate", "x", *own, "", str(home), "/bin/false"))
+    log = tmp_path / "a" / "b" / "block.ndjson"
     umask = os.umask(0)
     try:
         privileges.become(account, frozenset({BIND}), Places(tmp_path, log, None))

@@ -36,22 +36,6 @@ class PrivilegeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """A user account of this machine (passwd(5))."""
-
-    name: str
-    uid: int
-    gid: int
-    home: Path
-
-    @classmethod
-    def named(cls, name: str) -> "Account":
-        """The account of that name. Raises KeyError if there is none."""
-        entry = pwd.getpwnam(name)
-        return cls(name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
-
-
-@dataclass(frozen=True, slots=True)
 class Places:
     """Paths that the user must be able to use. `confdir` None: `.tokgate` in the user's home."""
 
@@ -60,7 +44,7 @@ class Places:
     confdir: Path | None
 
 
-def account_to_become(name: str | None) -> Account | None:
+def account_to_become(name: str | None) -> pwd.struct_passwd | None:
     """The account to change to; None if this process is not root's, or is to stay root's.
 
     `name` is that of `--user`; None: `tokgate`, if that user exists.
@@ -69,18 +53,18 @@ def account_to_become(name: str | None) -> Account | None:
         PrivilegeError: there is no such user, or only root could change to it.
     """
     try:
-        account = Account.named(name or DEFAULT_USER)
+        account = pwd.getpwnam(name or DEFAULT_USER)
     except KeyError:
         if name is None:
             return None
         raise PrivilegeError(f"--user {name}: no such user on this machine") from None
     if os.geteuid() != 0:
-        if name is not None and account.uid != os.geteuid():
+        if name is not None and account.pw_uid != os.geteuid():
             raise PrivilegeError(f"--user {name}: only root can become another user")
         return None
     if name is None and not capabilities.held() >> Capability.SETUID & 1:  # root by name, as in a container
         return None
-    return account if account.uid else None
+    return account if account.pw_uid else None
 
 
 def needed_to_listen(ports: Iterable[int], running: frozenset[Capability]) -> frozenset[Capability]:
@@ -106,7 +90,7 @@ def needed_to_run(
     return frozenset(needed)
 
 
-def become(account: Account, kept: frozenset[Capability], places: Places) -> None:
+def become(account: pwd.struct_passwd, kept: frozenset[Capability], places: Places) -> None:
     """Change to `account`, after creating missing folders, and check that all paths can be used.
 
     Raises:
@@ -116,16 +100,17 @@ def become(account: Account, kept: frozenset[Capability], places: Places) -> Non
     try:
         for folder in (places.log.parent, confdir):
             _make(folder, account)
-        groups = os.getgrouplist(account.name, account.gid)
-        capabilities.become(account.uid, account.gid, groups, kept)
+        groups = os.getgrouplist(account.pw_name, account.pw_gid)
+        capabilities.become(account.pw_uid, account.pw_gid, groups, kept)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise PrivilegeError(
-            f"can't become {account.name}: {where}{error.strerror}; --user root goes on as root"
+            f"can't become {account.pw_name}: {where}{error.strerror}; --user root goes on as root"
         ) from error
-    os.environ |= {"HOME": str(account.home), "USER": account.name, "LOGNAME": account.name}
+    os.environ |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
     if found := list(_hindrances(places, confdir)):
-        raise PrivilegeError("\n".join((f"{account.name} can't use what tokgate needs:", *map("  {}".format, found))))
+        first = f"{account.pw_name} can't use what tokgate needs:"
+        raise PrivilegeError("\n".join((first, *map("  {}".format, found))))
 
 
 def confdir_of_running(socket_name: str) -> Path:
@@ -134,31 +119,31 @@ def confdir_of_running(socket_name: str) -> Path:
     if os.geteuid() != 0 or (own / socket_name).exists():
         return own
     try:
-        theirs = Account.named(DEFAULT_USER).home / DEFAULT_CONFDIR.name
+        theirs = Path(pwd.getpwnam(DEFAULT_USER).pw_dir, DEFAULT_CONFDIR.name)
     except KeyError:
         return own
     return theirs if (theirs / socket_name).exists() else own
 
 
-def _own_confdir(account: Account) -> Path:
+def _own_confdir(account: pwd.struct_passwd) -> Path:
     """`.tokgate` in the user's home. Raises PrivilegeError rather than create a new authority: devices trust root's."""
-    folder, roots = account.home / DEFAULT_CONFDIR.name, DEFAULT_CONFDIR.expanduser()
-    if not account.home.is_dir():
-        raise PrivilegeError(f"{account.name} has no home folder: name a folder for keys with --confdir")
+    folder, roots = Path(account.pw_dir, DEFAULT_CONFDIR.name), DEFAULT_CONFDIR.expanduser()
+    if not folder.parent.is_dir():
+        raise PrivilegeError(f"{account.pw_name} has no home folder: name a folder for keys with --confdir")
     if roots != folder and (roots / AUTHORITY).exists() and not (folder / AUTHORITY).exists():
         raise PrivilegeError(
-            f"the page's authority is in {roots}, which {account.name} can't read: move it with "
-            f"`mv {roots} {folder} && chown -R {account.name}: {folder}`, or name a folder with --confdir"
+            f"the page's authority is in {roots}, which {account.pw_name} can't read: move it with "
+            f"`mv {roots} {folder} && chown -R {account.pw_name}: {folder}`, or name a folder with --confdir"
         )
     return folder
 
 
-def _make(folder: Path, account: Account) -> None:
+def _make(folder: Path, account: pwd.struct_passwd) -> None:
     """Create a folder and its missing parents, owned by `account`. Raises OSError."""
     for each in (*reversed(folder.absolute().parents), folder):
         if not each.exists():
             each.mkdir(mode=0o750)
-            os.chown(each, account.uid, account.gid, follow_symlinks=False)
+            os.chown(each, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 def _hindrances(places: Places, confdir: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """`tokgate run` as a command: what it takes, and how it says no. What it does is tested in tests/proxy."""
 
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def test_the_proxys_own_connections(supervised: Supervised, monkeypatch: pytest.
     assert refused.value.code is Exit.USAGE
     monkeypatch.setattr(os, "geteuid", lambda: 999)
     assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(999)
-    account = privileges.Account("tokgate", 10451, 10451, tmp_path)
+    account = pwd.struct_passwd(("tokgate", "x", 10451, 10451, "", str(tmp_path), "/bin/false"))
     monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
     assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(10451)
 
@@ -211,7 +212,7 @@ def test_what_a_gateway_cannot_be(said: str, why: str) -> None:
 def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[object, ...]]:
     """Run as root, which here becomes nobody else, and supervises nothing: with whom it would have been called."""
     made: list[tuple[object, ...]] = []
-    account = privileges.Account("tokgate", 10451, 10451, tmp_path)
+    account = pwd.struct_passwd(("tokgate", "x", 10451, 10451, "", str(tmp_path), "/bin/false"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
     monkeypatch.setattr(privileges, "become", lambda *given: made.append(given))
@@ -227,7 +228,7 @@ def test_root_is_left_before_anything_is_opened(
     args = build_parser(("run",)).parse_args(["run", *said.split()])
     assert args.run(args) == 0
     ((account, kept, places),) = became
-    assert getattr(account, "name", None) == "tokgate"
+    assert getattr(account, "pw_name", None) == "tokgate"
     assert kept == {Capability.NET_ADMIN, Capability.NET_RAW}
     assert places == privileges.Places(Path("policies"), Path("/l/b.ndjson"), Path("/k"))
     assert capsys.readouterr().err == "tokgate: running as tokgate\n"

@@ -216,7 +216,7 @@ def _bypass(args: argparse.Namespace) -> Bypass | None:
         account = None if args.local is None else privileges.account_to_become(args.user)
     except privileges.PrivilegeError as error:
         raise CommandError(str(error)) from error
-    uid = os.geteuid() if account is None else account.uid
+    uid = os.geteuid() if account is None else account.pw_uid
     return Bypass.by_uid(uid) if args.local is not None and uid else None
 
 
@@ -230,7 +230,7 @@ def _leave_root(args: argparse.Namespace, ports: list[int], endpoints: Sequence[
             running = privileges.needed_to_run(args.mark, endpoints, gateway=args.gateway)
             ports += () if args.metrics is None else [args.metrics[1]]
             privileges.become(account, privileges.needed_to_listen(ports, running), places)
-            say(f"running as {account.name}")
+            say(f"running as {account.pw_name}")
         elif os.geteuid() == 0 and args.user is None:
             say(f"WARNING: running as root, and so does all that reads what clients send: {_USER_HINT}")
     except privileges.PrivilegeError as error:
