@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
-from tokgate.blocklog.records.record import Observer, this_observer
+from tokgate.blocklog.records.record import this_observer
 from tokgate.blocklog.write.checkpointer import log_options_of
 from tokgate.blocklog.write.collector import collect
 from tokgate.blocklog.write.writer import WriterHealth
@@ -121,17 +121,14 @@ class ChildPrograms:
                 capabilities.limit_to(kept)
         if role is not Role.GATE:  # a port is closed when no process has it open
             self.close_listeners()
-        observer = this_observer(f"{role.value}-{slot}")
         if role is Role.COLLECTOR:
             self.records.close()
-            log_options = log_options_of(self._holder.snapshot.settings.log)
-            log, observer = self._options.log, this_observer()
             return collect(
                 self.channels.records_out,
-                log,
-                observer,
+                self._options.log,
+                this_observer(),
                 self.channels.lifeline_out,
-                log_options,
+                log_options_of(self._holder.snapshot.settings.log),
                 report=self._report_on_log,
                 backlog=backlog,
             )
@@ -141,24 +138,12 @@ class ChildPrograms:
             return 0
         if role is Role.OPENER:
             self._exec_opener(slot, shared, backlog)
-        GateProcess(self._inheritance(observer, slot, shared, backlog, waits)).run()
-        return 0
-
-    def close_listeners(self) -> None:
-        """Close what clients come to, for TCP and for QUIC."""
-        listeners.close_listeners(self.listeners)
-        if self.quic is not None:
-            self.quic.close()
-
-    def _inheritance(
-        self, observer: Observer, slot: int, shared: SharedCounters, backlog: int, waits: bool
-    ) -> Inheritance:
         options, quic = self._options, self.quic
-        return Inheritance(
+        given = Inheritance(
             snapshot=self._holder.snapshot,
             listeners=tuple(self.listeners),
             channels=self.channels,
-            observer=observer,
+            observer=this_observer(f"{role.value}-{slot}"),
             shared=shared,
             limits=options.limits,
             drain=options.drain,
@@ -170,6 +155,14 @@ class ChildPrograms:
             waits=waits,
             quic=None if quic is None else QuicInheritance(quic.fronts[slot], quic.outlets, *self.quic_channels[slot]),
         )
+        GateProcess(given).run()
+        return 0
+
+    def close_listeners(self) -> None:
+        """Close what clients come to, for TCP and for QUIC."""
+        listeners.close_listeners(self.listeners)
+        if self.quic is not None:
+            self.quic.close()
 
     def _exec_opener(self, slot: int, shared: SharedCounters, backlog: int) -> None:
         """Exec an opener: a fresh interpreter, since mitmproxy must not be in processes that fork."""

@@ -184,10 +184,7 @@ class GateProcess:
         counters.put(HANDED_OVER, self._openers.handed_over)
         counters.put(NOT_HANDED_OVER, self._openers.failed)
         counters.put(RECORDS_DROPPED, self._sender.dropped)
-        self._report()
-
-    def _report(self) -> None:
-        gate, counters, starved = self._gate, self._enforcer.counters, self._gate.dialler.starved
+        gate, starved = self._gate, self._gate.dialler.starved
         acceptor, loop = gate.acceptor, gate.loop
         tell_supervisor(
             self._given.channels.reports_in,

@@ -113,7 +113,12 @@ class ChildProcesses(ChildPrograms):
             for role, slot in self._wanted():
                 self._start(role, slot)
             return
-        self._retire_predecessors()
+        for child in self._children.values():  # of the program before; its openers retire once the new ones serve
+            if child.role is Role.OPENER and not child.retired:
+                self._replaced_openers.append(child)
+            elif child.role in (Role.COLLECTOR, Role.METRICS) and not child.retired:
+                child.retired = True
+                child.signal(FINISH if child.role is Role.COLLECTOR else signal.SIGTERM)
         for role, slot in self._wanted():
             if role in (Role.OPENER, Role.METRICS):
                 self._start(role, slot)
@@ -313,15 +318,6 @@ class ChildProcesses(ChildPrograms):
             self.channels.transfers_out.shutdown(socket.SHUT_RD)
             transfers_in, transfers_out = handoff.channel()
             self.channels = replace(self.channels, transfers_in=transfers_in, transfers_out=transfers_out)
-
-    def _retire_predecessors(self) -> None:
-        """Retire the processes of the program before that one of this program replaces; openers once those serve."""
-        for child in self._children.values():
-            if child.role is Role.OPENER and not child.retired:
-                self._replaced_openers.append(child)
-            elif child.role in (Role.COLLECTOR, Role.METRICS) and not child.retired:
-                child.retired = True
-                child.signal(FINISH if child.role is Role.COLLECTOR else signal.SIGTERM)
 
     def retire_replaced(self) -> None:
         """Retire the openers of the program before, once those of this one serve."""

@@ -229,8 +229,14 @@ def taken(queues: Sequence[socket.socket]) -> Bequest | None:
     said: dict[str, Any] = {}
     try:
         for queue in queues:
+            descriptors = array.array("i")
+            space = socket.CMSG_LEN(_AT_ONCE * descriptors.itemsize)
+            # The message stays there: who starts after this one failed finds it as well.
+            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             with queue:
-                message, descriptors = _peek(queue)
+                message, ancillary, _, _ = queue.recvmsg(_LONGEST_MESSAGE, space, flags)
+            for _, _, data in ancillary:
+                descriptors.frombytes(data)
             received += descriptors
             said = json.loads(message)
             now |= zip(said["numbers"], descriptors, strict=False)
@@ -247,17 +253,6 @@ def taken(queues: Sequence[socket.socket]) -> Bequest | None:
         if isinstance(error, (KeyError, TypeError)):
             raise ValueError(f"the program before left what this one can't read: {error!r}") from error
         raise
-
-
-def _peek(queue: socket.socket) -> tuple[bytes, list[int]]:
-    """The message in a queue, which stays there: who starts after this one failed finds it as well."""
-    descriptors = array.array("i")
-    space = socket.CMSG_LEN(_AT_ONCE * descriptors.itemsize)
-    flags = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-    message, ancillary, _, _ = queue.recvmsg(_LONGEST_MESSAGE, space, flags)
-    for _, _, data in ancillary:
-        descriptors.frombytes(data)
-    return message, [*descriptors]
 
 
 def end_strays(known: Collection[int], environment: Mapping[str, str] = os.environ) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Final, TypedDict
 
-from tokgate.config.diagnostics import Diagnostic, DiagnosticOutput, as_json
+from tokgate.config.diagnostics import DiagnosticOutput, as_json
 from tokgate.config.reload.holder import Reloaded
 from tokgate.policy.analysis.definitions import ChangeKind, weaker_settings
 from tokgate.policy.analysis.held_bans import NO_EFFECTS
@@ -104,7 +104,9 @@ def answer_of(
         "revision": None if told is None or told.revision is None else shown(PolicyRevision, told.revision),
         "weaker_settings": [] if told is None else list(weaker_settings(told.changes)),
         "more_changes": 0 if told is None else max(0, len(told.changes) - MAX_CHANGES),
-        "diagnostics": [_diagnostic(each) for each in reloaded.diagnostics],
+        "diagnostics": [
+            SourceDiagnostic(**as_json(each), source=each.line, length=each.length) for each in reloaded.diagnostics
+        ],
         "restart_needed": list(instance.restart_needed()),
         "workers": [w["name"] for w in workers if w["version"] == reloaded.snapshot.version and not w["retired"]],
         "missing": missing,
@@ -118,10 +120,6 @@ def _missing(workers: Collection[WorkerStatus], version: str) -> Iterator[str]:
     for worker in workers:
         if not worker["retired"] and worker["version"] not in (None, version):
             yield worker["name"]
-
-
-def _diagnostic(diagnostic: Diagnostic) -> SourceDiagnostic:
-    return SourceDiagnostic(**as_json(diagnostic), source=diagnostic.line, length=diagnostic.length)
 
 
 class Waiting:
@@ -151,18 +149,14 @@ class Waiting:
             return
         version, missing = self._reloaded.snapshot.version, [*_missing(workers, self._reloaded.snapshot.version)]
         if self._reloaded.ok and missing and time.monotonic() < self._give_up_at:
-            self._tell(f"policy {version}: waiting for {', '.join(missing)}")
+            text = f"policy {version}: waiting for {', '.join(missing)}"
+            for caller, _ in self._callers if text != self._told else ():
+                caller.tell(text)
+            self._told = text
             return
         callers, self._callers = self._callers, []
         for caller, not_held in callers:
             caller.answer(answer_of(self._instance, self._reloaded, workers, not_held))
-
-    def _tell(self, text: str) -> None:
-        if text == self._told:
-            return
-        self._told = text
-        for caller, _ in self._callers:
-            caller.tell(text)
 
     def close(self) -> None:
         """Close all connections without an answer."""

@@ -31,7 +31,9 @@ def supervise(options: SuperviseOptions, say: Callable[[str], None]) -> int:
     """Run gates and openers until told to stop. Exit codes: 0, 1 for an invalid policy, 3 for an unfit environment."""
     if is_trial(os.environ):
         return _try(options, say)
-    _raise_limit()  # first: what was left may be more than the soft limit
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # first: what was left may be more than the soft limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes two descriptors
     listeners, others = kept_sockets(os.environ)
     bequest = _left_by_another(inherited(os.environ), others, say)
     known = StateFile(options.confdir)
@@ -122,10 +124,3 @@ def _try(options: SuperviseOptions, say: Callable[[str], None]) -> int:
         say(str(error))
         return 1
     return 0
-
-
-def _raise_limit() -> None:
-    """Raise the limit of descriptors to the hard limit: each connection takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -11,7 +11,7 @@ from tokgate.blocklog.records import lifecycle
 from tokgate.config.diagnostics import render
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.canary.canary import CanaryOrigin
-from tokgate.policy.analysis.now import Now, now_of
+from tokgate.policy.analysis.now import now_of
 from tokgate.policy.analysis.timeline import next_transition
 from tokgate.policy.decision import Phase
 from tokgate.policy.observation import KernelRefusal
@@ -310,9 +310,28 @@ def state_of(
             "next_transition": None if upcoming is None else str(upcoming),
             "held": list(now.held),
             "catalogue": None if taken is None else shown(TakenServices, taken),
-            "bans": _bans(now),
-            "exempt": _exempt(now),
-            "networks": _networks(now),
+            "bans": [
+                shown(
+                    BanStatus,
+                    each,
+                    ban=each.ban.name,
+                    extends=[shown(TermStatus, term, ban=term.ban.name) for term in each.extends],
+                )
+                for each in now.bans
+            ],
+            "exempt": [
+                shown(ExemptStatus, each.exemption, networks=list(each.networks), until=str(each.until))
+                for each in now.exempt
+            ],
+            "networks": [
+                {
+                    "network": each.network,
+                    "bans": {ban.ban.name: ban.phase for ban in each.bans if ban.phase is not None},
+                    "exempt": [exempt.exemption.name for exempt in each.exempt],
+                    "open": [opened.ban for opened in each.opened],
+                }
+                for each in now.networks
+            ],
         },
         "gateway": gateway,
         "workers": known,
@@ -327,33 +346,3 @@ def gateway_of(instance: "Instance") -> GatewayStatus | None:
 def has_trouble(report: dict[str, Any]) -> bool:
     """Whether a process reports that it failed inside, lost records, or can't write the log."""
     return bool(report.get("errors") or report.get("records_dropped") or report.get("log_error"))
-
-
-def _bans(now: Now) -> list[BanStatus]:
-    return [
-        shown(
-            BanStatus,
-            each,
-            ban=each.ban.name,
-            extends=[shown(TermStatus, term, ban=term.ban.name) for term in each.extends],
-        )
-        for each in now.bans
-    ]
-
-
-def _exempt(now: Now) -> list[ExemptStatus]:
-    return [
-        shown(ExemptStatus, each.exemption, networks=list(each.networks), until=str(each.until)) for each in now.exempt
-    ]
-
-
-def _networks(now: Now) -> list[NetworkStatus]:
-    return [
-        {
-            "network": each.network,
-            "bans": {ban.ban.name: ban.phase for ban in each.bans if ban.phase is not None},
-            "exempt": [exempt.exemption.name for exempt in each.exempt],
-            "open": [opened.ban for opened in each.opened],
-        }
-        for each in now.networks
-    ]

@@ -131,7 +131,9 @@ class Supervisor:
         # Before any gate, which may refuse a client at once: the log of a run begins with its start.
         self._instance.start()
         processes.begin()
-        self._announce()
+        if processes.metrics is not None:
+            self._say(f"metrics: http://{written(*processes.metrics.getsockname()[:2])}/metrics")
+        listeners.announce(processes.listeners, self._holder.snapshot, self._say, processes.quic)
         self._say_replaced()
         while self._ending is None:
             if self._program.tried is not None:
@@ -146,7 +148,9 @@ class Supervisor:
             processes.restart_missing()
             processes.retire_replaced()
             self._follow_policy()
-            self._watch_control()
+            if self._control.is_lost():  # somebody has deleted the socket or its folder
+                self._control.close(remove=False)
+                self._control.open()
             self._keeper.look()
             self._waiting.look(processes.workers())
             if self._instance.tick():
@@ -228,12 +232,6 @@ class Supervisor:
         self._control.close(remove=False)
         self._keeper.let_go()
 
-    def _announce(self) -> None:
-        if self._processes.metrics is not None:
-            self._say(f"metrics: http://{written(*self._processes.metrics.getsockname()[:2])}/metrics")
-        processes = self._processes
-        listeners.announce(processes.listeners, self._holder.snapshot, self._say, processes.quic)
-
     def _heed(self, number: int) -> None:
         """Do what a signal asks for."""
         if number in ENDS:
@@ -243,12 +241,6 @@ class Supervisor:
             self._processes.tell(signal.SIGHUP, Role.OPENER)
 
     # -- the control socket
-
-    def _watch_control(self) -> None:
-        """Open the control socket again, where somebody has deleted it or its folder."""
-        if self._control.is_lost():
-            self._control.close(remove=False)
-            self._control.open()
 
     def _take_calls(self) -> None:
         for caller in self._control.callers():
