@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 from tokgate.analytics.clickhouse_server import Server, ServerAddress
-from tokgate.analytics.columns import COLUMNS, Column
+from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.index import QUERY_SECONDS, IndexState
 from tokgate.analytics.ingest import KEPT, MAX_RELATED
 from tokgate.analytics.sql import Engine, Row, conditions, quoted, rfc3339
@@ -31,23 +31,18 @@ class ClickHouseLog(Server, Engine):
     def __init__(self, address: ServerAddress, wanted: Filter | None = None) -> None:
         """Raises LogError if the server can't be reached, or doesn't let this user in."""
         chosen = conditions(wanted if wanted is not None else Filter())
-        relations = _relations(address.database, chosen.where)
+        names = ", ".join(quoted(column.name) for column in COLUMNS)
+        records = f'SELECT {names}, "file", "readable" FROM {address.database}.records'
+        relations = {
+            "events": f'SELECT {names}, "file" FROM {address.database}.events WHERE {chosen.where}',
+            "wanted": f"{records} WHERE readable AND ({chosen.where}) UNION ALL {records} WHERE NOT readable",
+        }
         super().__init__(address, relations, chosen.said, session=True, seconds=_COMMAND_SECONDS)
 
     def unreadable_counts(self) -> dict[str, int]:
         """How many lines of each file hold no record."""
         counted = "SELECT coalesce(\"file\", '-'), count(*) FROM wanted WHERE NOT readable GROUP BY 1 ORDER BY 1"
         return dict(self.ask(counted))
-
-
-def _relations(database: str, wanted: str) -> Mapping[str, str]:
-    names = ", ".join(quoted(column.name) for column in COLUMNS)
-    events = f'SELECT {names}, "file" FROM {database}.events WHERE {wanted}'
-    records = f'SELECT {names}, "file", "readable" FROM {database}.records'
-    return {
-        "events": events,
-        "wanted": f"{records} WHERE readable AND ({wanted}) UNION ALL {records} WHERE NOT readable",
-    }
 
 
 STEP_SECONDS: Final = 5.0
@@ -113,7 +108,8 @@ def _lines(database: str) -> str:
     there = ", ".join(
         "CASE WHEN NOT traffic THEN message END AS message" if c.name == "message" else quoted(c.name) for c in kept
     )
-    absent = ", ".join(map(_of_unreadable, kept))
+    unreadable = {"traffic": "false", "events": "1"}  # what columns have for a line that holds no record
+    absent = ", ".join(f"{unreadable.get(c.name, 'NULL')} AS {quoted(c.name)}" for c in kept)
     second = f"toInt64(toUnixTimestamp(received)) * {_NUMBERED}"
     number = f"{second} + coalesce(sequence, 0) % {_NUMBERED}"
     settled = f"received < now() - INTERVAL {SETTLED_SECONDS} SECOND"
@@ -122,11 +118,6 @@ def _lines(database: str) -> str:
         f"FROM {database}.events WHERE {settled} "
         f"UNION ALL SELECT {absent}, file, false AS readable, {second} AS n, 0 AS rowid FROM {database}.unreadable"
     )
-
-
-def _of_unreadable(column: Column) -> str:
-    """SQL for a column's value in a row of a line that holds no record."""
-    return f"{ {'traffic': 'false', 'events': '1'}.get(column.name, 'NULL') } AS {quoted(column.name)}"
 
 
 def _line(row: Mapping[str, Any]) -> Line:

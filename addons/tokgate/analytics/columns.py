@@ -35,10 +35,6 @@ def _number(name: str, meaning: str, *path: str) -> Column:
     return Column(name, "BIGINT", meaning, path)
 
 
-def _flag(name: str, meaning: str, *path: str) -> Column:
-    return Column(name, "BOOLEAN", meaning, path)
-
-
 def _instant(text: str) -> str:
     """SQL for an RFC 3339 text as a TIMESTAMP in UTC. tokgate's own end in Z, which is parsed faster."""
     return (
@@ -123,7 +119,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _time("continued_until", "until when a page that was continued past stays away", "tokgate", "continued_until"),
     _text("stage", "where the decision took effect", "tokgate", "stage"),
     _text("visibility", "what could be seen of the connection", "tokgate", "visibility"),
-    _flag("mismatch", "names of one connection belong to different services", "tokgate", "mismatch"),
+    Column("mismatch", "BOOLEAN", "names of one connection belong to different services", ("tokgate", "mismatch")),
     Column("names", "JSON", "every name as it was shown, by signal", ("tokgate", "names")),
     _text("connection", "the same for all records of one connection", "tokgate", "connection"),
     _text("method", "HTTP method", "http", "request", "method"),
@@ -134,7 +130,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _text("dns_type", "type of the DNS question: `A`, `HTTPS`", "dns", "question", "type"),
     _text("dns_code", "code of the DNS answer: `NXDOMAIN`", "dns", "response_code"),
     _text("ja4", "fingerprint of the ClientHello", "tokgate", "ja4"),
-    _flag("ech", "the ClientHello carried the ECH extension", "tokgate", "ech"),
+    Column("ech", "BOOLEAN", "the ClientHello carried the ECH extension", ("tokgate", "ech")),
     _text("message", "the record as a sentence", "message"),
     _text("outcome", "`success`, `failure`, as tokgate sees it", "event", "outcome"),
     _text("event_id", "the reference that the block page shows", "event", "id"),

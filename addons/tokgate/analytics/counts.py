@@ -73,15 +73,6 @@ def totals(log: Lines, chosen: Chosen) -> Totals:
     return Totals(int(records), int(events), *rest)
 
 
-def losses(log: Lines) -> tuple[int, int]:
-    """How many lines hold no record, and how many records were lost while the log could not be written."""
-    unreadable, dropped = log.ask(
-        "SELECT count(*) FILTER (NOT readable), coalesce(sum(dropped) FILTER (readable), 0) FROM lines "
-        "WHERE NOT readable OR dropped IS NOT NULL"
-    )[0]
-    return int(unreadable), int(dropped)
-
-
 def by_verdict(log: Lines, chosen: Chosen) -> dict[str, int]:
     """The number of events by verdict; records without a verdict by their action."""
     rows = log.ask(

@@ -155,9 +155,11 @@ class LogDatabase(Engine):
             with interruptible():
                 cursor = self._connection.execute(sql, parameters)
                 return cursor, cursor.fetchmany(BATCH) if cursor.description else []
-        except duckdb.IOException as error:
-            if not self._salvage():
+        except duckdb.IOException as error:  # damaged compressed files give way to what can be decompressed of them
+            if not self._replace_damaged(lambda source: source.path.suffix in PACKED):
                 raise LogError(error_text(error)) from error
+            self._connection.close()
+            self._connection = self._connect()
         except duckdb.Error as error:
             raise LogError(error_text(error)) from error
         return self._run(sql, parameters)
@@ -171,15 +173,8 @@ class LogDatabase(Engine):
         except duckdb.Error as error:
             raise LogError(error_text(error)) from error
 
-    def _salvage(self) -> bool:
-        """Replace damaged compressed files by what can be decompressed of them. False if none is damaged."""
-        if not self._replace_damaged(lambda source: source.path.suffix in PACKED):
-            return False
-        self._connection.close()
-        self._connection = self._connect()
-        return True
-
     def _replace_damaged(self, is_suspect: Callable[[LogSource], bool]) -> bool:
+        """Replace damaged files by what can be decompressed of them; whether there are any."""
         damaged = False
         for number, source in enumerate(self._sources):
             if not is_suspect(source):

@@ -72,7 +72,14 @@ def summarise(engine: Engine, tables: Iterable[By] = tuple(By), top: int | None 
 
     Raises LogError.
     """
-    _count_combinations(engine)
+    # Each combination of keys is counted in the only pass over the files. All tables are made from these counts.
+    keys = ", ".join(quoted(_COLUMN[by]) for by in _KEYS)
+    engine.ask(
+        f'CREATE OR REPLACE TEMPORARY TABLE combinations AS SELECT {keys}, "traffic", readable, "coverage", '
+        f'CASE WHEN NOT readable THEN "file" END AS "file", count(*) AS "records", sum("events") AS "events", '
+        'sum("dropped") AS "dropped", min("first_time") AS "first", max("last_time") AS "last" '
+        "FROM wanted GROUP BY ALL"
+    )
     ((records, events, dropped, first, last),) = engine.ask(
         """SELECT coalesce(sum("records"), 0), coalesce(sum("events") FILTER (WHERE "traffic"), 0),
         coalesce(sum("dropped"), 0), min("first") FILTER (WHERE "traffic"), max("last") FILTER (WHERE "traffic")
@@ -94,17 +101,6 @@ def summarise(engine: Engine, tables: Iterable[By] = tuple(By), top: int | None 
         "tables": {by.value: _table(engine, by, top) for by in tables},
     }
     return summary, [file for file, _ in junk_in]
-
-
-def _count_combinations(engine: Engine) -> None:
-    """Count each combination of keys, in the only pass over the files. All tables are made from these counts."""
-    keys = ", ".join(quoted(_COLUMN[by]) for by in _KEYS)
-    engine.ask(
-        f'CREATE OR REPLACE TEMPORARY TABLE combinations AS SELECT {keys}, "traffic", readable, "coverage", '
-        f'CASE WHEN NOT readable THEN "file" END AS "file", count(*) AS "records", sum("events") AS "events", '
-        'sum("dropped") AS "dropped", min("first_time") AS "first", max("last_time") AS "last" '
-        "FROM wanted GROUP BY ALL"
-    )
 
 
 def _table(engine: Engine, by: By, top: int | None) -> TableOutput:

@@ -301,7 +301,12 @@ def read(said: Iterable[tuple[str, str]], now: Instant) -> tuple[LogQuery, Probl
     pairs = [(key, value.strip()) for key, value in said]
     texts = dict(pairs)
     problems: Problems = {key[:MAX_KEY]: "There is no such parameter." for key, _ in pairs if key not in KNOWN}
-    view = _view(pairs, texts, problems)
+    sort, columns = texts.get("sort", ""), {value for key, value in pairs if key == "column"}
+    view = View(
+        zone=_zone(texts.get("zone", ""), problems),
+        sort=sort if sort.removeprefix("-") in SORTS else NEWEST,
+        columns=tuple(name for name in COLUMNS if name in columns) or USUAL,
+    )
     query = replace(_over_time(texts, view.zone, now, problems), view=view)
     for facet in FACETS:
         typed = [text for key, text in pairs if key == facet]
@@ -314,16 +319,6 @@ def read(said: Iterable[tuple[str, str]], now: Instant) -> tuple[LogQuery, Probl
     about = About.TOKGATE if texts.get("about") == About.TOKGATE else About.TRAFFIC
     page = min(MAX_PAGE, max(1, _number(texts, "page") or 1))
     return replace(query, about=about, page=page, upto=_number(texts, "upto")), problems
-
-
-def _view(pairs: Iterable[tuple[str, str]], texts: Mapping[str, str], problems: Problems) -> View:
-    sort = texts.get("sort", "")
-    chosen = {value for key, value in pairs if key == "column"}
-    return View(
-        zone=_zone(texts.get("zone", ""), problems),
-        sort=sort if sort.removeprefix("-") in SORTS else NEWEST,
-        columns=tuple(name for name in COLUMNS if name in chosen) or USUAL,
-    )
 
 
 def _zone(text: str, problems: Problems) -> str:

@@ -50,7 +50,7 @@ class AuthMiddleware:
         """
         self._app: Final = app
         self._authenticator: Final = authenticator
-        self._hosts: Final = frozenset(host.lower() for host in hosts)
+        self._hosts: Final = _HERE | {host.lower() for host in hosts}
         self._cookie: Final = cookie
         self._proxies: Final = tuple(proxies)
 
@@ -74,7 +74,9 @@ class AuthMiddleware:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = _only(headers, "host").lower()
-        if not self._is_ours(host):  # DNS rebinding: a name of somebody else that resolves to this server
+        name, _, port = host.rpartition(":")
+        # DNS rebinding: a name of somebody else that resolves to this server.
+        if self._hosts.isdisjoint((host, name if port.isdigit() else host)):
             return PlainTextResponse("This page is not served under that name.\n", 421)
         method, path = scope["method"], scope["path"]
         if method not in ("GET", "HEAD") and not (method == "POST" and path in WRITES):
@@ -97,10 +99,6 @@ class AuthMiddleware:
         query = scope["query_string"].decode("latin-1")
         target = quote(scope["path"], safe="/") + (f"?{query}" if query else "")
         return RedirectResponse(f"/sign-in?next={quote(target, safe='')}", 303)
-
-    def _is_ours(self, host: str) -> bool:
-        name, _, port = host.rpartition(":")
-        return any(each in _HERE or each in self._hosts for each in (host, name if port.isdigit() else host))
 
 
 def _only(headers: Headers, name: str) -> str:

@@ -75,11 +75,14 @@ class Lines:
 def overview(index: Source, query: LogQuery) -> Overview:
     """The counts of the overview page, for what the query asks."""
     chosen = query.chosen()
-    unreadable, dropped = counts.losses(index)
+    ((unreadable, dropped),) = index.ask(
+        "SELECT count(*) FILTER (NOT readable), coalesce(sum(dropped) FILTER (readable), 0) FROM lines "
+        "WHERE NOT readable OR dropped IS NOT NULL"
+    )
     pieces, over_time = _over_time(index, query, chosen)
     counted = tuple(ranking(index, query, facet) for facet in RANKED)
     return Overview(
-        counts.totals(index, chosen), pieces, over_time, counted, dropped, unreadable, coverage(index, query)
+        counts.totals(index, chosen), pieces, over_time, counted, int(dropped), int(unreadable), coverage(index, query)
     )
 
 

@@ -181,19 +181,13 @@ def _unknown(facet: str, values: Sequence[str], offered: Sequence[str]) -> str:
 
 
 def _link(query: LogQuery, pieces: Buckets, verdict: str, place: int) -> str:
-    """The URL of the lines that a bar of the chart counts."""
-    facet = "verdict" if verdict in VERDICTS else "action"
-    return f"/lines?{_within(query, pieces, place).with_filter(facet, verdict).encoded}"
-
-
-def _within(query: LogQuery, pieces: Buckets, place: int) -> LogQuery:
-    """The filters over one interval of the chart, cut to the chosen period."""
-    zone = query.view.zone
+    """The URL of the lines that a bar of the chart counts, cut to the chosen period."""
+    facet, zone = "verdict" if verdict in VERDICTS else "action", query.view.zone
     start = _instant(pieces.starts[place], zone)
     end = _instant(pieces.starts[place + 1] if place + 1 < len(pieces.starts) else pieces.end, zone)
     since = start if query.since is None else max(start, query.since)
     until = end if query.until is None else min(end, query.until)
-    return query.during(since, until)
+    return f"/lines?{query.during(since, until).with_filter(facet, verdict).encoded}"
 
 
 def _instant(at: datetime, zone: str) -> Instant:

@@ -15,10 +15,9 @@ from tokgate.analytics.counts import VERDICTS, Buckets, Ranking, Totals, buckets
 from tokgate.analytics.sql import Chosen, Engine, utc_text
 from tokgate.analytics.summary import ABSENT
 from tokgate.blocklog.records.coverage import Share, share_of
-from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
-from tokgate.policy.snapshot import Policy, Snapshot, Track
+from tokgate.policy.snapshot import Snapshot, Track
 
 HELD: Final = "held past its end"
 """The phase of a ban that blocks although its time is over."""
@@ -130,12 +129,25 @@ def facts_of_policy(snapshot: Snapshot, wanted: Iterable[str]) -> list[BanFacts]
     """The bans with these names, as the policy states them, in its order. Raises nothing for others."""
     names, found = set(wanted), dict[str, BanFacts]()
     for track in snapshot.tracks:
-        if track.ban.name not in names:
+        ban, policy = track.ban, snapshot.policy
+        if ban.name not in names:
             continue
-        facts, known = _of_track(track, snapshot.policy), found.get(track.ban.name)
-        if known is not None:  # the same ban in another zone
-            facts = replace(known, phases=(*known.phases, *facts.phases))
-        found[track.ban.name] = facts
+        spans = _spans(_changes(track), datetime.min, datetime.max)
+        phases = tuple(replace(span, zone=track.zone) for span in spans if span.start > datetime.min)
+        if (known := found.get(ban.name)) is not None:  # the same ban in another zone
+            found[ban.name] = replace(known, phases=(*known.phases, *phases))
+            continue
+        found[ban.name] = BanFacts(
+            name=ban.name,
+            title=ban.title,
+            authority=ban.authority,
+            basis=ban.basis,
+            reason=ban.reason,
+            reference=ban.reference,
+            phases=phases,
+            scope=tuple(_scope(policy.networks[name]) for name in ban.networks),
+            services=tuple(policy.services[name].title or name for name in ban.services) or (ban.what,),
+        )
     return list(found.values())
 
 
@@ -152,22 +164,6 @@ def facts_of_log(rows: Iterable[Mapping[str, Any]]) -> list[BanFacts]:
         )
         for row in rows
     ]
-
-
-def _of_track(track: Track, policy: Policy) -> BanFacts:
-    ban: Ban = track.ban
-    spans = _spans(_changes(track), datetime.min, datetime.max)
-    return BanFacts(
-        name=ban.name,
-        title=ban.title,
-        authority=ban.authority,
-        basis=ban.basis,
-        reason=ban.reason,
-        reference=ban.reference,
-        phases=tuple(replace(span, zone=track.zone) for span in spans if span.start > datetime.min),
-        scope=tuple(_scope(policy.networks[name]) for name in ban.networks),
-        services=tuple(policy.services[name].title or name for name in ban.services) or (ban.what,),
-    )
 
 
 def _scope(network: Network) -> Scope:
@@ -262,12 +258,15 @@ def collect(
     least = small_groups if disguised else 1
     log.ask(_STATE)
     ((dropped,),) = log.ask("SELECT coalesce(sum(dropped), 0) FROM state WHERE time >= $start AND time < $end", bounds)
+    clients: dict[datetime, int] = dict(
+        log.ask(f"SELECT time, count(DISTINCT client) FROM lines WHERE {_IN_PERIOD.where} GROUP BY 1")
+    )
     new = [row for row in _records(log, _NEW_CLIENTS, {"least": least}) if row["client"] != ABSENT]
     return ReportData(
         start=first, end=last, log_start=log_start, log_end=log_end,
         totals=counts.totals(log, _IN_PERIOD), dropped=int(dropped), unreadable=unreadable + len(log.damage),
         buckets=pieces, over_time=counts.over_time(log, _IN_PERIOD, pieces),
-        clients_over_time=_clients_over_time(log, pieces),
+        clients_over_time=[clients.get(start, 0) for start in pieces.starts],
         networks=_ranking(log, "network", least), by_name=_ranking(log, "target", least),
         by_client=counts.ranking(log, _IN_PERIOD, "client", TOP, verdicts=VERDICTS),
         signals=_ranking(log, "signal", least), visibilities=_ranking(log, "visibility", least),
@@ -381,10 +380,3 @@ def _records(log: Engine, sql: str, parameters: Mapping[str, Any] | None = None)
 
 def _ranking(log: Engine, column: str, least: int) -> Ranking:
     return counts.ranking(log, _IN_PERIOD, column, TOP, least=least)
-
-
-def _clients_over_time(log: Engine, pieces: Buckets) -> list[int]:
-    found: dict[datetime, int] = dict(
-        log.ask(f"SELECT time, count(DISTINCT client) FROM lines WHERE {_IN_PERIOD.where} GROUP BY 1")
-    )
-    return [found.get(start, 0) for start in pieces.starts]
