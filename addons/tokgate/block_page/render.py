@@ -284,16 +284,12 @@ def _rows(notice: Notice, texts: Texts) -> Iterator[Fact]:
                 yield Fact(texts[key], said, href_of(said) if key == "reference" else None)
         yield from _times(notice, texts)
     if (contact := _said(notice, "contact", texts)) is not None:
-        yield Fact(texts["contact"], contact, _href("contact", contact, notice, texts))
+        href = href_of(contact)
+        if href is not None and href.startswith("mailto:"):  # with the reference for a subject
+            href += f"?subject={quote(f'{texts["event"]}: {notice.event}')}"
+        yield Fact(texts["contact"], contact, href)
     label = texts["event"] if notice.warning is None else texts["warning"]["event"]
     yield Fact(label, notice.event, note=texts["event_note"])
-
-
-def _href(key: str, value: str, notice: Notice, texts: Texts) -> str | None:
-    """Where a contact leads, by mail with the reference for a subject."""
-    href = href_of(value) if key == "contact" else None
-    subject = quote(f"{texts['event']}: {notice.event}")
-    return f"{href}?subject={subject}" if href is not None and href.startswith("mailto:") else href
 
 
 def _times(notice: Notice, texts: Texts) -> Iterator[Fact]:

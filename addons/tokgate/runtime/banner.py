@@ -28,7 +28,10 @@ def overview(snapshot: Snapshot, at: Instant, proxy: str | None = None, *, names
     if not now.in_force:
         yield f"  {now.summary}: tokgate timeline shows the next"
     yield from _signing_in(policy)
-    yield from _no_such_interface(policy)
+    here = {name for _, name in socket.if_nameindex()}
+    for network in policy.networks.values():
+        for missing in (name for name in network.interfaces if name not in here):  # misspelt, or not there yet
+            yield f"no interface is called {missing} here: network {network.name} holds nobody by it"
     client = proxy and proxy.rpartition("//")[2].rpartition(":")[0].strip("[]")
     name = _best_known(snapshot, now.in_force, client)
     if name is not None and names:
@@ -48,15 +51,6 @@ def _signing_in(policy: Policy) -> Iterator[str]:
         yield from (f"  {line}" for line in accounts_of(stated).lacks(users, groups))
     except AccountsError as error:
         yield f"  nobody can: {error}"
-
-
-def _no_such_interface(policy: Policy) -> Iterator[str]:
-    """Interfaces of networks that this machine lacks: misspelt, or not there yet."""
-    here = {name for _, name in socket.if_nameindex()}
-    for network in policy.networks.values():
-        for name in network.interfaces:
-            if name not in here:
-                yield f"no interface is called {name} here: network {network.name} holds nobody by it"
 
 
 def best_known_name(snapshot: Snapshot, at: Instant, client: str, phase: Phase) -> str | None:

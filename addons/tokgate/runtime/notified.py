@@ -69,8 +69,13 @@ class NotificationHistory:
         """Write the records that are due; whether there were any. Call `save` then."""
         if not self.knows(snapshot):
             self.plan_for(snapshot)
-        reminded = self._remind(snapshot, now)
-        return self._follow_overrides(snapshot, now) or reminded
+        due = list(due_reminders(self._plan, now, self._told))
+        if due:  # kept before it is written: a failure must not repeat every second
+            self._told |= {notice for notice in missed_reminders(self._plan, now) if notice.ends > now}
+            self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
+        for reminder in due:
+            self._write(partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version))
+        return self._follow_overrides(snapshot, now) or bool(due)
 
     def knows(self, snapshot: Snapshot) -> bool:
         """Whether `plan_for` was done for this policy."""
@@ -80,15 +85,6 @@ class NotificationHistory:
         """Compute all reminders and overrides of a policy. Slow; may run in another thread, before `look`."""
         self._plan, self._overrides = planned_reminders(snapshot), dict(overrides(snapshot))
         self._seen = snapshot
-
-    def _remind(self, snapshot: Snapshot, now: Instant) -> bool:
-        found = list(due_reminders(self._plan, now, self._told))
-        if found:  # kept before it is written: a failure must not repeat every second
-            self._told |= {notice for notice in missed_reminders(self._plan, now) if notice.ends > now}
-            self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
-        for reminder in found:
-            self._write(partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version))
-        return bool(found)
 
     def _follow_overrides(self, snapshot: Snapshot, now: Instant) -> bool:
         running = {_identity(each.exemption): each for each in in_force(self._overrides, now).values()}
