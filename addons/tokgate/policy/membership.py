@@ -229,7 +229,11 @@ class Clients:
 def _exempt_by_identity(exemptions: Iterable[Exemption], networks: Iterable[Network]) -> Iterable[Network]:
     """Exemptions by users, groups, interfaces and devices, in the form in which networks list them."""
     named = [e for e in exemptions if e.identified]
-    known = _devices(networks) if any(e.devices for e in named) else {}
+    known: dict[str, Device] = {}
+    if any(e.devices for e in named):  # by hardware address and name
+        listed = [device for network in networks for device in network.devices]
+        known = {address: device for device in listed for address in device.hardware}
+        known |= {device.name.casefold(): device for device in listed if device.name is not None}
     for each in named:
         devices = tuple(
             known.get(device.casefold())
@@ -237,13 +241,6 @@ def _exempt_by_identity(exemptions: Iterable[Exemption], networks: Iterable[Netw
             for device in each.devices
         )
         yield Network(each.name, (), users=each.users, groups=each.groups, interfaces=each.interfaces, devices=devices)
-
-
-def _devices(networks: Iterable[Network]) -> dict[str, Device]:
-    """The devices of all inventories by name and hardware address."""
-    devices = [device for network in networks for device in network.devices]
-    known = {address: device for device in devices for address in device.hardware}
-    return known | {device.name.casefold(): device for device in devices if device.name is not None}
 
 
 _Holder = Network | Exemption | str

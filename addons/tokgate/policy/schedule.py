@@ -230,7 +230,12 @@ class Schedule:
 
     def state_at(self, at: Instant) -> ScheduleState:
         """The phase at `at`, and whether a window is open."""
-        current, span = self._phase(at)
+        current, span = None, ALWAYS
+        for change in self.changes:
+            if change.at > at:
+                span = Span(span.start, change.at)
+                break
+            current, span = change, Span(change.at, Instant.MAX)
         if current is None:
             return ScheduleState(None, Inactive.UNANNOUNCED, False, span)
         idle = _IDLE.get(current.phase)
@@ -239,11 +244,3 @@ class Schedule:
             span &= open_span
             idle = None if inside else Inactive.OUTSIDE_WINDOW
         return ScheduleState(current.phase, idle, current.overdue, span)
-
-    def _phase(self, at: Instant) -> tuple[PhaseChange | None, Span]:
-        current, start = None, Instant.MIN
-        for change in self.changes:
-            if change.at > at:
-                return current, Span(start, change.at)
-            current, start = change, change.at
-        return current, Span(start, Instant.MAX)

@@ -22,7 +22,6 @@ from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import (
     AddressLiteral,
     InvalidName,
-    IPAddress,
     is_canonical,
     normalise,
     public_suffix,
@@ -211,15 +210,12 @@ class ServiceIndex:
             return self._match_name(host)
         normal = normalise(host)
         if isinstance(normal, AddressLiteral):
-            return self._match_address(normal.address)
+            match = self._addresses.find(normal.address)
+            behind = [self._addresses.find(each).hits for each in embedded_ipv4(normal.address, self._nat64)]
+            return self._intern(match.hits + tuple(chain(*behind))) if any(behind) else match
         if isinstance(normal, InvalidName):
             return Match((), normal.problem)
         return self._match_name(normal.value)
-
-    def _match_address(self, address: IPAddress) -> Match:
-        match = self._addresses.find(address)
-        behind = [self._addresses.find(each).hits for each in embedded_ipv4(address, self._nat64)]
-        return self._intern(match.hits + tuple(chain(*behind))) if any(behind) else match
 
     def _match_name(self, name: str) -> Match:
         # From the top-level label down: a name of no service leaves the tree after a label or two.
@@ -239,8 +235,8 @@ class ServiceIndex:
             regex = self._regex.Match(name)
             if regex:
                 hits += tuple(self._regex_hits[number] for number in sorted(regex))
-        if self._labels:
-            hits += self._label_hits(name, labels)
+        if self._labels and not self._labels.keys().isdisjoint(labels):  # only then is the suffix looked up
+            hits += self._labels.get(registrable_label(name) or "", ())
         if self._fronts:
             store = store_of_front(name)
             if store is not None:
@@ -262,12 +258,6 @@ class ServiceIndex:
     def lists(self, store: str, identifier: str) -> bool:
         """Whether a listing, its identifier in lower case, belongs to any service."""
         return (store, identifier) in self._listings
-
-    def _label_hits(self, name: str, labels: list[str]) -> tuple[Hit, ...]:
-        if self._labels.keys().isdisjoint(labels):
-            return ()  # the public suffix is looked up only for names that have such a label at all
-        label = registrable_label(name)
-        return self._labels.get(label, ()) if label else ()
 
     def _by_address(self, holders: tuple[PrefixEntry[Hit], ...]) -> Match:
         return self._intern(tuple(entry.value for entry in holders))

@@ -163,18 +163,12 @@ def identifiers_in_body(body: bytes) -> frozenset[str]:
 def _identifiers(store: Store, parts: SplitResult) -> Iterator[str]:
     for path in (_path(parts.path), *((_path(parts.fragment),) if store.fragment else ())):
         yield from re.findall(store.path, path, re.ASCII)
-    for key, value in _parameters(parts):
-        if key in store.keys:
-            yield from re.findall(store.shape, value, re.ASCII)
-
-
-def _parameters(parts: SplitResult) -> Iterator[tuple[str, str]]:
-    """Key and value of each parameter, in the query and in the path, whichever separator the server knows."""
+    # Parameters of the query and of the path, whichever separator the server knows.
     segments = parts.path.partition(";")[2].replace("/", ";")
     for text in re.split("[&;?]", f"{parts.query};{segments}"):
         key, _, value = text.partition("=")
-        if value:
-            yield unquote_plus(key).strip().lower(), unquote_plus(value)
+        if unquote_plus(key).strip().lower() in store.keys:
+            yield from re.findall(store.shape, unquote_plus(value), re.ASCII)
 
 
 def _path(path: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
-from itertools import chain
 from typing import Any, Final
 
 from whenever import Instant, PlainDateTime
@@ -84,13 +83,10 @@ def changes(old: Policy, new: Policy) -> Iterator[DefinitionChange]:
             yield DefinitionChange(kind, name, ChangeKind.REMOVED)
         else:  # `end` stands for each way to state a ban's end
             keys = dict.fromkeys("end" if each.key in ("expires", "duration") else each.key for each in parts)
-            words = chain.from_iterable(_signed(each) for each in parts)
+            sides = [side for each in parts for side in (("+", each.added), ("-", each.removed))]
+            words = (f"{sign}{word}" for sign, side in sides for word in side)
             what = tuple(words) if None in keys else tuple(key for key in keys if key)
             yield DefinitionChange(kind, name, ChangeKind.CHANGED, what)
-
-
-def _signed(each: Redefinition) -> tuple[str, ...]:
-    return (*(f"+{word}" for word in each.added), *(f"-{word}" for word in each.removed))
 
 
 def redefinitions(old: Policy, new: Policy) -> Iterator[Redefinition]:

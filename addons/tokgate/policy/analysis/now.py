@@ -129,7 +129,8 @@ def now_of(snapshot: Snapshot, at: Instant) -> Now:
     for track in snapshot.tracks:
         ban = _ban(snapshot, track, at)
         bans.append(ban)
-        found = _exempt(snapshot, track, at)
+        held = [(name, span) for name, span in track.exemptions.items() if at in span]
+        found = [ExemptNow(snapshot.policy.exemptions[name], track.networks, span.end) for name, span in held]
         exempt += found
         if ban.in_force and found:
             everywhere = [(name, _opens(snapshot.policy.networks[name], found)) for name in track.networks]
@@ -168,11 +169,6 @@ def _ban(snapshot: Snapshot, track: Track, at: Instant) -> BanNow:
         extends=tuple(earlier_terms(snapshot.bans, track.ban, track.zone)),
         extended_by=track.extended_by,
     )
-
-
-def _exempt(snapshot: Snapshot, track: Track, at: Instant) -> list[ExemptNow]:
-    held = [(name, span) for name, span in track.exemptions.items() if at in span]
-    return [ExemptNow(snapshot.policy.exemptions[name], track.networks, span.end) for name, span in held]
 
 
 def _opens(network: Network, exempt: Sequence[ExemptNow]) -> tuple[ExemptNow, ...]:

@@ -10,7 +10,7 @@ from whenever import Instant
 
 from tokgate.policy.bans import Ban
 from tokgate.policy.decision import Phase
-from tokgate.policy.schedule import Duration, ScheduleState, add_duration
+from tokgate.policy.schedule import Duration, add_duration
 from tokgate.policy.snapshot import Snapshot, Track
 
 
@@ -65,24 +65,17 @@ def _phases(track: Track, start: Instant, end: Instant) -> Iterator[Transition]:
         before, at = now, now.span.end
     while at < end and at < Instant.MAX:
         after = schedule.state_at(at)
-        yield from _between(track, at, before, after)
+        kind = None
+        if after.phase != before.phase:
+            kind = TransitionKind.PHASE
+        elif after.overdue != before.overdue:
+            kind = TransitionKind.OVERDUE
+        elif after.idle != before.idle:
+            kind = TransitionKind.WINDOW_OPENS if after.idle is None else TransitionKind.WINDOW_CLOSES
+        if kind is not None:
+            by = track.extended_by if after.phase is Phase.EXPIRED else ()
+            yield Transition(at, kind, track.ban, track.zone, track.networks, before.phase, after.phase, extended_by=by)
         before, at = after, after.span.end
-
-
-def _between(track: Track, at: Instant, before: ScheduleState, after: ScheduleState) -> Iterator[Transition]:
-    """What changes at `at`, where anything does."""
-    kind = None
-    if after.phase != before.phase:
-        kind = TransitionKind.PHASE
-    elif after.overdue != before.overdue:
-        kind = TransitionKind.OVERDUE
-    elif after.idle != before.idle:
-        kind = TransitionKind.WINDOW_OPENS if after.idle is None else TransitionKind.WINDOW_CLOSES
-    if kind is not None:
-        extended = track.extended_by if after.phase is Phase.EXPIRED else ()
-        yield Transition(
-            at, kind, track.ban, track.zone, track.networks, before.phase, after.phase, extended_by=extended
-        )
 
 
 def _exemptions(track: Track, start: Instant, end: Instant) -> Iterator[Transition]:

@@ -109,10 +109,11 @@ def normalise(raw: str) -> Name:
 
 def _domain(raw: str, text: str) -> Name:
     if not text.isascii():
-        mapped = _to_a_labels(text)
-        if mapped is None:
+        try:
+            labels = idna.uts46_remap(text, std3_rules=False, transitional=False).split(".")
+            text = ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
+        except UnicodeError:  # of which idna.IDNAError is one
             return InvalidName(raw, "the name is not valid in IDNA (UTS 46)")
-        text = mapped
     text = text.lower().removesuffix(".")
     if is_canonical(text):
         return DomainName(text)
@@ -120,14 +121,6 @@ def _domain(raw: str, text: str) -> Name:
     if address is not None:
         return AddressLiteral(address)
     return InvalidName(raw, _problem(text))
-
-
-def _to_a_labels(text: str) -> str | None:
-    try:
-        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-        return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split("."))
-    except UnicodeError:  # of which idna.IDNAError is one
-        return None
 
 
 def _problem(text: str) -> str:

@@ -53,7 +53,7 @@ class PrefixTable[T, R]:
     def find(self, address: IPAddress) -> R:
         """The answer for `address`: shared between all addresses with the same containing prefixes."""
         family = self._v4 if isinstance(address, IPv4Address) else self._v6
-        return family.find(int(address))
+        return family.answers[bisect_right(family.starts, int(address)) - 1]
 
 
 class _Family[T, R]:
@@ -91,9 +91,6 @@ class _Family[T, R]:
             stack.append(entry)
             segment(start)
         close(None)
-
-    def find(self, address: int) -> R:
-        return self.answers[bisect_right(self.starts, address) - 1]
 
 
 def _end(entry: PrefixEntry[Any]) -> int:
