@@ -76,7 +76,8 @@ def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventor
         device = reading.device(cells, columns, len(header))
         if device is not None:
             devices.append(device)
-            rows.append("\x1f".join((*(str(each) for each in device.addresses), *_words(device))))
+            words = (*device.hardware, device.name or "", device.owner or "", *sorted(device.paid_by))
+            rows.append("\x1f".join((*map(str, device.addresses), *words)))
     reading.close()
     if len(report.diagnostics) > before and reading.broken:
         return None
@@ -84,24 +85,12 @@ def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventor
     return Inventory(tuple(devices), hashlib.sha256("\x1e".join(rows).encode()).hexdigest())
 
 
-def _words(device: Device) -> Iterator[str]:
-    yield from device.hardware
-    yield device.name or ""
-    yield device.owner or ""
-    yield from sorted(device.paid_by)
-
-
 def _expected() -> str:
     return f"the first row names the columns, of {listed(COLUMNS)}"
 
 
 class _Wrong(Exception):
-    """A row is no device because of one column, or as a whole if `column` is empty."""
-
-    def __init__(self, column: str, message: str) -> None:
-        super().__init__(message)
-        self.column: Final = column
-        self.message: Final = message
+    """A row is no device: the column because of which, empty if as a whole, and a message."""
 
 
 class _Reading:
@@ -177,13 +166,15 @@ class _Reading:
             if not addresses and not hardware:
                 raise _Wrong("", "the device has neither an address nor a hardware address")
         except _Wrong as wrong:
-            whole = not wrong.column
-            self._fault(columns.get(wrong.column, 0), Code.BAD_DEVICE, wrong.message, 0 if whole else None)
+            column, message = wrong.args
+            self._fault(columns.get(column, 0), Code.BAD_DEVICE, message, None if column else 0)
             return None
         for each in (*addresses, *hardware):
             first = self._seen.setdefault(each, self.line)
-            if first != self.line:
-                self._warn(columns["mac" if isinstance(each, str) else "address"], each, first)
+            if first != self.line and self._counted():
+                column, shown = ("mac", each) if isinstance(each, str) else ("address", str(each.network_address))
+                message = f"`{shown}` is another device's as well; first in line {first}"
+                self._report.warning(self._source, self._place(columns[column]), Code.DUPLICATE_DEVICE, message)
         payers = tuple(word.casefold() for word in _values(cell("paid_by"), _BETWEEN_WORDS))
         origin = Origin(self._source.file, self.line, 1)
         return Device(cell("name") or None, addresses, hardware, cell("owner") or None, payers, origin)
@@ -203,17 +194,11 @@ class _Reading:
         if self._counted():
             self._report.error(self._source, self._place(column, length), code, message)
 
-    def _warn(self, column: int, address: str | IPNetwork, first: int) -> None:
-        if self._counted():
-            shown = address if isinstance(address, str) else address.network_address
-            message = f"`{shown}` is another device's as well; first in line {first}"
-            self._report.warning(self._source, self._place(column, None), Code.DUPLICATE_DEVICE, message)
-
     def _counted(self) -> bool:
         self._wrong += 1
         return self._wrong <= MAX_REPORTED
 
-    def _place(self, column: int, length: int | None) -> TextSpan:
+    def _place(self, column: int, length: int | None = None) -> TextSpan:
         """The place of a cell in the current row."""
         text, start, end = self._source.line(self.line) or "", 0, 0
         for cell in (each.strip() for each in self._cells[: column + 1]):

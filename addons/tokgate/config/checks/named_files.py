@@ -104,21 +104,20 @@ def read_inventories(sections: Sections, report: Report) -> None:
             sections.inventories[path] = read_inventory(path, sorted(needs[path]), report)
         inventory = sections.inventories[path]
         if inventory is not None:
-            prefixes = entry.model is not None and bool(entry.model.cidrs)
-            _check_selection(entry, devices, inventory, report, prefixes=prefixes)
+            _check_selection(entry, devices, inventory, report)
     _check_devices(sections, report)
 
 
 def _check_selection(
-    entry: PolicyEntry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report, *, prefixes: bool
+    entry: PolicyEntry[NetworkModel], devices: DevicesModel, inventory: Inventory, report: Report
 ) -> None:
     """An inventory without devices is an error: a failed export lifts no ban. Warn of payers that paid for none.
 
-    With `prefixes`, which the network lists as well, it is a warning: `tokgate phone` has no device at first.
+    Where the network lists prefixes as well it is a warning: `tokgate phone` has no device at first.
     """
     if not inventory.devices:
         message, place = f"the inventory `{devices.file}` holds no device", entry.at("devices", "file")
-        if prefixes:
+        if entry.model is not None and entry.model.cidrs:
             report.warning(entry.source, place, Code.NO_DEVICES, f"{message}: the network is its prefixes alone")
         else:
             report.error(entry.source, place, Code.BAD_INVENTORY, f"{message}: take `devices` out, if that is meant")

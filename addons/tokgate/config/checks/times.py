@@ -69,7 +69,10 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
             report.error(entry.source, entry.at("windows", number, "to"), Code.BAD_TIME, message)
     if len(report.diagnostics) > before:
         return None
-    _minutes(entry, report)
+    written = entry.text("duration") or ""
+    if (found := _MINUTES.fullmatch(written)) is not None:  # in ISO 8601 months have no `T` before them
+        message = f"`{written}` is {found[1]} minutes: for {found[1]} months write `P{found[1]}M`"
+        report.warning(entry.source, entry.at("duration"), Code.DURATION_MINUTES, message)
     ban, zones = build.ban(entry, model), zones_of(model.networks, sections) or ("UTC",)
     schedules: _Schedules = {}
     for zone in zones:
@@ -84,15 +87,6 @@ def _ban(entry: PolicyEntry[BanModel], model: BanModel, sections: Sections, repo
     _clock_changes(entry, model, zones, report)
     _applies(entry, schedules, report)
     return schedules
-
-
-def _minutes(entry: PolicyEntry[BanModel], report: Report) -> None:
-    """Warn of a ban of some minutes: in ISO 8601 months have no `T` before them."""
-    written = entry.text("duration") or ""
-    found = _MINUTES.fullmatch(written)
-    if found is not None:
-        message = f"`{written}` is {found[1]} minutes: for {found[1]} months write `P{found[1]}M`"
-        report.warning(entry.source, entry.at("duration"), Code.DURATION_MINUTES, message)
 
 
 def _clock_changes(entry: PolicyEntry[BanModel], model: BanModel, zones: Collection[str], report: Report) -> None:

@@ -58,16 +58,14 @@ class StabilityCheck:
         if state != self._state:
             self._state, self._since = state, now
         rested = now - self._since
-        if rested >= (SETTLE_LOSS if self._lost() else SETTLE) and (rested >= UNSTABLE_AFTER or not self._unfinished()):
-            return state
+        if rested >= (SETTLE_LOSS if self._lost() else SETTLE):
+            changed = [path for path, status in state.items() if self._seen.get(path) != status]
+            if rested >= UNSTABLE_AFTER or not any(map(being_written, changed)):
+                return state
         if now - self._start > UNSTABLE_AFTER and not self._told:
             self._told = True
             self._on_unstable()
         return None
-
-    def _unfinished(self) -> bool:
-        """Whether a file that changed since it was read is open for writing."""
-        return any(being_written(path) for path, status in self._state.items() if self._seen.get(path) != status)
 
     def _lost(self) -> bool:
         """Whether a file that had content was removed or emptied."""

@@ -164,18 +164,14 @@ class _Composer:
         node = Scalar(event.value, bare and event.value in _NULLS, _place(event))
         if event.anchor:
             self._anchors[event.anchor] = node
-        if bare and self._may_be_cut and not node.null:
-            self._check_cut(event)
+        if bare and self._may_be_cut and not node.null:  # `title: Ban #1`: as people write it, a comment begins `# `
+            mark = event.end_mark
+            found = _CUT.match(self._source.line(mark.line + 1) or "", mark.column)
+            if found is not None:
+                place = TextSpan(mark.line + 1, found.start("cut") + 1, len(found["cut"]))
+                message = "a comment begins here, and the value ends before it: put the value in quotes, or write `# `"
+                self._report.warning(self._source, place, Code.CUT_VALUE, message)
         self._add(node)
-
-    def _check_cut(self, event: Any) -> None:
-        """Warn of `title: Ban #1`: a comment after a value begins with a `#` and a space, as people write it."""
-        mark = event.end_mark
-        found = _CUT.match(self._source.line(mark.line + 1) or "", mark.column)
-        if found is not None:
-            place = TextSpan(mark.line + 1, found.start("cut") + 1, len(found["cut"]))
-            message = "a comment begins here, and the value ends before it: put the value in quotes, or write `# `"
-            self._report.warning(self._source, place, Code.CUT_VALUE, message)
 
     def _check_tag(self, event: Any) -> None:
         if event.tag not in _STRING_TAGS:
@@ -242,7 +238,10 @@ class _Composer:
                 first = top.node.entries[key.text][0].place
                 where = self._source.origin(first)
                 self._error(key.place, Code.DUPLICATE_KEY, f"the key `{key.text}` is given twice; first at {where}")
-                _absorb(top.node.entries[key.text][1], node)
+                kept = top.node.entries[key.text][1]
+                for name, entry in node.entries.items() if isinstance(node, Mapping) else ():
+                    if isinstance(kept, Mapping):  # so that names below it are not reported as unknown
+                        kept.entries.setdefault(name, entry)
             else:
                 top.node.entries[key.text] = (key, node)
 
@@ -260,13 +259,6 @@ class _Composer:
                 return
             for key, entry in each.entries.items():
                 into.entries.setdefault(key, entry)
-
-
-def _absorb(first: Node, second: Node) -> None:
-    """Merge the second of two equal keys into the first, so that names below it are not reported as unknown."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        for key, entry in second.entries.items():
-            first.entries.setdefault(key, entry)
 
 
 def _place(event: Any) -> TextSpan:
