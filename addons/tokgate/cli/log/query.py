@@ -55,23 +55,19 @@ def query(args: argparse.Namespace) -> Exit:
         else:  # one more than is shown, to know whether there are more
             wide = not as_table
             answer = database.answer(listing(wide=wide, limit=limit and limit + 1))
-        _print(answer, limit, as_json=args.json, as_csv=args.csv)
+        rows = QueryResult(answer.columns, answer.types, answer.rows if limit is None else islice(answer.rows, limit))
+        if args.json:
+            sys.stdout.writelines(json_lines(rows))
+        elif args.csv:
+            write_csv(rows, sys.stdout)
+        else:
+            numbers = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "NUMBER")
+            right = [kind in numbers or kind.startswith("DECIMAL") for kind in rows.types]
+            show_rows(rows.columns, [[_cell(value) for value in row] for row in rows.rows], right=right)
+        if limit is not None and next(answer.rows, None) is not None:
+            narrate(f"tokgate: the first {limit} rows; --limit N for more, --limit 0 for all")
         tell_of_lost(database)
     return Exit.DONE
-
-
-def _print(answer: QueryResult, limit: int | None, *, as_json: bool, as_csv: bool) -> None:
-    rows = QueryResult(answer.columns, answer.types, answer.rows if limit is None else islice(answer.rows, limit))
-    if as_json:
-        sys.stdout.writelines(json_lines(rows))
-    elif as_csv:
-        write_csv(rows, sys.stdout)
-    else:
-        numbers = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "NUMBER")
-        right = [kind in numbers or kind.startswith("DECIMAL") for kind in rows.types]
-        show_rows(rows.columns, [[_cell(value) for value in row] for row in rows.rows], right=right)
-    if limit is not None and next(answer.rows, None) is not None:
-        narrate(f"tokgate: the first {limit} rows; --limit N for more, --limit 0 for all")
 
 
 def _cell(value: object) -> str:

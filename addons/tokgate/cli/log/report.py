@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from whenever import Instant
 
-from tokgate.blocklog.read.reader import Filter, Line, client_filter, find
+from tokgate.blocklog.read.reader import Filter, client_filter, find
 from tokgate.blocklog.records.record import installed_version, instant_of, text_at
 from tokgate.cli.arguments import common_zone, time_argument
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_subcommand
@@ -58,7 +58,23 @@ def add_parsers(commands: Subparsers) -> None:
     about.set_defaults(log_run=case, extra=Extra.REPORT, case=True)
     for parser in (report, about):
         add_whole_log(parser)
-        _add_presentation(parser)
+        parser.add_argument(
+            "--from", dest="since", type=time_argument, metavar="TIME", help="the first instant (default: the log's)"
+        )
+        parser.add_argument("--to", dest="until", type=time_argument, metavar="TIME", help="the instant after the last")
+        parser.add_argument(
+            "-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .html, .pdf or (case) .zip"
+        )
+        add_policies_option(parser, argument=False)  # whose bans are named, and their phases drawn in
+        parser.add_argument(
+            "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
+        )
+        add_trust(parser)
+        language = "the language of the page (default: en)"
+        parser.add_argument("--language", choices=LANGUAGES, default="en", help=language)
+        zone = "whose local time stands beside UTC (default: that of the networks)"
+        parser.add_argument("--zone", type=_zone, metavar="ZONE", help=zone)
+        parser.add_argument("--author", metavar="NAME", help="who writes it (default: the user)")
     about.add_argument("--event", metavar="EVENT-ID", help="the event that it is about, by the block page's reference")
     about.add_argument(
         "--sign", type=Path, metavar="KEY", help="private key for a .zip's manifest (default: the log's)"
@@ -66,27 +82,6 @@ def add_parsers(commands: Subparsers) -> None:
     about.add_argument(
         "--anchor", type=Path, action="append", metavar="FILE", help="put this anchor, and its .tsr, into a .zip"
     )
-
-
-def _add_presentation(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the period, and those that say how a report or case file is written."""
-    parser.add_argument(
-        "--from", dest="since", type=time_argument, metavar="TIME", help="the first instant (default: the log's)"
-    )
-    parser.add_argument("--to", dest="until", type=time_argument, metavar="TIME", help="the instant after the last")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .html, .pdf or (case) .zip"
-    )
-    add_policies_option(parser, argument=False)  # whose bans are named, and their phases drawn in
-    parser.add_argument(
-        "--verify", action=argparse.BooleanOptionalAction, default=True, help="verify the log's chain (default)"
-    )
-    add_trust(parser)
-    parser.add_argument("--language", choices=LANGUAGES, default="en", help="the language of the page (default: en)")
-    parser.add_argument(
-        "--zone", type=_zone, metavar="ZONE", help="whose local time stands beside UTC (default: that of the networks)"
-    )
-    parser.add_argument("--author", metavar="NAME", help="who writes it (default: the user)")
 
 
 def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit:
@@ -103,7 +98,12 @@ def write_report(args: argparse.Namespace, wanted: Filter | None = None) -> Exit
     if output.suffix == ".zip":
         from tokgate.cli.log.bundle import write_bundle
 
-        write_bundle(args, files, wanted, _pages(page, information))
+        pages = {"case.html": page.encode()}
+        try:
+            pages["case.pdf"] = _printed(_browser(), page, information)
+        except CommandError as error:
+            narrate(f"tokgate: without a PDF: {error}")
+        write_bundle(args, files, wanted, pages)
     else:
         content = page.encode() if browser is None else _printed(browser, page, information)
         with becoming(output) as target:
@@ -146,12 +146,16 @@ def _page(args: argparse.Namespace, files: list[Path], wanted: Filter) -> tuple[
         chain = (
             verified(files, *trust_of(args), whole=not (args.log or args.no_rotated)) if args.verify else NOT_VERIFIED
         )
+    chosen = {
+        "Client": wanted.client, "User": wanted.user, "Name": wanted.name, "Ban": wanted.ban, "Action": wanted.action,
+        "Verdict": wanted.verdict, "Network": wanted.network,
+    }  # fmt: skip
     zone = "UTC" if snapshot is None else common_zone(snapshot.policy.networks.values())
     details = ReportDetails(
         made=now.to_stdlib().replace(tzinfo=None),
         version=installed_version() or "(source folder)",
         files=digests(files),
-        filters=_filters(everything),
+        filters=[(label, _shown(value)) for label, value in chosen.items() if value is not None],
         bans_from=BANS_OF_LOG if snapshot is None else BANS_OF_POLICY,
         policy_version="" if snapshot is None else snapshot.version,
         chain=chain,
@@ -208,14 +212,6 @@ def _lanes(snapshot: "Snapshot | None", found: "ReportData") -> list["BanPhases"
     if not concerned and snapshot.version in {state["policy"] for state in found.policies}:
         concerned = lanes  # they were in force without events
     return concerned
-
-
-def _filters(wanted: Filter) -> list[tuple[str, str]]:
-    chosen = {
-        "Client": wanted.client, "User": wanted.user, "Name": wanted.name, "Ban": wanted.ban, "Action": wanted.action,
-        "Verdict": wanted.verdict, "Network": wanted.network,
-    }  # fmt: skip
-    return [(label, _shown(value)) for label, value in chosen.items() if value is not None]
 
 
 def _shown(value: IPNetwork | str | None) -> str:
@@ -279,16 +275,6 @@ def with_information(printed: bytes, fields: Mapping[str, str]) -> bytes:
     return printed + added + b"startxref\n%d\n%%%%EOF\n" % at
 
 
-def _pages(page: str, information: Mapping[str, str]) -> dict[str, bytes]:
-    """The page as HTML and as PDF; without the latter where it can't be printed, which stderr says."""
-    pages = {"case.html": page.encode()}
-    try:
-        pages["case.pdf"] = _printed(_browser(), page, information)
-    except CommandError as error:
-        narrate(f"tokgate: without a PDF: {error}")
-    return pages
-
-
 AROUND: Final = 60
 """Minutes before and after an event that its case file covers."""
 _CASE_EPILOG: Final = """\
@@ -313,19 +299,15 @@ def case(args: argparse.Namespace) -> Exit:
         raise CommandError(
             "ClickHouse holds no lines to find an event in: name --client or --user, --from and --to", Exit.USAGE
         )
-    line = _event(args)
+    try:
+        line = find(source_files(args), args.event)
+    except OSError as error:
+        raise CommandError(f"the log can't be read: {error}") from error
+    if line is None:
+        raise CommandError(f"no record has the id {args.event}", Exit.FINDINGS)
     at = instant_of(line.record)
     client = text_at(line.record, "source", "ip") or text_at(line.record, "source", "address")
     if client is None or at is None:
         raise CommandError(f"the event {args.event} is about no client", Exit.FINDINGS)
     since, until = wanted.since or at.subtract(minutes=AROUND), wanted.until or at.add(minutes=AROUND)
     return write_report(args, replace(wanted, client=client_filter(client), since=since, until=until))
-
-
-def _event(args: argparse.Namespace) -> Line:
-    try:
-        if (line := find(source_files(args), args.event)) is not None:
-            return line
-    except OSError as error:
-        raise CommandError(f"the log can't be read: {error}") from error
-    raise CommandError(f"no record has the id {args.event}", Exit.FINDINGS)

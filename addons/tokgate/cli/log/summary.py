@@ -6,7 +6,7 @@ from typing import Final
 
 from tokgate.analytics import summary as counting
 from tokgate.analytics.summary import KEY, By, Summarised, TableOutput
-from tokgate.blocklog.records.coverage import Coverage, Share, share_of
+from tokgate.blocklog.records.coverage import Share, share_of
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Exit, Subparsers, add_subcommand
 from tokgate.cli.log.source import MAX_JUNK_SHOWN, add_whole_log, open_log, source_files, tell_of, wanted_of
@@ -83,17 +83,13 @@ def _show_summary(summary: Summarised, tables: tuple[By, ...]) -> None:
         if summary["tables"][by]["keys"]:
             _show_table(by, summary["tables"][by])
     if summary["coverage"] is not None:
-        _show_coverage(summary["coverage"]["networks"])
-
-
-def _show_coverage(coverage: Coverage) -> None:
-    rows = []
-    for network, seen in coverage.items():
-        seen_in = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
-        rows.append([visible(network), str(Share(seen).total), Share(seen).percent, visible(seen_in)])
-    _print("\nCoverage", _BOLD)
-    show_rows(_COVERAGE, rows, right=(False, True, True, False))
-    _print(" ".join(share_of(coverage).sentences()))
+        coverage, rows = summary["coverage"]["networks"], []
+        for network, seen in coverage.items():
+            seen_in = ", ".join(f"{visibility} {number}" for visibility, number in seen.items())
+            rows.append([visible(network), str(Share(seen).total), Share(seen).percent, visible(seen_in)])
+        _print("\nCoverage", _BOLD)
+        show_rows(_COVERAGE, rows, right=(False, True, True, False))
+        _print(" ".join(share_of(coverage).sentences()))
 
 
 def _show_table(by: By, table: TableOutput) -> None:

@@ -25,6 +25,7 @@ from tokgate.cli.configuration import default_log
 from tokgate.cli.log.source import add_files, add_one_file, require
 from tokgate.cli.policy_source import open_policy
 from tokgate.cli.terminal import Patience, narrate, print_json, visible
+from tokgate.policy.values.text import shown
 
 MAX_SHOWN: Final = 1000
 _VERIFY_EPILOG: Final = """\
@@ -134,19 +135,19 @@ def _verify(args: argparse.Namespace) -> Exit:
         whole = args.whole or not args.log
         opener = open_log if args.log else current.open
         verifier = verifier_of(files, trusted, kept, whole=whole, opener=opener, at_least=at_least)
-        count, shown = 0, []
+        count, told = 0, []
         with Patience("verifying") as patience:
             for finding in verifier.run(files, lambda lines: patience(lines, None)):
                 count += 1
                 if count > MAX_SHOWN:
                     continue
                 if args.json:
-                    shown.append(finding)
+                    told.append(finding)
                 else:
                     patience.close()
                     sys.stdout.write(visible(str(finding)) + "\n")
     if args.json:
-        print_json(_as_json(verifier, count, shown), ascii_only=False)
+        print_json(_as_json(verifier, count, told), ascii_only=False)
     else:
         _tell(verifier, count, trusted=bool(trusted), kept=bool(kept))
     if args.textfile is not None:
@@ -180,7 +181,11 @@ def _tell(verifier: Verifier, count: int, *, trusted: bool, kept: bool) -> None:
 
 def _state(chain: Chain, *, trusted: bool) -> str:
     said = f"records {chain.first} to {chain.head.sequence}"
-    if absent := absent_of(chain):
+    if chain.follows is not None:
+        why, deleted = "no signed record tells of their deletion", chain.deleted
+        if deleted is not None:
+            why = f"deleted by retention after {counted(deleted.days, 'day')}, says record {deleted.head.sequence}"
+        absent = f"records 1 to {chain.first - 1} are not here, the last of them in {chain.follows}: {why}"
         said = f"{said} ({absent})"
     if not chain.signed:
         return f"{said}, none of them signed: whoever could write the file could have made them up"
@@ -189,33 +194,16 @@ def _state(chain: Chain, *, trusted: bool) -> str:
     return f"{said}, signed up to {chain.signed} {by}" + (f", {later} later ones not yet" if later > 0 else "")
 
 
-def absent_of(chain: Chain) -> str:
-    """Which records before a chain's first are missing, and why, in words; empty if none is."""
-    if chain.follows is None:
-        return ""
-    why, said = "no signed record tells of their deletion", chain.deleted
-    if said is not None:
-        why = f"deleted by retention after {counted(said.days, 'day')}, says record {said.head.sequence}"
-    return f"records 1 to {chain.first - 1} are not here, the last of them in {chain.follows}: {why}"
-
-
 def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> Verified:
     return {
         "lines": verifier.lines,
         "findings": count,
-        "shown": [{"file": one.file, "line": one.line, "code": one.code, "message": one.message} for one in findings],
+        "shown": [shown(FindingOutput, each) for each in findings],
         "chains": {
-            name: {
-                "first": chain.first,
-                "last": chain.head.sequence,
-                "hash": chain.head.hash,
-                "records": chain.records,
-                "signed": chain.signed,
-                "follows": chain.follows,
-                "deleted": chain.deleted is not None,
-                "key": chain.key,
-            }
-            for name, chain in verifier.chains.items()
+            name: shown(
+                ChainOutput, each, last=each.head.sequence, hash=each.head.hash, deleted=each.deleted is not None
+            )
+            for name, each in verifier.chains.items()
         },
     }
 

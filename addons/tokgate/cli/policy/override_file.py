@@ -88,7 +88,10 @@ def make_override(options: argparse.Namespace, at: Instant) -> Made:
     forbidding = [each for each in bans if each.overrides is Overrides.FORBIDDEN]
     made_from = [each for each in bans if each not in forbidding]
     name = options.name or f"{(options.ban or _ALL)[:_BAN_PART]}-{now.format_iso(basic=True)}"
-    name = _free_name(policy, policies, name)
+    free, more = name, 2
+    while free in policy.exemptions or (policies / FOLDER / f"{free}.yaml").exists():
+        free, more = f"{name}-{more}", more + 1
+    name = free
     made = []
     for number, each in enumerate(made_from, 1):
         bare = Exemption(
@@ -240,14 +243,6 @@ def _for_whom(policy: Policy, bare: Exemption, network: Network | None, options:
         devices=tuple(dict.fromkeys(map(str, devices))),
         interfaces=tuple(dict.fromkeys(name for part in parts for name in part.interfaces)),
     )
-
-
-def _free_name(policy: Policy, policies: Path, name: str) -> str:
-    """The name, with a number behind it if there is an exemption or a file of that name."""
-    free, number = name, 2
-    while free in policy.exemptions or (policies / FOLDER / f"{free}.yaml").exists():
-        free, number = f"{name}-{number}", number + 1
-    return free
 
 
 def _zone(policy: Policy, ban: Ban | None, network: Network | None, clients: Sequence[IPNetwork]) -> str:

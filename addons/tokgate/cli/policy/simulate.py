@@ -318,18 +318,14 @@ class ProgramLines:
         if (day := said.get("day")) is not None:
             return datetime.strptime(day, "%d/%b/%Y:%H:%M:%S %z").isoformat()
         if (stamp := said.get("stamp")) is not None:
-            return self._of_stamp(stamp)
+            tomorrow = self._now.add(hours=24).to_stdlib().replace(tzinfo=None)
+            for year in range(tomorrow.year, tomorrow.year - 8, -1):  # of which two at most have a 29 February
+                with suppress(ValueError):  # it has no year: in the latest in which it is not ahead
+                    at = datetime.strptime(f"{year} {stamp}", "%Y %b %d %H:%M:%S")
+                    if at < tomorrow:
+                        return at.isoformat()
+            raise ValueError(f"{stamp!r} is no time")
         return said.get("iso")
-
-    def _of_stamp(self, stamp: str) -> str:
-        """A wall time without a year, in the latest year in which it is not ahead. Raises ValueError."""
-        tomorrow = self._now.add(hours=24).to_stdlib().replace(tzinfo=None)
-        for year in range(tomorrow.year, tomorrow.year - 8, -1):  # of which two at most have a 29 February
-            with suppress(ValueError):
-                at = datetime.strptime(f"{year} {stamp}", "%Y %b %d %H:%M:%S")
-                if at < tomorrow:
-                    return at.isoformat()
-        raise ValueError(f"{stamp!r} is no time")
 
 
 def of_zeek(row: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -116,8 +116,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the attempts, and show what became of them."""
     attempts = [attempt for attempt in ATTEMPTS.values() if not args.family or attempt.family in args.family]
+    if args.list and args.json:
+        print_json([{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts])
+        return Exit.DONE
     if args.list:
-        _list(attempts, as_json=args.json)
+        show_rows(("attempt", "family", "what it does"), [(each.id, each.family, each.what) for each in attempts])
         return Exit.DONE
     missing = [f"--{key}" for key in ("via", "name", "server") if not getattr(args, key)]
     if missing:
@@ -161,14 +164,6 @@ def _show(results: Sequence[AttemptResult]) -> None:
         rows.append((each["verdict"], each["by"], each["attempt"], each["what"], visible(said)))
     if rows:
         show_rows(_HEADINGS, rows)
-
-
-def _list(attempts: Sequence[Attempt], *, as_json: bool) -> None:
-    if as_json:
-        listed = [{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts]
-        print_json(listed)
-        return
-    show_rows(("attempt", "family", "what it does"), [(each.id, each.family, each.what) for each in attempts])
 
 
 def _result(trial: Trial) -> AttemptResult:

@@ -111,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
                 narrate(f"tokgate: there is no log at {', '.join(map(str, args.log or [default_log()]))} yet")
             site = Site(QueryCache(index), authenticator, audit_log, PolicyExplainer(args.policies), cookie, secure)
             proxies = args.trusted_proxy or ()
-            app, live = build(site, hosts=_hosts(args, port), clock=time.monotonic, proxies=proxies)
+            hosts = {urlsplit(args.origin).netloc} if args.origin else set()  # besides those of loopback
+            hosts |= set() if args.listen[0] in _EVERYWHERE else {written(args.listen[0], port)}
+            app, live = build(site, hosts=hosts, clock=time.monotonic, proxies=proxies)
             if not authenticator.has_sessions or args.htpasswd:
                 narrate(f"tokgate: {args.origin or address}/")
             serve(server(app, live.close, args.tls_cert, args.tls_key), listener)
@@ -179,12 +181,6 @@ def _authenticator(args: argparse.Namespace, address: str) -> "Authenticator":
     return LinkAuthenticator(
         sessions, you(), lambda token: narrate(f"tokgate: open, once: {address}/enter?token={token}")
     )
-
-
-def _hosts(args: argparse.Namespace, port: int) -> set[str]:
-    """The host names that the page is served under, besides those of loopback."""
-    hosts = set() if args.listen[0] in _EVERYWHERE else {written(args.listen[0], port)}
-    return hosts | ({urlsplit(args.origin).netloc} if args.origin else set())
 
 
 def _listener(address: tuple[str, int]) -> socket.socket:

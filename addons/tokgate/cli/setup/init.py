@@ -106,7 +106,15 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     folder: Path = options.dir
-    _refuse_to_overwrite(folder)
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"{visible(str(folder))} is a file", Exit.USAGE)
+    if folder.name.endswith(SUFFIXES):
+        message = f"{visible(str(folder))} looks like a file: name the folder in which {_FILE} is to be"
+        raise CommandError(message, Exit.USAGE)
+    there = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES)) if folder.exists() else []
+    if there:
+        message = f"{visible(str(there[0]))} is there already: nothing is overwritten; name another folder"
+        raise CommandError(message, Exit.USAGE)
     now = Instant.now()
     answers = _answers(options, now)
     path, text = folder / _FILE, policy_text(answers).encode()
@@ -127,18 +135,6 @@ def run(options: argparse.Namespace) -> int:
         narrate(f"tokgate:       tokgate run --listen-host ADDRESS{where}, which clients reach; and on a client of")
         narrate(f"tokgate:       {answers.networks[0]}: curl -i -x http://ADDRESS:8080 https://{host}/")
     return Exit.DONE
-
-
-def _refuse_to_overwrite(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise CommandError(f"{visible(str(folder))} is a file", Exit.USAGE)
-    if folder.name.endswith(SUFFIXES):
-        message = f"{visible(str(folder))} looks like a file: name the folder in which {_FILE} is to be"
-        raise CommandError(message, Exit.USAGE)
-    there = sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES)) if folder.exists() else []
-    if there:
-        message = f"{visible(str(there[0]))} is there already: nothing is overwritten; name another folder"
-        raise CommandError(message, Exit.USAGE)
 
 
 def _answers(options: argparse.Namespace, now: Instant) -> Answers:
