@@ -92,19 +92,17 @@ def run(options: argparse.Namespace) -> int:
     if options.json_outputs is not None:
         for name in OUTPUTS:
             (options.json_outputs / file_name(name)).write_text(schema_text(name), encoding="utf-8")
-    else:
-        sys.stdout.write(schema_text(options.what) if options.what in OUTPUTS else _printed(options.what))
-    return Exit.DONE
-
-
-def _printed(what: str) -> str:
-    if what == "log":
+    elif options.what == "log":
         from tokgate.blocklog.records import log_schema
 
-        return log_schema.schema_text()
-    from tokgate.config.format.policy_file import policy_schema
+        sys.stdout.write(log_schema.schema_text())
+    elif options.what == "policy":
+        from tokgate.config.format.policy_file import policy_schema
 
-    return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
+        sys.stdout.write(json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(schema_text(options.what))
+    return Exit.DONE
 
 
 def json_schema(name: str) -> dict[str, Any]:

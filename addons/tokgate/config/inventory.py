@@ -10,7 +10,6 @@ from typing import Final
 
 from tokgate.config.diagnostics import Code, listed, near
 from tokgate.config.yaml.source import Report, Source, TextSpan, decode, read_named_file
-from tokgate.policy.membership import folded
 from tokgate.policy.networks import Device, hardware_address
 from tokgate.policy.values import Origin
 from tokgate.policy.values.hostname import parse_address
@@ -43,16 +42,6 @@ class Inventory:
             return self.devices
         wanted = {payer.casefold() for payer in payers}
         return tuple(each for each in self.devices if not wanted.isdisjoint(each.paid_by))
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The case-folded names of the devices."""
-        return frozenset(folded(each.name) for each in self.devices if each.name is not None)
-
-    @property
-    def payers(self) -> frozenset[str]:
-        """The case-folded values of the column `paid_by`."""
-        return frozenset(payer for each in self.devices for payer in each.paid_by)
 
 
 def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventory | None:

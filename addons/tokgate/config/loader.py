@@ -71,7 +71,7 @@ def load(
         references.check(sections, report)
         networks = references.check_networks(sections, report)
         times.check(sections, networks, now, report)
-        named = sections.named_files
+        named = tuple(dict.fromkeys((*sections.inventories, *(file for file, _ in sections.name_lists))))
         if report.failed:
             return Loaded(None, report.sorted(), (), paths, named)
         policy = build.policy(sections, networks, shipped)

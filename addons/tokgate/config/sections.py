@@ -130,11 +130,6 @@ class Sections:
             if held is not None:
                 yield from ((value, held.source, place) for value, place in held.patterns)
 
-    @property
-    def named_files(self) -> tuple[Path, ...]:
-        """The files that the policy files name, also missing ones: inventories and files of names."""
-        return tuple(dict.fromkeys((*self.inventories, *(path for path, _ in self.name_lists))))
-
     def zones(self, network: str) -> tuple[str, ...]:
         """The zone that a network states, or else those of the networks that it is made of; several are an error."""
         found: dict[str, None] = {}

@@ -155,14 +155,11 @@ class PortRange:
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
-def _ports(*numbers: int) -> tuple[PortRange, ...]:
-    return tuple(PortRange(number, number) for number in numbers)
-
-
-WEB_PORTS: Final = _ports(
+_WEB_PORTS: Final = (
     *(853, 3128, 4433, 4443, 8000, 8008, 8080, 8081, 8088, 8443, 8888, 9443),
     *(2052, 2053, 2082, 2083, 2086, 2087, 2095, 2096, 8880),  # where Cloudflare serves any site, besides 8080 and 8443
 )
+WEB_PORTS: Final = tuple(PortRange(port, port) for port in _WEB_PORTS)
 """Where TLS and HTTP are usual besides 80 and 443; docs/policy.md has the reason of each."""
 
 

@@ -49,7 +49,8 @@ def record_look(args: argparse.Namespace, command: str, *, needed: bool = False)
     if not (needed or there or getattr(args, "follow", False) or getattr(args, "clickhouse", None)):
         return  # nothing to look at, which the command will say: a mistyped name makes no file
     path = args.access_log or access_path_for((there or logs)[0])
-    said = {key: _text(value) for key in _SAID if (value := getattr(args, key, None)) is not None}
+    given = {key: value for key in _SAID if (value := getattr(args, key, None)) is not None}
+    said = {key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in given.items()}
     try:
         AuditLog(this_observer(), Instant.now, lambda _: None, path, purpose_of(args)).record(
             user_name(), "local", command, said
@@ -68,7 +69,3 @@ def user_name() -> str:
         name = pwd.getpwuid(os.getuid()).pw_name
     by = os.environ.get("SUDO_USER")
     return f"{by} as {name}" if by else name
-
-
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

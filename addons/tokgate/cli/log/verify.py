@@ -151,7 +151,8 @@ def _verify(args: argparse.Namespace) -> Exit:
     else:
         _tell(verifier, count, trusted=bool(trusted), kept=bool(kept))
     if args.textfile is not None:
-        write_metrics(args.textfile, count, verifier.lines)
+        with replacing(args.textfile, MODE, shared=True) as draft:
+            draft.write_text(metrics_text(count, verifier.lines, Instant.now()), encoding="ascii")
     return Exit.FINDINGS if count else Exit.DONE
 
 
@@ -255,12 +256,6 @@ def metrics_text(findings: int, lines: int, ended: Instant) -> str:
         f"# HELP {name} {meaning}\n# TYPE {name} gauge\n{name} {value}\n"
         for (name, meaning), value in zip(VERIFY_METRICS.items(), values, strict=True)
     )
-
-
-def write_metrics(path: Path, findings: int, lines: int) -> None:
-    """Replace the file. Raises OSError."""
-    with replacing(path, MODE, shared=True) as draft:
-        draft.write_text(metrics_text(findings, lines, Instant.now()), encoding="ascii")
 
 
 class CurrentLog:

@@ -270,16 +270,15 @@ def _requests(options: argparse.Namespace) -> Exit:
     if options.json:
         print_json(RequestList(at=timestamp(Instant.now()), requests=found), indent=2, ascii_only=False)
     elif found:
-        print_lines(aligned([_REQUEST_HEADINGS, *([readable(cell) for cell in _request_row(each)] for each in found)]))
+        rows = []
+        for each in found:
+            who = each["client"] if each["user"] is None else f"{each['user']} at {each['client']}"
+            said = each["id"], each["state"], each["at"][:19] + "Z", each["ban"], who
+            rows.append(list(map(readable, (*said, each["lasting"], each["why"], each["by"] or "-"))))
+        print_lines(aligned([_REQUEST_HEADINGS, *rows]))
     else:
         narrate("no requests" if options.all else "no requests that wait for an answer")
     return Exit.DONE
-
-
-def _request_row(request: ExceptionRequest) -> tuple[str, ...]:
-    who = request["client"] if request["user"] is None else f"{request['user']} at {request['client']}"
-    said = request["id"], request["state"], request["at"][:19] + "Z", request["ban"], who
-    return *said, request["lasting"], request["why"], request["by"] or "-"
 
 
 def _approve(options: argparse.Namespace) -> Exit:

@@ -268,24 +268,17 @@ def _test(options: argparse.Namespace) -> int:
     policy = policy_if_any(options.policies)
     own = ServiceIndex([replace(find(policy, options.name).service, origin=None)])
     others = ServiceIndex(each.service for each in all_services(policy) if each.service.name != options.name)
-    rows = [_tested(host, own, others) for host in options.hosts]
+    rows = list[NameTested]()
+    for host in options.hosts:
+        mine = _match(own, host)
+        rule = next((hit.rule for hit in mine.hits if not hit.front), None)
+        also = {hit.service: hit.rule for hit in _match(others, host).hits if not hit.front}
+        rows.append({"host": host, "belongs": rule is not None, "rule": rule, "others": also, "problem": mine.problem})
     if options.json:
         print_json(ServiceTested(service=options.name, results=rows), ascii_only=False)
     else:
         print_lines(_verdict(options.name, row) for row in rows)
     return Exit.DONE if all(row["belongs"] for row in rows) else Exit.FINDINGS
-
-
-def _tested(host: str, own: ServiceIndex, others: ServiceIndex) -> NameTested:
-    mine = _match(own, host)
-    rule = next((hit.rule for hit in mine.hits if not hit.front), None)
-    return {
-        "host": host,
-        "belongs": rule is not None,
-        "rule": rule,
-        "others": {hit.service: hit.rule for hit in _match(others, host).hits if not hit.front},
-        "problem": mine.problem,
-    }
 
 
 def _match(index: ServiceIndex, host: str) -> Match:

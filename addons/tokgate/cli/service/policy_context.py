@@ -96,7 +96,10 @@ class PolicyExplainer:
         if not isinstance(present, Snapshot):
             return Devices()
         if self._devices is None or self._devices[0] is not present:
-            self._devices = present, _devices(present)
+            networks = present.policy.networks.values()
+            named = [(each.name, each.addresses) for network in networks for each in network.devices]
+            names = {str(prefix.network_address): name for name, prefixes in named if name for prefix in prefixes}
+            self._devices = present, Devices(names, tuple(sorted({network.timezone for network in networks})))
         known = self._devices[1]
         return Devices({client: known.names[client] for client in clients if client in known.names}, known.zones)
 
@@ -115,18 +118,6 @@ class PolicyExplainer:
         with suppress(CommandError):
             return None if found is None else (found, open_source(found, Instant.now()))
         return None
-
-
-def _devices(snapshot: Snapshot) -> Devices:
-    networks = snapshot.policy.networks.values()
-    names = {
-        str(prefix.network_address): device.name
-        for network in networks
-        for device in network.devices
-        for prefix in device.addresses
-        if device.name is not None
-    }
-    return Devices(names, tuple(sorted({network.timezone for network in networks})))
 
 
 def _explanation(event: "RecordedQuery", snapshot: Snapshot, source: str) -> Explanation:

@@ -122,7 +122,7 @@ def _check_selection(
         else:
             report.error(entry.source, place, Code.BAD_INVENTORY, f"{message}: take `devices` out, if that is meant")
         return
-    payers = sorted(inventory.payers) if devices.paid_by else []
+    payers = sorted({payer for each in inventory.devices for payer in each.paid_by}) if devices.paid_by else []
     places = dict(entry.items("devices", "paid_by"))
     for payer in devices.paid_by:
         if payer.casefold() not in payers:
@@ -135,16 +135,17 @@ def _check_devices(sections: Sections, report: Report) -> None:
     """Warn if a test or an exemption names a device that no inventory has: nobody would ever be it."""
     if not sections.whole or None in sections.inventories.values():
         return  # an unreadable file may have it
-    known = frozenset(name for each in sections.inventories.values() if each is not None for name in each.names)
+    listed = [device for each in sections.inventories.values() if each is not None for device in each.devices]
+    known = {folded(device.name) for device in listed if device.name is not None}
     named: list[tuple[PolicyEntry[Any], str, TextSpan]] = [
         (entry, entry.model.device, entry.at("device"))
         for entry in sections.tests
         if entry.model is not None and entry.model.device is not None
     ]
     for exempt in sections.exemptions.values():
-        listed = exempt.model.devices if exempt.model is not None else []
+        stated = exempt.model.devices if exempt.model is not None else []
         places = dict(exempt.items("devices"))
-        named += [(exempt, device, places.get(device, exempt.at("devices"))) for device in listed]
+        named += [(exempt, device, places.get(device, exempt.at("devices"))) for device in stated]
     for entry, device, place in named:
         if folded(device) not in known and hardware_address(device) is None:
             message = f"no inventory has a device `{device}`{did_you_mean(device, sorted(known))}"

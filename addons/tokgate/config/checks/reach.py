@@ -34,16 +34,13 @@ def check_pattern(service: str, kind: PatternKind, value: str, source: Source, p
     if "xn--" in value:
         _look_alike(value, source, place, report)
     shared = shared_host(value) if kind is PatternKind.SUFFIX else None
-    if (shared is not None or (kind is PatternKind.SUFFIX and value in LARGEST)) and not _shipped(service, value):
+    if shared is not None or (kind is PatternKind.SUFFIX and value in LARGEST):
+        file = catalogue_files().get(service)
+        if file is not None and re.search(rf"- {re.escape(value)}\s", file.read_text("utf-8")) is not None:
+            return  # the catalogue's service of this name has it
         holds = f", which holds `{shared}`," if shared not in (None, value) else ""
         message = f"`{value}`{holds} is far more than one service: name the hosts below it that are meant"
         report.warning(source, place, Code.SHARED_SUFFIX, message)
-
-
-def _shipped(service: str, value: str) -> bool:
-    """Whether the catalogue's service of this name has the suffix."""
-    file = catalogue_files().get(service)
-    return file is not None and re.search(rf"- {re.escape(value)}\s", file.read_text("utf-8")) is not None
 
 
 def check_everybody(sections: Sections, report: Report) -> None:

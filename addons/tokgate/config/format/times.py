@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 from whenever import Date, Instant, ItemizedDelta, OffsetDateTime, PlainDateTime, Time, Weekday, available_timezones
 
 from tokgate.config.diagnostics import Code, did_you_mean, listed, near
-from tokgate.config.extras import Extra
-from tokgate.config.format.values import Parsed, as_list, need_extra, one_or_list, shown, text, wrong
+from tokgate.config.extras import Extra, missing_extra
+from tokgate.config.format.values import Parsed, as_list, one_or_list, shown, text, wrong
 from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.schedule import Duration, Moment, add_duration, holiday_calendar
 
@@ -173,7 +173,9 @@ def _countries() -> dict[str, list[str]]:
 def holiday_code(value: Any) -> str:
     """A country (`BE`) or its subdivision (`DE-BY`) whose public holidays `holidays` knows."""
     written = text(value)
-    need_extra(Extra.CALENDAR, "holidays", "public holidays")
+    missing = missing_extra(Extra.CALENDAR, "holidays")
+    if missing is not None:
+        raise wrong(Code.MISSING_EXTRA, f"public holidays need an extra; {missing}")
     countries = _countries()
     country, dash, subdivision = written.partition("-")
     if country not in countries:

@@ -22,7 +22,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from tokgate.config.diagnostics import Code, listed, near
-from tokgate.config.extras import Extra, missing_extra
 from tokgate.policy.values import Language, Word
 
 _SHOWN: Final = 60
@@ -120,12 +119,6 @@ class Number(Parsed):
 def wrong(code: Code, message: str) -> PydanticCustomError:
     """An error for pydantic to raise; `message` is not a template."""
     return PydanticCustomError(code.value, "{message}", {"message": message})
-
-
-def need_extra(extra: Extra, module: str, what: str) -> None:
-    missing = missing_extra(extra, module)
-    if missing is not None:
-        raise wrong(Code.MISSING_EXTRA, f"{what} need an extra; {missing}")
 
 
 def shown(value: Any) -> str:

@@ -193,8 +193,13 @@ class _Composer:
 
     def _close(self) -> None:
         top = self._stack.pop()
-        for merged, place in top.merges:
-            self._merge(top.node, merged, place)
+        for merged, place in top.merges:  # https://yaml.org/type/merge.html: the mapping's own keys take precedence
+            for each in merged.items if isinstance(merged, Sequence) else [merged]:
+                if not isinstance(each, Mapping) or not isinstance(top.node, Mapping):
+                    self._error(place, Code.ALIAS, "`<<` takes a mapping, or a list of mappings")
+                    break
+                for key, entry in each.entries.items():
+                    top.node.entries.setdefault(key, entry)
         if top.anchor:
             self._anchors[top.anchor] = top.node
         self._add(top.node)
@@ -250,15 +255,6 @@ class _Composer:
             return node
         self._error(node.place, Code.BAD_KEY, "a key must be a word")
         return None
-
-    def _merge(self, into: Sequence | Mapping, node: Node, place: TextSpan) -> None:
-        """The merge key `<<` (https://yaml.org/type/merge.html): the mapping's own keys take precedence."""
-        for each in node.items if isinstance(node, Sequence) else [node]:
-            if not isinstance(each, Mapping) or not isinstance(into, Mapping):
-                self._error(place, Code.ALIAS, "`<<` takes a mapping, or a list of mappings")
-                return
-            for key, entry in each.entries.items():
-                into.entries.setdefault(key, entry)
 
 
 def _place(event: Any) -> TextSpan:
