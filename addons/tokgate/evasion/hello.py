@@ -61,9 +61,9 @@ def key_shares(shares: Iterable[tuple[int, bytes]]) -> Extension:
     return KEY_SHARE, vector(2, b"".join(group.to_bytes(2) + vector(2, key) for group, key in shares))
 
 
-def ech(payload: int = 144) -> Extension:
+def ech() -> Extension:
     """encrypted_client_hello of an outer hello: type, cipher suite, config id, key, payload (RFC 9849 §5)."""
-    return ECH, b"\0" + b"\0\1\0\1" + b"\x2a" + vector(2, b"k" * 32) + vector(2, b"p" * payload)
+    return ECH, b"\0" + b"\0\1\0\1" + b"\x2a" + vector(2, b"k" * 32) + vector(2, b"p" * 144)
 
 
 def hello(

@@ -14,12 +14,12 @@ PROVIDER = b"cloudflare-ech.com"
 """The public name of a provider of ECH."""
 
 
-def fronting(stream: Stream, target: Target, sni: str = HARMLESS) -> ServerReply:
-    """Domain fronting: a TLS handshake with the name `sni`, and in it a request whose Host is the target's name."""
+def fronting(stream: Stream, target: Target) -> ServerReply:
+    """Domain fronting: a TLS handshake with a harmless name, and in it a request whose Host is the target's name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    secure = context.wrap_bio(incoming, outgoing, server_hostname=sni)
+    secure = context.wrap_bio(incoming, outgoing, server_hostname=HARMLESS)
 
     def carried[T](act: Callable[[], T]) -> T:
         """What `act` gives once the server has said enough; an SSLError where it says no more."""

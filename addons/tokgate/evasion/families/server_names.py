@@ -125,11 +125,7 @@ _attempt = partial(Attempt, family=Family.SERVER_NAMES, opens=Opens.TLS)
 def attempts() -> Iterator[Attempt]:
     """Attempts by the spelling of server_name."""
     for name, (what, spell) in (_SPELLINGS | _MAPPED | _ORDINARY).items():
-        yield _attempt(
-            f"sni-{name}",
-            what,
-            partial(said, _spelled(spell)),
-            innocent=name in ("plain", "uppercase", "mixed-case", "underscore"),
-        )
+        innocent = name in ("plain", "uppercase", "mixed-case", "underscore")
+        yield _attempt(f"sni-{name}", what, partial(said, _spelled(spell)), innocent=innocent)
     for name, (what, extend) in _EXTENSIONS.items():
         yield _attempt(f"sni-{name}", what, partial(said, _extended(extend)))

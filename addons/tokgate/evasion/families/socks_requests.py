@@ -157,12 +157,8 @@ def attempts() -> Iterator[Attempt]:
     for name, (what, greeting, cut) in cuts.items():
         play = partial(_in_pieces, greeting=greeting, cut=cut)
         yield _attempt(name, what, play, innocent=name in ("socks-octet-by-octet", "socks-cut-in-name"))
-    for insists in (False, True):
-        yield _attempt(
-            "socks-password-alone" if insists else "socks-password",
-            "a user name and a password, and nothing else offered" if insists else "a user name and a password offered",
-            partial(_with_password, insists=insists),
-            innocent=not insists,
-        )
+    offered, alone = (partial(_with_password, insists=insists) for insists in (False, True))
+    yield _attempt("socks-password", "a user name and a password offered", offered, innocent=True)
+    yield _attempt("socks-password-alone", "a user name and a password, and nothing else offered", alone)
     yield _attempt("socks-4", "SOCKS 4", partial(_socks_4, with_name=False))
     yield _attempt("socks-4a", "SOCKS 4a", partial(_socks_4, with_name=True))
