@@ -63,9 +63,8 @@ def _refused_by_kernel(rules: Ruleset) -> Iterator[str]:
         said = str(error)
         for module in ("tproxy", "socket"):
             if module in said and isinstance(rules.options.forwarded, Tproxy):
-                yield (
-                    f"this kernel can't do what TPROXY takes (nft_{module}): modprobe nft_{module}, or use --redirect"
-                )
+                helps = f"modprobe nft_{module}, or use --redirect"
+                yield f"this kernel can't do what TPROXY takes (nft_{module}): {helps}"
         yield f"the kernel refuses the table:\n{said}"
 
 
@@ -84,10 +83,8 @@ def _forwarding() -> Iterator[str]:
 
 def _loses_routes(device: str) -> bool:
     """Whether it has a default route from a router, which it would no longer accept (ip-sysctl: accept_ra)."""
-    if (
-        device in ("all", "default", "lo")
-        or (Path("/proc/sys/net/ipv6/conf") / device / "accept_ra").read_text().strip() != "1"
-    ):
+    accepts = Path("/proc/sys/net/ipv6/conf") / device / "accept_ra"
+    if device in ("all", "default", "lo") or accepts.read_text().strip() != "1":
         return False
     routes = [line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()]
     flags = [int(words[-2], 16) for words in routes if words[-1] == device and words[:2] == ["0" * 32, "00"]]

@@ -77,10 +77,8 @@ class PolicyRoutes:
                 change(action, family=family, **stated)
             except NetlinkError as error:
                 if error.code not in expected:
-                    what = "route" if change == netlink.route else "rule"
-                    raise GatewayError(
-                        f"IPv{version}: policy {what} of mark {self.mark:#x}: {error.args[1]}"
-                    ) from error
+                    what = f"policy {'route' if change == netlink.route else 'rule'} of mark {self.mark:#x}"
+                    raise GatewayError(f"IPv{version}: {what}: {error.args[1]}") from error
 
     def _missing(self, netlink: Any, version: int) -> Iterator[str]:
         family = _FAMILIES[version]

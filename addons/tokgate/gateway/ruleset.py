@@ -83,25 +83,15 @@ class TableOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class AddressBan:
-    """Addresses of services that clients of some networks must not reach during `blocks`, but for those exempt."""
-
-    addresses: tuple[IPNetwork, ...]
-    blocks: Span
-    exempt: tuple[tuple[IPNetwork, Span], ...]
-    networks: tuple[Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AllBan:
-    """A ban on all that blocks now: what gates don't take of clients of these networks is refused, but of those exempt.
-
-    Unlike with addresses, windows count: outside of them another table is due.
-    """
+class KernelBan:
+    """What the kernel itself refuses to clients of some networks during `blocks`, but for those exempt."""
 
     blocks: Span
+    """Of a ban on all, windows count: outside of them another table is due."""
     exempt: tuple[tuple[IPNetwork, Span], ...]
     networks: tuple[Network, ...]
+    addresses: tuple[IPNetwork, ...] = ()
+    """Of services, which must not be reached; empty: a ban on all, by which all is refused that gates don't take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +118,10 @@ class Ruleset:
     """Where the web is besides 80 and 443."""
     addresses: tuple[IPNetwork, ...]
     """Of the services of the bans in sight, disjoint."""
-    address_bans: tuple[AddressBan, ...]
+    address_bans: tuple[KernelBan, ...]
     all_clients: tuple[Network, ...]
     """Those with a ban on all in sight: all their TCP goes to the gates."""
-    all_bans: tuple[AllBan, ...]
+    all_bans: tuple[KernelBan, ...]
     strangers: bool
     on_crash: Passage
 
@@ -293,23 +283,23 @@ def banned_addresses(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[IPNet
     return (*old, *new)
 
 
-def address_bans(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[AddressBan, ...]:
+def address_bans(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[KernelBan, ...]:
     """The bans that block at some time, and whose services have addresses; alike ones are one."""
-    found: dict[tuple[tuple[IPNetwork, ...], Span, tuple[tuple[IPNetwork, Span], ...]], dict[str, Network]] = {}
+    found: dict[tuple[Span, tuple[tuple[IPNetwork, Span], ...], tuple[IPNetwork, ...]], dict[str, Network]] = {}
     for track in tracks:
         addresses, blocks = banned_addresses(snapshot, [track]), _blocks(track.schedule)
         if addresses and blocks is not None:
-            networks = found.setdefault((addresses, blocks, _exempt(snapshot, track)), {})
+            networks = found.setdefault((blocks, _exempt(snapshot, track), addresses), {})
             networks.update((name, snapshot.policy.networks[name]) for name in track.networks)
-    return tuple(AddressBan(*said, tuple(networks.values())) for said, networks in found.items())
+    return tuple(KernelBan(*said[:2], tuple(networks.values()), said[2]) for said, networks in found.items())
 
 
-def _all_bans(snapshot: Snapshot, tracks: Iterable[Track], now: Instant) -> Iterator[AllBan]:
+def _all_bans(snapshot: Snapshot, tracks: Iterable[Track], now: Instant) -> Iterator[KernelBan]:
     for track in tracks:
         state = track.schedule.state_at(now)
         if track.ban.on_all and state.phase is Phase.BLOCK and state.idle is None:
             networks = tuple(snapshot.policy.networks[name] for name in track.networks)
-            yield AllBan(state.span, _exempt(snapshot, track), networks)
+            yield KernelBan(state.span, _exempt(snapshot, track), networks)
 
 
 def _blocks(schedule: Schedule) -> Span | None:

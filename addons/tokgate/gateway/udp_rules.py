@@ -17,7 +17,7 @@ from whenever import Instant
 
 from tokgate.gateway import tcp_rules
 from tokgate.gateway.nft_sets import FAMILIES, counting, known_return, traffic_set
-from tokgate.gateway.ruleset import AddressBan, AllBan, Ruleset, Tproxy
+from tokgate.gateway.ruleset import KernelBan, Ruleset, Tproxy
 from tokgate.policy.observation import KernelRefusal
 from tokgate.policy.schedule import ALWAYS
 from tokgate.policy.settings import Passage
@@ -157,7 +157,7 @@ def _clients(rules: Ruleset) -> Iterator[str]:
     yield "}"
 
 
-def _all(number: int, ban: AllBan, rules: Ruleset) -> Iterator[str]:
+def _all(number: int, ban: KernelBan, rules: Ruleset) -> Iterator[str]:
     yield "# What is forwarded of these clients, and no gate has taken, whatever its protocol and port."
     yield f"chain all{number}_refused {{"
     yield from _while_blocking(ban)
@@ -178,7 +178,7 @@ def _all(number: int, ban: AllBan, rules: Ruleset) -> Iterator[str]:
     yield "}"
 
 
-def _while_blocking(ban: AddressBan | AllBan) -> Iterator[str]:
+def _while_blocking(ban: KernelBan) -> Iterator[str]:
     yield "\tct direction reply return"
     if ban.blocks.start > ALWAYS.start:
         yield f"\t# The ban blocks from {ban.blocks.start}."

@@ -199,7 +199,11 @@ class Canary:
             case {"problems": list(found)}:
                 return self._probed(tuple(map(str, found)), settings, now)
             case {"failed": why} if self._origin is CanaryOrigin.NAMESPACE and self._tproxy:
-                self._ask_from_inside(str(why), settings)
+                self._end()
+                if self._apart != str(why):
+                    self._apart, words = str(why), "since it can't make a network namespace"
+                    logger.warning("the canary asks from this machine itself, %s: %s", words, why)
+                self._start(settings, CanaryOrigin.MACHINE)
             case {"failed": why}:
                 self._give_up(str(why))
         return None
@@ -211,14 +215,6 @@ class Canary:
         if not found or self._red:
             self._at, self._asked_from = now, self._origin
         return change
-
-    def _ask_from_inside(self, why: str, settings: CanarySettings) -> None:
-        """No namespace can be made here: said once."""
-        self._end()
-        if self._apart != why:
-            self._apart = why
-            logger.warning("the canary asks from this machine itself, since it can't make a network namespace: %s", why)
-        self._start(settings, CanaryOrigin.MACHINE)
 
     def _connect(self, device: str, settings: CanarySettings) -> None:
         choose = client_link if device == links.CLIENT_DEVICE else server_link

@@ -58,11 +58,8 @@ def held(addresses: Iterable[str]) -> list[str]:
     wanted = set(addresses)
     with IPRoute() as netlink:
         ours = {index for name in (CLIENT_DEVICE, SERVER_DEVICE) for index in netlink.link_lookup(ifname=name)}
-        return [
-            each.get("address")
-            for each in netlink.get_addr()
-            if each["index"] not in ours and each.get("address") in wanted
-        ]
+        others = (each.get("address") for each in netlink.get_addr() if each["index"] not in ours)
+        return [each for each in others if each in wanted]
 
 
 def lead_back(settings: CanarySettings, versions: Iterable[int]) -> None:

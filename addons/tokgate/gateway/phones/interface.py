@@ -113,9 +113,7 @@ def _table(interface: str, tunnel: Tunnel) -> str:
 
 def _run(*command: str, given: str = "") -> str:
     try:
-        done = subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=_SECONDS, check=False, close_fds=True
-        )
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GatewayError(f"{command[0]}: {error}") from error
     if done.returncode:

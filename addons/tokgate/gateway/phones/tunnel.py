@@ -165,14 +165,8 @@ def _row(phone: Phone) -> dict[str, str]:
 def _phone(row: dict[str, str]) -> Phone:
     addresses = tuple(ip_address(each.strip()) for each in row["address"].split(","))
     revoked = row.get("revoked")
-    return Phone(
-        row["name"],
-        addresses,
-        row["owner"],
-        row["public_key"],
-        Instant.parse_iso(row["made_at"]),
-        None if revoked is None else Instant.parse_iso(revoked),
-    )
+    ended = None if revoked is None else Instant.parse_iso(revoked)
+    return Phone(row["name"], addresses, row["owner"], row["public_key"], Instant.parse_iso(row["made_at"]), ended)
 
 
 def new_private_key() -> str:
