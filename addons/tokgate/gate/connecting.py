@@ -193,9 +193,8 @@ class Connecting(State):
             self.asking = False
             if connection.state is self:
                 opened = targets(self.context, connection, name, tried[1], addresses).open
-                self.untried = tuple(
-                    each for each in self.context.dialler.in_order(opened, tried[1]) if each != tried[0]
-                )
+                in_order = self.context.dialler.in_order(opened, tried[1])
+                self.untried = tuple(each for each in in_order if each != tried[0])
                 self.try_next(connection)
 
         self.context.dialler.resolver.ask(connection.peer, name, found)

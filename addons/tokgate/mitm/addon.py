@@ -58,10 +58,6 @@ _MODES: Final = (
 )
 
 
-_NOTHING: Final = ("", "")
-"""Stands for the policies and the log of a start that failed before it opened any."""
-
-
 class Log(RecordSink, Protocol):
     """Where records go: `blocklog.write.writer.LogWriter`, or a way to another process's."""
 
@@ -142,7 +138,7 @@ class Tokgate:
             check_name_servers(ctx.options)
         except exceptions.OptionsError:
             if self._opened is None:
-                self._opened = _NOTHING  # mitmproxy comes back with the options of before, which nobody asked for
+                self._opened = "", ""  # mitmproxy comes back with the options of before, which nobody asked for
             raise
         for name in require(ctx.options):
             logger.warning("tokgate needs the option %s as %r and has set it", name, getattr(ctx.options, name))

@@ -210,8 +210,7 @@ def _is_document(headers: Headers) -> bool:
 
 def _claims_to_be_a_browser(headers: Headers) -> bool:
     """Browsers too old for Sec-Fetch, or speaking plain HTTP, where it isn't sent."""
-    agent: str = headers.get("user-agent", "")
-    return agent.startswith("Mozilla/5.0")
+    return bool(headers.get("user-agent", "").startswith("Mozilla/5.0"))
 
 
 BAD_REQUEST: Final = 400

@@ -259,13 +259,8 @@ class Counters:
 
 def decisions_in(counts: Mapping[Key, int]) -> Counter[DecisionKey]:
     """The decisions among what was counted."""
-    return Counter(
-        {
-            DecisionKey(key[1], Visibility(key[2]), key[3]): number
-            for key, number in counts.items()
-            if key[0] == DECISION
-        }
-    )
+    found = {key: number for key, number in counts.items() if key[0] == DECISION}
+    return Counter({DecisionKey(key[1], Visibility(key[2]), key[3]): number for key, number in found.items()})
 
 
 def errors_in(counts: Mapping[Key, int]) -> Counter[str]:

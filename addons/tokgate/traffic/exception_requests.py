@@ -34,6 +34,7 @@ _FRESH_FOR: Final = 1.0
 """Seconds for which a page shows what was read last."""
 _FOLDER_MODE: Final = 0o700
 _MODE: Final = 0o600
+_adapter: Final = TypeAdapter(ExceptionRequest)
 
 
 class NotTaken(StrEnum):
@@ -63,7 +64,9 @@ class RequestFolder:
             paths = sorted(self.folder.iterdir())
         for path in (each for each in paths if each.suffix == ".json" and not each.name.startswith(".")):
             with suppress(FileNotFoundError, ValueError):  # deleted just now, or another hand's
-                found[path.stem] = _read(path)
+                request = _adapter.validate_json(path.read_bytes())
+                if request["id"] == path.stem and instant_in(request["at"]) is not None:
+                    found[path.stem] = request
         self._requests, self._read_at = found, time.monotonic()
         return found
 
@@ -118,17 +121,6 @@ class RequestFolder:
         with replacing(path, _MODE) as draft:
             draft.write_text(json.dumps(request, ensure_ascii=False, indent=1) + "\n", "utf-8")
             take_rights(draft, path.stat() if path.exists() else draft.stat())
-
-
-_adapter: Final = TypeAdapter(ExceptionRequest)
-
-
-def _read(path: Path) -> ExceptionRequest:
-    """Raises OSError, ValueError."""
-    request = _adapter.validate_json(path.read_bytes())
-    if request["id"] != path.stem or instant_in(request["at"]) is None:
-        raise ValueError("not a request")
-    return request
 
 
 def _is_of(request: ExceptionRequest, client: str, user: str | None, key: Callable[[str], str] = str) -> bool:

@@ -176,9 +176,8 @@ class FlowTable:
 
     def take_waiting(self, most: int) -> Iterator[GateFlow]:
         """Take out those of which a part of a hello has come, passing or not; not those that hold more octets."""
-        for flow in [
-            each for each in (*self.passing.values(), *self.undecided.values()) if 0 < each.pending_octets <= most
-        ]:
+        held = (*self.passing.values(), *self.undecided.values())
+        for flow in [each for each in held if 0 < each.pending_octets <= most]:
             self._hold(flow, 0)
             self._take_out(flow)
             yield flow

@@ -49,7 +49,7 @@ class Traffic:
         self.warnings: Final = Warnings()
         self.requests: RequestFolder | None = None
         """Where people's requests for exceptions are kept; without it nobody can ask."""
-        self.egress: Final = Egress(self._snapshot)
+        self.egress: Final = Egress(lambda: None if self._enforcer is None else self._enforcer.snapshot)
         self.certificates = OriginCertificates(connect=self.egress.connect)
         self.own: Final[set[tuple[Any, Any]]] = set()
         """Both `ends` of each connection to a destination. Our end alone may be a client's as well."""
@@ -108,9 +108,6 @@ class Traffic:
 
     def cut(self, one: ClientConnection) -> None:
         one.cut()
-
-    def _snapshot(self) -> Snapshot | None:
-        return None if self._enforcer is None else self._enforcer.snapshot
 
 
 def ends(near: Any, far: Any) -> tuple[Any, Any]:
