@@ -110,7 +110,11 @@ def show_rows(names: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
     headings = [visible(name) for name in names]
     widths = [max(map(columns, cells)) for cells in zip(headings, *rows, strict=True)]
     if sum(widths) + 2 * len(widths) - 1 > width:
-        print_lines(_one_by_one(headings, rows))
+        widest = max(map(len, headings))
+        for number, row in enumerate(rows):  # one by one: lines of name and value, without empty values
+            cells = ((name, cell) for name, cell in zip(headings, row, strict=True) if cell)
+            named = [f"{styled(f'{name:<{widest}}', _LABEL)}  {cell}" for name, cell in cells]
+            print_lines(["", *named] if number else named)
         return
     print_lines((styled(_line(headings, widths, right), _HEADING), " " + "─" * (sum(widths) + 2 * (len(widths) - 1))))
     print_lines(_line(row, widths, right) for row in rows)
@@ -129,14 +133,3 @@ def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> s
         blank = " " * (width - columns(str(cell)))
         parts.append(f"{blank}{cell}" if is_right else f"{cell}{blank}")
     return f" {'  '.join(parts)}".rstrip()
-
-
-def _one_by_one(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Each row as lines of name and value, without empty values."""
-    widest = max(map(len, headings))
-    for number, row in enumerate(rows):
-        if number:
-            yield ""
-        yield from (
-            f"{styled(f'{name:<{widest}}', _LABEL)}  {cell}" for name, cell in zip(headings, row, strict=True) if cell
-        )

@@ -2,10 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from tokgate.analytics.columns import EVERY_COLUMN, listing
 from tokgate.analytics.formats import write_csv
@@ -55,21 +53,14 @@ def export(args: argparse.Namespace) -> Exit:
             tell_of_lost(parquet)
         return Exit.DONE
     with open_log(args, files, wanted) as database:
-        with _writing_to(output) as stream:
-            answer = database.answer(listing(wide=True, limit=None))
-            write_csv(answer, stream)
+        answer = database.answer(listing(wide=True, limit=None))
+        if output is None:
+            write_csv(answer, sys.stdout)
+        else:
+            with (
+                becoming(output) as target,
+                target.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream,
+            ):
+                write_csv(answer, stream)
         tell_of_lost(database)
     return Exit.DONE
-
-
-@contextmanager
-def _writing_to(output: Path | None) -> Iterator[TextIO]:
-    """stdout, or a file that is renamed into place when it is complete."""
-    if output is None:
-        yield sys.stdout
-        return
-    with (
-        becoming(output) as target,
-        target.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream,
-    ):
-        yield stream

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, Self, TypedDict
 from whenever import Instant
 
 from tokgate.blocklog.atomic_file import replacing
-from tokgate.blocklog.integrity.chain_state import Chain, Finding, FindingCode
+from tokgate.blocklog.integrity.chain_state import Chain, FindingCode
 from tokgate.blocklog.integrity.checkpoint import fingerprint, key_text, public_pem, read_key, read_public_key
 from tokgate.blocklog.integrity.trusted_keys import ExternalCheckpoint, checkpoints_in
 from tokgate.blocklog.integrity.verify import Verifier
@@ -147,7 +147,14 @@ def _verify(args: argparse.Namespace) -> Exit:
                     patience.close()
                     sys.stdout.write(visible(str(finding)) + "\n")
     if args.json:
-        print_json(_as_json(verifier, count, told), ascii_only=False)
+        chains = {
+            name: shown(
+                ChainOutput, each, last=each.head.sequence, hash=each.head.hash, deleted=each.deleted is not None
+            )
+            for name, each in verifier.chains.items()
+        }
+        first = [shown(FindingOutput, each) for each in told]
+        print_json(Verified(lines=verifier.lines, findings=count, shown=first, chains=chains), ascii_only=False)
     else:
         _tell(verifier, count, trusted=bool(trusted), kept=bool(kept))
     if args.textfile is not None:
@@ -193,20 +200,6 @@ def _state(chain: Chain, *, trusted: bool) -> str:
     by = f"by {chain.key}" if trusted else f"by {chain.key} (not compared with any: see --key)"
     later = chain.head.sequence - chain.signed - 1  # the checkpoint itself tells nothing
     return f"{said}, signed up to {chain.signed} {by}" + (f", {later} later ones not yet" if later > 0 else "")
-
-
-def _as_json(verifier: Verifier, count: int, findings: list[Finding]) -> Verified:
-    return {
-        "lines": verifier.lines,
-        "findings": count,
-        "shown": [shown(FindingOutput, each) for each in findings],
-        "chains": {
-            name: shown(
-                ChainOutput, each, last=each.head.sequence, hash=each.head.hash, deleted=each.deleted is not None
-            )
-            for name, each in verifier.chains.items()
-        },
-    }
 
 
 def _kept(path: Path | None) -> list[ExternalCheckpoint]:

@@ -20,7 +20,7 @@ from tokgate.cli.decision_query import DecisionQuery, Grounds, answer, decided, 
 from tokgate.cli.policy_source import add_policies_option, open_source
 from tokgate.cli.terminal import Patience, narrate, visible
 from tokgate.policy.decide import decide_on_error
-from tokgate.policy.decision import Decision, Reason, Verdict
+from tokgate.policy.decision import Reason, Verdict
 from tokgate.policy.membership import Identity
 from tokgate.policy.schedule import Moment
 from tokgate.policy.snapshot import Snapshot
@@ -149,14 +149,14 @@ class Simulation:
                 self.told.append(f"line {self.asked}: {invalid}")
             echoed = {"client": self._echo(invalid.client), "host": self._echo(invalid.host)}
             return f"{self._dumps(echoed | _INVALID)}\n"
-        return "" if query is None else f"{self._dumps(answer(query, self._decide(query)))}\n"
-
-    def _decide(self, query: DecisionQuery) -> Decision:
+        if query is None:
+            return ""
         try:
-            return decided(self._snapshot, query, query.at)
+            decision = decided(self._snapshot, query, query.at)
         except Exception:  # as live traffic: what `on_error` says, and counted
             self.failed += 1
-            return decide_on_error(self._snapshot, query.host or "")
+            decision = decide_on_error(self._snapshot, query.host or "")
+        return f"{self._dumps(answer(query, decision))}\n"
 
     def _echo(self, value: object) -> object:
         try:

@@ -131,7 +131,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(EvasionResult(stopped=stopped, documented=documented, passed=passed, attempts=tried))
     else:
-        _show([each for each in tried if not args.quiet or each["verdict"] is not TrialResult.STOPPED])
+        rows = []
+        for each in tried:
+            said = " ".join((each["answer"], each["detail"])).strip()
+            said += f": {each['documented']}" if each["verdict"] is TrialResult.DOCUMENTED else ""
+            if not args.quiet or each["verdict"] is not TrialResult.STOPPED:
+                rows.append((each["verdict"], each["by"], each["attempt"], each["what"], visible(said)))
+        if rows:
+            show_rows(_HEADINGS, rows)
         sys.stdout.write(f"{stopped} stopped, {documented} documented, {passed} passed\n")
     return Exit.FINDINGS if passed or (args.strict and documented) else Exit.DONE
 
@@ -154,16 +161,6 @@ def _try(args: argparse.Namespace, attempts: Sequence[Attempt]) -> list[Trial]:
         routes.append((route, fit))
     with Patience("attempts") as patience:
         return list(try_all(routes, args.name, attempts, patience))
-
-
-def _show(results: Sequence[AttemptResult]) -> None:
-    rows = []
-    for each in results:
-        said = " ".join((each["answer"], each["detail"])).strip()
-        said += f": {each['documented']}" if each["verdict"] is TrialResult.DOCUMENTED else ""
-        rows.append((each["verdict"], each["by"], each["attempt"], each["what"], visible(said)))
-    if rows:
-        show_rows(_HEADINGS, rows)
 
 
 def _result(trial: Trial) -> AttemptResult:

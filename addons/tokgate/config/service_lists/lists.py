@@ -115,23 +115,15 @@ def _read(
         if not value or (kind != "regexp" and not _WORD.fullmatch(value)):
             found.refuse(place, line, "not a line of a domain list")
         elif kind == "include":
-            _include(found, place, value, included, attributes, (*above, PurePath(file).name))
+            within = (*above, PurePath(file).name)
+            if value in within or len(within) > _DEEPEST:
+                found.refuse(place, f"include:{value}", "the lists include each other in a circle")
+            elif (other := included(value)) is None:
+                found.refuse(place, f"include:{value}", f"there is no list `{value}` in the folder of this one")
+            else:  # of its entries those with all the attributes, and none with those behind `-`
+                _read(found, value, other, included, attributes, within)
         elif all((word[1:] not in attributes) if word.startswith("-") else (word in attributes) for word in asked):
             found.add(_KINDS[kind], whole_name(value) if kind == "regexp" else value, place, attributes)
-
-
-def _include(
-    found: ServiceList, place: Place, name: str, included: Included, asked: frozenset[str], above: tuple[str, ...]
-) -> None:
-    """Read another list: of its entries those with all the attributes `asked` for, and none with those behind `-`."""
-    if name in above or len(above) > _DEEPEST:
-        found.refuse(place, f"include:{name}", "the lists include each other in a circle")
-        return
-    text = included(name)
-    if text is None:
-        found.refuse(place, f"include:{name}", f"there is no list `{name}` in the folder of this one")
-        return
-    _read(found, name, text, included, asked, above)
 
 
 def whole_name(pattern: str) -> str:
