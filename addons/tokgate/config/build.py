@@ -165,23 +165,14 @@ def build_tests(sections: Sections, networks: Iterable[Network]) -> tuple[Policy
     stated = [(entry, entry.model) for entry in sections.tests if entry.model is not None]
     if not stated:
         return ()
-    addresses = {model.client for _, model in stated}
-    by_device = any(model.device is not None for _, model in stated)
-    known = {
-        network.name: network
-        if by_device
-        else replace(  # an inventory may have very many devices, of which tests use few
-            network,
-            devices=tuple(
-                device
-                for device in network.devices
-                if any(prefix.network_address in addresses for prefix in device.addresses)
-            ),
-        )
-        for network in networks
-    }
-    clients = Clients(known.values(), {}, Settings())
-    return tuple(_test(entry, model, known, clients) for entry, model in stated)
+    known = {network.name: network for network in networks}
+    if all(model.device is None for _, model in stated):  # an inventory may have very many devices: tests use few
+        clients = {model.client for _, model in stated}
+        for name, network in known.items():
+            used = (each for each in network.devices if any(p.network_address in clients for p in each.addresses))
+            known[name] = replace(network, devices=tuple(used))
+    found = Clients(known.values(), {}, Settings())
+    return tuple(_test(entry, model, known, found) for entry, model in stated)
 
 
 def _test(

@@ -83,7 +83,10 @@ def _name(written: str) -> str:
         bare = written.lstrip("*.")
         raise wrong(Code.BAD_PATTERN, f"write `{bare}` under `suffix`: it takes in the name itself and all below it")
     if "://" in written or "/" in written:
-        host = _host_of(written)
+        try:
+            host = urlsplit(written if "://" in written else f"//{written}").netloc
+        except ValueError:  # brackets that hold no address
+            host = ""
         raise wrong(Code.BAD_PATTERN, f"`{written}` is not a host name: write `{host}`" if host else "not a host name")
     if "*" in written:
         raise wrong(Code.BAD_PATTERN, f"`{written}`: wildcards are written under `suffix`, or as a `regex`")
@@ -95,14 +98,6 @@ def _name(written: str) -> str:
     if ":" in written:
         raise wrong(Code.BAD_PATTERN, f"a pattern has no port: write `{name.value}`")
     return name.value
-
-
-def _host_of(url: str) -> str:
-    """The host in a URL, with or without its scheme; empty where it has none, or is malformed."""
-    try:
-        return urlsplit(url if "://" in url else f"//{url}").netloc
-    except ValueError:  # brackets that hold no address
-        return ""
 
 
 def address(value: Any) -> IPNetwork:
