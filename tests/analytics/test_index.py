@@ -15,9 +15,9 @@ from labs.builders import present
 from labs.logs import refusal, repeats, write
 from labs.samples import stamp
 from tokgate.analytics import index as module
+from tokgate.analytics.columns import KEPT, rows_of
 from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.index import Index, IndexedFile, LogFile, QueryTimeout
-from tokgate.analytics.ingest import KEPT, rows_of
 from tokgate.analytics.sql import LogError
 from tokgate.blocklog.paths import whole_log
 from tokgate.blocklog.read.reader import Filter, client_filter

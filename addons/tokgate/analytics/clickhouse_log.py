@@ -10,9 +10,8 @@ from time import monotonic
 from typing import Any, Final
 
 from tokgate.analytics.clickhouse_server import Server, ServerAddress
-from tokgate.analytics.columns import COLUMNS
-from tokgate.analytics.index import QUERY_SECONDS, IndexState
-from tokgate.analytics.ingest import KEPT, MAX_RELATED
+from tokgate.analytics.columns import COLUMNS, KEPT
+from tokgate.analytics.index import MAX_RELATED, QUERY_SECONDS, IndexState
 from tokgate.analytics.sql import Engine, Row, conditions, quoted, rfc3339
 from tokgate.blocklog.integrity.evidence import NoProof
 from tokgate.blocklog.read.reader import Filter, Line

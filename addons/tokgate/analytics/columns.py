@@ -1,4 +1,4 @@
-"""The columns of the view `events`: their names, types, meanings, and where in a record each comes from.
+"""The columns of the view `events`, and those that an index keeps: names, types, meanings, where in a record they are.
 
 Names are a promise to people who keep queries (docs/log-queries.md): columns are added, never renamed.
 """
@@ -226,3 +226,42 @@ def listing(*, wide: bool, limit: int | None) -> str:
     if limit is None:
         return f"SELECT {columns} FROM events"
     return f'SELECT {columns} FROM events ORDER BY "time" LIMIT {int(limit)}'
+
+
+KEPT: Final = (
+    "time", "action", "traffic", "events", "first_time", "last_time", "verdict", "reason", "phase", "client", "user",
+    "name", "destination_ip", "target", "transport", "protocol", "network", "ban", "service", "rule", "signal",
+    "response", "exemption", "visibility", "event_id", "gateway", "policy", "dropped", "coverage", "message",
+    "url_path", "user_agent", "ja4",
+)  # fmt: skip
+"""The columns of `events` that the index keeps; `event_id` as a UUID, `message` only of records about tokgate itself.
+
+Everything else is read from the file.
+"""
+_KEPT_COLUMNS: Final = tuple(column for column in COLUMNS if column.name in KEPT)
+_READ: Final = (*_KEPT_COLUMNS, *(column for column in COLUMNS if column.name == "hash"))
+
+DIGEST: Final = "CASE WHEN hash IS NOT NULL THEN hash(hash) END"
+"""SQL for a number made of a record's hash, which takes less memory."""
+
+type Numbered = tuple[FilePath, int]
+"""A file, and its number in the table."""
+
+
+def table(name: str) -> str:
+    """SQL that creates the index's table."""
+    columns = ", ".join(f"{quoted(c.name)} {'UUID' if c.name == 'event_id' else c.type}" for c in _KEPT_COLUMNS)
+    return f"CREATE TABLE {name} (n BIGINT, file INTEGER, readable BOOLEAN, digest UBIGINT, {columns})"
+
+
+def rows_of(files: Iterable[Numbered]) -> Iterator[str]:
+    """Queries for the rows of files, without `n`. Paths must hold no pattern characters (`UNCLEAR`)."""
+    numbers = dict(files)
+    cases = " ".join(f"WHEN {literal(str(path))} THEN {number}" for path, number in numbers.items())
+    names = ", ".join(quoted(column.name) for column in _KEPT_COLUMNS)
+    for query in records(numbers, _READ):
+        yield (
+            f"SELECT CASE file {cases} END, readable, {DIGEST}, {names} FROM (SELECT * REPLACE ("
+            "TRY_CAST(event_id AS UUID) AS event_id, CASE WHEN NOT traffic THEN message END AS message) "
+            f"FROM ({query}))"
+        )

@@ -17,13 +17,14 @@ from typing import Any, BinaryIO, Final, Self
 
 import duckdb
 
+from tokgate.analytics.columns import DIGEST, Numbered, rows_of, table
 from tokgate.analytics.engine import MEMORY, LogSource, connect, cut_short, error_text, literal_path, rescue
-from tokgate.analytics.ingest import DIGEST, Numbered, packed, related_in, rows_of, table
 from tokgate.analytics.sql import LogError, Row, literal
 from tokgate.blocklog.integrity.evidence import prove
 from tokgate.blocklog.integrity.verify import Verifier
-from tokgate.blocklog.paths import whole_log
-from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, declared_foreign, find
+from tokgate.blocklog.paths import PACKED, whole_log
+from tokgate.blocklog.read.reader import UNREADABLE, Junk, Line, declared_foreign, find, lines_with
+from tokgate.blocklog.records.record import text_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ _UNPACKED: Final = 8
 
 type FileId = tuple[int, int]
 """Device and inode: the same under any name, and reused once the file is removed."""
+
+
+def packed(path: Path) -> bool:
+    """Whether the file is compressed, so that nothing is ever appended to it."""
+    return path.suffix in PACKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,35 @@ QUERY_SECONDS: Final = 30.0
 _LOOK_AGAIN_SECONDS: Final = 0.5
 _LOOSE_ROWS: Final = 100_000
 """New rows after which the table is compressed."""
+
+
+MAX_RELATED: Final = 50
+"""Most lines that belong to one."""
+
+
+def related_in(path: Path, of: Line) -> list[Line]:
+    """The other lines of a file about the same connection, or that repeat that line or are repeated by it, in order.
+
+    At most MAX_RELATED. Raises OSError.
+    """
+    keys = [_event(of), text_at(of.record, "tokgate", "connection"), text_at(of.record, "tokgate", "repeats", "of")]
+    wanted = [key for key in keys if key]
+    found = (line for line in lines_with(path, wanted) if _event(line) != _event(of) and _belongs(line, of))
+    return [line for line, _ in zip(found, range(MAX_RELATED), strict=False)]
+
+
+def _belongs(line: Line, of: Line) -> bool:
+    connection = text_at(of.record, "tokgate", "connection")
+    repeated = (text_at(line.record, "tokgate", "repeats", "of"), text_at(of.record, "tokgate", "repeats", "of"))
+    return (
+        (connection is not None and text_at(line.record, "tokgate", "connection") == connection)
+        or repeated[0] == _event(of)
+        or (repeated[1] is not None and repeated[1] in (_event(line), repeated[0]))
+    )
+
+
+def _event(line: Line) -> str | None:
+    return text_at(line.record, "event", "id")
 
 
 class QueryTimeout(LogError):
@@ -270,7 +305,8 @@ class Index:
         for file in files:
             if file.identity in self._indexed:
                 self._indexed[file.identity].path = file.path
-        new = [file for file in reversed(files) if not self._has(file)]
+        known = ((file, self._indexed.get(file.identity)) for file in reversed(files))
+        new = [file for file, indexed in known if indexed is None or not indexed.is_unchanged(file)]
         now = list(next_batch(new))
         self._read(now)
         if self._changed:
@@ -295,10 +331,6 @@ class Index:
         for path in whole_log(self._named, rotated=self._rotated):
             with suppress(FileNotFoundError):  # renamed or removed just now
                 yield LogFile(path, path.stat())
-
-    def _has(self, file: LogFile) -> bool:
-        indexed = self._indexed.get(file.identity)
-        return indexed is not None and indexed.is_unchanged(file)
 
     def _drop(self, identity: FileId) -> None:
         self._connection.execute("DELETE FROM lines WHERE file = ?", [self._indexed.pop(identity).number])

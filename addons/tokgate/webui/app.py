@@ -23,11 +23,10 @@ from tokgate.runtime.http_server import configured
 from tokgate.webui.audit_log import NotRecorded
 from tokgate.webui.auth import IPNetwork, LinkAuthenticator
 from tokgate.webui.context import STATIC, Site, static
-from tokgate.webui.event_view import EventPage
 from tokgate.webui.live_view import Live
 from tokgate.webui.middleware import AuthMiddleware
 from tokgate.webui.sign_in import SignInViews
-from tokgate.webui.views import Pages
+from tokgate.webui.views import EventPage, Pages
 
 _TURN_SECONDS: Final = 1.0
 _RENEW_SECONDS: Final = 10.0
