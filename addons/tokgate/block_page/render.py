@@ -147,7 +147,7 @@ def compose(notice: Notice, *, accept: str | None, accept_language: str | None) 
     if page.offered:
         headers |= _ASKING_HEADERS
     if notice.ban is not None:
-        headers["Tokgate-Ban"] = _token(notice.ban.name)
+        headers["Tokgate-Ban"] = re.sub(r"[^!-~]", "-", notice.ban.name)[:128]  # safe as a header's value
     return _response(notice.status, page, _problem(notice, page, texts), notice.event, headers, accept, texts)
 
 
@@ -387,8 +387,3 @@ def _said(notice: Notice, key: str, texts: Texts) -> str | None:
     if notice.ban is None:
         return notice.contact if key == "contact" else None
     return notice.ban.said(key, texts["language"], notice.language)
-
-
-def _token(text: str) -> str:
-    """Text that is safe as a header's value."""
-    return re.sub(r"[^!-~]", "-", text)[:128]

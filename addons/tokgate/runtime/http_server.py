@@ -43,18 +43,14 @@ class DeadlineConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self._make_room()
+        # Once places get few, the oldest unfinished connection of an address that has too many of them is closed.
+        if len(self.server_state.connections) > _TAKEN * (self.limit_concurrency or 0):
+            open_ones = (each for each in self.server_state.connections if isinstance(each, DeadlineConnection))
+            waiting = (each for each in open_ones if each.is_waiting and not each.transport.is_closing())
+            mine = [each for each in waiting if each.source == self.source]
+            if len(mine) > PER_ADDRESS:
+                min(mine, key=lambda each: each.began).transport.close()
         self.loop.call_later(PATIENCE, self._look)
-
-    def _make_room(self) -> None:
-        """Once places get few, close the oldest unfinished connection of an address that has too many of them."""
-        if len(self.server_state.connections) <= _TAKEN * (self.limit_concurrency or 0):
-            return
-        open_ones = (each for each in self.server_state.connections if isinstance(each, DeadlineConnection))
-        waiting = (each for each in open_ones if each.is_waiting and not each.transport.is_closing())
-        mine = [each for each in waiting if each.source == self.source]
-        if len(mine) > PER_ADDRESS:
-            min(mine, key=lambda each: each.began).transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn's, which raises where an answer has begun before a body turned out to make no sense."""

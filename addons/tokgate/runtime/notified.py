@@ -75,18 +75,6 @@ class NotificationHistory:
             self._told = {notice for notice in self._told if notice.ends.add(hours=REMEMBERED) > now}
         for reminder in due:
             self._write(partial(lifecycle.ban_near_expiry, track=reminder.track, policy_version=snapshot.version))
-        return self._follow_overrides(snapshot, now) or bool(due)
-
-    def knows(self, snapshot: Snapshot) -> bool:
-        """Whether `plan_for` was done for this policy."""
-        return snapshot is self._seen
-
-    def plan_for(self, snapshot: Snapshot) -> None:
-        """Compute all reminders and overrides of a policy. Slow; may run in another thread, before `look`."""
-        self._plan, self._overrides = planned_reminders(snapshot), dict(overrides(snapshot))
-        self._seen = snapshot
-
-    def _follow_overrides(self, snapshot: Snapshot, now: Instant) -> bool:
         running = {_identity(each.exemption): each for each in in_force(self._overrides, now).values()}
         before, self._running = self._recognised(running), running
         version = snapshot.version
@@ -96,7 +84,16 @@ class NotificationHistory:
         for each in (each for identity, each in running.items() if identity not in before):
             write = partial(lifecycle.override_started, exemption=each.exemption, until=each.span.end)
             self._write(partial(write, policy_version=version))
-        return running != before
+        return bool(due) or running != before
+
+    def knows(self, snapshot: Snapshot) -> bool:
+        """Whether `plan_for` was done for this policy."""
+        return snapshot is self._seen
+
+    def plan_for(self, snapshot: Snapshot) -> None:
+        """Compute all reminders and overrides of a policy. Slow; may run in another thread, before `look`."""
+        self._plan, self._overrides = planned_reminders(snapshot), dict(overrides(snapshot))
+        self._seen = snapshot
 
     def follow_requests(self, snapshot: Snapshot) -> bool:
         """Write the records of requests for exceptions that were answered; whether there were any. Raises OSError."""

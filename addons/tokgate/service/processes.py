@@ -168,7 +168,14 @@ class ChildProcesses(ChildPrograms):
     def _ended(self, pid: int, what: str) -> None:
         self.counters.end(pid)
         child = self._children.pop(pid, None)
-        self._recover(child)
+        if child is not None and child.backlog is not None:
+            try:  # the records that it left behind, which refused traffic already rests on
+                for message in left_in(child.backlog):
+                    self._left(message)
+            except OSError as error:
+                logger.error("the records that %s left can't be read: %s", child.name, error.strerror)
+            finally:
+                os.close(child.backlog)
         if child is None or child.retired or self.ending:
             return
         if child.role is Role.GATE:
@@ -202,18 +209,6 @@ class ChildProcesses(ChildPrograms):
             {name: state.deaths for name, state in states.items()},
             {name: state.hangs for name, state in states.items()},
         )
-
-    def _recover(self, child: Child | None) -> None:
-        """Send the records that a process left behind, which refused traffic already rests on."""
-        if child is None or child.backlog is None:
-            return
-        try:
-            for message in left_in(child.backlog):
-                self._left(message)
-        except OSError as error:
-            logger.error("the records that %s left can't be read: %s", child.name, error.strerror)
-        finally:
-            os.close(child.backlog)
 
     def restart_missing(self) -> None:
         """Start the processes that are missing, unless their delay has not passed."""

@@ -35,7 +35,7 @@ from tokgate.service.child_programs import SuperviseOptions
 from tokgate.service.children import Role, readable
 from tokgate.service.gateway.gateway_keeper import keeper_of
 from tokgate.service.last_state import STATE_EVERY, StateFile
-from tokgate.service.metrics.sample import Vitals, vitals_of
+from tokgate.service.metrics.sample import vitals_of
 from tokgate.service.privileges import needed_to_run
 from tokgate.service.processes import ChildProcesses
 from tokgate.service.program_change import ENDS, Bequest, Exec, ProgramChange, Store, not_started
@@ -252,7 +252,11 @@ class Supervisor:
                     self._reload.wanted = True
                     self._processes.tell(signal.SIGHUP, Role.OPENER)
                 case Call(ControlRequest.VITALS):
-                    caller.answer(self._vitals())
+                    log, deaths = self._processes.log_report(), self._processes.deaths()
+                    vitals = vitals_of(
+                        self._instance, self._state(), log=log, confdir=self._options.confdir, deaths=deaths
+                    )
+                    caller.answer(vitals)
                 case Call(ControlRequest.RESTART) if self._ending is None:
                     self._program.ask(caller)
                 case Call(ControlRequest.RESTART):
@@ -323,15 +327,6 @@ class Supervisor:
             faults=self._processes.faults(),
             work=self._work,
             listening=self._listening,
-        )
-
-    def _vitals(self) -> Vitals:
-        return vitals_of(
-            self._instance,
-            self._state(),
-            log=self._processes.log_report(),
-            confdir=self._options.confdir,
-            deaths=self._processes.deaths(),
         )
 
     # -- the policy

@@ -10,7 +10,7 @@ from jinja2.runtime import Context
 
 from tokgate.analytics.report.charts import COLORS, PHASE_COLORS, attempts_over_time, clients_over_time
 from tokgate.analytics.report.report_data import REPEATED_DAYS, TOP, BanFacts, BanPhases, Record, ReportData
-from tokgate.analytics.report.texts import Language, Wording, environment, utc
+from tokgate.analytics.report.texts import Language, Wording, environment
 from tokgate.blocklog.integrity.chain_state import Chain
 from tokgate.blocklog.integrity.checkpoint import fingerprint
 from tokgate.policy.values.text import escaped
@@ -87,7 +87,7 @@ class ReportDetails:
         say = Wording(self.language)
         what = say.plain("Case file" if self.case else "Block log report")
         about = f"{say.plain(': ')}{escaped(self.about)}" if self.about else ""
-        return f"{what}{about}, {utc(start)} – {utc(end)} UTC"
+        return f"{what}{about}, {start:%Y-%m-%d %H:%M} – {end:%Y-%m-%d %H:%M} UTC"
 
 
 def render_report(

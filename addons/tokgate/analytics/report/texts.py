@@ -122,11 +122,6 @@ class Wording:
         return escape(network.name) + (Markup(" ({})").format(Markup(", ").join(parts)) if parts else "")
 
 
-def utc(at: datetime) -> str:
-    """An instant in UTC alone, for a title."""
-    return at.strftime(_DAY + _MINUTE)
-
-
 @cache
 def catalogue_of(language: Language) -> Catalogue:
     """The catalogue in the file of a language."""

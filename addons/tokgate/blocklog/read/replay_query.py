@@ -59,7 +59,8 @@ def recorded(line: Line, client: str | None = None) -> RecordedQuery | None:
     record = line.record
     if client is None and alias_of(record) is None:
         client = text_at(record, "source", "ip") or text_at(record, "source", "address")
-    at = _first(record)
+    first = text_at(record, "tokgate", "repeats", "first")  # of repeats, when the first of them happened
+    at = instant_of(record) if first is None else instant_in(first)
     sightings = tuple(_sightings(record))
     if not is_traffic(record) or client is None or at is None or not sightings:
         return None
@@ -79,12 +80,6 @@ def _identity(record: Record) -> Identity | None:
         interface=text_at(record, "observer", "ingress", "interface", "name"),
     )
     return found or None
-
-
-def _first(record: Record) -> Instant | None:
-    """When the event happened; for repeats, when the first of them did."""
-    text = text_at(record, "tokgate", "repeats", "first")
-    return instant_of(record) if text is None else instant_in(text)
 
 
 def _sightings(record: Record) -> Iterator[Sighting]:

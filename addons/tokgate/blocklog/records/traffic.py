@@ -29,7 +29,7 @@ from tokgate.policy.decide import Judgement, Sighting
 from tokgate.policy.decision import Decision, Reason, Signal, Verdict
 from tokgate.policy.membership import Identity, folded
 from tokgate.policy.observation import Observation, Stage
-from tokgate.policy.snapshot import Snapshot, Track
+from tokgate.policy.snapshot import Snapshot
 
 REFUSED: Final = {
     Stage.TLS: EventAction.TLS_HANDSHAKE_REFUSED,
@@ -273,7 +273,10 @@ def policy_terms(decision: Decision, snapshot: Snapshot) -> PolicyTerms:
     ban = snapshot.bans.get(decision.ban) if decision.ban is not None else None
     if ban is None:
         return PolicyTerms()
-    track = _track(decision, snapshot)
+    track = None
+    if decision.service is not None and decision.network is not None:
+        tracks = snapshot.tracks_for(decision.service, decision.network)
+        track = next((each for each in tracks if each.ban.name == decision.ban), None)
     ends = track.schedule.ends if track is not None else None
     zone = track.zone if track is not None else "UTC"
     words = f"{by_whom(ban)}, {term(ends, zone, overdue=decision.reason is Reason.BAN_OVERDUE)}"
@@ -283,10 +286,3 @@ def policy_terms(decision: Decision, snapshot: Snapshot) -> PolicyTerms:
     until = track.exemptions[exemption.name].end if track is not None and exemption.name in track.exemptions else None
     said = f"{exemption.name} ({exemption.reason}" + (f", until {wall_time(until, zone)})" if until else ")")
     return PolicyTerms(ban, ends, words, exemption.reason, until, said, zone)
-
-
-def _track(decision: Decision, snapshot: Snapshot) -> Track | None:
-    if decision.service is None or decision.network is None:
-        return None
-    tracks = snapshot.tracks_for(decision.service, decision.network)
-    return next((track for track in tracks if track.ban.name == decision.ban), None)

@@ -72,7 +72,9 @@ def _tracking(root: Path, connections: int) -> Result:
 def _icmp(root: Path, counters: Path) -> Result:
     """Whether the kernel kept errors to itself, by which UDP is refused (ip-sysctl: icmp_ratelimit, in ms)."""
     counted = dict(line.split() for line in (_read(counters / "snmp6") or "").splitlines())
-    unsent = {4: _snmp(counters), 6: int(counted.get("Icmp6OutRateLimitHost", 0))}
+    lines = [line.split() for line in (_read(counters / "snmp") or "").splitlines() if line.startswith("Icmp:")]
+    counted |= dict(zip(*lines, strict=True)) if lines else {}  # with OutRateLimitHost since Linux 6.1
+    unsent = {4: int(counted.get("OutRateLimitHost", 0)), 6: int(counted.get("Icmp6OutRateLimitHost", 0))}
     subject, names = "refusals by ICMP", {4: "ipv4/icmp_ratelimit", 6: "ipv6/icmp/ratelimit"}
     slowed = [version for version, number in unsent.items() if number]
     if not slowed:
@@ -84,12 +86,6 @@ def _icmp(root: Path, counters: Path) -> Result:
     )
     remedy = " ".join(f"net.{names[version].replace('/', '.')}=100" for version in slowed)
     return Result(subject, f"{said}: it waits instead of turning to TCP", f"sysctl -w {remedy}, and in /etc/sysctl.d")
-
-
-def _snmp(counters: Path) -> int:
-    """OutRateLimitHost of /proc/net/snmp, since Linux 6.1; 0 before."""
-    lines = [line.split() for line in (_read(counters / "snmp") or "").splitlines() if line.startswith("Icmp:")]
-    return int(dict(zip(*lines, strict=True)).get("OutRateLimitHost", 0)) if lines else 0
 
 
 def _more(most: int) -> str:

@@ -21,16 +21,12 @@ from tokgate.traffic.counters import (
 type Sample = tuple[tuple[str, ...], float]
 
 
-type MetricType = Literal["counter", "gauge", "histogram"]
-"""Prometheus metric types: a counter only grows."""
-
-
 @dataclass(frozen=True, slots=True)
 class MetricFamily:
-    """A metric: `samples` computes label values and values from vitals."""
+    """A metric: `samples` computes label values and values from vitals. A counter only grows."""
 
     name: str
-    kind: MetricType
+    kind: Literal["counter", "gauge", "histogram"]
     meaning: str
     samples: Callable[[Vitals], Iterable[Sample]]
     labels: tuple[str, ...] = ()
