@@ -17,6 +17,7 @@ from tokgate.policy.values.prefixes import IPNetwork
 
 COLUMNS: Final = ("name", "address", "mac", "owner", "paid_by")
 """The columns that are read, in any order; others are ignored."""
+_EXPECTED: Final = f"the first row names the columns, of {listed(COLUMNS)}"
 MAX_REPORTED: Final = 20
 """Most rows whose errors are reported one by one; the rest is counted."""
 _MISSPELT: Final = 2
@@ -54,7 +55,7 @@ def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventor
     reading = _Reading(source, report, tuple(needs))
     header = next(reading.rows, None)
     if header is None:
-        report.error(source, TextSpan(1, 1), Code.BAD_INVENTORY, f"the file is empty; {_expected()}")
+        report.error(source, TextSpan(1, 1), Code.BAD_INVENTORY, f"the file is empty; {_EXPECTED}")
         return None
     columns = reading.columns(header)
     if columns is None:
@@ -72,10 +73,6 @@ def read_inventory(path: Path, needs: Iterable[str], report: Report) -> Inventor
         return None
     rows.sort()
     return Inventory(tuple(devices), hashlib.sha256("\x1e".join(rows).encode()).hexdigest())
-
-
-def _expected() -> str:
-    return f"the first row names the columns, of {listed(COLUMNS)}"
 
 
 class _Wrong(Exception):
@@ -132,7 +129,7 @@ class _Reading:
         if "address" not in found and "mac" not in found:
             missing.append("address` or `mac")
         for need in missing if not self.broken else ():
-            message = f"there is no column `{need}`; {_expected()}"
+            message = f"there is no column `{need}`; {_EXPECTED}"
             self._fault(0, Code.BAD_INVENTORY, message, length=0)
         return None if self.broken else found
 
