@@ -55,19 +55,25 @@ class RequestFolder:
         """Nothing is read yet."""
         self.folder: Final = folder
         self._read_at = float("-inf")
+        self._state: int | None = None
+        """When the folder was changed last, if it had been left alone for a while when it was read."""
         self._requests: dict[str, ExceptionRequest] = {}
 
     def all(self) -> dict[str, ExceptionRequest]:
         """Every request by its id, oldest first. Files that hold none are passed over. Raises OSError."""
-        paths, found = list[Path](), dict[str, ExceptionRequest]()
+        began, found, state = time.monotonic(), dict[str, ExceptionRequest](), None
         with suppress(FileNotFoundError):
+            changed = self.folder.stat().st_mtime_ns
+            if changed == self._state:  # files are replaced and deleted, which changes it; none is edited in place
+                return self._requests
+            state = changed if changed + _FRESH_FOR * 1e9 < time.time_ns() else None
             paths = sorted(self.folder.iterdir())
-        for path in (each for each in paths if each.suffix == ".json" and not each.name.startswith(".")):
-            with suppress(FileNotFoundError, ValueError):  # deleted just now, or another hand's
-                request = _adapter.validate_json(path.read_bytes())
-                if request["id"] == path.stem and instant_in(request["at"]) is not None:
-                    found[path.stem] = request
-        self._requests, self._read_at = found, time.monotonic()
+            for path in (each for each in paths if each.suffix == ".json" and not each.name.startswith(".")):
+                with suppress(FileNotFoundError, ValueError):  # deleted just now, or another hand's
+                    request = _adapter.validate_json(path.read_bytes())
+                    if request["id"] == path.stem and instant_in(request["at"]) is not None:
+                        found[path.stem] = request
+        self._requests, self._read_at, self._state = found, began, state
         return found
 
     def latest(self, client: str, user: str | None, ban: str) -> ExceptionRequest | None:
