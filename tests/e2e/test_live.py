@@ -27,7 +27,10 @@ class Download(threading.Thread):
         self.ended: Instant | None = None
         self._where = namespace, origin.authority, LARGE, name, family
         self.start()
-        wait_until(f"{name} sends", lambda: self.octets or self.ended)
+
+    def sends(self) -> bool:
+        """Whether anything has come."""
+        return bool(self.octets or self.ended)
 
     def run(self) -> None:
         """Download."""
@@ -89,14 +92,15 @@ def test_downloads_end_where_a_ban_starts(
 ) -> None:
     """What is under way to the banned name, also in plain HTTP, is reset then; all else goes on."""
     with gateway_factory(tmp_path, policy=office_policy() | {"bans": {}}) as gateway:
-        starts = gateway.soon(4)
+        starts = gateway.soon(8)
         expires = starts.add(seconds=3)
         gateway.write_policy(between(starts, expires))
         gateway.wait_for_record("the ban is known", is_load)
-        wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=4))
+        wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=6))
         kinds = ((4, True), (6, True), (4, False))
         doomed = {(family, tls): Download(lab.client, origin, BANNED, family, tls=tls) for family, tls in kinds}
         others = Download(lab.client, origin, ALLOWED), Download(lab.guest, origin, BANNED)
+        wait_until("all send", lambda: all(each.sends() for each in (*doomed.values(), *others)))
         with going_on(*others, beyond=doomed.values()):
             assert Instant.now() < starts, "too slow to show anything"
             for (family, tls), download in doomed.items():

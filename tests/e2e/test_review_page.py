@@ -233,7 +233,7 @@ def test_by_keyboard(page: Tab, served: Served) -> None:
     for _ in range(12):
         page.press("Tab", 9)
         reached.append(page.run("document.activeElement.textContent.trim() || document.activeElement.id"))
-    assert reached[:6] == ["Overview", "Lines", "Table", "Live", "Saved views", "Sign out"]
+    assert reached[:6] == ["Overview", "Lines", "Table", "Requests", "Live", "Saved views"]
     assert "client" in reached
     assert page.run("[...document.querySelectorAll('[aria-hidden=true] a')].every(link => link.tabIndex === -1)")
 

@@ -130,6 +130,7 @@ NEW: Final[Mapping[str, Any]] = {
     "settings.dns.ech_keys": "allow",
     "settings.nat64_prefixes": ["2001:db8:64::/96"],
     "settings.overrides.longest": "PT8H",
+    "settings.overrides.requests": True,
     "settings.reminders": ["P3D"],
     "settings.log.clients": "prefix",
     "settings.log.pseudonym_days": 7,
