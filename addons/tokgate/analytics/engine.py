@@ -201,7 +201,10 @@ def connect(
     Raises LogError.
     """
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    own = ("TimeZone = 'UTC'", f"memory_limit = {literal(memory)}", f"temp_directory = {literal(str(folder))}")
+    own = (
+        *("TimeZone = 'UTC'", f"memory_limit = {literal(memory)}", f"temp_directory = {literal(str(folder))}"),
+        "scheduler_process_partial = true",  # else Ctrl-C waits for what its threads have begun, to the query's end
+    )
     try:
         with interruptible():
             for setting in (*own, *settings):
