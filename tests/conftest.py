@@ -72,14 +72,20 @@ def valid_record() -> Callable[[Record], Record]:
 
 @pytest.fixture(scope="session")
 def check_lines() -> Callable[..., list[Record]]:
-    """Checks every line of log files against the schema and returns their records in order; nothing may be torn."""
+    """Checks every line of log files against the schema and returns their records in order; nothing may be torn.
 
-    def check(*paths: Path) -> list[Record]:
+    With `recovered` a line may be of which the next record says so: its writer was killed within it.
+    """
+
+    def check(*paths: Path, recovered: bool = False) -> list[Record]:
         records = []
         for path in paths:
             text = path.read_bytes()
             assert not text or text.endswith(b"\n"), f"{path} ends in a torn line"
-            records += [_valid(json.loads(line)) for line in text.splitlines()]
+            lines = text.splitlines()
+            said = [recovered and b'"action":"log-recovered"' in line for line in lines[1:]]
+            whole = [line for line, torn in zip(lines, [*said, False], strict=True) if not torn] if lines else []
+            records += [_valid(json.loads(line)) for line in whole]
         return records
 
     return check
