@@ -201,7 +201,7 @@ publish-check: release docs deb image ## Build wheel, source archive, package, i
 .PHONY: package
 package: $(VENV)/.ready ## Build the Debian package and its SBOM in dist/ (python3.13-venv)
 	deploy/deb/build.sh $(DIST)
-	rm -rf build/deb && dpkg-deb -x $$(ls -t $(DIST)/tokgate_*.deb | head -n 1) build/deb
+	rm -rf build/deb && mkdir -p build/deb && dpkg-deb -x $$(ls -t $(DIST)/tokgate_*.deb | head -n 1) build/deb
 	$(SBOM) $(DIST)/tokgate-deb.cdx.json build/deb/opt/tokgate
 
 # Of what is installed in a folder: with licences, and which needs which.
