@@ -1,20 +1,25 @@
 """What is allowed passes as if there were no proxy: ends, resets and pressure travel through it."""
 
 import hashlib
+import json
 import os
 import socket
 import threading
 
 import pytest
 
-from labs.carriers import Lab, Way
+from labs.carriers import Kind, Lab, Way
 from labs.gate_lab import DEADLINE, NOBODY, broken_off, exactly, read_all, reset, until
 from labs.hello_builder import hello_for
-from labs.proxy_lab import ALLOWED, BANNED
+from labs.proxy_lab import ALLOWED, BANNED, policy
+from tokgate.policy.settings import Upstream
 
 HELLO = hello_for(ALLOWED)
 BULK = b"\0" + os.urandom(3 << 20)
 """Not what could be a TLS record: of a client under a ban that would wait for the origin's answer."""
+STRANGE = f"GET  /a HTTP/1.1\r\nHost: {BANNED}\r\nHost: {BANNED}\r\nX-Folded: one\r\n two\r\nno field\r\n\r\n".encode()
+"""Requests that are refused to clients under a ban for what they ask, and for their form."""
+ELSEWHERE = ("192.0.2.0/24",)
 
 pytestmark = pytest.mark.parametrize("way", [Way.REDIRECTED, Way.CONNECT])
 
@@ -118,3 +123,32 @@ def test_a_client_that_does_not_read(lab: Lab, way: Way) -> None:
             other.send(hello_for(BANNED))
             assert other.to_end()[:1] == b"\x15"
         assert len(idle.exactly(size)) == size
+
+
+@pytest.mark.parametrize("lab", [Kind.GATE, Kind.OPENER], indirect=True)
+def test_plain_http_that_no_ban_is_for(lab: Lab, way: Way) -> None:
+    """It passes octet by octet, whatever it is. It ends when a ban begins for the client, and accuses nobody."""
+    origin = lab.web(tls=False)
+    lab.start(policy(networks=ELSEWHERE))
+    with lab.reach(way, origin.port) as client:
+        for loaded in (policy(networks=ELSEWHERE), policy()):
+            client.send(STRANGE)
+            assert client.reply().status == 200
+            lab.carrier.holder.snapshot = loaded
+        assert client.is_reset()
+    assert origin.heads == [STRANGE, STRANGE]
+    (record,) = until(lambda: list(lab.records.all))
+    assert record["event"]["action"] == "unreadable-refused"
+    assert not {"ban", "service", "authority", "basis"} & record["tokgate"].keys()
+    assert BANNED not in json.dumps(record)
+    assert b"200" not in lab.heard(way, origin.port, STRANGE)
+    assert len(origin.heads) == 2
+
+
+@pytest.mark.parametrize("lab", [Kind.OPENER], indirect=True)
+def test_plain_http_to_a_parent_proxy(lab: Lab, way: Way) -> None:
+    """A parent gets the request, not a tunnel to port 80, also of a client that no ban is for."""
+    parent = lab.web(tls=False)
+    lab.start(policy(networks=ELSEWHERE, upstream=(Upstream(host="127.0.0.1", port=parent.port),)))
+    assert lab.got(way, 80, ALLOWED, at="192.0.2.80").status == 200
+    assert parent.heads[0].startswith(b"GET http://")

@@ -17,10 +17,10 @@ from tokgate.gate.context import Context, Reading
 from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, PEEK, Address, NoDestinationError
 from tokgate.policy.decide import decide, is_under_block
 from tokgate.policy.decision import Response, Signal, Verdict
-from tokgate.policy.observation import Stage
+from tokgate.policy.observation import Stage, Visibility
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
-from tokgate.traffic.admission import admit, refusal_octets
+from tokgate.traffic.admission import admit, refusal_octets, unread
 from tokgate.traffic.client_messages import (
     FirstBytesReader,
     Reader,
@@ -31,12 +31,15 @@ from tokgate.traffic.client_messages import (
     after_hello,
 )
 from tokgate.traffic.counters import connect_error
-from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes
+from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, Shown
 from tokgate.wire.client_hello import REFUSAL, ClientHello, ClientHelloError, is_ech_outer
 from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
 
 _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
+
+_UNREAD: Final = Shown(visibility=Visibility.UNREADABLE)
+"""Of requests that passed unread: what they ask for is not known."""
 
 
 class FirstMessage(Reading):
@@ -178,6 +181,8 @@ class FirstMessage(Reading):
         """Decide about a connection's first bytes, and carry it out."""
         context = self.context
         admission = admit(context.enforcer, context.arrival(connection), seen)
+        if isinstance(seen, HttpStart):
+            admission = unread(context.enforcer, admission)
         match admission.action:
             case Open() | AskCertificate() as action:
                 tls = isinstance(action, AskCertificate) or action.tls
@@ -188,7 +193,7 @@ class FirstMessage(Reading):
                 admission.record(context.enforcer)
                 destination = connection.destination
                 if destination is not None:
-                    connection.shown = admission.shown
+                    connection.shown = _UNREAD if isinstance(seen, HttpStart) else admission.shown
                     watched = after(seen, connection.received) if admission.action.watch else None
                     self._pass(connection, destination, watched)
             case Refuse():

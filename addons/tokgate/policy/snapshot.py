@@ -150,6 +150,7 @@ class Snapshot:
                 for network in track.networks:
                     by_pair.setdefault((service, network), []).append(track)
         self._by_pair: Final = {pair: tuple(tracks) for pair, tracks in by_pair.items()}
+        self._with_ban: Final = frozenset(name for track in (*self.tracks, *_tracks(own)) for name in track.networks)
         on_all = [track for track in self.tracks if track.ban.on_all]
         self.on_all: Final[Mapping[str, tuple[Track, ...]]] = {
             name: tuple(track for track in on_all if name in track.networks)
@@ -178,6 +179,10 @@ class Snapshot:
         if not self.on_all or self.on_all.keys().isdisjoint(membership.networks):
             return False
         return self.own_networks.isdisjoint(membership.networks)
+
+    def has_ban(self, membership: Membership) -> bool:
+        """Whether a ban has one of a client's networks, whatever its times and services."""
+        return not self._with_ban.isdisjoint(membership.networks)
 
     def decision_cache(self, membership: Membership, match: Match, signal: Signal) -> DecisionCache:
         """The cache for a kind of query; made if it doesn't exist."""

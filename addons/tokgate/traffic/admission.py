@@ -130,6 +130,20 @@ def admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
         return _carried_out(arrival, seen, kind, enforcer.judge_on_error(kind.names))
 
 
+def unread(enforcer: Enforcer, started: Admission) -> Admission:
+    """Plain HTTP that may pass as it is, since the client is in no network with a ban; else as it was admitted.
+
+    It is then judged by its address alone, and while it lasts as what can't be read: it ends when a ban begins that
+    blocks something for the client. Parent proxies want plain requests, and some of them no tunnels to port 80.
+    """
+    snapshot, client = enforcer.snapshot, started.arrival
+    if started.ruling.blocks or snapshot.upstream:
+        return started
+    if snapshot.has_ban(snapshot.membership(client.client.ip, client.identity)):
+        return started
+    return replace(started, action=_PASS, recorded=True)
+
+
 def refusal_octets(refused: Admission, stamp: Stamp) -> bytes:
     """The octets that end a TCP connection whose first bytes were refused."""
     if isinstance(refused.seen, ProxyConnect):

@@ -29,7 +29,7 @@ def test_the_sentences() -> None:
     judged, unseen, not_counted = Share(SEEN).sentences()
     assert judged == "Of 1,000 connections and requests 97.9 % showed a name, by which they were judged."
     assert unseen == (
-        "Not seen by name: 11 judged by address alone, since what they spoke shows no name; 7 TLS that named no host; "
+        "Not seen by name: 11 judged by address alone; 7 TLS that named no host; "
         "3 TLS whose real name was encrypted (ECH)."
     )
     assert not_counted == NOT_COUNTED

@@ -17,7 +17,7 @@ type Coverage = Mapping[str, Mapping[str, int]]
 
 _BY_NAME: Final = frozenset({Visibility.SNI, Visibility.QUIC_SNI, Visibility.DECRYPTED, Visibility.DNS})
 _UNSEEN: Final = {
-    Visibility.ADDRESS: "judged by address alone, since what they spoke shows no name",
+    Visibility.ADDRESS: "judged by address alone",
     Visibility.UNREADABLE: "that might be TLS, QUIC or HTTP and can't be read",
     Visibility.NONE: "TLS that named no host",
     Visibility.ECH_OUTER: "TLS whose real name was encrypted (ECH)",
