@@ -2,7 +2,7 @@
 
 Starts tokgate with one gate on loopback, opens tunnels through it that are idle, then some whose client takes nothing
 of what its server sends, which is the most that a connection holds; reads memory, descriptors and kernel memory from
-/proc; and prints the table of docs/operation.md, "How much for how many". What a person does is no measurement but a
+/proc; and prints a table, of which docs/operation.md has the row for 10,000. What a person does is no measurement but a
 parameter: `--open`, `--busy`, `--new`, which your own metrics know.
 """
 
