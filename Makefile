@@ -181,13 +181,13 @@ lock: $(VENV)/.ready ## Pin the requirements again (hashes, no addresses)
 	$(COMPILE) --group clickhouse --constraint requirements-dev.lock --output-file requirements-clickhouse.lock
 
 DIST ?= dist
+SBOM = $(BIN)/python deploy/sbom.py
 
 .PHONY: release
 release: $(VENV)/.ready ## Build wheel, source archive, SBOM (CycloneDX) and SHA256SUMS in dist/; the same source gives the same octets
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(BIN)/python -m hatchling build --directory $(DIST) 2> /dev/null
-	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
-	  --output-file $(DIST)/tokgate.cdx.json requirements.lock
+	$(SBOM) $(VENV) $(DIST)/tokgate.cdx.json requirements.lock
 	cd $(DIST) && sha256sum * > SHA256SUMS
 
 .PHONY: audit
@@ -202,10 +202,7 @@ publish-check: release docs deb image ## Build wheel, source archive, package, i
 package: $(VENV)/.ready ## Build the Debian package and its SBOM in dist/ (python3.13-venv)
 	deploy/deb/build.sh $(DIST)
 	rm -rf build/deb && mkdir -p build/deb && dpkg-deb -x $$(ls -t $(DIST)/tokgate_*.deb | head -n 1) build/deb
-	$(SBOM) $(DIST)/tokgate-deb.cdx.json build/deb/opt/tokgate
-
-# Of what is installed in a folder: with licences, and which needs which.
-SBOM = $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible --output-file
+	$(SBOM) build/deb/opt/tokgate $(DIST)/tokgate-deb.cdx.json
 
 .PHONY: deb
 deb: package ## Build the Debian package, and try it in a Debian of its own (root, mmdebstrap; systemd-container to boot it)
@@ -215,7 +212,7 @@ deb: package ## Build the Debian package, and try it in a Debian of its own (roo
 image: $(VENV)/.ready ## Build the container image without a registry, its SBOM in dist/, and try it (root, buildah, netavark, mmdebstrap); BASE=IMAGE for another base
 	BASE=$(BASE) deploy/image/build.sh tokgate
 	mkdir -p $(DIST) && container=$$(buildah from tokgate) && \
-	  $(SBOM) $(DIST)/tokgate-image.cdx.json $$(buildah mount $$container)/opt/tokgate; code=$$?; buildah rm $$container > /dev/null; exit $$code
+	  $(SBOM) $$(buildah mount $$container)/opt/tokgate $(DIST)/tokgate-image.cdx.json; code=$$?; buildah rm $$container > /dev/null; exit $$code
 	TOKGATE_IMAGE=tokgate $(PYTEST) tests/deploy/test_image.py
 
 .PHONY: clean

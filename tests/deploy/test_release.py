@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -13,10 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+SBOM = runpy.run_path(str(ROOT / "deploy/sbom.py"))
 
 READY = ("-o", ".venv/.ready", "-o", ".venv/.runtime")
 """What runs these tests is installed."""
@@ -58,15 +62,104 @@ def test_the_same_source_gives_the_same_octets(released: Path, tmp_path: Path) -
 
 
 def test_the_bill_of_materials(released: Path) -> None:
-    """It names each pinned requirement with version and hashes, and what it is the bill of."""
+    """It names each requirement of this Python with version, hashes, licence and supplier, and which needs which."""
     bill = json.loads((released / "tokgate.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     told = bill["metadata"]["component"]
-    assert (told["name"], told["version"]) == ("tokgate", PROJECT["version"])
-    pinned = re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    assert {(each["name"], each["version"]) for each in bill["components"]} == set(pinned)
+    assert (told["name"], told["version"], told["supplier"]) == ("tokgate", PROJECT["version"], SBOM["OWN"])
+    lines = re.findall(r"^([a-z0-9-]+==[^\\\n]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    pinned = [each for each in map(Requirement, lines) if each.marker is None or each.marker.evaluate()]
+    found = {(canonicalize_name(each["name"]), f"=={each['version']}") for each in bill["components"]}
+    assert found == {(each.name, str(each.specifier)) for each in pinned}
     for each in bill["components"]:
         assert any(reference.get("hashes") for reference in each["externalReferences"]), each["name"]
+        assert each["licenses"], each["name"]
+        assert each["supplier"]["name"], each["name"]
+    edges = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
+    reached, further = set[str](), [told["bom-ref"]]
+    while further:
+        if (ref := further.pop()) not in reached:
+            reached.add(ref)
+            further += edges[ref]
+    assert reached == {told["bom-ref"], *(each["bom-ref"] for each in bill["components"])}
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "contact"),
+    [
+        ({"author": "Ann", "author_email": "ann@example.org"}, "Ann", [{"email": "ann@example.org"}]),
+        (
+            {"author_email": '"Ann B. Cee" <ann@example.org>, Dee <dee@example.org>'},
+            "Ann B. Cee, Dee",
+            [{"name": "Ann B. Cee", "email": "ann@example.org"}, {"name": "Dee", "email": "dee@example.org"}],
+        ),
+        (
+            {"author": "Ann", "maintainer": "Eve", "maintainer_email": "Dee <dee@example.org>"},
+            "Eve, Dee",
+            [{"name": "Dee", "email": "dee@example.org"}],
+        ),
+        ({"author": "Ann", "author_email": "Ann <a@example.org>"}, "Ann", [{"name": "Ann", "email": "a@example.org"}]),
+        ({"author_email": "ann@example.org"}, "ann@example.org", [{"email": "ann@example.org"}]),
+    ],
+    ids=["name-and-address", "addresses", "maintainer", "twice", "no-name"],
+)
+def test_a_supplier(said: dict[str, str], name: str, contact: list[dict[str, str]]) -> None:
+    """Who maintains it stands before who wrote it, and each name once."""
+    assert SBOM["supplier"](said) == {"name": name, "contact": contact}
+    assert SBOM["supplier"]({"author": "Ann"}) == {"name": "Ann"}
+    assert SBOM["supplier"]({}) is None
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """Packages with and without an author, a licence, and a requirement that only an extra has."""
+    folder = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    for name, fields in {
+        "one": "Author: Ann\nLicense-Expression: MIT\nRequires-Dist: Two\nRequires-Dist: three; extra == 'more'\n",
+        "two": "License-Expression: MIT\nRequires-Dist: three[more]\nRequires-Dist: one; sys_platform == 'win32'\n",
+        "three": "Provides-Extra: more\nRequires-Dist: one; extra == 'more'\n",
+    }.items():
+        (packages / f"{name}-1.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: 1\n{fields}"
+        (packages / f"{name}-1.dist-info" / "METADATA").write_text(metadata)
+        (packages / f"{name}-1.dist-info" / "RECORD").write_text("three-1.dist-info/sboms/Three.cyclonedx.json,,\n")
+    own = {"author": "Eve <eve@example.org>", "licenses": [{"expression": "ISC"}]}
+    (packages / "three-1.dist-info" / "sboms").mkdir()
+    (packages / "three-1.dist-info" / "sboms" / "Three.cyclonedx.json").write_text(
+        json.dumps({"metadata": {"component": own}})
+    )
+    return folder
+
+
+def test_the_bill_of_an_environment(environment: Path, tmp_path: Path) -> None:
+    """As of package and image: a package's own SBOM says what its metadata doesn't, and edges are what is needed."""
+    assert SBOM["main"](environment, tmp_path / "bill.json") == 0
+    bill = json.loads((tmp_path / "bill.json").read_text())
+    assert {each["name"]: each["supplier"] for each in bill["components"]} == {
+        "one": {"name": "Ann"},
+        "two": SBOM["INDEX"],
+        "three": {"name": "Eve", "contact": [{"name": "Eve", "email": "eve@example.org"}]},
+    }
+    (three,) = (each for each in bill["components"] if each["name"] == "three")
+    assert three["licenses"] == [{"expression": "ISC"}]
+    assert {each["ref"]: each["dependsOn"] for each in bill["dependencies"]} == {
+        "root-component": [],
+        "one==1": ["two==1"],
+        "two==1": ["three==1"],
+        "three==1": ["one==1"],
+    }
+
+
+def test_a_bill_of_what_is_not_installed(environment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another version than the pinned one, or none, is no bill of the pinned ones; a mark for other systems is none."""
+    lock = tmp_path / "requirements.lock"
+    lines = ("one==1", "two==2", "four==1", "five==1 ; sys_platform == 'win32'")
+    lock.write_text("".join(f"{line} \\\n    --hash=sha256:{'0' * 64}\n" for line in lines))
+    assert SBOM["main"](environment, tmp_path / "bill.json", lock) == 1
+    assert re.findall(r"pins (\S+), which", capsys.readouterr().err) == ["two==2", "four==1"]
+    assert not (tmp_path / "bill.json").exists()
 
 
 def test_an_audit_of_nothing_fails() -> None:
