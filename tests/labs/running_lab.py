@@ -104,8 +104,6 @@ class Running:
     def start(self, environment: Mapping[str, str], pass_fds: Sequence[int] = (), options: Sequence[str] = ()) -> None:
         """Start its process; also again, once the one before has ended, with more options."""
         environ = os.environ | {"PYTHONPATH": str(self.addons)} | dict(environment)
-        if self.addons != ROOT / "addons":  # a copy of the test's own: compiled once, and not by each of its processes
-            environ.pop("PYTHONDONTWRITEBYTECODE", None)
         with self.narration.open("ab") as output:
             self.process = subprocess.Popen(
                 [*self._command, *options], stderr=output, cwd=self._folder, env=environ, pass_fds=pass_fds
