@@ -6,6 +6,7 @@ Every line of every log that a test here makes is checked against the schema whe
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -20,14 +21,17 @@ from typing import Any, Self
 import yaml
 from whenever import Instant
 
+from labs.builders import present
 from labs.clients import UNRECOGNIZED_NAME, http3, python
 from labs.netns import DEADLINE, Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, Origin, to_banned
 from labs.running_lab import AS_WE_ARE
 from tokgate.blocklog.paths import archived
+from tokgate.cli.main import main
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.libnftables import TableState, changing
 from tokgate.gateway.ruleset import TABLE, TableOptions
+from tokgate.runtime.control_socket import ControlRequest, ask
 
 ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {
@@ -152,7 +156,7 @@ class Gateway:
         command = self._mitmdump() if self.stock else self._run()
         self.process = self.namespace.start(*command, output=self.narration, env=self.environment)
         try:
-            wait_until("tokgate listens", self._started)
+            wait_until("tokgate listens", self._started, every=0.03)
         except BaseException:
             self._end()
             raise
@@ -219,9 +223,8 @@ class Gateway:
         assert (begins, actions[-1]) == ("started", "stopped"), actions
 
     def listens(self) -> bool:
-        """Whether all the proxy's ports are open. Asked of the kernel: a connection would be one that tokgate sees."""
-        listening = self.namespace.run("ss", "-Hltn").stdout
-        return all(f":{port} " in listening for port in self.ports)
+        """Whether all the proxy's ports are open."""
+        return self.namespace.listening().issuperset(self.ports)
 
     def _started(self) -> bool:
         if self.process is None or self.process.poll() is not None:
@@ -229,11 +232,12 @@ class Gateway:
         return self.listens() and (self.mode != KERNEL_TOO or "\ntokgate: gate: " in self.narrated())
 
     def ruleset(self) -> str:
-        """What `tokgate ruleset` prints for the policy."""
-        command = self.command("ruleset", "--policies", self.policies, *RULESETS[self.mode])
-        printed = self.namespace.run(*command, env=self.environment)
-        assert "to_gate" in printed.stdout, printed.stderr
-        return printed.stdout
+        """What `tokgate ruleset` prints for the policy, without a process of its own."""
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()) as told:
+            code = main(["ruleset", "--policies", str(self.policies), *RULESETS[self.mode]])
+        if code or "to_gate" not in printed.getvalue():
+            raise RuntimeError(f"exit {code}: {told.getvalue()}")
+        return printed.getvalue()
 
     def load_ruleset(self) -> None:
         """Load what `tokgate ruleset` prints, in place as `tokgate gateway up` does it, and the routes in its comments.
@@ -260,11 +264,9 @@ class Gateway:
         return self.namespace.run(*self.command(*words, *where), env=self.environment, check=check)
 
     def status(self) -> dict[str, Any]:
-        """The answer of `tokgate status --json`, whose exit code says the same."""
-        done = self.asked("status", "--json", check=False)
-        answer: dict[str, Any] = json.loads(done.stdout)
-        assert done.returncode == (0 if answer["ok"] else 1)
-        return answer
+        """Its answer to `tokgate status`."""
+        confdir = self.options[self.options.index("--confdir") + 1] if "--confdir" in self.options else None
+        return present(ask(Path(confdir or self.home / ".tokgate"), ControlRequest.STATUS))
 
     def narrated(self) -> str:
         """What tokgate said on stderr so far."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from pyroute2 import NFCTSocket
+from pyroute2 import DiagSocket, NFCTSocket
 
 from labs.waiting import DEADLINE as DEADLINE
 from labs.waiting import until
@@ -25,6 +25,8 @@ NETNS = Path("/run/netns")
 OURS = re.compile(r"tokgate(\d+)(?:x\d+)?-[a-z0-9]+")
 ANY = {4: "0.0.0.0", 6: "::"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_LISTEN = 1 << 10
+"""The state TCP_LISTEN alone, as `struct inet_diag_req_v2` has it: sock_diag(7)."""
 SECONDS = 60.0
 """What sockets wait for their peers, on a crowded machine."""
 
@@ -149,6 +151,16 @@ class Namespace:
         """Start a command here; what it prints goes to a file."""
         with output.open("ab") as sink:
             return subprocess.Popen(self.command(*command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=env)
+
+    def listening(self) -> set[int]:
+        """The TCP ports at which somebody listens here. Asked of the kernel: a connection would be one that is seen."""
+
+        def look() -> set[int]:
+            with DiagSocket() as kernel:
+                found = [each for family in FAMILY.values() for each in kernel.get_sock_stats(family, states=_LISTEN)]
+            return {int(each["idiag_sport"]) for each in found}
+
+        return self.inside(look)
 
     def forget(self) -> None:
         """Have the kernel forget the connections that ended here: who uses their ports again would meet them."""

@@ -127,7 +127,7 @@ class Origin:
     def _listens(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError((self.folder / "nginx.log").read_text())
-        return ":443" in self.namespace.run("ss", "-Hltn").stdout
+        return 443 in self.namespace.listening()
 
     def _issue(self) -> None:
         authority = trustme.CA(organization_name="Origin authority")
