@@ -88,6 +88,7 @@ REASONS: Final = (
     Reason("curl", ("port with TLS 1.3 only",), "HTTP/2 for the client, though the server has HTTP/1.1 alone"),
     Reason("curl", ("https expect",), "the answer, which comes before the body, is whole; then curl ends with 55"),
     Reason("curl", ("h2c prior knowledge",), "curl asks a proxy over HTTP/1.1"),
+    Reason("testssl.sh", ("protocols",), "testssl.sh doesn't try NPN and ALPN by a proxy"),
     Reason(HTTP, ("request 0.9",), "ended: mitmproxy has no HTTP/0.9"),
     Reason(HTTP, ("version in lower case",), "ended: not every server reads it as HTTP", under_ban=True),
     Reason(HTTP, ("two spaces in the request line",), "passed on with one"),
