@@ -86,7 +86,6 @@ REASONS: Final = (
     ),
     Reason(HTTP, ("answer: head of 300 KiB",), "502: heads of answers may have 256 KiB"),
     Reason("curl", ("port with TLS 1.3 only",), "HTTP/2 for the client, though the server has HTTP/1.1 alone"),
-    Reason("curl", ("https expect",), "the answer, which comes before the body, is whole; then curl ends with 55"),
     Reason("curl", ("h2c prior knowledge",), "curl asks a proxy over HTTP/1.1"),
     Reason("testssl.sh", ("protocols",), "testssl.sh doesn't try NPN and ALPN by a proxy"),
     Reason(HTTP, ("request 0.9",), "ended: mitmproxy has no HTTP/0.9"),

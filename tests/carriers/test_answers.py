@@ -11,7 +11,8 @@ from hyperframe.frame import GoAwayFrame
 
 from labs.carriers import OPENING, Lab, Way, talk_at
 from labs.gate_lab import exactly
-from labs.proxy_lab import ALLOWED
+from labs.proxy_lab import ALLOWED, STORE, ban, policy
+from labs.waiting import DEADLINE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode()
@@ -262,25 +263,26 @@ def leave(sock: socket.socket, talk: h2.connection.H2Connection, last: int) -> N
 
 
 class Http2Client:
-    """A client of HTTP/2 without TLS."""
+    """A client of HTTP/2: without TLS, or of an app store with it."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.talk = sock, talk_at(client_side=True)
+    def __init__(self, sock: socket.socket, scheme: str = "http", host: str = ALLOWED) -> None:
+        self.sock, self.talk, self.scheme, self.host = sock, talk_at(client_side=True), scheme, host
         self.got: dict[int, list[str]] = {}
         """What came on each stream: statuses, bodies, `end`, or the name of an error."""
+        sock.settimeout(DEADLINE)
         self.talk.initiate_connection()
 
     def ask(self, *streams: int, body: bool = False) -> None:
         """Ask on streams; with `body` the request doesn't end."""
         method = "POST" if body else "GET"
         for stream in streams:
-            head = [(":method", method), (":scheme", "http"), (":authority", ALLOWED), (":path", "/")]
+            head = [(":method", method), (":scheme", self.scheme), (":authority", self.host), (":path", "/")]
             self.talk.send_headers(stream, head, end_stream=not body)
         self.sock.sendall(self.talk.data_to_send())
 
-    def until_over(self, *streams: int) -> list[list[str]]:
-        """What has come on each of these streams by the end of the last."""
-        while not all(self.got.get(stream, [""])[-1] in ("end", *ErrorCodes.__members__) for stream in streams):
+    def until_over(self, *streams: int, last: tuple[str, ...] = ("end", *ErrorCodes.__members__)) -> list[list[str]]:
+        """What has come on each of these streams by the `last` of the last."""
+        while not all(self.got.get(stream, [""])[-1] in last for stream in streams):
             piece = self.sock.recv(1 << 16)
             assert piece, self.got
             for event in self.talk.receive_data(piece):
@@ -328,25 +330,54 @@ def test_http2_interim_answers(lab: Lab) -> None:
         assert client.until_over(1) == [["103", *WHOLE]]
 
 
+REFUSED = ["413", "ok", "end", "NO_ERROR"]
+"""An answer before the end of the request, and that the server wants no more of that (RFC 9113 §8.1)."""
+
+
 @OPENING
 def test_http2_answer_before_the_end_of_the_request(lab: Lab) -> None:
-    """nginx refuses an upload so: the answer, and NO_ERROR for the rest of the request (RFC 9113 §8.1)."""
+    """nginx answers an upload so: a client that isn't told goes on with it, and curl then fails."""
 
-    def serve(sock: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+    def serve(_: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
+        answered(talk, stream, "413" if stream == 1 else "200")
         if stream == 1:
-            answered(talk, stream, "413")
-        else:
             talk.reset_stream(1, ErrorCodes.NO_ERROR)
-            answered(talk, stream)
 
     port, _ = http2_origin(lab, serve)
     with lab.reach(Way.REDIRECTED, port) as raw:
         client = Http2Client(raw.sock)
         client.ask(1, body=True)
-        assert client.until_over(1) == [["413", "ok", "end"]]
+        assert client.until_over(1, last=("NO_ERROR",)) == [REFUSED]
         client.ask(3)
         assert client.until_over(3) == [WHOLE]
-        assert client.got[1] == ["413", "ok", "end"]
+
+
+@OPENING
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        (b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nok", REFUSED),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + OK, ["100", "103", *WHOLE, "NO_ERROR"]),
+    ],
+    ids=["refused", "interim"],
+)
+def test_http2_answers_of_an_http1_server(lab: Lab, answer: bytes, heard: list[str]) -> None:
+    """What is no answer yet doesn't end the stream; a server that answers and leaves wants no more of a request."""
+    context = lab.authority.server(STORE)
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            got = b""
+            while not got.endswith(b"\r\n\r\n"):
+                got += tls.recv(1)
+            tls.sendall(answer)
+
+    origin = lab.origin(serve)
+    lab.start(policy(ban(inspect_stores=True)))
+    with lab.tls(lab.trusting("h2"), STORE, Way.REDIRECTED, origin.port) as raw:
+        client = Http2Client(raw.sock, "https", STORE)
+        client.ask(1, body=True)
+        assert client.until_over(1, last=("NO_ERROR", "CANCEL")) == [heard]
 
 
 @OPENING

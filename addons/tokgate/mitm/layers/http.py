@@ -11,6 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
+from h2.errors import ErrorCodes
 from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer, tunnel
 from mitmproxy.proxy.context import Context
@@ -29,7 +30,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from tokgate.mitm.client_connection import ClientConnection
 from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, WANT_CERTIFICATES, told
 from tokgate.mitm.layers.http1 import EndOfDirection, Http1Client, Http1Server, is_interim, readable
-from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn
+from tokgate.mitm.layers.http2 import GetHttpConnection, Http2Client, Http2Server, MayGoOn, Reset
 from tokgate.mitm.layers.relay import RefusalLayer
 from tokgate.mitm.layers.tls import ServerTLSLayer, is_orderly
 from tokgate.traffic.limits import Limits
@@ -113,16 +114,28 @@ class HttpStream(http.HttpStream):
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a 1xx goes to the client, and the answer is still waited for."""
         if is_interim(event.response):
-            yield http.SendHttp(event, self.context.client)
+            yield http.SendHttp(ResponseHeaders(self.stream_id, event.response), self.context.client)
         else:
             yield from super().state_wait_for_response_headers(event)
 
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """As mitmproxy's; the end comes again with that of the request, and then changes nothing."""
         yield from super().send_response(already_streamed)
-        early = (self.state_consume_request_body, self.state_stream_request_body)
-        if self.server_state == self.state_done and self.client_state in early:
+        if self._is_answered_early:
             yield http.SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        """As mitmproxy's; of a server that has answered, the client hears that it wants no more of the request."""
+        if isinstance(event, ResponseProtocolError) and self._is_answered_early:
+            event = Reset(self.stream_id, ErrorCodes.NO_ERROR)
+        yield from super().handle_protocol_error(event)
+
+    @property
+    def _is_answered_early(self) -> bool:
+        early = (self.state_consume_request_body, self.state_stream_request_body)
+        return self.server_state == self.state_done and self.client_state in early
 
 
 class HttpConnectionLayer(layer.Layer):

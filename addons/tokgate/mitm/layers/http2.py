@@ -58,11 +58,15 @@ class GetHttpConnection(http.GetHttpConnection):
         return connection not in _GOING_AWAY and super().connection_spec_matches(connection)
 
 
-class NotTakenUp(ResponseProtocolError):
-    """A server has done nothing about a request: the client may ask again, whatever it was (RFC 9113 §8.7)."""
+class Reset(ResponseProtocolError):
+    """A server wants no more of a request, and its client hears why: it was not taken up, or is answered already.
 
-    def __init__(self, stream_id: int) -> None:
-        super().__init__(stream_id, "the server did not take up the request", ErrorCode.PASSTHROUGH_CLOSE)
+    REFUSED_STREAM: the client may ask again, whatever it was (RFC 9113 §8.7). NO_ERROR: the answer is whole (§8.1).
+    """
+
+    def __init__(self, stream_id: int, reason: int) -> None:
+        super().__init__(stream_id, "the server has reset the stream", ErrorCode.PASSTHROUGH_CLOSE)
+        self.reason: Final = reason
 
 
 class _GoAway(h2.events.Event):
@@ -203,9 +207,9 @@ class Http2Server(original.Http2Server):
             yield command
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, NotTakenUp):
+        if isinstance(event, Reset):
             if not self.is_closed(event.stream_id):
-                self.h2_conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+                self.h2_conn.reset_stream(event.stream_id, event.reason)
                 yield commands.SendData(self.conn, self.h2_conn.data_to_send())
         elif isinstance(event, MayGoOn):
             if opened := self.h2_conn.acknowledge(event.has_room):
@@ -276,7 +280,7 @@ class Http2Client(original.Http2Client):
             return
         yield from super()._handle_event(event)
         while self._not_taken_up:
-            yield ReceiveHttp(NotTakenUp(self._not_taken_up.pop()))
+            yield ReceiveHttp(Reset(self._not_taken_up.pop(), ErrorCodes.REFUSED_STREAM))
 
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
         """As mitmproxy's, with what it swallows or takes for an error."""
@@ -288,9 +292,11 @@ class Http2Client(original.Http2Client):
                 self.streams = {ours: state for ours, state in self.streams.items() if ours <= last}
                 self.stream_queue.clear()
                 return False
-            case h2.events.StreamReset(error_code=ErrorCodes.REFUSED_STREAM) if event.stream_id in self.streams:
-                self.streams.pop(event.stream_id)
-                self._not_taken_up.append(self.their_stream_id[event.stream_id])
+            case h2.events.StreamReset(stream_id=ours, error_code=reason) if (
+                reason == ErrorCodes.REFUSED_STREAM or ours not in self.streams
+            ):
+                self.streams.pop(ours, None)
+                yield ReceiveHttp(Reset(ours, reason))
                 return False
             case h2.events.InformationalResponseReceived():
                 status, headers = original.parse_h2_response_headers(event.headers)
@@ -299,6 +305,6 @@ class Http2Client(original.Http2Client):
                 yield ReceiveHttp(ResponseHeaders(event.stream_id, interim, end_stream=False))
                 return False
         is_over: bool = yield from super().handle_h2_event(event)
-        if isinstance(event, h2.events.StreamEnded):  # what follows is about the rest of the request, which is nobody's
+        if isinstance(event, h2.events.StreamEnded):  # a reset that follows is about the rest of the request
             self.streams.pop(event.stream_id, None)
         return is_over
