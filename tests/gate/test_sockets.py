@@ -124,10 +124,10 @@ def test_the_gateways_own_address_leads_back(place: Address, leads: bool, monkey
     assert not leads_to(dialled, ("192.0.2.2", 8080), [place])
 
 
-@pytest.mark.parametrize("mark", [None, 0x746F])
+@pytest.mark.parametrize("mark", [None, 0x746F, 0xFFFFFFFF])
 def test_the_gates_own_traffic_carries_its_mark(monkeypatch: pytest.MonkeyPatch, mark: int | None) -> None:
     """By the mark a firewall knows what not to redirect again; without one, none is set."""
-    marks: list[int] = []
+    marks: list[bytes] = []
 
     class Marking(_socket.socket):
         """A socket that needs no right to be marked."""
@@ -141,7 +141,7 @@ def test_the_gates_own_traffic_carries_its_mark(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(socket, "SocketType", Marking)
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect(server.getsockname(), mark).close()
-    assert marks == ([] if mark is None else [mark])
+    assert marks == ([] if mark is None else [struct.pack("I", mark)])
 
 
 class Recording(_socket.socket):

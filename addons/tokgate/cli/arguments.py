@@ -76,11 +76,17 @@ def identifier(text: str) -> str:
     return text
 
 
-def whole_number(what: str, first: int = 0, last: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers from `first` to `last`, as argparse's `type=`; errors call the value `what`."""
+def whole_number(what: str, first: int = 0, last: int | None = None, *, base: int = 10) -> Callable[[str], int]:
+    """A parser of whole numbers from `first` to `last`, as argparse's `type=`; errors call the value `what`.
+
+    With `base` 0 also as 0x10.
+    """
 
     def convert(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdigit() else -1
+        try:
+            number = int(text, base) if text.isascii() and text.isalnum() else -1
+        except ValueError:
+            number = -1
         if number < first or (last is not None and number > last):
             raise argparse.ArgumentTypeError(
                 f"{text!r} is no {what}" + ("" if last is None else f": {first} to {last}")

@@ -181,7 +181,7 @@ def connect(
         # The ACK that ends the handshake then travels with the ClientHello: a packet less, 6 % of the CPU.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, False)
         if mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", mark))  # an int would be signed
         if source is not None:
             # Without this a port is chosen at once, which then serves one connection alone, whatever its destination.
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, True)

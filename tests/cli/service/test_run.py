@@ -108,6 +108,9 @@ def test_no_number_of_openers(said: str, capsys: pytest.CaptureFixture[str]) -> 
         ("--drain", "-1"),
         ("--drain", "nan"),
         ("--drain", "soon"),
+        ("--mark", "0"),
+        ("--mark", "0x100000000"),
+        ("--mark", "1_0"),
         ("--name-server", "resolver.example.org"),
         ("--unexpected",),
     ],
@@ -198,6 +201,7 @@ def test_redirection_without_a_gateway(said: str) -> None:
         ("--mode gate:tproxy@8080 --mode gate:explicit", "gate:tproxy@8080 and gate:explicit both want port 8080"),
         ("--mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
         ("--mode regular", "start tokgate twice"),
+        ("--mark 0x746b", "are for the gates"),
     ],
 )
 def test_what_a_gateway_cannot_be(said: str, why: str) -> None:

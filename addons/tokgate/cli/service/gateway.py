@@ -275,6 +275,7 @@ def remark_on(rules: Ruleset) -> None:
 _MOST_TABLES: Final = 2**31
 """Numbers of routing tables that `ip` takes."""
 _port: Final = whole_number("port", 1, MAX_PORT)
+read_mark: Final = whole_number("firewall mark", 1, 2**32 - 1, base=0)
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:
@@ -290,7 +291,9 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
         metavar="USER|UID",
         help="the user the proxy runs as: its own connections are exempt (default: `tokgate`, where that user exists)",
     )
-    own.add_argument("--mark", type=_mark, metavar="N", help="the mark on the proxy's own packets, instead of a user")
+    own.add_argument(
+        "--mark", type=read_mark, metavar="N", help="the mark on the proxy's own packets, instead of a user"
+    )
     parser.add_argument(
         "--route-mark",
         type=_route_mark,
@@ -330,10 +333,6 @@ def table_options(options: argparse.Namespace) -> TableOptions:
             "--local needs --uid or --mark: without, the proxy's own connections would be redirected to itself",
             Exit.USAGE,
         )
-    if options.mark == options.route_mark:
-        raise CommandError(
-            "--mark and --route-mark are the same: packets of the proxy's would come back to it", Exit.USAGE
-        )
     local: PortRange | None = options.local
     if options.redirect is None and local is not None and local.first <= options.port <= local.last:
         raise CommandError(f"--local and --port are both {options.port}: give each its own", Exit.USAGE)
@@ -344,9 +343,16 @@ def table_options(options: argparse.Namespace) -> TableOptions:
     )
 
 
+def bypass_by_mark(mark: int, route_mark: int = DEFAULT_MARK) -> Bypass:
+    """How packets of the proxy's are known by a mark. Ends the command where it is that of packets for the gates."""
+    if mark == route_mark:
+        raise CommandError(f"packets of mark {mark:#x} are for the gates: give the proxy's own another", Exit.USAGE)
+    return Bypass.by_mark(mark)
+
+
 def _own_connections(options: argparse.Namespace) -> Bypass | None:
     if options.mark is not None:
-        return Bypass.by_mark(options.mark)
+        return bypass_by_mark(options.mark, options.route_mark)
     if options.uid is not None:
         return Bypass.by_uid(options.uid)
     try:
@@ -374,18 +380,8 @@ def _uid(text: str) -> int:
         raise argparse.ArgumentTypeError(f"no user {text!r} on this machine; a number works for any") from error
 
 
-def _mark(text: str) -> int:
-    try:
-        mark = int(text, 0)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
-    if not 1 <= mark < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is no firewall mark: 1 to 0xffffffff")
-    return mark
-
-
 def _route_mark(text: str) -> int:
-    mark = _mark(text)
+    mark = read_mark(text)
     if mark >= _MOST_TABLES or mark in (253, 254, 255):
         raise argparse.ArgumentTypeError(
             f"{text} can't be a routing table of its own: 1 to 0x7fffffff, without 253 to 255"

@@ -15,7 +15,7 @@ from tokgate.cli.arguments import argument_of, whole_number
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, need
 from tokgate.cli.configuration import add_confdir_option, default_log
 from tokgate.cli.policy_source import add_policies_option
-from tokgate.cli.service.gateway import add_redirect_options
+from tokgate.cli.service.gateway import add_redirect_options, bypass_by_mark, read_mark
 from tokgate.config.diagnostics import did_you_mean, listed, near
 from tokgate.config.extras import Extra
 from tokgate.gate.sockets import Entry
@@ -84,9 +84,7 @@ def add_parser(subparsers: Subparsers) -> None:
         type=_count,
         help="mitmproxy processes behind the gates (default: one a core, at least two, at most eight)",
     )
-    parser.add_argument(
-        "--mark", metavar="N", type=lambda text: int(text, 0), help="firewall mark on tokgate's own connections"
-    )
+    parser.add_argument("--mark", metavar="N", type=read_mark, help="firewall mark on tokgate's own connections")
     add_policies_option(parser)
     log = default_log()
     parser.add_argument("--log", metavar="FILE", type=Path, default=log, help=f"block log (default: {log})")
@@ -211,7 +209,7 @@ def _gateway(args: argparse.Namespace, places: tuple[ListenEndpoint, ...]) -> Ta
 def _bypass(args: argparse.Namespace) -> Bypass | None:
     """How tokgate's own connections are told from others of this machine."""
     if args.mark is not None:
-        return Bypass.by_mark(args.mark)
+        return bypass_by_mark(args.mark)
     try:
         account = None if args.local is None else privileges.account_to_become(args.user)
     except privileges.PrivilegeError as error:
