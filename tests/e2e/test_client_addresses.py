@@ -44,26 +44,31 @@ def seen_from(lab: Lab, origin: Origin, family: int, scheme: str = "https", name
 
 
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_origins_see_clients(
-    lab: Lab, origin: Origin, any_gateway: Make, nobodys_folder: Path, family: int, user: str
-) -> None:
+def test_origins_see_clients(lab: Lab, origin: Origin, any_gateway: Make, nobodys_folder: Path, user: str) -> None:
     """Through gates, through openers and over HTTP/3; after a hand-over to another program, too."""
     options = ("--user", user, "--confdir", nobodys_folder / "keys")
     with any_gateway(nobodys_folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
         for turn in range(2):
-            for scheme in ("https", "http"):
-                assert seen_from(lab, origin, family, scheme) == Lab.CLIENT[family], scheme
-            assert http3(lab.client, origin, ALLOWED, family, path="/who") == (0, f"{Lab.CLIENT[family]}\n")
-            assert seen_from(lab, origin, family, name=BANNED, who="guest") == Lab.GUEST[family]
+            assert seen(lab, origin) == [Lab.CLIENT[4], Lab.CLIENT[4], Lab.CLIENT[6], Lab.CLIENT[6]]
+            for family in (4, 6):
+                assert http3(lab.client, origin, ALLOWED, family, path="/who") == (0, f"{Lab.CLIENT[family]}\n")
+                assert seen_from(lab, origin, family, name=BANNED, who="guest") == Lab.GUEST[family]
             if turn == 0:
                 gateway.asked("restart")
 
 
-def test_the_policy_may_want_the_gateways(lab: Lab, origin: Origin, make: Make, family: int) -> None:
+def seen(lab: Lab, origin: Origin) -> list[str]:
+    """From where the origin sees a client over TLS and over plain HTTP, by each version of IP."""
+    return [seen_from(lab, origin, family, scheme) for family in (4, 6) for scheme in ("https", "http")]
+
+
+GATEWAYS = [Lab.EGRESS[4], Lab.EGRESS[4], Lab.EGRESS[6], Lab.EGRESS[6]]
+
+
+def test_the_policy_may_want_the_gateways(lab: Lab, origin: Origin, make: Make) -> None:
     """The address of the route, or those that stand in the policy; a client's alone where TPROXY brought it."""
     with make(egress={"addresses": "gateway"}):
-        for scheme in ("https", "http"):
-            assert seen_from(lab, origin, family, scheme) == Lab.EGRESS[family]
+        assert seen(lab, origin) == GATEWAYS
 
 
 @contextmanager
@@ -76,11 +81,10 @@ def masquerading(lab: Lab) -> Iterator[None]:
         lab.gateway.run("nft", "delete table inet masks")
 
 
-def test_behind_masquerading(lab: Lab, origin: Origin, make: Make, family: int) -> None:
+def test_behind_masquerading(lab: Lab, origin: Origin, make: Make) -> None:
     """The origin sees the gateway again, and answers find their connections."""
     with make(), masquerading(lab):
-        for scheme in ("https", "http"):
-            assert seen_from(lab, origin, family, scheme) == Lab.EGRESS[family]
+        assert seen(lab, origin) == GATEWAYS
 
 
 def test_doctor_tries_the_way_back(lab: Lab, origin: Origin, make: Make) -> None:

@@ -54,7 +54,7 @@ def test_clients_during_the_start(lab: Lab, origin: Origin, make: Make, unchange
     over = threading.Event()
 
     def asks(name: str) -> None:
-        while not over.is_set():
+        while not over.wait(0.01):
             heard[name].append(python(lab.client, name, 4, False, origin.authority).error)
 
     threads = [threading.Thread(target=asks, args=(name,)) for name in heard]

@@ -58,7 +58,7 @@ class Carrier(Running):
         stop, passed = threading.Event(), []
 
         def watch() -> None:
-            while not stop.is_set():
+            while not stop.wait(0.02):
                 passed.append(self.lets_through())
 
         thread = threading.Thread(target=watch)

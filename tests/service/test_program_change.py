@@ -42,7 +42,7 @@ def _checking(running: Scraped) -> Iterator[list[int]]:
     over, statuses = threading.Event(), list[int]()
 
     def check() -> None:
-        while not over.is_set():
+        while not over.wait(0.02):
             statuses.append(running.get("/healthz")[0])
 
     thread = threading.Thread(target=check)
