@@ -120,11 +120,11 @@ class Instance:
         """Write the records that are due; whether `history` was changed, and is to be saved. Never raises."""
         now = self.now()
         self._attempt("phases", partial(self._pass_phases, now))
-        has_told = self._attempt("ledger", partial(self.history.look, self.holder.snapshot, now)) or False
-        has_told |= self._attempt("requests", partial(self.history.follow_requests, self.holder.snapshot)) or False
+        changed = [self._attempt("ledger", partial(self.history.look, self.holder.snapshot, now))]
+        changed.append(self._attempt("requests", partial(self.history.follow_requests, self.holder.snapshot)))
         if self._coverage.due(now):
             self._attempt("coverage", partial(self._tell_coverage, now))
-        return has_told
+        return any(changed)
 
     async def follow(self) -> None:
         """Call `tick` until cancelled; slow work runs in a thread, since the event loop carries traffic."""

@@ -27,9 +27,7 @@ _TOLD_FOR: Final = TimeDelta(hours=24)
 """How long the page tells of a request that was declined."""
 
 
-def asking_of(
-    traffic: Traffic, connection: ClientConnection, ruling: Ruling, problem: str | None = None
-) -> Asking | None:
+def asking_of(traffic: Traffic, connection: ClientConnection, ruling: Ruling) -> Asking | None:
     """The form for a person who is refused; None where the policy has none, or no ban refuses."""
     limits, ban = ruling.snapshot.settings.overrides, ruling.ban
     if traffic.requests is None or not limits.requests or ban is None or ban.overrides is Overrides.FORBIDDEN:
@@ -43,7 +41,7 @@ def asking_of(
         traffic.failed("requests", error)
         known = None
     last = None if known is None else _told(known, at)
-    return Asking(token=TOKEN, offered=tuple(offered) or (limits.longest,), last=last, problem=problem)
+    return Asking(token=TOKEN, offered=tuple(offered) or (limits.longest,), last=last)
 
 
 def token_of(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling, event: str) -> str:
@@ -52,14 +50,13 @@ def token_of(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, rul
 
 
 def received(
-    traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling
+    traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling, asking: Asking | None
 ) -> ExceptionRequest | str | None:
     """The request that a form made, or the one that was pending; else why it was not taken, a key of the texts.
 
     None if the form is not the page's own, and nothing was asked.
     """
     token, event, why, lasting = read_request(flow.request.raw_content)
-    asking = asking_of(traffic, connection, ruling)
     button = _button(flow, connection, ruling, event)
     genuine = button.made(token, traffic.enforcer.warned.token_key, ruling.at)
     if traffic.requests is None or asking is None or not genuine or not is_own_form(flow.request, authority_of(flow)):

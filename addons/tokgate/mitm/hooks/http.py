@@ -14,7 +14,7 @@ from mitmproxy.proxy.context import Context
 from tokgate.block_page import render
 from tokgate.block_page.continue_form import asks
 from tokgate.block_page.language import choose_language
-from tokgate.block_page.notice import Notice, notice_of
+from tokgate.block_page.notice import Asking, Notice, notice_of
 from tokgate.block_page.render import RenderedResponse, choose_format
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection, Passing
@@ -157,7 +157,8 @@ class HttpHooks(Hooks):
             case Refuse() if asks(flow.request.method, flow.request.path) and http_request.answerable(flow.request):
                 flow.metadata[_ASKED] = admission
             case Refuse():
-                answer(flow, connection, _refusal(self._traffic, flow, connection, admission))
+                asking = asking_of(self._traffic, connection, admission.ruling)
+                answer(flow, connection, _refusal(self._traffic, flow, connection, admission, asking))
             case Pass() | Open() | AskCertificate():
                 self._let_pass(flow, connection, admission)
             case _:
@@ -238,9 +239,10 @@ def _answer_to_request(
 ) -> Response:
     """The page of the refusal, with the request for an exception that is kept now, or why none is."""
     ruling, headers = admission.ruling, flow.request.headers
-    found = received(traffic, flow, connection, ruling)
+    asking = asking_of(traffic, connection, ruling)
+    found = received(traffic, flow, connection, ruling, asking)
     if found is None or isinstance(found, str):
-        return _refusal(traffic, flow, connection, admission, found)
+        return _refusal(traffic, flow, connection, admission, asking and replace(asking, problem=found))
     asking = asking_of(traffic, connection, ruling)
     notice = notice_of(ruling, implementer=f"dns:{traffic.context.hostname}", opened=connection.opened)
     notice = replace(notice, event=found["refusal"], asking=asking)
@@ -249,13 +251,12 @@ def _answer_to_request(
 
 
 def _refusal(
-    traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission, problem: str | None = None
+    traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, admission: Admission, asking: Asking | None = None
 ) -> Response:
-    """Record a blocked request; the page that answers it, with the `problem` of a request for an exception."""
+    """Record a blocked request; the page that answers it, with the form to ask for an exception."""
     ruling = admission.ruling
     contact = render.href_of(ruling.ban.contact) if ruling.ban is not None else None
     implementer = contact or f"dns:{traffic.context.hostname}"
-    asking = None if admission.stage is Stage.CONNECT else asking_of(traffic, connection, ruling, problem)
     notice = replace(notice_of(ruling, implementer=implementer, opened=connection.opened), asking=asking)
     stamp = admission.record(traffic.enforcer, notice.status)
     languages = flow.request.headers.get("accept-language")
