@@ -5,6 +5,7 @@ An override is a YAML file, which is tried with the whole policy before it is wr
 
 import argparse
 import sys
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypedDict
@@ -17,7 +18,7 @@ from tokgate.blocklog.records.requests import ExceptionRequest, RequestState
 from tokgate.cli.arguments import argument_of, common_zone, identifier
 from tokgate.cli.commands import CommandError, Exit, Subparsers, add_command, add_subcommand
 from tokgate.cli.configuration import default_log
-from tokgate.cli.policy.override_file import Whom, end_override, make_override, policies_locked, whom_of
+from tokgate.cli.policy.override_file import Wanted, Whom, end_override, make_override, policies_locked, whom_of
 from tokgate.cli.policy_source import add_policies_option, open_snapshot
 from tokgate.cli.terminal import aligned, narrate, print_json, print_lines, visible, you
 from tokgate.config.format import networks, times, values
@@ -134,7 +135,8 @@ def add_parser(subparsers: Subparsers) -> None:
         ("--device", _line, "MAC|NAME", "for this device of an inventory"),
         ("--interface", _interface, "NAME", "for who comes by this interface"),
     ):
-        whom.add_argument(option, action="append", type=read, metavar=metavar, help=said)
+        key = f"{option.removeprefix('--')}s"
+        whom.add_argument(option, action="append", type=read, metavar=metavar, help=said, dest=key, default=[])
     long = adding.add_mutually_exclusive_group(required=True)
     long.add_argument("--for", dest="lasting", type=_lasting, metavar="DURATION", help="how long: 30m, 2h, 1d, PT2H")
     long.add_argument("--until", type=_until_argument, metavar="TIME", help="first instant at which it no longer holds")
@@ -218,13 +220,14 @@ def _row(override: Override, snapshot: Snapshot, now: Instant) -> tuple[str, ...
 
 def _add(options: argparse.Namespace) -> Exit:
     """Create an override from one ban, or from all, and print its name."""
-    given = [key for key in ("client", "user", "group", "device", "interface") if getattr(options, key)]
+    wanted = Wanted(**{each.name: getattr(options, each.name) for each in fields(Wanted)})
+    given = [key for key in ("clients", "users", "groups", "devices", "interfaces") if getattr(options, key)]
     if options.all_bans and given:
-        options.usage_error(f"argument --{given[0]}: not allowed with argument --all-bans")
+        options.usage_error(f"argument --{given[0].removesuffix('s')}: not allowed with argument --all-bans")
     if not (options.all_bans or given or options.network):
         options.usage_error("one of the arguments --network --client --user --group --device --interface is required")
     with policies_locked(options.policies):
-        made = make_override(options, Instant.now())
+        made = make_override(options.policies, wanted, Instant.now())
     sys.stdout.write(f"{made.name}\n")
     made.narrate()
     return Exit.FINDINGS if made.forbidding else Exit.DONE
@@ -287,20 +290,17 @@ def _approve(options: argparse.Namespace) -> Exit:
     with policies_locked(options.policies):
         folder, request = _pending(options)
         user = request["user"]
-        wanted = argparse.Namespace(
-            policies=options.policies,
+        wanted = Wanted(
             ban=request["ban"],
-            all_bans=False,
-            client=None if user else [networks.cidr(request["client"])],
-            user=[user] if user else None,
-            **dict.fromkeys(("network", "group", "device", "interface", "name")),
+            clients=() if user else [networks.cidr(request["client"])],
+            users=[user] if user else (),
             lasting=options.lasting or times.lasting(request["lasting"]),
             until=options.until,
             reason=options.reason or request["why"],
             ticket=options.ticket,
             by=by,
         )
-        made = make_override(wanted, now)
+        made = make_override(options.policies, wanted, now)
         answer = {"override": made.name, "until": timestamp(made.until), "reason": options.reason}
         answer |= {"state": RequestState.APPROVED, "answered": timestamp(now), "by": by, "ticket": options.ticket}
         answered = folder.answer(options.id, **answer)

@@ -23,7 +23,7 @@ from tokgate.policy.analysis.terms import outlasts
 from tokgate.policy.bans import Ban, Exemption, Overrides
 from tokgate.policy.decision import Phase
 from tokgate.policy.networks import Network
-from tokgate.policy.schedule import Edge, Moment, add_duration, resolve
+from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.policy.values.prefixes import Cover, IPNetwork
 from tokgate.policy.values.text import both
@@ -48,6 +48,25 @@ class Whom(TypedDict):
     groups: list[str]
     devices: list[str]
     interfaces: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An override to be made; its fields are the options of `add`. Without `ban` it is from all of them."""
+
+    ban: str | None
+    reason: str
+    by: str | None
+    ticket: str | None
+    lasting: Duration | None
+    until: Moment | None
+    name: str | None = None
+    network: str | None = None
+    clients: Sequence[IPNetwork] = ()
+    users: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    interfaces: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,18 +95,18 @@ class Made:
             narrate(f"tokgate: {visible(each.name)} forbids overrides ({each.origin}), and HOLDS")
 
 
-def make_override(options: argparse.Namespace, at: Instant) -> Made:
-    """Write the override that the options of `add` say, with the policies locked. Raises CommandError, OSError."""
-    policies, now = options.policies, at.round("second", mode="floor")
+def make_override(policies: Path, wanted: Wanted, at: Instant) -> Made:
+    """Write an override, with the policies locked. Raises CommandError, OSError."""
+    now = at.round("second", mode="floor")
     policy = open_policy(policies, now)
-    network = _network(policy, options.network)
-    ban = _ban(policy, options.ban)
-    zone = _zone(policy, ban, network, options.client or ())
-    until = _until(policy, options, now, zone)
+    network = _network(policy, wanted.network)
+    ban = _ban(policy, wanted.ban)
+    zone = _zone(policy, ban, network, wanted.clients)
+    until = _until(policy, wanted, now, zone)
     bans = _all_bans(policy, network, now, until) if ban is None else [ban]
     forbidding = [each for each in bans if each.overrides is Overrides.FORBIDDEN]
     made_from = [each for each in bans if each not in forbidding]
-    name = options.name or f"{(options.ban or _ALL)[:_BAN_PART]}-{now.format_iso(basic=True)}"
+    name = wanted.name or f"{(wanted.ban or _ALL)[:_BAN_PART]}-{now.format_iso(basic=True)}"
     free, more = name, 2
     while free in policy.exemptions or (policies / FOLDER / f"{free}.yaml").exists():
         free, more = f"{name}-{more}", more + 1
@@ -99,12 +118,12 @@ def make_override(options: argparse.Namespace, at: Instant) -> Made:
             ban=each.name,
             starts=now,
             until=until,
-            reason=options.reason,
-            ticket=options.ticket,
-            by=options.by or you(),
+            reason=wanted.reason,
+            ticket=wanted.ticket,
+            by=wanted.by or you(),
             override=True,
         )
-        made.append(_for_whom(policy, bare, network, options))
+        made.append(_for_whom(policy, bare, network, wanted))
     path = policies / FOLDER / f"{name}.yaml"
     said = _encoded(made, zone)
     doubts = _try_out(policies, path, said, now)
@@ -112,9 +131,7 @@ def make_override(options: argparse.Namespace, at: Instant) -> Made:
         path.parent.mkdir()
         path.parent.chmod(0o755)  # whatever the mask: tokgate may run as another user
     replace_policy_file(path, said)
-    whom = [
-        options.network or listed(each.whom if ban is not None else policy.bans[each.ban].networks) for each in made
-    ]
+    whom = [wanted.network or listed(each.whom if ban is not None else policy.bans[each.ban].networks) for each in made]
     return Made(
         name=name, path=path, overrides=made, until=until, zone=zone, whom=whom, doubts=doubts, forbidding=forbidding
     )
@@ -209,11 +226,11 @@ def _met(policy: Policy, ban: Ban, prefixes: Iterable[IPNetwork]) -> Iterator[IP
     yield from (prefix for prefix in prefixes if not certain or covered.meets(prefix))
 
 
-def _for_whom(policy: Policy, bare: Exemption, network: Network | None, options: argparse.Namespace) -> Exemption:
-    """The exemption for the clients that the options name. Raises CommandError."""
+def _for_whom(policy: Policy, bare: Exemption, network: Network | None, wanted: Wanted) -> Exemption:
+    """The exemption for the clients that are named. Raises CommandError."""
     ban = policy.bans[bare.ban]
-    if network is None and not options.all_bans:
-        clients: tuple[IPNetwork, ...] = tuple(dict.fromkeys(options.client or ()))
+    if network is None and wanted.ban is not None:
+        clients = tuple(dict.fromkeys(wanted.clients))
         covered = Cover(prefix for name in ban.networks for prefix in policy.networks[name].prefixes)
         certain = all(policy.networks[name].by_address for name in ban.networks)
         for client in clients if certain else ():
@@ -224,12 +241,12 @@ def _for_whom(policy: Policy, bare: Exemption, network: Network | None, options:
         return replace(
             bare,
             clients=clients,
-            users=tuple(options.user or ()),
-            groups=tuple(options.group or ()),
-            devices=tuple(options.device or ()),
-            interfaces=tuple(options.interface or ()),
+            users=tuple(wanted.users),
+            groups=tuple(wanted.groups),
+            devices=tuple(wanted.devices),
+            interfaces=tuple(wanted.interfaces),
         )
-    if network is not None and not options.all_bans and network.name not in ban.networks:
+    if network is not None and wanted.ban is not None and network.name not in ban.networks:
         message = f"the ban `{ban.name}` does not concern the network `{network.name}`, but {listed(ban.networks)}"
         raise CommandError(message, Exit.FINDINGS)
     whole = [policy.networks[name] for name in ban.networks] if network is None else [network]
@@ -254,13 +271,13 @@ def _zone(policy: Policy, ban: Ban | None, network: Network | None, clients: Seq
     return common_zone(policy.networks[name] for name in near or names)
 
 
-def _until(policy: Policy, options: argparse.Namespace, now: Instant, zone: str) -> Instant:
+def _until(policy: Policy, wanted: Wanted, now: Instant, zone: str) -> Instant:
     longest = policy.settings.overrides.longest
     try:
-        if options.until is not None:
-            until = resolve(options.until, zone, Edge.END)
+        if wanted.until is not None:
+            until = resolve(wanted.until, zone, Edge.END)
         else:
-            until = add_duration(now, options.lasting or longest, zone)
+            until = add_duration(now, wanted.lasting or longest, zone)
     except ValueError:
         raise CommandError("that is beyond the end of the calendar", Exit.USAGE) from None
     if until <= now:
