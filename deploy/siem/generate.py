@@ -83,11 +83,12 @@ def files() -> dict[str, str]:
 
 def _columns() -> str:
     """A table of the view `events`, for people."""
-    rows = "".join(f"| `{each.name}` | {each.type} | {each.meaning} |\n" for each in COLUMNS)
+    types = {each: "" if each.type == "VARCHAR" else f" {each.type}" for each in COLUMNS}
+    rows = "".join(f"| `{each.name}`{types[each]} | {each.meaning} |\n" for each in COLUMNS)
     return (
-        "# Columns of `events`\n\nOf `tokgate log query`, `export` and ClickHouse. "
+        "# Columns of `events`\n\nOf `tokgate log query`, `export` and ClickHouse, VARCHAR where no type is named. "
         "Times are UTC; what a record does not say is null.\n\n"
-        f"| column | type | meaning |\n|---|---|---|\n{rows}"
+        f"| column | meaning |\n|---|---|\n{rows}"
     )
 
 
