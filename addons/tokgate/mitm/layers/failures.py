@@ -14,9 +14,10 @@ from tokgate.block_page.render import Failure, compose_failure
 _WORDS: Final = (
     (re.compile(r"mitmproxy received an HTTP CONNECT.*"), "CONNECT was sent to a website"),
     (re.compile(r", refusing to prevent request smuggling.*"), ""),
-    (re.compile(r"\\x[0-9a-f]{2}"), "."),
+    (re.compile(r"unexpected server response.*"), "the head of its answer came in part, or is longer than 256 KiB"),
+    (re.compile(r":? ([(\[{]|bytearray\()*(b['\"]|(?<=: )['\"]).*"), ""),
 )
-"""What mitmproxy says to who runs it, and what is told instead."""
+"""What mitmproxy says to who runs it, and what is told instead: nothing of what was received."""
 _SERVER_ERROR: Final = 500
 CLIENT_CERTIFICATE: Final = (
     "the website asks for a certificate of the client, which can't be shown through a connection that is opened"
