@@ -15,7 +15,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from labs.carriers import OPENING, Lab, Way
+from labs.carriers import OPENING, Kind, Lab, Way
 from labs.gate_lab import exactly, read_all, until
 from labs.proxy_lab import ALLOWED, BANNED, STORE, ban, policy
 from labs.raw_client import RawClient
@@ -369,6 +369,28 @@ def test_a_body_of_http2_has_a_length_in_http1(lab: Lab) -> None:
         assert _h2(client, head("/log", method="POST"), b"hello")[0] == "200"
     assert got.lower().count(b"transfer-encoding: chunked\r\n") == 1
     assert got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("lab", [Kind.MITMPROXY], indirect=True)  # whose log is this process's
+def test_whose_tls_failed(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning names the host, once, though it passes through the layers of both sides."""
+    context = lab.authority.server(STORE)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(sock: socket.socket) -> None:
+        with pytest.raises(ssl.SSLError):
+            context.wrap_socket(sock, server_side=True)
+
+    origin = lab.origin(serve)
+    lab.start(policy(ban(inspect_stores=True)))
+    with lab.tls(lab.trusting(), STORE, Way.REDIRECTED, origin.port) as client:
+        client.send(request("GET", host=STORE))
+        assert client.reply().status == 502
+    said = [
+        each.getMessage() for each in caplog.records if "TLS" in each.getMessage() and each.levelno >= logging.WARNING
+    ]
+    assert said
+    assert all(each.count("[host ") == each.count(f"[host {STORE}]") == 1 for each in said), said
 
 
 BATCH = "/_/PlayStoreUi/data/batchexecute?rpcids=Ws7gDc"

@@ -17,9 +17,10 @@ from mitmproxy.certs import Cert, CertStore
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import tflow
+from OpenSSL import SSL
 
 from labs.addon_context import addon_context
-from labs.proxy_lab import ALLOWED, Lab, client
+from labs.proxy_lab import ALLOWED, Lab, Reply, client
 from tokgate.mitm.layers.tls import NarrowCertificates
 
 
@@ -72,6 +73,17 @@ def test_a_certificate_that_was_given_is_shown(tmp_path: Path, monkeypatch: pyte
         assert show() == given.cert
 
 
+async def asked_of(listener: socket.socket, serve: Callable[[socket.socket], None], port: int) -> Reply:
+    """The answer to a request for a website that `serve` serves, by the proxy on a port."""
+    asked = asyncio.create_task(asyncio.to_thread(serve, listener))
+    host = f"{ALLOWED}:{listener.getsockname()[1]}"
+    async with client(port) as guest:
+        await guest.send(f"GET https://{host}/ HTTP/1.1\r\nHost: {host}\r\nAccept: text/plain\r\n\r\n".encode())
+        reply = await guest.response()
+    await asked
+    return reply
+
+
 async def test_a_certificate_of_the_client_s_own(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """A website that asks for one gets none through an opened connection: the page says so, and a warning whose."""
     context = lab.authority.server(ALLOWED)
@@ -88,11 +100,35 @@ async def test_a_certificate_of_the_client_s_own(lab: Lab, caplog: pytest.LogCap
                     pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        asked = asyncio.create_task(asyncio.to_thread(serve, listener))
-        host = f"{ALLOWED}:{listener.getsockname()[1]}"
-        async with client(proxy.port) as guest:
-            await guest.send(f"GET https://{host}/ HTTP/1.1\r\nHost: {host}\r\nAccept: text/plain\r\n\r\n".encode())
-            reply = await guest.response()
-        await asked
+        reply = await asked_of(listener, serve, proxy.port)
     assert (reply.status, b"asks for a certificate of the client" in reply.body) == (502, True)
     assert f"[host {ALLOWED}]" in caplog.text
+
+
+@pytest.mark.parametrize("demanded", [True, False])
+async def test_a_certificate_of_the_client_s_own_in_tls_1_2(
+    lab: Lab, caplog: pytest.LogCaptureFixture, demanded: bool
+) -> None:
+    """There the handshake fails without one, or the website answers as it does without: a warning says why."""
+    proxy = await lab.proxy()
+    asking = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demanded else 0)
+
+    def serve(listener: socket.socket) -> None:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        lab.authority.ca.issue_cert(ALLOWED).configure_cert(context)
+        lab.authority.ca.configure_trust(context)
+        context.load_client_ca(str(lab.authority.trust).encode())
+        context.set_verify(asking, lambda *_: True)
+        with listener.accept()[0] as sock, contextlib.suppress(SSL.Error):
+            tls = SSL.Connection(context, sock)
+            tls.set_accept_state()
+            tls.recv(1 << 16)
+            tls.sendall(b"HTTP/1.1 403 No certificate\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reply = await asked_of(listener, serve, proxy.port)
+    assert reply.status == (502 if demanded else 403)
+    assert (b"asks for a certificate of the client" in reply.body) == demanded
+    assert "asks for a certificate of the client" in caplog.text
+    assert caplog.text.count(f"[host {ALLOWED}]") == caplog.text.count("WARNING") == 1

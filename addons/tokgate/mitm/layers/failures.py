@@ -14,6 +14,7 @@ from tokgate.block_page.render import Failure, compose_failure
 _WORDS: Final = (
     (re.compile(r"mitmproxy received an HTTP CONNECT.*"), "CONNECT was sent to a website"),
     (re.compile(r", refusing to prevent request smuggling.*"), ""),
+    (re.compile(r"The remote server and mitmproxy.*"), "the website speaks no version of TLS that is still supported"),
     (re.compile(r"unexpected server response.*"), "the head of its answer came in part, or is longer than 256 KiB"),
     (re.compile(r":? ([(\[{]|bytearray\()*(b['\"]|(?<=: )['\"]).*"), ""),
 )

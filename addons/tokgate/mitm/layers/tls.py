@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers.tls import TLSLayer
 from OpenSSL import SSL
 
-from tokgate.mitm.layers.failures import WANT_CERTIFICATES
+from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, WANT_CERTIFICATES
 from tokgate.mitm.raw_sockets import ClientSockets
 
 MOST_TOLD: Final = 250
@@ -48,7 +48,7 @@ class _Notifies(TLSLayer):
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's; what it warns of names the host. Whoever logs it names the client."""
         for command in super().handle_event(event):
-            if isinstance(command, commands.Log) and command.level >= WARNING:
+            if isinstance(command, commands.Log) and command.level >= WARNING and "[host " not in command.message:
                 address = self.context.server.address
                 host = self.conn.sni or self.context.client.sni or (address[0] if address else "-")
                 command.message = f"{command.message[:MOST_TOLD]} [host {host}]"
@@ -60,7 +60,19 @@ class ClientTLSLayer(_Notifies, tls.ClientTLSLayer):
 
 
 class ServerTLSLayer(_Notifies, tls.ServerTLSLayer):
-    """mitmproxy's, with close_notify; a fatal alert ends what is inside, which mitmproxy would have wait for ever."""
+    """mitmproxy's, with close_notify; a fatal alert ends what is inside, which mitmproxy would have wait for ever.
+
+    Servers that ask for a certificate of the client are warned of, if they say whose certificates they believe.
+    """
+
+    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        """As mitmproxy's; an error behind a request for a certificate is about that."""
+        done, error = yield from super().receive_handshake_data(data)
+        if (done or error) and self.tls.get_client_ca_list():
+            if done:
+                yield commands.Log(CLIENT_CERTIFICATE, WARNING)
+            error = error and CLIENT_CERTIFICATE
+        return done, error
 
     def receive_data(self, data: bytes) -> layer.CommandGenerator[None]:
         """As mitmproxy's, and the end of the connection where the server has refused it."""
