@@ -47,17 +47,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 LABORATORY = ("e2e", "drills")
 """The folders whose tests need root, network namespaces and system packages."""
-LONG = (*LABORATORY, "evasion")
+LONG = (*LABORATORY, "evasion", "service")
 """The folders whose files run for minutes: they begin first, so that short ones fill what is left at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a laboratory, and put the longest files first."""
-    here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).parts[0] in LABORATORY:
+        if _folder(item) in LABORATORY:
             item.add_marker(pytest.mark.e2e)
-    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG)
+    items.sort(key=lambda item: _folder(item) not in LONG)
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.nodeid.split("/", 2)[1]
 
 
 _validator = Draft202012Validator(log_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)

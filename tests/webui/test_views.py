@@ -477,16 +477,16 @@ def test_nothing_from_the_log_turns_letters_round(open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("facet", ["client", "name", "ban", "network", "action", "policy", "verdict", "exemption"])
-@pytest.mark.parametrize("words", [*HOSTILE, "x' OR 1=1; DROP TABLE lines; --", "%", "_"])
-def test_nothing_from_the_url_is_markup_or_sql(page: Page, facet: str, words: str) -> None:
+def test_nothing_from_the_url_is_markup_or_sql(page: Page, facet: str) -> None:
     """A filter only fails to match; it is shown as it was typed, and the log is still there."""
-    for path in ("/", "/lines", "/live"):
-        answer = page.client.get(path, params={facet: words})
-        assert answer.status_code == 200
-        reader = Reader(answer.text)
-        assert not {"img", "iframe", "style"} & set(reader.tags)
-        assert not any(name.startswith("on") for name, _ in reader.attributes)
-    assert figures(page.client.get("/", params={facet: words}).text)["Events"] == 0
+    for words in (*HOSTILE, "x' OR 1=1; DROP TABLE lines; --", "%", "_"):
+        answers = {path: page.client.get(path, params={facet: words}) for path in ("/", "/lines", "/live")}
+        for answer in answers.values():
+            assert answer.status_code == 200, words
+            reader = Reader(answer.text)
+            assert not {"img", "iframe", "style"} & set(reader.tags), words
+            assert not any(name.startswith("on") for name, _ in reader.attributes), words
+        assert figures(answers["/"].text)["Events"] == 0, words
     assert figures(page.get("/").text)["Events"] == 11
 
 
