@@ -12,9 +12,9 @@ from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from whenever import Instant
 
 from tokgate.config.diagnostics import render
@@ -320,17 +320,27 @@ _EditorLoader.yaml_implicit_resolvers = {
 }
 
 
+SCHEMA = ROOT / "schema" / "policy.schema.json"
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    """The schema of policy files, which is valid itself."""
+    loaded = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(loaded)
+    return Draft202012Validator(loaded)
+
+
 @pytest.mark.parametrize("path", sorted(POLICIES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(POLICIES)))
-def test_editors_find_the_schema_and_nothing_to_complain_of(path: Path) -> None:
+def test_editors_find_the_schema_and_nothing_to_complain_of(path: Path, schema: Draft202012Validator) -> None:
     """Each file begins with a path that leads to the schema, states its version, and is valid under that schema."""
     text = path.read_text(encoding="utf-8")
     prefix = "# yaml-language-server: $schema="
     first, *rest = text.splitlines()
     assert first.startswith(prefix)
-    schema = (path.parent / first.removeprefix(prefix)).resolve()
-    assert schema == ROOT / "schema" / "policy.schema.json"
+    assert (path.parent / first.removeprefix(prefix)).resolve() == SCHEMA
     assert "version: 1" in rest
-    jsonschema.validate(yaml.load(text, _EditorLoader), json.loads(schema.read_text(encoding="utf-8")))
+    schema.validate(yaml.load(text, _EditorLoader))
 
 
 def test_examples_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
