@@ -8,6 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Else each of the processes that tests start would compile all of tokgate, and each of ours all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Takes jsonschema over a second to import, for formats of which no schema of ours has any: iri and iri-reference.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
 import pytest
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
@@ -25,10 +31,6 @@ Record = dict[str, Any]
 # How long an example takes says more about what else the machine does than about us.
 settings.register_profile("tokgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tokgate")
-
-# Else each of the processes that tests start would compile all of tokgate, and each of ours all tests.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell starts what goes to the background with SIGINT ignored, and the processes that tests interrupt inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -95,7 +95,8 @@ def _about(track: Track, network: str, tests: Sequence[PolicyTest], snapshot: Sn
 
 def _notices(policy: Policy, tests: Sequence[PolicyTest]) -> bool:
     """Whether some embedded test fails under a changed policy."""
-    return any(not result.passed for result in run_tests(compile_policy(policy), tests))
+    snapshot = compile_policy(policy)
+    return any(not result.passed for test in tests for result in run_tests(snapshot, [test]))
 
 
 def _with_ban(policy: Policy, ban: Ban) -> Policy:
