@@ -91,10 +91,10 @@ def configured(
 ) -> uvicorn.Config:
     """The configuration of a server, with TLS if there is a certificate.
 
-    Above the limit of `connections` requests get a 503.
+    Above the limit of `connections` requests get a 503. What a client does wrong is not logged: it would fill stderr.
     """
     return uvicorn.Config(
-        app, http=DeadlineConnection, ws="none", lifespan="on", log_level="warning", access_log=False,
+        app, http=DeadlineConnection, ws="none", lifespan="on", log_level="error", access_log=False,
         server_header=False, proxy_headers=False, ssl_certfile=certificate, ssl_keyfile=key,
         limit_concurrency=connections,
         timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_GRACE_SECONDS,

@@ -192,8 +192,8 @@ def test_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control.close(remove=True)
 
 
-def test_who_asks(tmp_path: Path) -> None:
-    """Only two paths, only to be read; those who say half a request and then nothing keep nobody waiting."""
+def test_who_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only two paths, only to be read, without a body; who says half a request keeps nobody waiting."""
     with socket.create_server(("127.0.0.1", 0)) as sock, ExitStack() as crowd:
         server = Server(sock, lambda: measured(tmp_path))
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -215,6 +215,11 @@ def test_who_asks(tmp_path: Path) -> None:
         assert (status, int(length or 0) > 0, nothing) == (200, True, b"")
         for method, path, refused in (("GET", "/", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 501)):
             assert asked(method, path)[0] == refused
+        for body in (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Content-Length: -1\r\n\r\n"):
+            with socket.create_connection(sock.getsockname(), DEADLINE) as client:
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + body)
+                assert client.makefile("rb").readline() == b"HTTP/1.0 400 a request here has no body\r\n"
+    assert capsys.readouterr().err == ""
 
 
 def test_more_than_there_are_places(tmp_path: Path) -> None:

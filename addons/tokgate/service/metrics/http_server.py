@@ -97,6 +97,9 @@ class _Request(BaseHTTPRequestHandler):
     error_content_type, error_message_format = "text/plain", "%(message)s\n"
 
     def do_GET(self) -> None:
+        if "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0":
+            self.send_error(HTTPStatus.BAD_REQUEST, "a request here has no body")
+            return
         status, kind, body = answer(self.server.ask, urlsplit(self.path).path, self.headers.get("accept", ""))
         self.send_response(status)
         said = {"content-type": kind, "content-length": str(len(body)), "cache-control": "no-store"}
