@@ -32,6 +32,7 @@ from tokgate.service.last_state import StateFile
 from tokgate.service.mitmproxy_addons import ControlAddon, MetricsAddon
 from tokgate.service.privileges import kind_of
 from tokgate.service.status import Work
+from tokgate.traffic.limits import client_key
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ async def serve(
     drains as after SIGTERM, and RETIRE has it drain without a deadline.
     """
     confdir = options.confdir.expanduser()
-    folded = FoldedWarnings()
+    folded = FoldedWarnings(asyncio.get_running_loop().call_later)
     for handler in logging.getLogger().handlers:
         handler.addFilter(folded)
     secure_folder(confdir)
@@ -193,30 +194,34 @@ _MOST: Final = 1024
 
 
 class FoldedWarnings(logging.Filter):
-    """Passes one of such warnings on, with how many there were since the last: a client can't fill stderr with them."""
+    """Passes the first of such warnings on, and a minute later how many came after it: no client can fill stderr."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, call_later: Callable[[float, Callable[[], object]], object]) -> None:
         super().__init__()
-        self._monotonic: Final = monotonic
-        self._told: Final[dict[tuple[str, str], tuple[float, int]]] = {}
+        self._call_later: Final = call_later
+        self._folded: Final[dict[tuple[str, str], int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be shown; one about no client is always."""
         client = getattr(record, "client", None)
         if not client:
             return True
-        message, now = record.getMessage(), self._monotonic()
-        kind = client[0], message[:_BEGINNING]
-        since, folded = self._told.pop(kind, (-FOLDED_FOR, 0))
-        if now - since < FOLDED_FOR:
-            self._told[kind] = since, folded + 1
+        message = record.getMessage()
+        kind = client_key(client[0]), message[:_BEGINNING]
+        if kind in self._folded:
+            self._folded[kind] += 1
             return False
-        if len(self._told) >= _MOST:
-            del self._told[next(iter(self._told))]
-        self._told[kind] = now, 0
-        more = f" ({folded} more like it since the last)" if folded else ""
-        record.msg, record.args = f"{message[:_LONGEST]} [client {client[0]}]{more}", ()
+        if len(self._folded) >= _MOST:
+            del self._folded[next(iter(self._folded))]
+        self._folded[kind] = 0
+        record.msg, record.args = f"{message[:_LONGEST]} [client {client[0]}]", ()
+        self._call_later(FOLDED_FOR, partial(self._tell_rest, kind, record))
         return True
+
+    def _tell_rest(self, kind: tuple[str, str], record: logging.LogRecord) -> None:
+        if folded := self._folded.pop(kind, 0):
+            record.msg, record.client = f"{record.msg} ({folded} more like it in a minute)", None
+            logging.getLogger(record.name).handle(record)
 
 
 class _BadModeError(exceptions.OptionsError):
