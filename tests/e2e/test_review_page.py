@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,6 +24,7 @@ from labs.builders import at, present
 from labs.command_line import POLICY
 from labs.devtools import Tab, tab
 from labs.samples import OBSERVER, judged, seen
+from labs.waiting import until
 from labs.web_server import served as web_served
 from labs.web_server import web_server
 from tokgate.blocklog.records.record import Stamp
@@ -119,11 +119,12 @@ def serving(folder: Path, told: str, *options: str) -> Iterator[tuple[str, Path]
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons")},
         )  # fmt: skip
     try:
-        until = time.monotonic() + 60
-        while (found := re.search(told, errors.read_text())) is None:
+
+        def found() -> re.Match[str] | None:
             assert running.poll() is None, errors.read_text()
-            assert time.monotonic() < until
-        yield found[1], errors
+            return re.search(told, errors.read_text())
+
+        yield until(f"it tells {told}", found)[1], errors
     finally:
         running.send_signal(signal.SIGINT)
         code = running.wait(30)

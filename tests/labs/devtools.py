@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from labs.clients import profile
 from labs.netns import Namespace
 from labs.origin import fingerprint
+from labs.waiting import until
 
 _FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
@@ -22,7 +22,6 @@ _FLAGS = (
     "--disable-features=HttpsUpgrades,HttpsFirstBalancedMode,OptimizationHints,MediaRouter",
     *("--remote-debugging-pipe", "about:blank"),
 )
-_DEADLINE = 60.0
 
 
 class Tab:
@@ -70,12 +69,16 @@ class Tab:
 
     def wait(self, condition: str) -> None:
         """Until an expression is true in the page."""
-        until = time.monotonic() + _DEADLINE
-        while True:
+
+        def holds() -> bool:
             with contextlib.suppress(AssertionError):  # between two pages there is none to ask
-                if self.run(condition):
-                    return
-            assert time.monotonic() < until, f"never true: {condition}; {self.text[:2000]}"
+                return bool(self.run(condition))
+            return False
+
+        try:
+            until(condition, holds)
+        except AssertionError as error:
+            raise AssertionError(self.text[:2000]) from error
 
     @property
     def text(self) -> str:

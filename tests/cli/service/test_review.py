@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ import pytest
 from labs.builders import at, present
 from labs.command_line import POLICY, Command
 from labs.samples import stamp
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, until
 from tokgate.blocklog.read.reader import Line, parse_line
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode
@@ -232,12 +231,13 @@ def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[byte
             [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "addons"), "TMPDIR": str(tmp_path / "tmp")},
         )  # fmt: skip
+
+        def found() -> re.Match[str] | None:
+            assert process.poll() is None, told.read_text()
+            return re.search(r"open, once: (\S+)", told.read_text())
+
         try:
-            until = time.monotonic() + 60
-            while (found := re.search(r"open, once: (\S+)", told.read_text())) is None:
-                assert process.poll() is None, told.read_text()
-                assert time.monotonic() < until
-            yield process, found[1], told
+            yield process, until("it prints its link", found)[1], told
         finally:
             process.kill()
             process.wait()
