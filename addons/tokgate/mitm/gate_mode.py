@@ -110,13 +110,9 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
                 self.counters.at_limit += 1
             return
         self.clients[who] += 1
-        task = asyncio.get_running_loop().create_task(self._in_turn(handover, client, who))
+        task = asyncio.get_running_loop().create_task(self._serve(handover, client, who))
         self._serving.add(task)
         task.add_done_callback(partial(self._served, who))
-
-    async def _in_turn(self, handover: Handover, client: socket.socket, who: str) -> None:
-        await self.turns.turn(who)
-        await self._serve(handover, client)
 
     def _served(self, who: str, task: "asyncio.Task[None]") -> None:
         self._serving.discard(task)
@@ -126,8 +122,9 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.info("a client was gone before it was adopted: %s", error)
 
-    async def _serve(self, handover: Handover, client: socket.socket) -> None:
+    async def _serve(self, handover: Handover, client: socket.socket, who: str) -> None:
         """Serve a connection as if mitmproxy had accepted it; what the gate has read is read again here."""
+        await self.turns.turn(who)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
         reader.feed_data(handover.received)

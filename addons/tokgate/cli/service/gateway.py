@@ -143,7 +143,15 @@ def _up(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
     for limit in kernel.limits:
         narrate(f"tokgate: warning: {limit}")
     if args.json:
-        print_json(GatewayLoaded(ok=True, problems=[], policy=rules.version, changed=dict(changed), until=_text(rules)))
+        print_json(
+            GatewayLoaded(
+                ok=True,
+                problems=[],
+                policy=rules.version,
+                changed=dict(changed),
+                until=rules.until and str(rules.until),
+            )
+        )
     else:
         narrate(f"tokgate: table inet {TABLE} is loaded, policy {rules.version}")
     return Exit.DONE
@@ -192,7 +200,7 @@ def _compare(kernel: Kernel, rules: Ruleset, args: argparse.Namespace) -> int:
         compared: GatewayCompared = {
             "ok": not list(found),
             "policy": rules.version,
-            "until": _text(rules),
+            "until": rules.until and str(rules.until),
             "differences": cast("GatewayDifferences", asdict(found)),
             "sets": {name: {"wanted": len(each), "loaded": has.get(name)} for name, each in wanted.elements.items()},
             "refused": kernel.refused(),
@@ -218,10 +226,6 @@ def _shown(kernel: Kernel, rules: Ruleset, found: Differences) -> Iterator[str]:
                 yield f"  {name}: {len(loaded.elements.get(name, ()))} of {len(elements)} elements"
             for kind, number in kernel.refused().items():
                 yield f"  packets refused, {kind}: {number}"
-
-
-def _text(rules: Ruleset) -> str | None:
-    return None if rules.until is None else str(rules.until)
 
 
 _RULESET_EPILOG = """\

@@ -44,11 +44,6 @@ def asking_of(traffic: Traffic, connection: ClientConnection, ruling: Ruling) ->
     return Asking(token=TOKEN, offered=tuple(offered) or (limits.longest,), last=last)
 
 
-def token_of(traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling, event: str) -> str:
-    """The token of a form on the page of a refusal, `event`."""
-    return _button(flow, connection, ruling, event).token(traffic.enforcer.warned.token_key, ruling.at)
-
-
 def received(
     traffic: Traffic, flow: HTTPFlow, connection: ClientConnection, ruling: Ruling, asking: Asking | None
 ) -> ExceptionRequest | str | None:
@@ -57,7 +52,7 @@ def received(
     None if the form is not the page's own, and nothing was asked.
     """
     token, event, why, lasting = read_request(flow.request.raw_content)
-    button = _button(flow, connection, ruling, event)
+    button = button_of(flow, connection, ruling, event)
     genuine = button.made(token, traffic.enforcer.warned.token_key, ruling.at)
     if traffic.requests is None or asking is None or not genuine or not is_own_form(flow.request, authority_of(flow)):
         return None
@@ -92,7 +87,8 @@ def received(
     return kept
 
 
-def _button(flow: HTTPFlow, connection: ClientConnection, ruling: Ruling, event: str) -> Button:
+def button_of(flow: HTTPFlow, connection: ClientConnection, ruling: Ruling, event: str) -> Button:
+    """The button of the form on the page of a refusal, `event`."""
     return Button(person_at(connection), ruling.decision.ban or "", authority_of(flow), event)
 
 

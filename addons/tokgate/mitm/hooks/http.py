@@ -18,7 +18,7 @@ from tokgate.block_page.notice import Asking, Notice, notice_of
 from tokgate.block_page.render import RenderedResponse, choose_format
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection, Passing
-from tokgate.mitm.hooks.exception_requests import TOKEN, asking_of, received, token_of
+from tokgate.mitm.hooks.exception_requests import TOKEN, asking_of, button_of, received
 from tokgate.mitm.hooks.traffic import Hooks, Traffic, ends_in, nothing
 from tokgate.mitm.http_request import BAD_REQUEST
 from tokgate.mitm.layers.failures import failure
@@ -265,7 +265,8 @@ def _refusal(
     headers = {name: value.replace(_EVENT, stamp.id) for name, value in page.headers.items()}
     body = page.body.replace(_EVENT.encode(), stamp.id.encode())
     if asking is not None:
-        body = body.replace(TOKEN.encode(), token_of(traffic, flow, connection, ruling, stamp.id).encode())
+        button = button_of(flow, connection, ruling, stamp.id)
+        body = body.replace(TOKEN.encode(), button.token(traffic.enforcer.warned.token_key, ruling.at).encode())
     return Response.make(page.status, body, headers)
 
 

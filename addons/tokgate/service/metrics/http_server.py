@@ -6,15 +6,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from whenever import Instant
 
@@ -46,17 +47,8 @@ def answer(
         found = problems(vitals)
         return HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK, "application/json", _health(found)
     encode, kind = choose_encoder(accept)
-    return HTTPStatus.OK, kind, encode(_Metrics(complete(vitals, now())))
-
-
-class _Metrics:
-    """A collector for prometheus_client's encoders."""
-
-    def __init__(self, vitals: Vitals) -> None:
-        self._vitals: Final = vitals
-
-    def collect(self) -> Iterator[Metric]:
-        return families(self._vitals)
+    collector = SimpleNamespace(collect=partial(families, complete(vitals, now())))
+    return HTTPStatus.OK, kind, encode(collector)
 
 
 def complete(vitals: Vitals, now: Instant) -> Vitals:
