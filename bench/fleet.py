@@ -237,7 +237,7 @@ def ask(found: Measured, session: Session, rounds: int) -> None:
 
 
 def show(found: Measured, setting: dict[str, Any]) -> None:
-    """Tables as docs/fleet.md has them."""
+    """Print what docs/fleet.md has in its tables."""
     print(", ".join(f"{name} {value}" for name, value in setting.items()))
     fold = found.events / found.records
     print(f"\n{found.records:,} records that stand for {found.events:,} events: {fold:.2f} events a record\n")
