@@ -189,7 +189,6 @@ class Server:
         self._address: Final = address
 
     def close(self) -> None:
-        """Close the connections."""
         with suppress(ClickHouseError, HTTPError):
             self._client.close()
 

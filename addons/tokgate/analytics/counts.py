@@ -64,7 +64,6 @@ class Totals:
 
 
 def totals(log: Lines, chosen: Chosen) -> Totals:
-    """The sums over all chosen lines."""
     records, events, *rest = log.ask(
         "SELECT count(*), coalesce(sum(events), 0), count(DISTINCT client), count(DISTINCT target), min(first_time), "
         f"max(last_time) FROM lines WHERE {chosen.where}",

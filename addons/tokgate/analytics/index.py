@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, BinaryIO, Final, Self
@@ -147,17 +148,6 @@ MAX_RELATED: Final = 50
 """Most lines that belong to one."""
 
 
-def related_in(path: Path, of: Line) -> list[Line]:
-    """The other lines of a file about the same connection, or that repeat that line or are repeated by it, in order.
-
-    At most MAX_RELATED. Raises OSError.
-    """
-    keys = [_event(of), text_at(of.record, "tokgate", "connection"), text_at(of.record, "tokgate", "repeats", "of")]
-    wanted = [key for key in keys if key]
-    found = (line for line in lines_with(path, wanted) if _event(line) != _event(of) and _belongs(line, of))
-    return [line for line, _ in zip(found, range(MAX_RELATED), strict=False)]
-
-
 def _belongs(line: Line, of: Line) -> bool:
     connection = text_at(of.record, "tokgate", "connection")
     repeated = (text_at(line.record, "tokgate", "repeats", "of"), text_at(of.record, "tokgate", "repeats", "of"))
@@ -276,8 +266,13 @@ class Index:
             raise LogError(f"the log can't be read: {error}") from error
 
     def related(self, line: Line) -> list[Line]:
-        """The other lines of the same file about its connection, or its repeats. Raises OSError, LogError."""
-        return related_in(Path(line.file), line)
+        """At most MAX_RELATED other lines of its file about its connection or its repeats, in order. Raises OSError."""
+        paths = (("event", "id"), ("tokgate", "connection"), ("tokgate", "repeats", "of"))
+        wanted = [key for path in paths if (key := text_at(line.record, *path))]
+        found = lines_with(Path(line.file), wanted)
+        return list(
+            islice((each for each in found if _event(each) != _event(line) and _belongs(each, line)), MAX_RELATED)
+        )
 
     @contextmanager
     def _within(self, seconds: float) -> Iterator[None]:

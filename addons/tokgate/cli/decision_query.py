@@ -195,7 +195,6 @@ def who(identity: Identity | None) -> str:
 
 
 def add_identity_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say who the client is."""
     who = parser.add_argument_group("who the client is, besides its address")
     who.add_argument("--user", metavar="NAME", help="the user that it has proved to be, with an explicit proxy")
     who.add_argument("--group", metavar="NAME", action="append", default=[], help="a group of that user; repeatable")

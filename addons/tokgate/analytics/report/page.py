@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -83,7 +83,6 @@ class ReportDetails:
     """Whose case it is: an event's id, a client, a user."""
 
     def title(self, start: datetime, end: datetime) -> str:
-        """What is written, about whom, and about which time."""
         say = Wording(self.language)
         what = say.plain("Case file" if self.case else "Block log report")
         about = f"{say.plain(': ')}{escaped(self.about)}" if self.about else ""
@@ -103,6 +102,8 @@ def render_report(
     per, say = data.buckets.unit, Wording(details.language, details.zone)
     events, different = str(say(f"Events per {per}, in UTC")), str(say(f"Different clients per {per}"))
     told = [number if number >= data.least else 0 for number in data.clients_over_time]
+    sums = [sum(column) for column in zip(*data.over_time.values(), strict=True)]
+    busiest = sorted(range(len(sums)), key=lambda number: (-sums[number], number))[:5]
     return _templates.get_template("report.html").render(
         found=data,
         details=details,
@@ -124,24 +125,13 @@ def render_report(
         colors=COLORS,
         attempts=attempts_over_time(data.buckets, data.over_time, shown, say, alt_text=events),
         clients=clients_over_time(data.buckets, told, different, say) if data.totals.clients > 1 else "",
-        busiest=_busiest(data),
+        busiest=[
+            (data.buckets.name(data.buckets.starts[number]), sums[number], data.clients_over_time[number])
+            for number in busiest
+            if sums[number]
+        ],
         _=say,
     )
-
-
-def _busiest(data: ReportData) -> list[dict[str, Any]]:
-    """The five buckets with most events."""
-    sums = [sum(column) for column in zip(*data.over_time.values(), strict=True)]
-    order = sorted(range(len(sums)), key=lambda number: (-sums[number], number))[:5]
-    return [
-        {
-            "label": data.buckets.name(data.buckets.starts[number]),
-            "events": sums[number],
-            "clients": data.clients_over_time[number],
-        }
-        for number in order
-        if sums[number]
-    ]
 
 
 @pass_context

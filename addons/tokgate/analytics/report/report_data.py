@@ -220,7 +220,6 @@ class ReportData:
 
     @property
     def verdicts(self) -> dict[str, int]:
-        """Events by verdict."""
         return {verdict: sum(numbers) for verdict, numbers in self.over_time.items()}
 
     @property
@@ -250,7 +249,10 @@ def collect(
         """SELECT min("first_time") FILTER (readable), max("last_time") FILTER (readable),
             count(*) FILTER (NOT readable) FROM wanted"""
     )
-    first, last = _period(start, end, log_start, log_end, datetime.fromisoformat(utc_text(now)))
+    stated = None if end is None else datetime.fromisoformat(utc_text(end))
+    today = datetime.fromisoformat(utc_text(now))
+    first = _midnight(log_start or stated or today) if start is None else datetime.fromisoformat(utc_text(start))
+    last = max(stated or _midnight(log_end or first) + timedelta(days=1), first + timedelta(hours=1))
     pieces = buckets(first, last)
     bounds = {"start": first, "end": last}
     log.ask(_LINES.format(unit=pieces.unit), bounds)
@@ -352,16 +354,6 @@ _INCIDENTS: Final = """SELECT action, count(*) AS records, min(time) AS first, m
 _GATEWAYS: Final = "SELECT DISTINCT gateway FROM lines WHERE gateway IS NOT NULL ORDER BY 1"
 
 _BANS: Final = "SELECT DISTINCT ban FROM lines WHERE ban IS NOT NULL"
-
-
-def _period(
-    start: Instant | None, end: Instant | None, log_start: datetime | None, log_end: datetime | None, now: datetime
-) -> tuple[datetime, datetime]:
-    day = timedelta(days=1)
-    stated = None if end is None else datetime.fromisoformat(utc_text(end))
-    first = _midnight(log_start or stated or now) if start is None else datetime.fromisoformat(utc_text(start))
-    last = stated or _midnight(log_end or first) + day
-    return first, max(last, first + timedelta(hours=1))
 
 
 def case_records(log: Engine, found: ReportData, most: int) -> tuple[Record, ...]:

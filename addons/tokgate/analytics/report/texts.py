@@ -27,7 +27,7 @@ def environment(package: str) -> Environment:
         loader=PackageLoader(package, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=lambda value: escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -38,10 +38,6 @@ def environment(package: str) -> Environment:
 def grouped(number: int) -> str:
     """A number with narrow no-break spaces between its thousands (ISO 80000-1): the same in every language."""
     return f"{number:,}".replace(",", "\u202f")
-
-
-def _shown(value: Any) -> Any:
-    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 class Language(StrEnum):

@@ -76,7 +76,6 @@ class Filter:
     network: str | None = None
 
     def accepts(self, record: Record) -> bool:
-        """Whether a record meets every condition."""
         own = value_at(record, "tokgate")
         return (
             self._in_time(record)

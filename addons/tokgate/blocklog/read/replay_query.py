@@ -67,19 +67,14 @@ def recorded(line: Line, client: str | None = None) -> RecordedQuery | None:
     count = value_at(record, "tokgate", "repeats", "count")
     number = count if type(count) is int and count > 0 else 1
     version = text_at(record, "tokgate", "policy", "version")
-    return RecordedQuery(line, client, at, sightings, number, version, _identity(record))
-
-
-def _identity(record: Record) -> Identity | None:
-    """The client's identity as far as the log has it; of groups only those that the policy named."""
-    groups = value_at(record, "tokgate", "groups")
-    found = Identity(
+    groups = value_at(record, "tokgate", "groups")  # those that the policy named
+    identity = Identity(
         user=text_at(record, "user", "name") if alias_of(record) is None else None,
         groups=frozenset(each for each in (groups if isinstance(groups, list) else ()) if isinstance(each, str)),
         device=text_at(record, "source", "mac"),
         interface=text_at(record, "observer", "ingress", "interface", "name"),
     )
-    return found or None
+    return RecordedQuery(line, client, at, sightings, number, version, identity or None)
 
 
 def _sightings(record: Record) -> Iterator[Sighting]:

@@ -80,7 +80,6 @@ class Folding[T]:
         self._open: Final[dict[FoldKey, Fold[T]]] = {}
 
     def __len__(self) -> int:
-        """How many folds are open."""
         return len(self._open)
 
     def repeat(self, key: FoldKey, at: Instant) -> Fold[T] | None:

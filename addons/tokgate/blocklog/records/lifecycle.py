@@ -82,7 +82,7 @@ def policy_loaded(
     if revision:
         since = ", and uncommitted changes" if revision["uncommitted"] else ""
         message += f" Written by {clean(str(revision['author']))} ({clean(str(revision['commit']))}){since}."
-    record = frame(stamp, EventAction.POLICY_LOADED, message, category=("configuration",), kinds=("change",))
+    record = frame(stamp, EventAction.POLICY_LOADED, message)
     more = pruned(
         {
             "replaced": replaced,
@@ -119,15 +119,7 @@ def policy_load_failed(stamp: Stamp, problems: Sequence[str], *, kept: str | Non
     first = clean(problems[0]) if problems else "no details"
     stays = f"policy {kept} stays in force" if kept is not None else "no policy is in force"
     message = f"The policies could not be loaded ({counted(len(problems), 'error')}), {stays}: {first}"
-    record = frame(
-        stamp,
-        EventAction.POLICY_LOAD_FAILED,
-        message,
-        category=("configuration",),
-        kinds=("change",),
-        succeeded=False,
-        reason=first,
-    )
+    record = frame(stamp, EventAction.POLICY_LOAD_FAILED, message, succeeded=False, reason=first)
     shown = [clean(problem) for problem in problems[:MAX_PROBLEMS]]
     return record | pruned({"tokgate": {"policy": {"version": kept, "errors": len(problems), "problems": shown}}})
 
@@ -147,7 +139,7 @@ def phase_changed(stamp: Stamp, change: Transition, policy_version: str) -> Reco
         TransitionKind.EXEMPTION_ENDS: f"has one exemption fewer: {change.exemption} ended",
     }[change.kind]
     message = f"Ban {by_whom(ban)} {did}, for {networks}, at {when}."
-    record = frame(stamp, EventAction.PHASE_CHANGED, message, category=("configuration",), kinds=("change",))
+    record = frame(stamp, EventAction.PHASE_CHANGED, message)
     fields = {
         "ban": ban.name,
         "authority": ban.authority,
@@ -171,7 +163,7 @@ def ban_near_expiry(stamp: Stamp, track: Track, policy_version: str) -> Record:
         raise ValueError(f"ban {ban.name} has no end to be near to")
     networks = ", ".join(track.networks)
     message = f"Ban {by_whom(ban)} ends at {wall_time(ends, track.zone)}, for {networks}; then: {ban.on_expiry}."
-    record = frame(stamp, EventAction.BAN_NEAR_EXPIRY, message, category=("configuration",), kinds=("info",))
+    record = frame(stamp, EventAction.BAN_NEAR_EXPIRY, message, kinds=("info",))
     fields = {
         "ban": ban.name,
         "authority": ban.authority,
@@ -194,7 +186,7 @@ def override_started(stamp: Stamp, exemption: Exemption, until: Instant, policy_
     message = (
         f"Override {exemption.name} from ban {ban} is in force for {clients} until {timestamp(until)}, {who}: {why}."
     )
-    record = frame(stamp, EventAction.OVERRIDE_STARTED, message, category=("configuration",), kinds=("change", "start"))
+    record = frame(stamp, EventAction.OVERRIDE_STARTED, message, kinds=("change", "start"))
     actor = None if exemption.by is None else {"name": clean(exemption.by)}
     return record | pruned({"user": actor, "tokgate": _override(exemption, until, policy_version)})
 
@@ -203,9 +195,7 @@ def override_ended(stamp: Stamp, exemption: Exemption, until: Instant, policy_ve
     """An override ended; `why` is a phrase such as `its time is over`. `exemption.ended_by` ended it early."""
     whom = "" if exemption.ended_by is None else f" by {clean(exemption.ended_by)}"
     message = f"Override {exemption.name} from ban {exemption.ban} ended for {_clients(exemption)}: {why}{whom}."
-    record = frame(
-        stamp, EventAction.OVERRIDE_ENDED, message, category=("configuration",), kinds=("change", "end"), reason=why
-    )
+    record = frame(stamp, EventAction.OVERRIDE_ENDED, message, kinds=("change", "end"), reason=why)
     actor = None if exemption.ended_by is None else {"name": clean(exemption.ended_by)}
     return record | pruned({"user": actor, "tokgate": _override(exemption, until, policy_version)})
 
@@ -280,8 +270,6 @@ def gateway_changed(stamp: Stamp, action: EventAction, differences: Sequence[str
         stamp,
         action,
         f"{_GATEWAY[action]}: {shown[0]}{more}.",
-        category=("configuration",),
-        kinds=("change",),
         succeeded=action in (EventAction.GATEWAY_RESTORED, EventAction.CANARY_RECOVERED),
         reason=shown[0],
     )

@@ -57,12 +57,8 @@ def exception_requested(stamp: Stamp, request: ExceptionRequest, policy_version:
     message += "." if why is None else f": {why}"
     record = frame(stamp, EventAction.EXCEPTION_REQUESTED, message, category=("web",), kinds=("info",))
     asked = {"id": stamp.id, "refusal": request["refusal"], "lasting": request["lasting"], "why": why}
-    own = {
-        "request": asked,
-        "ban": request["ban"],
-        "network": request["network"],
-        "policy": {"version": policy_version},
-    }
+    policy = {"version": policy_version}
+    own = {"request": asked, "ban": request["ban"], "network": request["network"], "policy": policy}
     related = {"ip": [who], "user": [user] if user else None}
     source = {"address": who, "ip": who}
     return record | pruned({"source": source, "user": {"name": user}, "related": related, "tokgate": own})
@@ -80,14 +76,7 @@ def exception_answered(stamp: Stamp, request: ExceptionRequest, policy_version: 
     if request["override"] is not None:
         message += f" until {request['until']}: override {request['override']}"
     message += f": {said['reason']}" if "reason" in said else "."
-    record = frame(
-        stamp,
-        _ANSWERS[request["state"]],
-        message,
-        category=("configuration",),
-        kinds=("change",),
-        reason=said.get("reason"),
-    )
+    record = frame(stamp, _ANSWERS[request["state"]], message, reason=said.get("reason"))
     own = {
         "request": {"id": request["id"], "refusal": request["refusal"]},
         "ban": request["ban"],

@@ -94,11 +94,6 @@ class LineQueue:
             self.begun -= len(line.data)
             yield line
 
-    @property
-    def lacks_newline(self) -> bool:
-        """Whether nothing but its newline is missing of the line at the file's end."""
-        return self.begun > 0 and self.begun == len(self.lines[0].data) - 1
-
     def torn(self) -> Record | None:
         """What `StrayLines` says of the incomplete line at the file's end; None if there is none."""
         torn = StrayLines()
@@ -259,7 +254,7 @@ class Appender:
         segment = self._segment
         if segment is None:
             return
-        if self._queue.lacks_newline:
+        if 0 < self._queue.begun == len(self._queue.lines[0].data) - 1:  # nothing but its newline is missing
             self._account(segment, 1)
         if segment.replaced():  # else what is opened next is the same file
             self._previous_file = partial(

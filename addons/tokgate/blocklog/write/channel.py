@@ -45,7 +45,6 @@ class Backlog:
         self._first = self._end = _SPAN.size
 
     def __len__(self) -> int:
-        """How many messages wait."""
         return len(self._kept)
 
     @property

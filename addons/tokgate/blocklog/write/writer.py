@@ -157,7 +157,6 @@ class LogWriter:
         return True
 
     def health(self) -> WriterHealth:
-        """The present values of the counters."""
         return WriterHealth(
             path=self.path,
             written=self._appender.written,

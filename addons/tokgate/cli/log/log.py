@@ -4,7 +4,7 @@ import argparse
 from typing import Final
 
 from tokgate.cli.commands import COMMANDS, Subparsers
-from tokgate.cli.log import evidence, export, privacy, query, report, summary, tail, verify
+from tokgate.cli.log import evidence, privacy, query, report, summary, tail, verify
 from tokgate.cli.log.access import record_look
 from tokgate.cli.log.source import server_of
 
@@ -18,7 +18,7 @@ examples:
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("log", help=COMMANDS["log"], description="Read the block log.", epilog=_EPILOG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="log_command", required=True)
-    for reading in (tail, summary, query, export, report):
+    for reading in (tail, summary, query, report):
         reading.add_parsers(commands)
     for command in commands.choices.values():
         command.set_defaults(run=run)

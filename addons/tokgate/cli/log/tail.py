@@ -13,7 +13,7 @@ from whenever import Instant
 
 from tokgate.blocklog.paths import PACKED, end_of_archive, with_rotated
 from tokgate.blocklog.read.reader import Filter, Follower, Junk, Line, open_log, read
-from tokgate.blocklog.records.record import Record, instant_of, text_at
+from tokgate.blocklog.records.record import instant_of, text_at
 from tokgate.cli.arguments import whole_number
 from tokgate.cli.commands import Exit, Subparsers, add_subcommand
 from tokgate.cli.configuration import default_log
@@ -133,13 +133,10 @@ def _wanted(source: Iterable[Line | Junk], wanted: Filter, junk: "UnreadableLine
 def _print(lines: Iterable[Line], *, as_json: bool) -> None:
     """Print records: as JSON, or as `time  verdict  sentence`."""
     for line in lines:
-        sys.stdout.write((line.raw.decode("utf-8", "backslashreplace") if as_json else _sentence(line.record)) + "\n")
+        record, at = line.record, instant_of(line.record)
+        when = at.format_iso(unit="second", sep=" ") if at is not None else "(no time)"
+        label = text_at(record, "tokgate", "verdict") or text_at(record, "event", "action") or "?"
+        said = visible(text_at(record, "message") or "(no message)")
+        told = f"{styled(when, _TIME)}  {styled(f'{visible(label):<9}', _STYLES.get(label, _OTHER))} {said}"
+        sys.stdout.write((line.raw.decode("utf-8", "backslashreplace") if as_json else told) + "\n")
     sys.stdout.flush()
-
-
-def _sentence(record: Record) -> str:
-    at = instant_of(record)
-    when = at.format_iso(unit="second", sep=" ") if at is not None else "(no time)"
-    label = text_at(record, "tokgate", "verdict") or text_at(record, "event", "action") or "?"
-    said = visible(text_at(record, "message") or "(no message)")
-    return f"{styled(when, _TIME)}  {styled(f'{visible(label):<9}', _STYLES.get(label, _OTHER))} {said}"

@@ -117,7 +117,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check a folder or a file, and print the findings."""
     now = Instant.now() if options.at is None else settle(options.at, "UTC")
     loaded = load(options.policies, now)
     snapshot = None if loaded.policy is None else compile_policy(loaded.policy)

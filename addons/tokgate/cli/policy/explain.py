@@ -27,7 +27,6 @@ from tokgate.cli.decision_query import (
     answer,
     client_address,
     destination,
-    identified,
     identity_of,
     judge,
     outcome,
@@ -50,7 +49,7 @@ from tokgate.policy.networks import Network, hardware_address
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
 from tokgate.policy.values.prefixes import within
-from tokgate.policy.values.text import both, readable, utc
+from tokgate.policy.values.text import both, readable
 from tokgate.traffic.policy_tests import Carrier, by_carrier
 
 EPILOG = """\
@@ -187,11 +186,9 @@ class Recollection:
             "policy": self.snapshot.version,
             "same_policy": self.same_policy,
             "agrees": not self.differences,
-            "client": event.client,
-            "host": event.sightings[0].value,
-            "at": utc(event.at),
-            **identified(event.identity),
-            **outcome(self.decision),
+            **answer(
+                DecisionQuery(event.client, event.sightings[0].value, event.at, identity=event.identity), self.decision
+            ),
             "steps": list(steps(self.snapshot, event)),
         }
 

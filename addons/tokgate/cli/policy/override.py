@@ -267,7 +267,6 @@ def _add_requests(commands: Subparsers) -> None:
 
 
 def _requests(options: argparse.Namespace) -> Exit:
-    """Print the requests, the oldest first."""
     known = RequestFolder(requests_path_for(options.log)).all().values()
     found = [each for each in known if options.all or each["state"] == RequestState.PENDING]
     if options.json:
@@ -313,7 +312,6 @@ def _approve(options: argparse.Namespace) -> Exit:
 
 
 def _decline(options: argparse.Namespace) -> Exit:
-    """Write into the request that it is declined, and why."""
     with policies_locked(options.policies):
         folder, request = _pending(options)
         answer = {"by": options.by or you(), "ticket": options.ticket, "reason": options.reason}

@@ -324,7 +324,6 @@ def _show(diagnostic: Diagnostic) -> None:
 
 
 def _encoded(overrides: Sequence[Exemption], zone: str) -> bytes:
-    """The content of the file of overrides, in UTF-8."""
     stated: dict[str, dict[str, Any]] = {}
     for each in overrides:
         said = {

@@ -225,7 +225,6 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    """Print a service's title, names, addresses, apps and bans."""
     shown = _shown(find(policy_if_any(options.policies), options.name))
     if options.json:
         print_json(shown, ascii_only=False)

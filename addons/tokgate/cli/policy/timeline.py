@@ -90,7 +90,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the transitions in a span of time."""
     if options.plot is not None:
         need(Extra.REPORT)
     now = Instant.now()
@@ -106,7 +105,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_document(within, holds, listed, more), indent=2)
     elif listed:
-        rows = [_row(transition) for transition in listed]
+        rows = [
+            (
+                f"{local(each.at, each.zone)} {each.zone}",
+                utc(each.at),
+                each.ban.name,
+                effect(each),
+                f"{each.ban.what} in {', '.join(each.networks)}",
+            )
+            for each in listed
+        ]
         if sys.stdout.isatty():
             show_rows(_HEADINGS, rows)
         else:
@@ -126,7 +134,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plot(file: str, snapshot: Snapshot, within: Span | None, now: Instant) -> Exit:
-    """Write the chart to a file."""
     from tokgate.cli.policy.gantt import extent, gantt
 
     chart = gantt(snapshot, within or extent(snapshot, now), now)
@@ -159,16 +166,6 @@ def effect(transition: Transition) -> str:
             return f"exemption {transition.exemption} starts"
         case TransitionKind.EXEMPTION_ENDS:
             return f"exemption {transition.exemption} ends"
-
-
-def _row(transition: Transition) -> tuple[str, ...]:
-    return (
-        f"{local(transition.at, transition.zone)} {transition.zone}",
-        utc(transition.at),
-        transition.ban.name,
-        effect(transition),
-        f"{transition.ban.what} in {', '.join(transition.networks)}",
-    )
 
 
 def _document(within: Span, holds: Now, found: Sequence[Transition], more: bool) -> Timeline:

@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 from whenever import Instant
 
@@ -102,7 +102,9 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
     if args.gateway:
         yield from kernel.gateway(installation.most_connections(state, snapshot))
     if args.gateway and snapshot is not None:
-        rules = ruleset_of(snapshot, now, _table_options(state))
+        listening = () if state is None else state.get("listening", ())
+        ports = [place["port"] for place in listening if place["entry"] == Entry.TPROXY]
+        rules = ruleset_of(snapshot, now, TableOptions(forwarded=Tproxy(ports[0])) if ports else TableOptions())
         yield from kernel.loaded(rules, confdir)
         if isinstance(rules.options.forwarded, Tproxy) and snapshot.settings.egress.client:
             yield from probes.way_back(rules, args.allowed)
@@ -111,10 +113,3 @@ def _examined(args: argparse.Namespace) -> Iterator[Result]:
         yield from probes.parents(snapshot.settings.upstream, args.allowed)
     if snapshot is not None and state is not None:
         yield from probes.proxy(state.get("listening", ()), snapshot, args.allowed, now)
-
-
-def _table_options(state: Mapping[str, Any] | None) -> TableOptions:
-    """The table's, with the port at which the running tokgate awaits what TPROXY delivers."""
-    listening = () if state is None else state.get("listening", ())
-    ports = [place["port"] for place in listening if place["entry"] == Entry.TPROXY]
-    return TableOptions(forwarded=Tproxy(ports[0])) if ports else TableOptions()

@@ -114,7 +114,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the attempts, and show what became of them."""
     attempts = [attempt for attempt in ATTEMPTS.values() if not args.family or attempt.family in args.family]
     if args.list and args.json:
         print_json([{"id": a.id, "family": a.family, "what": a.what, "limit": a.limit} for a in attempts])

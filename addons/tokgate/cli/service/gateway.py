@@ -257,7 +257,6 @@ def add_ruleset(subparsers: Subparsers) -> None:
 
 
 def _ruleset(options: argparse.Namespace) -> int:
-    """Print the ruleset in nftables' syntax."""
     said, now = table_options(options), Instant.now()
     rules = ruleset_of(open_snapshot(options.policies, now), now, said)
     remark_on(rules)

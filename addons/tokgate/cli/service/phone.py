@@ -237,7 +237,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the chosen command of `phone`."""
     need(Extra.PHONES)
     try:
         return int(options.phone_run(options, PhoneFiles(options.state, options.policies)))

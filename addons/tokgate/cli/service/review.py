@@ -85,7 +85,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the review page until interrupted."""
     _check(args)
     # A web server and DuckDB take a while to import: only this command waits for them.
     from tokgate.analytics.sql import LogError

@@ -22,14 +22,7 @@ from tokgate.gate.sockets import Entry
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
 from tokgate.runtime.banner import drop_what_cannot_be_written, say
 from tokgate.service import privileges
-from tokgate.service.listeners import (
-    EVERYWHERE,
-    MAX_PORT,
-    ListenEndpoint,
-    endpoints,
-    free_port,
-    scrapers_endpoint,
-)
+from tokgate.service.listeners import EVERYWHERE, MAX_PORT, ListenEndpoint, endpoints, free_port, scrapers_endpoint
 
 DEFAULT_MODE: Final = "gate:explicit"
 TPROXY_MODE: Final = "gate:tproxy"

@@ -135,7 +135,6 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    """Replace the issuing key."""
     folder, now = options.folder, Instant.now()
     try:
         word = (folder / "root.passphrase").read_bytes().strip()
