@@ -145,7 +145,7 @@ class WorkerStatus(TypedDict):
     """A process. `version` is that of its policy, null for a process without one; `seconds` is its age.
 
     `retired`: it accepts no more and serves its last connections by the previous policy. `report` is what it says of
-    itself: its keys depend on what it does, and docs/operation.md has those to watch.
+    itself: its keys depend on what it does.
     """
 
     name: str
