@@ -95,7 +95,7 @@ def recall(lists: dict[str, list[Path]]) -> Iterator[str]:
 
 
 def _share(taken: int, asked: int) -> str:
-    return f"{100 * taken // asked} % of {asked:,}" if asked else ""
+    return f"{100 * taken // asked} % ({asked:,})" if asked else ""
 
 
 def rests(file: Path) -> tuple[int, int, int]:

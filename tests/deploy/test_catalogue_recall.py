@@ -29,5 +29,5 @@ def test_the_table_counts_a_strangers_name_as_missed(tmp_path: Path, capsys: pyt
     (tmp_path / "signal").write_text("chat.signal.org\nsignal.example\n", encoding="utf-8")
     runpy.run_path(str(_SCRIPT))["main"]([f"mine={tmp_path}"])
     rows = capsys.readouterr().out.splitlines()
-    assert rows[:4] == ["| service | mine |", "|---|---|", "| `signal` | 50 % of 2 |", "| all | 50 % of 2 |"]
+    assert rows[:4] == ["| service | mine |", "|---|---|", "| `signal` | 50 % (2) |", "| all | 50 % (2) |"]
     assert "entries rest on one family of lists: " in rows[-1]
