@@ -141,12 +141,14 @@ def _regex_options() -> Any:
 class _Node:
     """A node in the tree of reversed labels: hits for the name itself, for the name and all below it, and children."""
 
-    __slots__ = ("below", "exact", "suffix")
+    __slots__ = ("below", "exact", "match", "suffix")
 
     def __init__(self) -> None:
         self.exact: tuple[Hit, ...] = ()
         self.suffix: tuple[Hit, ...] = ()
         self.below: dict[str, _Node] | None = None
+        self.match: Match | None = None
+        """By the tree, of names that end here or leave it here; None until the first is asked for."""
 
 
 class ServiceIndex:
@@ -221,27 +223,40 @@ class ServiceIndex:
         # From the top-level label down: a name of no service leaves the tree after a label or two.
         labels = name.split(".")
         node = self._names
-        hits: tuple[Hit, ...] = ()
         for label in reversed(labels):
             below = None if node.below is None else node.below.get(label)
             if below is None:
                 break
             node = below
-            if node.suffix:
-                hits = node.suffix + hits  # longest suffix first
-        else:
-            hits = node.exact + hits
+        found = node.match
+        if found is None or node.exact:
+            found = self._intern(self._named(labels))
+            if not node.exact:  # with a million names each read of memory counts: four are spared
+                node.match = found
+        hits: tuple[Hit, ...] = ()
         if self._regex is not None:
             regex = self._regex.Match(name)
             if regex:
-                hits += tuple(self._regex_hits[number] for number in sorted(regex))
+                hits = tuple(self._regex_hits[number] for number in sorted(regex))
         if self._labels and not self._labels.keys().isdisjoint(labels):  # only then is the suffix looked up
             hits += self._labels.get(registrable_label(name) or "", ())
         if self._fronts:
             store = store_of_front(name)
             if store is not None:
                 hits += self._fronts.get(store, ())
-        return self._intern(hits) if hits else NO_MATCH
+        return self._intern(found.hits + hits) if hits else found
+
+    def _named(self, labels: list[str]) -> tuple[Hit, ...]:
+        """The hits in the tree, the longest suffix first."""
+        node = self._names
+        hits: tuple[Hit, ...] = ()
+        for label in reversed(labels):
+            below = None if node.below is None else node.below.get(label)
+            if below is None:
+                return hits
+            node = below
+            hits = node.suffix + hits
+        return node.exact + hits
 
     def match_url(self, url: str) -> Match:
         """The services that an absolute URL belongs to: by the store listings that it shows, and by its host."""
