@@ -219,6 +219,7 @@ def test_accepting_fails(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _: fail)
+    monkeypatch.setattr("tokgate.gate.acceptor.waiting", lambda _: 9)
     one.gate.acceptor.accept(next(iter(one.gate.acceptor.listeners.values())))
     assert len(numbers) - len(left) == tries
 

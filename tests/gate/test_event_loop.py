@@ -210,8 +210,8 @@ def test_what_a_client_is_watched_for(watched: Watched) -> None:
 
 def test_a_greeting_is_watched_once(watched: Watched) -> None:
     """A client that says little at a time is told of without being watched anew."""
-    watched.loop.unwatch_client(watched.connection)
-    watched.loop.unwatch_client(watched.connection)
+    watched.loop.unwatch(watched.connection)
+    watched.loop.unwatch(watched.connection)
     assert watched.connection.client_fd not in watched.loop.connections
     watched.client.sendall(b"x")
     assert watched.loop.epoll.poll(0) == []

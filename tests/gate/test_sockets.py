@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from labs.gate_lab import until
 from tokgate.gate import sockets
 from tokgate.gate.sockets import (
     Address,
@@ -19,6 +20,7 @@ from tokgate.gate.sockets import (
     listen,
     octets,
     original_destination,
+    waiting,
 )
 from tokgate.policy.observation import Carried
 
@@ -247,3 +249,19 @@ def test_octets() -> None:
             assert taken.recv(5, socket.MSG_WAITALL) == b"three"
             counted = octets(taken)
     assert counted == Carried(5, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_how_many_wait_at_a_listener(host: str) -> None:
+    """Those whom nobody has accepted yet, also more of them than an octet holds."""
+    listener = listen(host, 0, Entry.EXPLICIT).socket
+    dialled: list[socket.socket] = []
+    for number in (0, 1, 256):
+        while len(dialled) < number:
+            dialled.append(socket.create_connection((host, listener.getsockname()[1])))
+        assert until(lambda wanted=number: waiting(listener) == wanted)  # type: ignore[misc]
+    taken, _ = listener._accept()
+    assert waiting(listener) == 255
+    socket.close(taken)
+    for sock in (listener, *dialled):
+        sock.close()

@@ -64,7 +64,7 @@ class Told(NotingLoop):
     def keep_watching_client(self, connection: Connection) -> None:
         self.done.append("wait")
 
-    def unwatch_client(self, connection: Connection) -> None:
+    def unwatch(self, connection: Connection) -> None:
         """It is another's."""
 
     def recall(self, credentials: Credentials) -> AuthResult | None:

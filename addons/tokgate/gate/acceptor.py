@@ -11,7 +11,7 @@ from typing import Final
 
 from tokgate.gate.connection import Connection
 from tokgate.gate.context import Context, Reading
-from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close
+from tokgate.gate.sockets import STREAM, Address, Entry, Listener, acceptor, reset_on_close, waiting
 from tokgate.policy.settings import Settings
 from tokgate.policy.values.hostname import parse_address
 from tokgate.policy.values.prefixes import IPNetwork
@@ -102,11 +102,11 @@ class Acceptor:
         return True
 
     def accept(self, listener: Listener) -> None:
-        """Accept up to ACCEPTS connections, and read each at once: mostly its first bytes have arrived."""
+        """Accept what waits, up to ACCEPTS connections, and read each at once: mostly its first bytes have arrived."""
         take = acceptor(listener.socket)
         clients, loop, limits, first = self.clients, self.context.loop, self.context.limits, self.first[listener.entry]
         balancers = self.context.enforcer.snapshot.settings.load_balancers if listener.entry is Entry.EXPLICIT else ()
-        for _ in range(ACCEPTS):
+        for _ in range(min(ACCEPTS, waiting(listener.socket))):
             if self.open_connections >= limits.connections and self._pauses():
                 return
             try:

@@ -17,6 +17,7 @@ from tokgate.gate.background import Addresses
 from tokgate.gate.connection import Attempt, Connection, State
 from tokgate.gate.context import Context, Reading
 from tokgate.gate.egress.parents import AskedParent
+from tokgate.gate.event_loop import SERVER
 from tokgate.gate.sockets import Address, Entry, NoDestinationError, is_connected, is_here, leads_to
 from tokgate.policy.observation import Endpoint
 from tokgate.policy.services import NO_MATCH
@@ -147,7 +148,7 @@ class Connecting(State):
                 loop.drop_rivals(connection)
                 self._connected(connection)
                 if connection.server is not None:
-                    loop.watch_server_again(connection)
+                    loop.epoll.modify(connection.server_fd, SERVER)  # what came meanwhile is told again
                 return
             if number:
                 dialler.failed(connect_error(number), loop.now, attempt[1])

@@ -72,7 +72,7 @@ class Context:
         explicit = connection.destination is None
         if not self.opener.adopt(connection.client, arrival, bytes(connection.received), tls=tls, explicit=explicit):
             return False
-        self.loop.unwatch_client(connection)
+        self.loop.unwatch(connection)
         self.loop.close(connection)  # our descriptor; the opener has its own
         return True
 

@@ -181,10 +181,6 @@ class EventLoop:
         self.connections[connection.server_fd] = connection
         self.epoll.register(connection.server_fd, SERVER)
 
-    def watch_server_again(self, connection: Connection) -> None:
-        """Be told again of what came meanwhile from a destination that is watched."""
-        self.epoll.modify(connection.server_fd, SERVER)
-
     def notice_silence(self, connection: Connection) -> None:
         """Tell the connection's state after SILENCE seconds, unless its destination has answered by then."""
         self.dialled.pop(connection, None)
@@ -214,11 +210,6 @@ class EventLoop:
                 self.epoll.unregister(connection.server_fd)  # see `unwatch`
             self._dead.append(connection.server)
             connection.server, connection.server_fd = None, -1
-
-    def unwatch_client(self, connection: Connection) -> None:
-        """Forget the client's socket without closing it: another process takes it over."""
-        if self.connections.pop(connection.client_fd, None) is not None:
-            self.epoll.unregister(connection.client_fd)
 
     def unwatch(self, connection: Connection) -> None:
         """Be told nothing more of a connection's sockets.
