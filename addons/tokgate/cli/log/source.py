@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -213,17 +214,7 @@ def wanted_of(args: argparse.Namespace) -> Filter:
     since, until = (None if moment is None else settle(moment, "UTC") for moment in (args.since, args.until))
     if since is not None and until is not None and since >= until:
         raise CommandError("the period has to begin before it ends", Exit.USAGE)
-    return Filter(
-        since=since,
-        until=until,
-        client=args.client,
-        user=args.user,
-        name=args.name,
-        ban=args.ban,
-        action=args.action,
-        verdict=args.verdict,
-        network=args.network,
-    )
+    return Filter(**{each.name: getattr(args, each.name) for each in fields(Filter)} | {"since": since, "until": until})
 
 
 def _client(text: str) -> IPNetwork | str:

@@ -345,16 +345,8 @@ def said(snapshot: Snapshot, query: Question, decision: Decision) -> Iterator[st
 
 
 _COMPARED: Final = (
-    "verdict",
-    "reason",
-    "phase",
-    "service",
-    "rule",
-    "signal",
-    "network",
-    "ban",
-    "exemption",
-    "response",
+    *("verdict", "reason", "phase", "service", "rule", "signal"),
+    *("network", "ban", "exemption", "response"),
 )
 """What a record and a decision both say."""
 

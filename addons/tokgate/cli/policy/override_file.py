@@ -26,7 +26,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration, Edge, Moment, add_duration, resolve
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.policy.values.prefixes import Cover, IPNetwork
-from tokgate.policy.values.text import both
+from tokgate.policy.values.text import both, shown
 
 FOLDER: Final = "overrides"
 """The folder of overrides, in that of the policies."""
@@ -164,13 +164,7 @@ def end_override(options: argparse.Namespace) -> Exit:
 
 
 def whom_of(exemption: Exemption) -> Whom:
-    return {
-        "clients": [str(client) for client in exemption.clients],
-        "users": list(exemption.users),
-        "groups": list(exemption.groups),
-        "devices": list(exemption.devices),
-        "interfaces": list(exemption.interfaces),
-    }
+    return shown(Whom, exemption, clients=[str(client) for client in exemption.clients])
 
 
 def policies_locked(policies: Path) -> AbstractContextManager[None]:
