@@ -120,11 +120,14 @@ async def test_a_certificate_of_the_client_s_own_in_tls_1_2(
         lab.authority.ca.configure_trust(context)
         context.load_client_ca(str(lab.authority.trust).encode())
         context.set_verify(asking, lambda *_: True)
-        with listener.accept()[0] as sock, contextlib.suppress(SSL.Error):
+        with listener.accept()[0] as sock, contextlib.suppress(OSError):
             tls = SSL.Connection(context, sock)
             tls.set_accept_state()
-            tls.recv(1 << 16)
-            tls.sendall(b"HTTP/1.1 403 No certificate\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            with contextlib.suppress(SSL.Error):
+                tls.recv(1 << 16)
+                tls.sendall(b"HTTP/1.1 403 No certificate\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            while sock.recv(1 << 16):  # to close before would reset, and the alert might be lost
+                pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         reply = await asked_of(listener, serve, proxy.port)
