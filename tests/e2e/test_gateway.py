@@ -99,8 +99,7 @@ def test_a_network_that_is_added(lab: Lab, origin: Origin, make: Make, unchanged
         assert answer["gateway"]["policy"] == answer["version"]
         for family in (4, 6):
             assert refused(lab, origin, family, "guest")
-        gateway.write_policy(office_policy())
-        gateway.asked("reload")
+        gateway.enforces(office_policy())
         assert reaches(lab, origin, BANNED, 4, "guest")
 
 
@@ -109,8 +108,7 @@ def test_connections_stay(lab: Lab, origin: Origin, make: Make, unchanged: None,
     with make(office_policy(), **way) as gateway, _conversation(lab, origin, "client") as office:
         assert office.says(1)
         for networks in (["office", "visitors"], ["visitors"], ["office"]):
-            gateway.write_policy(office_policy(networks=networks))
-            gateway.asked("reload")
+            gateway.enforces(office_policy(networks=networks))
             assert office.says(2), networks
 
 
@@ -155,14 +153,12 @@ def test_a_ban_that_begins(lab: Lab, origin: Origin, make: Make, unchanged: None
     with make(office_policy(starts="2098-01-01T00:00")) as gateway:
         assert reaches(lab, origin, BANNED, 4)
         assert "192.0.2.0/24" not in lab.gateway.run("nft", "list", "table", "inet", "tokgate").stdout
-        gateway.write_policy(office_policy(starts=str(Instant.now().add(hours=1))))
-        gateway.asked("reload")
+        gateway.enforces(office_policy(starts=str(Instant.now().add(hours=1))))
         assert "192.0.2.0/24" in lab.gateway.run("nft", "list", "set", "inet", "tokgate", "clients4").stdout
         assert not _under_ban(lab)
         assert reaches(lab, origin, BANNED, 4)
         starts = gateway.soon(4)
-        gateway.write_policy(office_policy(starts=str(starts)))
-        gateway.asked("reload")
+        gateway.enforces(office_policy(starts=str(starts)))
         wait_until("the kernel has it", lambda: _under_ban(lab), (starts - Instant.now()).total("seconds") + 5)
         assert refused(lab, origin, 4)
 

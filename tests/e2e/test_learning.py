@@ -27,8 +27,7 @@ def test_learned_from_monitoring(lab: Lab, origin: Origin, any_gateway: Callable
         words = ("--ban", name, "--name", "room", "--log", gateway.log, "--policies", gateway.policies)
         assert gateway.asked("service", "learn", *words).stdout.endswith("room.yaml: 1 name, 1 address\n")
         policy["bans"][name] |= {"action": "block", "except": ["room"]}
-        gateway.write_policy(policy)
-        gateway.asked("reload")
+        gateway.enforces(policy)
         wait_until(
             "it is refused", lambda: curl(lab.client, origin, f"https://{BANNED}:443/", 4)[0] == REFUSED_BY_ALERT
         )

@@ -72,10 +72,6 @@ def check_cut(gateway: Gateway, address: str, since: Instant, *, tls: bool = Tru
     assert record["tokgate"]["policy"]["version"] == loaded["tokgate"]["policy"]["version"]
 
 
-def _loaded(gateway: Gateway, times: int, _: object) -> bool:
-    return sum(map(is_load, gateway.records())) == times
-
-
 @contextmanager
 def going_on(*downloads: Download, beyond: Iterable[Download]) -> Iterator[None]:
     """Downloads that are none of the ban's business get every octet, beyond the end of others that are."""
@@ -94,8 +90,7 @@ def test_downloads_end_where_a_ban_starts(
     with gateway_factory(tmp_path, policy=office_policy() | {"bans": {}}) as gateway:
         starts = gateway.soon(8)
         expires = starts.add(seconds=3)
-        gateway.write_policy(between(starts, expires))
-        gateway.wait_for_record("the ban is known", is_load)
+        gateway.enforces(between(starts, expires))
         wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=6))
         kinds = ((4, True), (6, True), (4, False))
         doomed = {(family, tls): Download(lab.client, origin, BANNED, family, tls=tls) for family, tls in kinds}
@@ -115,8 +110,3 @@ def test_downloads_end_where_a_ban_starts(
         wait_until("the ban is over", lambda: Instant.now() >= expires)
         assert not python(lab.client, BANNED, 4, False, origin.authority).error
     assert sum(record["event"]["action"] == "phase-changed" for record in gateway.records()) >= 2
-
-
-def is_load(record: Record) -> bool:
-    """Whether a record tells of a policy that came into force after the first."""
-    return bool(record["event"]["action"] == "policy-loaded")

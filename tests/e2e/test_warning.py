@@ -185,8 +185,7 @@ def test_a_restart_remembers(lab: Lab, origin: Origin, both: Path, warning_gatew
         press(lab, both, page)
     with warning_gateway(title="The same under another title") as gateway:
         assert fetch(lab, both, *NAVIGATES)[2] == origin.fingerprints[BANNED]
-        gateway.write_policy(warning_policy(title="Yet another"))
-        gateway.wait_for_record("it is read", lambda r: r["event"]["action"] == "policy-loaded")
+        gateway.enforces(warning_policy(title="Yet another"))
         assert fetch(lab, both, *NAVIGATES)[2] == origin.fingerprints[BANNED]
         (kept,) = gateway.folder.glob("*.warned")
         assert kept.stat().st_mode & 0o777 == 0o600

@@ -258,6 +258,12 @@ class Gateway:
         assert self.process
         self.process.send_signal(signal.SIGHUP)
 
+    def enforces(self, policy: Mapping[str, Any]) -> None:
+        """Replace the policy, and wait until each process has it."""
+        self.write_policy(policy)
+        answer = self._control(ControlRequest.RELOAD)
+        assert answer["ok"], answer
+
     def asked(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command of tokgate's on the gateway, which finds the process where the options of its start say."""
         where = self.options[self.options.index("--confdir") :][:2] if "--confdir" in self.options else ()
@@ -265,8 +271,12 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """Its answer to `tokgate status`."""
+        return self._control(ControlRequest.STATUS)
+
+    def _control(self, request: ControlRequest) -> dict[str, Any]:
         confdir = self.options[self.options.index("--confdir") + 1] if "--confdir" in self.options else None
-        return present(ask(Path(confdir or self.home / ".tokgate"), ControlRequest.STATUS))
+        folder = Path(confdir or self.home / ".tokgate")
+        return present(wait_until("the control socket is there", lambda: ask(folder, request)))
 
     def narrated(self) -> str:
         """What tokgate said on stderr so far."""

@@ -9,13 +9,20 @@ from typing import Any, Final
 DEADLINE: Final = 120.0
 """Seconds: far more than anything takes that happens at all."""
 
+_LONGEST_PAUSE: Final = 0.05
+"""Seconds."""
+
 
 def until[T](what: str, probe: Callable[[], T | None], seconds: float = DEADLINE, every: float = 0.01) -> T:
-    """Poll until the probe gives something true, and give it; say what was awaited when the deadline passes."""
+    """Poll until the probe gives something true, and give it; say what was awaited when the deadline passes.
+
+    The longer it takes, the longer are the pauses: a probe may take the processor from what is waited for.
+    """
     give_up = time.monotonic() + seconds
     while not (found := probe()):
         assert time.monotonic() < give_up, f"not within {seconds:g} s: {what}"
         time.sleep(every)
+        every = max(every, min(1.2 * every, _LONGEST_PAUSE))
     return found
 
 
