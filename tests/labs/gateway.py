@@ -32,6 +32,7 @@ from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.libnftables import TableState, changing
 from tokgate.gateway.ruleset import TABLE, TableOptions
 from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service.status import Condition
 
 ROOT = Path(__file__).parents[2]
 CARRIERS: dict[str, dict[str, Any]] = {
@@ -148,6 +149,12 @@ class Gateway:
         paths = [str(ROOT / "addons"), os.environ.get("PYTHONPATH", "")]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HOME": str(self.home)}
 
+    @property
+    def confdir(self) -> Path:
+        """Its folder, as its options say."""
+        said = self.options[self.options.index("--confdir") + 1] if "--confdir" in self.options else None
+        return Path(said or self.home / ".tokgate")
+
     def __enter__(self) -> Self:
         began = time.monotonic()
         self.home.mkdir(exist_ok=True)
@@ -229,7 +236,12 @@ class Gateway:
     def _started(self) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise RuntimeError(f"tokgate ended:\n{self.narrated()}")
-        return self.listens() and (self.mode != KERNEL_TOO or "\ntokgate: gate: " in self.narrated())
+        if not self.listens() or (self.mode == KERNEL_TOO and "\ntokgate: gate: " not in self.narrated()):
+            return False
+        if not self.mode.startswith("gate") and self.mode != KERNEL_TOO:
+            return True
+        told = ask(self.confdir, ControlRequest.STATUS)  # plain HTTP waits for an opener, which starts for a while
+        return told is not None and all(each["condition"] != Condition.STARTING for each in told["workers"])
 
     def ruleset(self) -> str:
         """What `tokgate ruleset` prints for the policy, without a process of its own."""
@@ -266,7 +278,7 @@ class Gateway:
 
     def asked(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command of tokgate's on the gateway, which finds the process where the options of its start say."""
-        where = self.options[self.options.index("--confdir") :][:2] if "--confdir" in self.options else ()
+        where = ("--confdir", self.confdir) if "--confdir" in self.options else ()
         return self.namespace.run(*self.command(*words, *where), env=self.environment, check=check)
 
     def status(self) -> dict[str, Any]:
@@ -274,9 +286,7 @@ class Gateway:
         return self._control(ControlRequest.STATUS)
 
     def _control(self, request: ControlRequest) -> dict[str, Any]:
-        confdir = self.options[self.options.index("--confdir") + 1] if "--confdir" in self.options else None
-        folder = Path(confdir or self.home / ".tokgate")
-        return present(wait_until("the control socket is there", lambda: ask(folder, request)))
+        return present(wait_until("the control socket is there", lambda: ask(self.confdir, request)))
 
     def narrated(self) -> str:
         """What tokgate said on stderr so far."""
