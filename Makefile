@@ -57,9 +57,9 @@ else
 	$(PYTEST) $(SIDE_BY_SIDE)
 endif
 
-# Four processes on two cores: half of the time of tests is waiting. Each has namespaces, servers and ports of its own, and runs
+# Five processes on two cores: half of the time of tests is waiting. Each has namespaces, servers and ports of its own, and runs
 # a file whole, since tests share what their module has set up.
-SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 5 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: format-check lint policies ## Everything that CI runs: format, lint, types, shipped policies, all tests
