@@ -168,7 +168,7 @@ bench-quick: $(VENV)/.ready ## Say what got slower than bench/results.json, by r
 	$(BIN)/python bench/compare.py --quick
 
 .PHONY: compat
-compat: $(VENV)/.ready ## Try real clients, raw HTTP and first words beside HAProxy and Squid (root, some 20 minutes; writes docs/compat.md)
+compat: $(VENV)/.ready ## Try real clients, raw HTTP and first words beside HAProxy and Squid (root, some 12 minutes; writes docs/compat.md)
 	$(BIN)/python bench/compatibility.py
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \

@@ -84,7 +84,7 @@ REASONS: Final = (
         ("answer: 0.9", "answer: field without a colon", "answer: field without a name"),
         "502 with what is wrong: not as RFC 9112 has it",
     ),
-    Reason(HTTP, ("answer: head of 300 KiB",), "502: heads of answers may have 256 KiB"),
+    Reason(HTTP, ("answer: head of 300 KiB",), "502 where over 256 KiB came before its end, which varies"),
     Reason("curl", ("port with TLS 1.3 only",), "HTTP/2 for the client, though the server has HTTP/1.1 alone"),
     Reason("curl", ("h2c prior knowledge",), "curl asks a proxy over HTTP/1.1"),
     Reason("testssl.sh", ("protocols",), "testssl.sh doesn't try NPN and ALPN by a proxy"),
