@@ -19,7 +19,7 @@ from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.observation import Stage, Visibility
 from tokgate.policy.services import NO_MATCH
 from tokgate.traffic.actions import AskCertificate, Open, Pass, Refuse
-from tokgate.traffic.admission import admit, refusal_octets, unread
+from tokgate.traffic.admission import admit, refusal_octets
 from tokgate.traffic.client_messages import (
     FirstBytesReader,
     Reader,
@@ -38,7 +38,7 @@ _HANDSHAKE: Final = 22
 """The content type with which a TLS connection begins (RFC 8446 §5.1)."""
 
 _UNREAD: Final = Shown(visibility=Visibility.UNREADABLE)
-"""Of requests that passed unread: what they ask for is not known."""
+"""Of requests that passed unread: nobody knows what they ask, so they end when a ban blocks anything for the client."""
 
 
 class FirstMessage(Reading):
@@ -179,9 +179,9 @@ class FirstMessage(Reading):
     def admit(self, connection: Connection, seen: FirstBytes) -> None:
         """Decide about a connection's first bytes, and carry it out."""
         context = self.context
-        admission = admit(context.enforcer, context.arrival(connection), seen)
         if isinstance(seen, HttpStart):
-            admission = unread(context.enforcer, admission)
+            seen = replace(seen, passable=True)
+        admission = admit(context.enforcer, context.arrival(connection), seen)
         match admission.action:
             case Open() | AskCertificate() as action:
                 tls = isinstance(action, AskCertificate) or action.tls

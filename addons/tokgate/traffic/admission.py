@@ -130,20 +130,6 @@ def admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
         return _carried_out(arrival, seen, kind, enforcer.judge_on_error(kind.names))
 
 
-def unread(enforcer: Enforcer, started: Admission) -> Admission:
-    """Plain HTTP that may pass as it is, since the client is in no network with a ban; else as it was admitted.
-
-    It is then judged by its address alone, and while it lasts as what can't be read: it ends when a ban begins that
-    blocks something for the client. Parent proxies want plain requests, and some of them no tunnels to port 80.
-    """
-    snapshot, client = enforcer.snapshot, started.arrival
-    if started.ruling.blocks or snapshot.upstream:
-        return started
-    if snapshot.has_ban(snapshot.membership(client.client.ip, client.identity)):
-        return started
-    return replace(started, action=_PASS, recorded=True)
-
-
 def refusal_octets(refused: Admission, stamp: Stamp) -> bytes:
     """The octets that end a TCP connection whose first bytes were refused."""
     if isinstance(refused.seen, ProxyConnect):
@@ -164,8 +150,7 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
             admission = _judged(enforcer, arrival, seen)
             return replace(admission, action=_watched(enforcer, arrival)) if admission.action == _PASS else admission
         case HttpStart():
-            action = Open(tls=False) if seen.openable else Refuse(None)
-            return replace(_judged(enforcer, arrival, seen), action=action, recorded=False)
+            return _at_http_start(enforcer, arrival, seen)
         case Connect():
             return _at_connect(_judged(enforcer, arrival, seen), seen)
         case Request():
@@ -189,6 +174,18 @@ def _at_other_bytes(enforcer: Enforcer, arrival: Arrival, seen: Unreadable | Oth
         watched = _PASS if seen.line is None else _watched(enforcer, arrival)
         admission = replace(admission, action=watched, recorded=not seen.more)
     return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
+
+
+def _at_http_start(enforcer: Enforcer, arrival: Arrival, seen: HttpStart) -> Admission:
+    """At plain HTTP: its requests are decided about one by one, or pass unread, of a client in no network with a ban.
+
+    Then it is judged by its address alone. Parent proxies want plain requests, and some of them no tunnels to port 80.
+    """
+    admission, snapshot = _judged(enforcer, arrival, seen), enforcer.snapshot
+    has_ban = snapshot.has_ban(snapshot.membership(arrival.client.ip, arrival.identity))
+    if seen.passable and not (has_ban or admission.ruling.blocks or snapshot.upstream):
+        return admission
+    return replace(admission, action=Open(tls=False) if seen.openable else Refuse(None), recorded=False)
 
 
 def _at_hello(enforcer: Enforcer, arrival: Arrival, seen: Hello) -> Admission:

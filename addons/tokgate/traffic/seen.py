@@ -105,6 +105,8 @@ class HttpStart:
     openable: bool = True
     """Someone can read the requests; False once that was tried and failed."""
     http2: bool = False
+    passable: bool = False
+    """Whoever carries it can pass it on unread."""
 
 
 @dataclass(frozen=True, slots=True)
