@@ -11,8 +11,6 @@ from tokgate.gateway.nftables import text
 from tokgate.gateway.ruleset import (
     TableOptions,
     acting,
-    address_bans,
-    banned_addresses,
     behind_nat64,
     in_sight,
     ruleset_of,
@@ -41,13 +39,13 @@ def held(*bans: Any, **settings: Any) -> Snapshot:
 def test_addresses_are_merged() -> None:
     """Prefixes that adjoin are one element of the set, and those behind NAT64 are told as well."""
     policy = held(ban())
-    assert banned_addresses(policy, in_sight(policy, NOW)) == ADDRESSES
+    assert ruleset_of(policy, NOW, TableOptions()).addresses == ADDRESSES
 
 
 def test_translators_of_the_policy_count() -> None:
     """A NAT64 with a prefix of its own is no way to a banned address either."""
     policy = held(ban(), nat64_prefixes=(IPv6Network("2001:db8:64::/96"),))
-    assert IPv6Network("2001:db8:64::cb00:7100/120") in banned_addresses(policy, in_sight(policy, NOW))
+    assert IPv6Network("2001:db8:64::cb00:7100/120") in ruleset_of(policy, NOW, TableOptions()).addresses
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_translators_of_the_policy_count() -> None:
 def test_from_when_to_when(stated: dict[str, Any], blocks: Span) -> None:
     """UDP is refused while the ban blocks: not while it warns, and not after its end unless it is held."""
     policy = held(ban(**stated))
-    (found,) = address_bans(policy, in_sight(policy, NOW))
+    (found,) = ruleset_of(policy, NOW, TableOptions()).address_bans
     assert (found.blocks, found.addresses) == (blocks, ADDRESSES)
 
 
@@ -75,20 +73,20 @@ def test_from_when_to_when(stated: dict[str, Any], blocks: Span) -> None:
 def test_nothing_to_refuse(stated: dict[str, Any]) -> None:
     """Where nothing blocks, or nothing has addresses, no UDP is touched."""
     policy = held(ban(**stated))
-    assert address_bans(policy, in_sight(policy, NOW)) == ()
+    assert ruleset_of(policy, NOW, TableOptions()).address_bans == ()
 
 
 def test_bans_in_two_zones_are_two() -> None:
     """A wall time is another instant abroad; networks of one zone stand together, and so do bans that say the same."""
     policy = held(ban(networks=("office", "abroad")), ban("again", networks=("office",)))
-    found = address_bans(policy, in_sight(policy, NOW))
+    found = ruleset_of(policy, NOW, TableOptions()).address_bans
     assert [[n.name for n in each.networks] for each in found] == [["office"], ["abroad"]]
 
 
 def test_exemptions_are_told_with_their_time() -> None:
     """Who is exempt keeps their calls, as long as they are."""
     policy = held(ban(), exemptions=(exemption(),))
-    (found,) = address_bans(policy, in_sight(policy, NOW))
+    (found,) = ruleset_of(policy, NOW, TableOptions()).address_bans
     assert found.exempt == ((IPv4Network("192.0.2.9/32"), Span(Instant.MIN, at("2023-03-31T16:00:00Z"))),)
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import KernelRefusal
-from tokgate.policy.values.prefixes import IPNetwork, difference
+from tokgate.policy.values.prefixes import IPNetwork, difference, disjoint
 
 FAMILIES: Final = (("ip", 4, "ipv4_addr"), ("ip6", 6, "ipv6_addr"))
 COUNTED: Final = "refused_"
@@ -177,14 +176,6 @@ def _listed(values: Iterable[object]) -> str:
 
 def _quoted(names: Iterable[str]) -> str:
     return _listed(f'"{name}"' for name in names)
-
-
-def disjoint(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
-    """Disjoint prefixes that hold the same addresses, in order, IPv4 first."""
-    held = list(prefixes)
-    old = collapse_addresses(prefix for prefix in held if isinstance(prefix, IPv4Network))
-    new = collapse_addresses(prefix for prefix in held if isinstance(prefix, IPv6Network))
-    return [*old, *new]
 
 
 def interval_set(name: str, kind: str, purpose: str, held: Iterable[object]) -> Iterator[str]:

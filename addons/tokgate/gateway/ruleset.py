@@ -1,8 +1,9 @@
 """What the nftables table is made of: values from a policy, for an instant. Nothing is read or run here."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
+from functools import cache, partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from whenever import Instant, TimeDelta
@@ -14,7 +15,7 @@ from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Schedule, Span
 from tokgate.policy.settings import Passage, PortRange, UnknownClients
 from tokgate.policy.snapshot import Snapshot, Track
-from tokgate.policy.values.prefixes import WELL_KNOWN_NAT64, IPNetwork
+from tokgate.policy.values.prefixes import WELL_KNOWN_NAT64, IPNetwork, disjoint, merged
 
 TABLE: Final = "tokgate"
 """The name of the table, of family inet."""
@@ -172,7 +173,8 @@ class Ruleset:
     @property
     def ports(self) -> tuple[PortRange, ...]:
         """The ports of the web, disjoint and in order."""
-        return merged((PortRange(80, 80), PortRange(443, 443), *self.other_ports))
+        others = ((each.first, each.last) for each in self.other_ports)
+        return tuple(PortRange(*each) for each in merged([(80, 80), (443, 443), *others]))
 
     @property
     def _local(self) -> bool:
@@ -190,6 +192,7 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
     tracks, networks, settings = in_sight(snapshot, now), snapshot.policy.networks, snapshot.settings
     canary = settings.gateway.canary
     tproxy = isinstance(options.forwarded, Tproxy)
+    addresses_of = cache(partial(_addresses_of, snapshot))  # of 200,000 each call takes seconds
     under_ban = _networks(snapshot, acting(tracks, now))
     acts, among = {network.name for network in under_ban}, among_clients(snapshot.policy) if canary.enabled else {}
     return Ruleset(
@@ -203,8 +206,8 @@ def ruleset_of(snapshot: Snapshot, now: Instant, options: TableOptions) -> Rules
         canary_servers=servers(canary) if canary.enabled and tproxy else (),
         canary_clients={name: addresses for name, addresses in among.items() if name in acts},
         other_ports=settings.gateway.ports,
-        addresses=banned_addresses(snapshot, tracks),
-        address_bans=address_bans(snapshot, tracks),
+        addresses=addresses_of(frozenset(name for track in tracks for name in track.ban.services)),
+        address_bans=_address_bans(snapshot, tracks, addresses_of),
         all_clients=_networks(snapshot, (track for track in tracks if track.ban.on_all)),
         all_bans=tuple(_all_bans(snapshot, tracks, now)),
         strangers=settings.unknown_clients is UnknownClients.BLOCK,
@@ -216,17 +219,6 @@ def _networks(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[Network, ...
     """The networks of these bans, in the order of the policy."""
     names = {name for track in tracks for name in track.networks}
     return tuple(network for network in snapshot.policy.networks.values() if network.name in names)
-
-
-def merged(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
-    """Disjoint ranges that hold the same ports, in order."""
-    found: list[PortRange] = []
-    for each in sorted(ports):
-        if found and each.first <= found[-1].last + 1:
-            found[-1] = PortRange(found[-1].first, max(found[-1].last, each.last))
-        else:
-            found.append(each)
-    return tuple(found)
 
 
 # -- which bans concern the kernel, and when
@@ -272,22 +264,22 @@ def _changes(track: Track) -> Iterator[Instant]:
 # -- addresses of banned services
 
 
-def banned_addresses(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[IPNetwork, ...]:
-    """The addresses of the services of these bans, whatever the bans do: disjoint, in order, IPv4 first."""
-    services = {name for track in tracks for name in track.ban.services}
-    addresses = [address for name in services for address in snapshot.policy.services[name].addresses]
-    old = list(collapse_addresses(address for address in addresses if isinstance(address, IPv4Network)))
+def _addresses_of(snapshot: Snapshot, services: frozenset[str]) -> tuple[IPNetwork, ...]:
+    """Disjoint, in order, IPv4 first."""
+    found = disjoint(address for name in services for address in snapshot.policy.services[name].addresses)
     prefixes = (WELL_KNOWN_NAT64, *snapshot.settings.nat64_prefixes)
-    behind = [behind_nat64(prefix, address) for prefix in prefixes for address in old]
-    new = collapse_addresses([*(address for address in addresses if isinstance(address, IPv6Network)), *behind])
-    return (*old, *new)
+    old = [address for address in found if isinstance(address, IPv4Network)]
+    behind = (behind_nat64(prefix, address) for prefix in prefixes for address in old)
+    return (*old, *disjoint((*found[len(old) :], *behind)))
 
 
-def address_bans(snapshot: Snapshot, tracks: Iterable[Track]) -> tuple[KernelBan, ...]:
+def _address_bans(
+    snapshot: Snapshot, tracks: Iterable[Track], addresses_of: Callable[[frozenset[str]], tuple[IPNetwork, ...]]
+) -> tuple[KernelBan, ...]:
     """The bans that block at some time, and whose services have addresses; alike ones are one."""
     found: dict[tuple[Span, tuple[tuple[IPNetwork, Span], ...], tuple[IPNetwork, ...]], dict[str, Network]] = {}
     for track in tracks:
-        addresses, blocks = banned_addresses(snapshot, [track]), _blocks(track.schedule)
+        addresses, blocks = addresses_of(frozenset(track.ban.services)), _blocks(track.schedule)
         if addresses and blocks is not None:
             networks = found.setdefault((blocks, _exempt(snapshot, track), addresses), {})
             networks.update((name, snapshot.policy.networks[name]) for name in track.networks)

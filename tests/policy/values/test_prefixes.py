@@ -1,12 +1,12 @@
 """Prefixes against the obvious scan over all of them, and against counting addresses; IPv4 inside IPv6."""
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokgate.policy.values.prefixes import NAT64_LENGTHS, Cover, PrefixEntry, PrefixTable, embedded_ipv4
+from tokgate.policy.values.prefixes import NAT64_LENGTHS, Cover, PrefixEntry, PrefixTable, disjoint, embedded_ipv4
 
 
 def test_equal_answers_are_shared() -> None:
@@ -35,6 +35,12 @@ def test_agrees_with_a_scan(prefixes: list[IPv4Network | IPv6Network], number: i
         expected = [p for p in prefixes if p.version == probe.version and probe in p]
         expected.sort(key=lambda p: -p.prefixlen)
         assert found.find(probe) == [str(p) for p in expected]
+
+
+@given(st.lists(near_v4 | v4, max_size=40), st.lists(v6, max_size=10))
+def test_as_few_as_can_be(old: list[IPv4Network], new: list[IPv6Network]) -> None:
+    """Disjoint prefixes are those of the standard library."""
+    assert disjoint([*new, *old]) == [*collapse_addresses(old), *collapse_addresses(new)]
 
 
 def prefix(address: int, length: int) -> IPv4Network:

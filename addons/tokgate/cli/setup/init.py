@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -27,7 +27,7 @@ from tokgate.config.yaml.source import SUFFIXES
 from tokgate.policy.schedule import Edge, add_duration, resolve
 from tokgate.policy.services import PatternKind, Service
 from tokgate.policy.snapshot import compile_policy
-from tokgate.policy.values.prefixes import IPNetwork
+from tokgate.policy.values.prefixes import IPNetwork, disjoint
 from tokgate.traffic.policy_tests import run_tests
 
 EPILOG: Final = """\
@@ -302,9 +302,8 @@ _UP: Final = 0x1  # RTF_UP of linux/route.h
 
 def host_networks() -> tuple[IPNetwork, ...]:
     """Loopback, and the prefixes of the host's interfaces: IPv4 first, without those inside others."""
-    found4 = [*v4_networks(_lines("route")), IPv4Network("127.0.0.0/8")]
-    found6 = [*v6_networks(_lines("if_inet6")), IPv6Network("::1/128")]
-    return (*collapse_addresses(found4), *collapse_addresses(found6))
+    loopback = IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")
+    return tuple(disjoint((*v4_networks(_lines("route")), *v6_networks(_lines("if_inet6")), *loopback)))
 
 
 def v4_networks(lines: Iterable[str]) -> Iterator[IPv4Network]:

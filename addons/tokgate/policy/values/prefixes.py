@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, summarize_address_range
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final
 
 from tokgate.policy.values.hostname import IPAddress
@@ -134,16 +134,37 @@ def difference(prefixes: Iterable[IPNetwork], without: Iterable[IPNetwork]) -> I
     In O(n log n) for n prefixes of both kinds and in the result.
     """
     inside, outside = list(prefixes), list(without)
-    for start, end in _left(_ranges(inside, 4), _ranges(outside, 4)):
-        yield from summarize_address_range(IPv4Address(start), IPv4Address(end))
-    for start, end in _left(_ranges(inside, 6), _ranges(outside, 6)):
-        yield from summarize_address_range(IPv6Address(start), IPv6Address(end))
+    for kind, version, bits in ((IPv4Network, 4, 32), (IPv6Network, 6, 128)):
+        for start, end in _left(_ranges(inside, version), _ranges(outside, version)):
+            first = start
+            while first <= end:  # the longest that begins here and is not longer than what is left
+                size = min(first & -first or 1 << bits, 1 << (end - first + 1).bit_length() - 1)
+                yield kind((first, bits - size.bit_length() + 1))
+                first += size
+
+
+def disjoint(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    """Disjoint prefixes that hold the same addresses, as few as can be, in order, IPv4 first.
+
+    As `ipaddress.collapse_addresses`, twice as fast.
+    """
+    return list(difference(prefixes, ()))
 
 
 def _ranges(prefixes: Iterable[IPNetwork], version: int) -> list[tuple[int, int]]:
-    """First and last addresses of disjoint ranges, in order."""
-    collapsed: Iterable[IPNetwork] = collapse_addresses(each for each in prefixes if each.version == version)  # type: ignore[type-var]
-    return [(int(each.network_address), int(each.broadcast_address)) for each in collapsed]
+    of_version = [(int(each.network_address), each) for each in prefixes if each.version == version]
+    return merged((first, first + (1 << each.max_prefixlen - each.prefixlen) - 1) for first, each in of_version)
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges that hold the same numbers and neither overlap nor adjoin, in order: first and last number of each."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(found[-1][1], last)
+        else:
+            found.append((first, last))
+    return found
 
 
 def _left(inside: list[tuple[int, int]], outside: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
