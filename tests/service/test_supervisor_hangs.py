@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import Scraped, until
+from labs.running_lab import Scraped, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
@@ -73,18 +73,38 @@ def test_what_keeps_dying_is_red(running: Scraped) -> None:
     until("health says so", partial(_named, running, "opener-0 keeps dying, 3 times"))
 
 
+LONG_START = """
+import sys, threading
+from tokgate.cli.main import main
+from tokgate.service import supervisor
+from tokgate.service.background_reload import in_thread
+
+real = supervisor.keeper_of
+
+def keeper_of(*given):
+    keeper, meanwhile, called = real(*given), given[-1], threading.Event()
+    keeper.up = lambda: in_thread(called.wait, lambda: (meanwhile(), called.set()))  # as long as large tables take
+    return keeper
+
+supervisor.keeper_of = keeper_of
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_a_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd learns when gates accept, that the supervisor lives, and how it is."""
+    """systemd learns that the start goes on, when gates accept, that the supervisor lives, and how it is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        running = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=1)
+        python = python_for(tmp_path, LONG_START)
+        running = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=1, python=python)
         monkeypatch.delenv("NOTIFY_SOCKET")
         try:
             told = [until("it is ready", lambda: manager.recv(4096))]
             while b"READY=1" not in told:
                 told.append(manager.recv(4096))
+            assert b"EXTEND_TIMEOUT_USEC=60000000" in told
             assert running.passes()
             until("it lives, and is well", lambda: b"WATCHDOG=1\nSTATUS=policy" in manager.recv(4096))
         finally:

@@ -99,12 +99,18 @@ class ServiceManager:
         except (OSError, subprocess.SubprocessError):
             return ""
 
-    def keep_alive(self, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Tell systemd at most once a second that this process lives, and its state, as of `tokgate status`."""
+    def keep_alive(self, state: Callable[[], Mapping[str, Any]] | None) -> None:
+        """Tell systemd at most once a second that this process lives, and its state, as of `tokgate status`.
+
+        None while it starts: it may take longer than TimeoutStartSec, unless systemd hears nothing for a minute.
+        """
         now = time.monotonic()
         if not self._address or now < self._next:
             return
         self._next = now + EVERY
+        if state is None:
+            self.tell("EXTEND_TIMEOUT_USEC=60000000")
+            return
         said = status_line(state())
         self.tell("WATCHDOG=1", *([f"STATUS={said}"] if said != self._told else ()))
         self._told = said

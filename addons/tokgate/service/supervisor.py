@@ -182,7 +182,7 @@ class Supervisor:
     def _meanwhile(self) -> None:
         """Answer requests during longer work: while the policy is read, for which a thread runs, nothing may fork."""
         self._answer(readable([*self._answers, *self._control.sockets], 0.0))
-        self._manager.keep_alive(self._state)
+        self._manager.keep_alive(self._state if self._serves else None)
 
     def _tell_manager(self) -> None:
         """Tell systemd that this process lives, and once that gates accept; from then on it keeps the listeners."""
@@ -196,8 +196,13 @@ class Supervisor:
                     self._manager.keep(name_of(each.socket), each.socket)
                 else:
                     self._manager.forget(name_of(each.socket))
-        if self._ready or self._bequest is not None:  # else systemd does not watch it yet, and nothing needs attention
+        if self._serves:
             self._manager.keep_alive(self._state)
+
+    @property
+    def _serves(self) -> bool:
+        """Whether gates accept; before, systemd does not watch it yet, and nothing needs attention."""
+        return self._ready or self._bequest is not None
 
     def _open(self) -> None:
         """Take the log, listen, load the kernel's part, and give up what only that takes. Raises UnfitEnvironment."""

@@ -123,7 +123,7 @@ class GatewayKeeper:
         self._lock.take()
         if self._notifications is None:
             self._notifications = Notifications()
-        rules = self._due_rules()
+        rules = in_thread(self._due_rules, self._meanwhile)
         began = time.monotonic()
         changed = in_thread(lambda: self._kernel.up(rules), self._meanwhile)
         self._took = time.monotonic() - began
