@@ -88,7 +88,6 @@ def _valid(record: Record) -> Record:
 
 @pytest.fixture(scope="session")
 def valid_record() -> Callable[[Record], Record]:
-    """Checks a record against the schema and returns it."""
     return _valid
 
 

@@ -54,7 +54,6 @@ def graph() -> dict[str, set[str]]:
 
 
 def package(module: str) -> str:
-    """The package below tokgate that a module is in."""
     return module.split(".")[1]
 
 

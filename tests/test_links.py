@@ -34,7 +34,6 @@ def broken(page: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """Files and headings are there."""
     assert list(broken(page)) == []
 
 

@@ -66,7 +66,6 @@ def command(*words: str) -> list[str]:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port for a proxy."""
     with held_port() as held:
         yield held
 

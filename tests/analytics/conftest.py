@@ -14,8 +14,6 @@ __all__ = ["clickhouse", "days"]
 
 @pytest.fixture
 def write_log(tmp_path: Path) -> WriteLog:
-    """Write records, or bytes as they are, to a file."""
-
     def write_to(records: Iterable[dict[str, Any] | bytes], name: str = "block.ndjson") -> Path:
         path = tmp_path / name
         write(path, records)

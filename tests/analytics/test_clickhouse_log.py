@@ -137,7 +137,6 @@ QUERIES = {
 
 @pytest.fixture(scope="module")
 def here(days: list[Path]) -> Iterator[Index]:
-    """The files."""
     with closing(Index(days)) as index:
         while index.catch_up(5).waiting:
             pass
@@ -178,7 +177,6 @@ def test_lines_are_the_same(here: Index, there: Source, query: LogQuery) -> None
 
 
 def test_suggestions_are_the_same(here: Index, there: Source) -> None:
-    """The values of each facet."""
     for facet in FACETS:
         assert queries.choices(there, facet) == queries.choices(here, facet)
 
@@ -218,7 +216,6 @@ def _rows(query: LogQuery) -> Callable[[Source], list[dict[str, Any]]]:
 
 
 def _within(part: object, whole: object, path: str = "") -> list[str]:
-    """Where the first has something else than the second."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return [place for key, value in part.items() for place in _within(value, whole.get(key), f"{path}.{key}")]
     if path == ".source.address" and whole is None:  # a column that comes from one of two fields

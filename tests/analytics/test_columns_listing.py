@@ -108,7 +108,6 @@ def test_what_clients_say_has_no_power_over_the_terminal(tokgate: Command, write
 
 
 def test_a_log_that_is_not_there_is_an_error(tokgate: Command, tmp_path: Path) -> None:
-    """As for the other commands of `log`."""
     for arguments in (("query",), ("export", "--format", "csv"), ("report", "-o", "x.html")):
         outcome = tokgate("log", *arguments, "--log", str(tmp_path / "nowhere.ndjson"))
         assert outcome.code == 3

@@ -26,7 +26,6 @@ HOSTILE = "x' OR 1=1; DROP VIEW events; --"
 
 @pytest.fixture
 def log(write_log: WriteLog) -> Path:
-    """Two refusals."""
     return write_log([refusal(), refusal("192.0.2.8", "2023-03-10T12:00:00Z")])
 
 
@@ -78,7 +77,6 @@ def test_a_filter_is_a_value_and_never_sql(log: Path, field: str) -> None:
 
 
 def test_filters_narrow_what_a_query_sees(log: Path) -> None:
-    """SQL and filters work together."""
     with LogDatabase([log], Filter(network="office", name="example.org")) as database:
         rows = list(database.answer_query("SELECT client, sum(events) FROM events GROUP BY 1 ORDER BY 1").rows)
     assert rows == [("192.0.2.7", 1), ("192.0.2.8", 1)]
@@ -145,7 +143,6 @@ def test_ctrl_c_is_heard_while_a_log_is_opened(log: Path, monkeypatch: pytest.Mo
 
 
 def test_another_error_is_no_ctrl_c() -> None:
-    """Other errors of the interpreter stay what they are."""
     with pytest.raises(RuntimeError, match="another"), engine.interruptible():
         raise RuntimeError("another")
 

@@ -33,7 +33,6 @@ def log(write_log: WriteLog) -> Path:
 
 
 def exported(tokgate: Command, log: Path, form: str) -> list[str]:
-    """The lines of an export to stdout."""
     outcome = tokgate("log", "export", "--log", str(log), "--format", form)
     assert outcome.code == 0
     return outcome.out.splitlines()
@@ -52,7 +51,6 @@ def test_csv_has_every_column_and_every_record(tokgate: Command, log: Path, tmp_
 
 
 def test_csv_gives_a_spreadsheet_nothing_to_run(tokgate: Command, write_log: WriteLog) -> None:
-    """Text from clients that looks like a formula is text."""
     record = refusal(stage=Stage.HTTP)
     record["user_agent"]["original"] = '=HYPERLINK("https://example.org")'
     rows = list(csv.DictReader(exported(tokgate, write_log([record]), "csv")))

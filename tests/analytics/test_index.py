@@ -41,25 +41,21 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def index(log: Path) -> Iterator[Index]:
-    """An index of the log."""
     with closing(Index([log])) as opened:
         yield opened
 
 
 def numbered(number: int) -> dict[str, Any]:
-    """A record with an id of its own."""
     made = refusal(f"192.0.2.{number % 250}", "2023-03-10T11:00:00Z")
     made["event"]["id"] = f"01862000-0000-7000-8000-{number:012x}"
     return made
 
 
 def event(number: int) -> str:
-    """That id."""
     return str(numbered(number)["event"]["id"])
 
 
 def append(path: Path, *parts: bytes) -> None:
-    """More octets at the end."""
     with path.open("ab") as stream:
         stream.write(b"".join(parts))
 
@@ -243,7 +239,6 @@ def test_any_name_of_a_folder(tmp_path: Path, folder: str) -> None:
 
 
 def test_a_link_to_a_file_elsewhere(tmp_path: Path, log: Path, index: Index) -> None:
-    """Is read as the file that it leads to."""
     (tmp_path / "elsewhere").mkdir()
     append(tmp_path / "elsewhere/real.ndjson", encode(numbered(1)))
     os.utime(tmp_path / "elsewhere/real.ndjson", (1, 1))
@@ -317,13 +312,11 @@ def test_the_index_holds_what_the_files_hold(tmp_path_factory: pytest.TempPathFa
 
 
 def sorted_rows(index: Index) -> list[tuple[Any, ...]]:
-    """What the index holds."""
     columns = ", ".join(f'CAST("{name}" AS VARCHAR)' for name in KEPT)
     return sorted(index.ask(f"SELECT {columns} FROM lines WHERE readable"), key=str)
 
 
 def files_rows(log: Path) -> list[tuple[Any, ...]]:
-    """What the files hold."""
     held = ("CASE WHEN NOT traffic THEN message END" if name == "message" else f'"{name}"' for name in KEPT)
     columns = ", ".join(f"CAST({name} AS VARCHAR)" for name in held)
     with LogDatabase(whole_log([log])) as database:

@@ -21,7 +21,6 @@ from tokgate.policy.observation import Stage
 
 
 def summary_of(*paths: Path, top: int | None = None, wanted: Filter | None = None) -> Summarised:
-    """The summary of files."""
     with LogDatabase(paths, wanted) as database:
         return summarise(database, top=top)[0]
 
@@ -58,7 +57,6 @@ def test_who_what_when_and_why(write_log: WriteLog) -> None:
 
 
 def test_an_empty_log_has_an_empty_summary(write_log: WriteLog) -> None:
-    """Nothing read is nothing counted."""
     summary = summary_of(write_log([]))
     assert [summary[key] for key in ("records", "events", "first", "last")] == [0, 0, None, None]
     assert all(total(table) == 0 for table in summary["tables"].values())

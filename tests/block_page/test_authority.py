@@ -94,7 +94,6 @@ def test_both_carry_the_constraint() -> None:
 
 
 def test_the_issuing_one_ends_with_the_root() -> None:
-    """No certificate outlives what it hangs on."""
     root = make_root(NAMES, "Example Council", NOW, 30)
     issuing = make_issuing(root, NAMES, NOW, 365)
     assert (
@@ -120,7 +119,6 @@ def test_a_long_organisation_fits() -> None:
 
 
 def test_a_name_that_no_certificate_holds() -> None:
-    """It is an error, and not a certificate without it."""
     with pytest.raises(ValueError, match="A-label"):
         make_root(["münchen.example"], "Example Council", NOW, 30)
 

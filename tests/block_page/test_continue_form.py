@@ -33,7 +33,6 @@ def test_a_token_holds_for_its_hour() -> None:
     ],
 )
 def test_a_token_is_for_one_client_ban_name_and_target(other: Button) -> None:
-    """Nothing in it can be exchanged."""
     assert not other.made(BUTTON.token(KEY, NOW), KEY, NOW)
 
 

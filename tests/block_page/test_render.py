@@ -75,8 +75,6 @@ def test_format(header: str | None, kind: Format) -> None:
 
 
 class Reading(HTMLParser):
-    """What a browser would find in the page."""
-
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[str] = []
@@ -189,7 +187,6 @@ def test_hostile_texts_stay_texts(language: str, warns: bool) -> None:
     ],
 )
 def test_links_lead_to_web_and_mail_only(text: str | None, href: str | None) -> None:
-    """No other scheme can be reached from the page."""
     assert href_of(text) == href
 
 
@@ -452,7 +449,6 @@ def test_what_became_of_a_request(language: str, state: RequestState) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_why_a_request_is_not_kept(language: str) -> None:
-    """Why none is kept, in every language."""
     for problem, told in TEXTS[language]["request"]["problems"].items():
         failed = replace(NOTICE, asking=replace(ASKING, problem=problem))
         assert told in compose(failed, accept="text/plain", accept_language=language).body.decode()

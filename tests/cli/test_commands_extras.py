@@ -27,7 +27,6 @@ sys.exit(main(arguments))
 
 
 def without(modules: tuple[str, ...], *arguments: str) -> Outcome:
-    """What a command does where these modules aren't installed."""
     done = subprocess.run(
         [sys.executable, "-c", _HIDDEN, json.dumps([modules, arguments])],
         env=os.environ | {"PYTHONPATH": str(ROOT / "addons")},
@@ -39,7 +38,6 @@ def without(modules: tuple[str, ...], *arguments: str) -> Outcome:
 
 
 def distributions(requirements: list[str]) -> set[str]:
-    """The names of packages in a list of requirements."""
     return {requirement.partition(";")[0].split(">")[0].strip() for requirement in requirements}
 
 

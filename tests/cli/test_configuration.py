@@ -21,7 +21,6 @@ SAYS_OTHERWISE = {"tokgate authority init", "tokgate authority rotate", "tokgate
 
 @pytest.fixture
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that the commands read, in a working directory without policies."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKGATE_CONF", str(tmp_path / "tokgate.conf"))
     return tmp_path / "tokgate.conf"

@@ -23,7 +23,6 @@ ASKED = ("explain", "--client", "192.0.2.7", "--host", "www.example.org")
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """The program as a process of its own."""
     return subprocess.Popen(
         (sys.executable, "-m", "tokgate", *arguments),
         env=os.environ | {"PYTHONPATH": str(ADDONS)},
@@ -33,7 +32,6 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_help_names_every_command(tokgate: Command) -> None:
-    """The overview lists the commands and how to use them."""
     outcome = tokgate("--help")
     assert outcome.code == 0
     assert all(f"    {command} " in outcome.out for command in COMMANDS)
@@ -74,7 +72,6 @@ def test_help_fits_the_terminal(parser: argparse.ArgumentParser, columns: str, m
 
 
 def test_version(tokgate: Command) -> None:
-    """The version goes to stdout."""
     outcome = tokgate("--version")
     assert outcome.code == 0
     assert outcome.out.startswith("tokgate ")

@@ -15,7 +15,6 @@ SHOWN = re.findall(r"```console\n\$ tokgate (.*)\n((?:.*\n)*?)```", DOCS)
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The policy, the proposed change and the traffic of the page, in the working directory."""
     monkeypatch.chdir(tmp_path)
     (policy,) = re.findall(r"```yaml\n((?:.*\n)*?)```", DOCS)
     (flows,) = re.findall(r"```json lines\n((?:.*\n)*?)```", DOCS)
@@ -41,7 +40,6 @@ def test_shown_output_is_the_real_output(tokgate: Command, command: str, output:
 
 
 def test_each_command_is_shown() -> None:
-    """The page teaches all four."""
     assert [command.split()[0] for command, _ in SHOWN] == ["check", "explain", "timeline", "diff"]
 
 

@@ -53,7 +53,6 @@ def test_harmless_commands_work(
 
 
 def test_the_policy_it_shows_is_valid(tmp_path: Path) -> None:
-    """No errors, and its own tests pass."""
     (policy,) = blocks("yaml", [README])
     (tmp_path / "policy.yaml").write_text(policy)
     loaded = load(tmp_path, Instant.from_utc(2023, 3, 1))

@@ -83,7 +83,6 @@ class Incident:
         return " 451 " in status and f'"{host}"' in self.running.log.read_text()
 
     def shell(self, command: str) -> str:
-        """What a command line prints, on both streams."""
         done = subprocess.run(
             ["sh", "-c", command], cwd=self.folder, env=self._environment, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -91,7 +90,6 @@ class Incident:
         return done.stdout
 
     def prepare(self, command: str, number: int) -> None:
-        """What happens before a command is called for."""
         if command.startswith("tokgate diff"):  # the overrides of the sections before are over
             shutil.rmtree(self.running.policies / "overrides")
             self.shell("tokgate reload")

@@ -44,7 +44,6 @@ def test_a_device_stays_one(device: str) -> None:
 
 
 def test_a_pipe_gets_what_is_written(tmp_path: Path) -> None:
-    """Who reads a named pipe reads the report, and the pipe stays."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     heard: list[str] = []

@@ -17,7 +17,6 @@ ASKED = ("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--a
 
 
 def git(*arguments: str) -> str:
-    """Run git in the working directory, as nobody in particular."""
     identity = ("-c", "user.name=Example", "-c", "user.email=user@example.org", "-c", "commit.gpgsign=false")
     return subprocess.run(("git", *identity, *arguments), check=True, capture_output=True, text=True).stdout
 
@@ -55,13 +54,11 @@ def test_ways_to_name_a_revision(repository: Path, tokgate: Command, source: str
 def test_paths_are_relative_to_where_one_is(
     repository: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with folders."""
     monkeypatch.chdir(repository)
     assert tokgate(*ASKED, "HEAD:.").out.startswith("block: ")
 
 
 def test_diff_of_revisions(repository: Path, tokgate: Command) -> None:
-    """A revision against the work tree."""
     outcome = tokgate("diff", "HEAD:policies", "policies", "--from", "2023-05-01", "--to", "2023-06-01", "--exit-code")
     assert outcome.code == 1
     assert "block -> monitor: clips in office: all the time" in outcome.out
@@ -86,14 +83,12 @@ def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command)
     ],
 )
 def test_sources_that_are_none(repository: Path, tokgate: Command, source: str, code: int, said: str) -> None:
-    """What is missing is told, and how a revision is written."""
     outcome = tokgate("diff", source, "policies")
     assert (outcome.code, outcome.out) == (code, "")
     assert said in outcome.err
 
 
 def test_errors_in_a_revision(repository: Path, tokgate: Command) -> None:
-    """Errors are told with the place in the revision."""
     (repository / "policy.yaml").write_text("version: 2\n")
     git("commit", "--all", "--quiet", "--message", "Break")
     outcome = tokgate(*ASKED, "HEAD:policies")
@@ -113,7 +108,6 @@ def test_errors_in_a_revision(repository: Path, tokgate: Command) -> None:
     ],
 )
 def test_what_is_no_revision(repository: Path, tokgate: Command, source: str, code: int) -> None:
-    """A line that says so, and no trace."""
     outcome = tokgate("diff", "policies", "--", source) if source.startswith("-") else tokgate(*ASKED, source)
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.startswith("tokgate: ")
@@ -121,7 +115,6 @@ def test_what_is_no_revision(repository: Path, tokgate: Command, source: str, co
 
 
 def test_outside_a_repository(policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git's own complaint, in a line."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(policies.parent.parent))
     outcome = tokgate("diff", "HEAD:policies", "policies")
     assert outcome.code == 3
@@ -129,7 +122,6 @@ def test_outside_a_repository(policies: Path, tokgate: Command, monkeypatch: pyt
 
 
 def test_a_link_out_of_the_folder(repository: Path, tokgate: Command) -> None:
-    """It is not followed, and said."""
     (repository / "out.yaml").symlink_to("/etc/hostname")
     git("add", ".")
     git("commit", "--quiet", "--message", "Link")
@@ -152,7 +144,6 @@ def test_the_revision_of_a_version_is_found(repository: Path, tokgate: Command) 
 
 
 def test_no_revision_is_found_outside_git(policies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a repository there is none, and no complaint."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(policies.parent.parent))
     assert find_revision("policies", "0" * 12, Instant.from_utc(2023, 5, 1)) is None
 

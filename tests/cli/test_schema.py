@@ -62,7 +62,6 @@ def test_all_are_written(tokgate: Command, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A tokgate that enforces a policy."""
     with_gate = Running(tmp_path_factory.mktemp("running"), workers=1)
     until("all of it runs", lambda: not with_gate.problems_told())
     yield with_gate

@@ -61,12 +61,10 @@ def on_terminal(*arguments: str, output: Path | None = None, **environment: str)
 
 
 def test_explain_in_color(policies: Path) -> None:
-    """The verdict stands out."""
     assert f"{ESCAPE}1;31mblock{ESCAPE}0m" in on_terminal(*BLOCKED)
 
 
 def test_check_in_color(policies: Path) -> None:
-    """Diagnostics stand out."""
     (policies / "policy.yaml").write_text("version: 1\nservice: {}\n")
     assert ESCAPE in on_terminal("check")
 

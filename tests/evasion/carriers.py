@@ -61,12 +61,10 @@ class Carrier(StrEnum):
 
     @property
     def program(self) -> Program:
-        """What runs for it."""
         return Program.MITMPROXY if "mitmproxy" in self else Program.GATES
 
     @property
     def carriage(self) -> Carriage:
-        """How clients come."""
         if "connect" in self:
             return Carriage.CONNECT
         return Carriage.SOCKS if "socks" in self else Carriage.ROUTE
@@ -154,7 +152,6 @@ class Running:
         return words + (["--workers", "1"] if self.program is Program.GATES else [])
 
     def wait(self) -> None:
-        """Until all its ports are open."""
         give_up = time.monotonic() + START
         wanted = {f":{port:04X}" for port in (self.redirected, self.explicit, self.socks)}
         # mitmproxy's resolver listens for connections first, and for datagrams a moment later
@@ -177,7 +174,6 @@ class Running:
             return make(ATTEMPTS["plain-request"], route, target).result is Result.SERVED
 
     def route(self, carrier: Carrier, client: str, port: int) -> AttemptRoute:
-        """The way of an attempt by a client to a port."""
         routed = carrier.carriage is Carriage.ROUTE
         place: Address = ("127.0.0.1", self.redirected if routed else self.explicit)
         if carrier.carriage is Carriage.SOCKS:
@@ -190,7 +186,6 @@ class Running:
         return AttemptRoute(carriage=carrier.carriage, proxy=place, tunnel_host=tunnel, patience=PATIENCE, dial=dial)
 
     def narrated(self) -> str:
-        """What it said on stderr."""
         return self.narration.read_text(errors="replace")
 
     def end(self) -> int:
@@ -233,14 +228,11 @@ def dial_from(source: Address, place: Address) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which process."""
-
     program: Program
     settings: Settings
 
 
 def start(keys: Iterable[Key], folder: Path) -> dict[Key, Running]:
-    """Start them side by side, and wait for all."""
     running = {key: Running(key.program, key.settings, folder / f"{key.program}-{key.settings}") for key in keys}
     for each in running.values():
         each.wait()

@@ -23,6 +23,5 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def available(case: Case) -> None:
-    """Skip where the case's server isn't installed."""
     if case.server.missing:
         skip_or_fail(case.server.missing)

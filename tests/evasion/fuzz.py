@@ -209,7 +209,6 @@ KINDS: Final = (
 
 
 def served_by(servers: Servers, kind: Kind, sent: bytes) -> Iterator[Server]:
-    """The servers that answer for the banned name."""
     for server in Server:
         if server in (Server.RECORDER, Server.NAMELESS) or server.missing:
             continue

@@ -36,8 +36,6 @@ class Outcome:
 
 
 class Runner:
-    """Carriers and servers for some cases."""
-
     def __init__(self, wanted: Iterable[Case], folder: Path) -> None:
         self._cases = list(wanted)
         self._folder = folder
@@ -49,7 +47,6 @@ class Runner:
         self.outcomes: dict[Case, Outcome] = {}
 
     def run(self) -> None:
-        """Make all attempts and their twins, then end everything and read the logs."""
         (servers_folder := self._folder / "servers").mkdir()
         with running_servers(servers_folder) as self._servers:
             self.running = start({case.key for case in self._cases}, self._folder)
@@ -78,7 +75,6 @@ class Runner:
     def _make(
         self, case: Case, attempt: Attempt, name: str, address: str, *, banned: bool, twin: bool = False
     ) -> tuple[str, ServerReply, bool]:
-        """Make an attempt; the client's address, its answer, and whether it was served."""
         client = self._clients.address(address, banned=banned)
         if case.server is Server.RECORDER:
             local = address in (OPEN_ADDRESS, BANNED_ADDRESS)

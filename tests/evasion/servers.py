@@ -116,14 +116,12 @@ class Servers:
             (folder / f"{name}.both").write_bytes(chain + issued.private_key_pem.bytes())
 
     def port(self, server: Server, *, tls: bool) -> int:
-        """Where a server listens, which is started if it isn't running."""
         with self._lock:
             if (server, tls) not in self._ports:
                 self._start(server)
             return self._ports[server, tls]
 
     def close(self) -> None:
-        """End them."""
         self._stack.close()
 
     def _start(self, server: Server) -> None:
@@ -302,6 +300,5 @@ def _until_it_listens(port: int, log: Path) -> None:
 
 @contextlib.contextmanager
 def running_servers(folder: Path) -> Iterator[Servers]:
-    """Servers that end with the block."""
     with closing(Servers(folder)) as servers:
         yield servers

@@ -89,17 +89,14 @@ class Case:
     server: Server
 
     def __str__(self) -> str:
-        """How pytest names it."""
         return f"{self.row.attempt.family}:{self.row.id}-{self.carrier}-{self.server}"
 
     @property
     def key(self) -> Key:
-        """The process that it needs."""
         return Key(self.carrier.program, self.row.settings)
 
 
 def cases(rows: Iterable[Row]) -> Iterator[Case]:
-    """The cases of rows."""
     for row in rows:
         for carrier in row.carriers:
             yield Case(row, carrier, row.server)
@@ -107,7 +104,6 @@ def cases(rows: Iterable[Row]) -> Iterator[Case]:
 
 
 def family(which: Family) -> list[Attempt]:
-    """The attempts of a family."""
     return [attempt for attempt in ATTEMPTS.values() if attempt.family is which]
 
 

@@ -70,7 +70,6 @@ class NameServer:
         return made.to_wire(max_size=65535)
 
     def close(self) -> None:
-        """Stop."""
         for sock in (self._datagrams, self._listener):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -144,12 +143,10 @@ def test_each_refusal_is_in_the_log(name_server: NameServer, tmp_path: Path) -> 
 
 
 def octets(name: str, number: int = 2) -> bytes:
-    """A question as it is sent."""
     return dns.message.make_query(name, "A", id=number, use_edns=0).to_wire()
 
 
 def two_questions(first: str, second: str) -> bytes:
-    """A message with both."""
     message = dns.message.make_query(first, "A")
     message.question.append(dns.rrset.RRset(dns.name.from_text(second), dns.rdataclass.IN, dns.rdatatype.A))
     return message.to_wire()

@@ -44,14 +44,12 @@ class Scripted:
         self.said: list[bytes] = []
 
     def send(self, data: bytes) -> None:
-        """Keep it."""
         self.said.append(data)
 
     def end(self) -> None:
         """Nothing ends."""
 
     def receive(self) -> bytes:
-        """The end."""
         return b""
 
 
@@ -113,7 +111,6 @@ class Account:
 
     @classmethod
     def of(cls, gate: RunningGate) -> "Account":
-        """As it is now."""
         counters = gate.gate.enforcer.counters
         verdicts = counters.decisions
         blocked = sum(number for kind, number in verdicts.items() if kind.outcome in (Verdict.BLOCK, UNREADABLE))
@@ -126,7 +123,6 @@ class Account:
         )
 
     def since(self, before: "Account") -> "Account":
-        """What has come."""
         return Account(
             self.allowed - before.allowed,
             self.refused - before.refused,
@@ -143,7 +139,6 @@ class Recorder:
         self.arrived = bytearray()
 
     def __call__(self, client: socket.socket) -> None:
-        """Read to the end."""
         self.arrived += client.recv(65536)
         client.sendall(b"HTTP/1.1 400 \r\n\r\n")
         self.arrived += read_all(client)
@@ -235,7 +230,6 @@ class Guarded:
         self._run(events.Start())
 
     def says(self, data: bytes) -> None:
-        """The client says this, and ends the connection."""
         self._run(events.DataReceived(self.client, data))
         self.client.state &= ~ConnectionState.CAN_READ
         self._run(events.ConnectionClosed(self.client))

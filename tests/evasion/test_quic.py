@@ -71,7 +71,6 @@ def read_by_server(
 
 
 def come(gate: QuicGate, said: Said) -> QuicGate:
-    """The client sends them, each from its port."""
     for one in said:
         if isinstance(one, tuple):
             gate.comes(one[1], key=flow(one[0]))

@@ -28,7 +28,6 @@ class Heard:
         """Nobody notices."""
 
     def receive(self) -> bytes:
-        """The next piece."""
         piece = next(self._pieces, b"")
         if not piece and self._error is not None:
             raise self._error
@@ -36,13 +35,11 @@ class Heard:
 
 
 def certificate(*names: str) -> bytes:
-    """A certificate for names, in DER."""
     pem = trustme.CA().issue_cert(*names).cert_chain_pems[0].bytes()
     return load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 
 def flight(*names: str) -> bytes:
-    """A Certificate message of TLS 1.2."""
     return record(b"\x0b" + vector(3, vector(3, vector(3, certificate(*names)))), version=0x0303)
 
 

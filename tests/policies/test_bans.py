@@ -38,20 +38,17 @@ APP = "www.tiktok.com"
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    """All shipped policies, through the loader that `tokgate run` uses."""
     return load(POLICIES, NOW)
 
 
 @pytest.fixture(scope="module")
 def policy(loaded: Loaded) -> Policy:
-    """The policy they make up."""
     assert loaded.policy is not None, "\n".join(render(error) for error in loaded.errors)
     return loaded.policy
 
 
 @pytest.fixture(scope="module")
 def snapshot(policy: Policy) -> Snapshot:
-    """The policy, compiled."""
     return compile_policy(policy)
 
 
@@ -61,7 +58,6 @@ def test_nothing_draws_a_warning(loaded: Loaded) -> None:
 
 
 def test_embedded_tests_hold(loaded: Loaded, snapshot: Snapshot) -> None:
-    """Every test that a policy file carries passes."""
     failed = [f"{r.test.origin}: {r.decision}" for r in run_tests(snapshot, loaded.tests) if not r.passed]
     assert loaded.tests
     assert failed == []

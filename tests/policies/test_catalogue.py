@@ -72,12 +72,10 @@ def _service(name: str, *, without_stores: bool) -> Service:
 
 
 def matched(name: str) -> set[str]:
-    """The services that a name belongs to."""
     return {hit.service for hit in index().match(name).hits}
 
 
 def words(corpus: str) -> list[str]:
-    """The names in a corpus file, one a line, without comments."""
     lines = (_CORPUS / f"{corpus}.txt").read_text(encoding="utf-8").splitlines()
     return [name for line in lines if (name := line.partition("#")[0].strip())]
 
@@ -126,7 +124,6 @@ def test_every_entry_states_its_evidence(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_each_file_says_who_bans_it(name: str) -> None:
-    """The head of the file says why the service is in the catalogue."""
     head = (ROOT / "policies" / "services" / f"{name}.yaml").read_text(encoding="utf-8").partition("version:")[0]
     assert "Banned or limited: " in head.replace("\n# ", " ")
 

@@ -20,7 +20,6 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "commented.yaml"
 
 
 def models(annotation: object) -> Iterator[type[BaseModel]]:
-    """The models in an annotation, and those in their fields."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         for field in annotation.model_fields.values():

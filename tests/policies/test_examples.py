@@ -47,6 +47,5 @@ def test_example_of_a_governments_ban(example: Path, tokgate: Command) -> None:
 
 
 def test_the_page_names_every_example() -> None:
-    """The table of examples leads to each of them."""
     page = (EXAMPLES[0].parent / "README.md").read_text(encoding="utf-8")
     assert [example.name for example in EXAMPLES if f"({example.name}/policy.yaml)" not in page] == []

@@ -111,7 +111,6 @@ def documented() -> list[str]:
 @needs_chdb
 @pytest.mark.parametrize("statement", documented())
 def test_documented_questions_have_answers(clickhouse: "ClickHouse", statement: str) -> None:
-    """What the documents ask can be asked."""
     clickhouse.do(
         "CREATE TABLE IF NOT EXISTS default.kept_checkpoints (chain String, sequence Int64, hash String, at DateTime) "
         "ENGINE = Memory"

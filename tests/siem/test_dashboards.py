@@ -32,7 +32,6 @@ REQUIRED = os.environ.get("TOKGATE_REQUIRE_E2E") == "1"
 
 
 def targets(board: str, key: str) -> list[Any]:
-    """The queries of a dashboard, by the titles of their panels."""
     return [
         pytest.param(target[key], id=panel["title"]) for panel in BOARDS[board]["panels"] for target in panel["targets"]
     ]
@@ -151,7 +150,6 @@ def _lost(made: Any, again: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_panels_do_not_overlap(name: str) -> None:
-    """Each has its place, and its number once."""
     panels = BOARDS[name]["panels"]
     taken = [
         (x, y)

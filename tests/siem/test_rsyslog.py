@@ -43,13 +43,11 @@ def put(writer: LogWriter, number: int) -> None:
 
 
 def written(log: Path) -> list[bytes]:
-    """All lines of the log, oldest first."""
     return [line for path in with_rotated(log) for line in path.read_bytes().splitlines()]
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """A gateway and a collector."""
     with held_port() as port:
         yield Site(tmp_path, port)
 

@@ -32,7 +32,6 @@ LINES = [encode(record).decode().removesuffix("\n") for record in RECORDS]
 
 
 def loaded(name: str) -> dict[str, Any]:
-    """A YAML file of deploy/siem."""
     found = yaml.safe_load((SIEM / name).read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
@@ -171,7 +170,6 @@ def test_splunks_aliases_are_of_fields_that_the_log_has() -> None:
 
 
 def test_splunk_knows_every_action() -> None:
-    """The table of severities has each."""
     header, *rows = (SIEM / "splunk" / "lookups" / "tokgate_severity.csv").read_text(encoding="utf-8").split()
     assert header == "event.action,severity"
     assert {row.split(",")[0] for row in rows} == {action.value for action in EventAction}

@@ -23,7 +23,6 @@ NETWORKED = {"attacktag", "d3_fendtag"}
 
 
 def parsed(name: str) -> SigmaCollection:
-    """A file's rules."""
     return SigmaCollection.from_yaml((FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
 
 
@@ -64,7 +63,6 @@ def test_it_finds_what_it_should(name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_its_examples_are_lines_of_the_log(name: str, valid_record: Callable[[dict[str, Any]], object]) -> None:
-    """What it is tried on is on schema."""
     for record in [*EXAMPLES[name].found, *EXAMPLES[name].passed]:
         valid_record(record)
 

@@ -65,7 +65,6 @@ def _refused(folder: Path, name: str, count: int) -> Path:
 
 @pytest.fixture
 def clickhouse(tmp_path: Path) -> Iterator["ClickHouse"]:
-    """The shipped tables, empty."""
     from labs.clickhouse import ClickHouse
 
     with closing(ClickHouse(tmp_path / "clickhouse")) as database:
@@ -87,7 +86,6 @@ def ship(clickhouse: "ClickHouse", lines: Sequence[str]) -> None:
 
 
 def rows(clickhouse: "ClickHouse", sql: str) -> list[tuple[Any, ...]]:
-    """The rows of an answer."""
     return [tuple(row) for row in clickhouse.answer(sql).rows]
 
 

@@ -65,7 +65,6 @@ def start(
 
 
 def ask(listener: socket.socket, said: bytes) -> socket.socket:
-    """A connection on which this was said."""
     sock = socket.create_connection(listener.getsockname(), DEADLINE)
     sock.sendall(said)
     return sock

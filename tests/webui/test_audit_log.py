@@ -24,14 +24,12 @@ class Kept:
         self.log = AuditLog(OBSERVER, lambda: NOON, self.narrated.append, path, purpose)
 
     def entry(self) -> Any:
-        """The only line of the file."""
         (line,) = self.path.read_text().splitlines()
         return json.loads(line)
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Kept:
-    """Without a purpose."""
     return Kept(tmp_path / "audit.ndjson")
 
 
@@ -98,7 +96,6 @@ def test_what_cannot_be_recorded(kept: Kept, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_a_file() -> None:
-    """Looks are narrated all the same."""
     narrated: list[str] = []
     AuditLog(OBSERVER, lambda: NOON, narrated.append).signed_in("alice", "192.0.2.1", right=True)
     assert len(narrated) == 1

@@ -78,7 +78,6 @@ def test_a_browser_that_looks_ahead_does_not_use_the_link_up(open_page: OpenPage
 
 
 def test_signing_out_ends_the_session_and_gives_a_new_link(page: Page) -> None:
-    """The cookie is worth nothing after that."""
     token = page.client.cookies[COOKIE]
     origin = {"Origin": "http://127.0.0.1:8090", "Sec-Fetch-Site": "same-origin"}
     answer = page.client.post("/sign-out", headers=origin)

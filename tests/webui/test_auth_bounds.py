@@ -34,19 +34,16 @@ def follows(authenticator: Authenticator, token: str | None) -> bool:
 
 @pytest.fixture
 def clock() -> Monotonic:
-    """Seconds to move."""
     return Monotonic()
 
 
 @pytest.fixture
 def authenticator(users: Path, clock: Monotonic) -> PasswordAuthenticator:
-    """Users with passwords."""
     return PasswordAuthenticator(Sessions(clock), Htpasswd(users), clock)
 
 
 @pytest.fixture
 def password_page(open_page: OpenPage, users: Path) -> Iterator[Page]:
-    """A page that users sign in to."""
     with open_page(authenticator=passwords(users)) as page:
         yield page
 

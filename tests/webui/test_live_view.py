@@ -40,7 +40,6 @@ class Following:
         self.gone = False
 
     def request(self, query: str = "", **headers: str) -> Request:
-        """A request by who is signed in."""
         said = {"cookie": f"{COOKIE}={self.token}", **headers}
         scope = {
             "type": "http", "method": "GET", "path": "/live/stream", "query_string": query.encode(),
@@ -57,7 +56,6 @@ class Following:
         return Request(scope, receive)
 
     async def stream(self, query: str = "", **headers: str) -> AsyncIterator[str]:
-        """What a browser gets."""
         answer: Any = await self.live.stream(self.request(query, **headers))
         async for part in answer.body_iterator:
             yield part.decode()
@@ -65,14 +63,12 @@ class Following:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log with one line."""
     write(tmp_path / "block.ndjson", [numbered(1)])
     return tmp_path / "block.ndjson"
 
 
 @pytest.fixture
 def opened(log: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Follow it."""
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
 
     @asynccontextmanager
@@ -174,7 +170,6 @@ async def test_silence_is_said(log: Path, opened: Callable[..., Any]) -> None:
 
 
 async def test_there_is_a_limit(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many streams and no more."""
     monkeypatch.setattr(module, "MAX_STREAMS", 1)
     async with opened() as following:
         stream = following.stream()

@@ -33,7 +33,6 @@ moments = st.integers(0, 2_000_000_000).map(Instant.from_timestamp)
 
 
 def read(said: Iterable[tuple[str, str]]) -> tuple[LogQuery, dict[str, str]]:
-    """As at an instant that tests know."""
     return log_query.read(said, NOW)
 
 
@@ -69,7 +68,6 @@ def queries(draw: st.DrawFn) -> LogQuery:
 
 @given(queries())
 def test_a_link_leads_to_the_query_that_made_it(query: LogQuery) -> None:
-    """Everything survives the way through a URL."""
     assert read(parse_qsl(query.encoded, keep_blank_values=True)) == (query, {})
 
 

@@ -76,13 +76,11 @@ class Reader(HTMLParser):
 
 
 def figures(text: str) -> dict[str, int]:
-    """The figures at the head of the overview."""
     found = re.findall(r"<dt>([^<]+)</dt><dd>(?:<a [^>]+>)?([0-9\u202f]+)", text)
     return {label: int(number.replace("\u202f", "")) for label, number in found}
 
 
 def rows(text: str) -> int:
-    """Lines in a table of lines."""
     return text.count('<th scope="row" class="t" data-label="Time">')
 
 
@@ -273,7 +271,6 @@ def test_lines_are_sorted_as_asked(page: Page, sort: str, first: str) -> None:
 
 
 def test_columns_are_chosen(page: Page) -> None:
-    """Only those asked for, in their order."""
     text = page.get("/lines?column=reason&column=client").text
     heads = re.findall(r'<th scope="col"[^>]*><a [^>]+>([^<▼ ]+)', text)
     assert heads == ["Time", "Client", "Reason"]
@@ -402,7 +399,6 @@ def test_users_where_the_log_names_them(open_page: OpenPage) -> None:
 
 
 def test_a_page_too_far(page: Page) -> None:
-    """Has no lines, and is no error."""
     answer = page.get("/lines?page=400")
     assert answer.status_code == 200
     assert "No line of the log is like that" in answer.text
@@ -528,7 +524,6 @@ def test_answers_are_kept_until_the_log_changes(page: Page, monkeypatch: pytest.
 
 
 def test_an_empty_log_and_none(open_page: OpenPage) -> None:
-    """Every page says so."""
     with open_page([]) as page:
         page.sign_in()
         for url in ("/", "/lines", "/live"):

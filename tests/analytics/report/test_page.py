@@ -83,7 +83,6 @@ def test_findings(log: Path) -> None:
 
 
 def reported(tokgate: Command, log: Path, *options: str) -> str:
-    """The page that `tokgate log report` writes."""
     target = log.with_name("r.html")
     outcome = tokgate("log", "report", "--log", str(log), "-o", str(target), *options)
     assert (outcome.code, outcome.out) == (0, "")
@@ -245,7 +244,6 @@ def test_an_empty_log_gives_an_empty_report(
     [(("-o", "r.txt"), 2), (("-o", "r.html", "--from", "2023-03-02", "--to", "2023-03-02"), 2), ((), 2)],
 )
 def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, options: tuple[str, ...], code: int) -> None:
-    """Told, and nothing written."""
     assert tokgate("log", "report", "--log", str(log), *options).code == code
     assert not Path("r.html").exists()
 
@@ -503,5 +501,4 @@ def test_other_languages(log: Path, tokgate: Command, language: str, said: str) 
 
 
 def test_pages_are_numbered(log: Path, tokgate: Command) -> None:
-    """On paper each page says which it is, of how many."""
     assert 'counter(page) " / " counter(pages)' in reported(tokgate, log)

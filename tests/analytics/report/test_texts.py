@@ -71,7 +71,6 @@ def test_records_are_told_in_the_language() -> None:
 
 
 def test_values_are_escaped() -> None:
-    """What a client wrote stays text in every sentence."""
     assert Wording(Language.EN)("others: {count}", count="<b>") == "others: &lt;b&gt;"
 
 

@@ -15,7 +15,6 @@ from tokgate.cli.log.access import record_look
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A log of one refusal, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "block.ndjson"
     write(path, [refusal()])
@@ -23,7 +22,6 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def looks(log: Path) -> list[dict[str, Any]]:
-    """What is kept beside the log."""
     return [json.loads(line) for line in log.with_name("block.access.ndjson").read_text("utf-8").splitlines()]
 
 

@@ -82,7 +82,6 @@ def test_it_is_checked_without_tokgate(unpacked: Path, tokgate: Command, check: 
 
 
 def test_what_is_in_it(unpacked: Path) -> None:
-    """All parts are there, and no record of others."""
     assert {path.name for path in unpacked.iterdir()} == {
         *("case.html", "records.ndjson", "places.csv", "bans.ndjson", "proofs", "checkpoint.txt", "anchors"),
         *("verify.py", "manifest.json", "manifest.sig"),
@@ -114,7 +113,6 @@ def _forge(folder: Path) -> None:
 def test_what_was_changed_is_said(
     unpacked: Path, tokgate: Command, change: Callable[[Path], object], said: str
 ) -> None:
-    """Whichever part it is."""
     change(unpacked)
     fingerprint = tokgate("log", "key", "--fingerprint").out.strip()
     found = by_its_verifier(unpacked, fingerprint)

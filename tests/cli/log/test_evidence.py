@@ -16,7 +16,6 @@ from tokgate.blocklog.write.writer import LogWriter
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A log with one refusal and a checkpoint, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "block.ndjson"
     writer = LogWriter(path, OBSERVER, LogOptions())
@@ -28,7 +27,6 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Iterator[Authority]:
-    """A timestamp authority on loopback."""
     made = Authority(tmp_path / "tsa")
     yield made
     made.close()

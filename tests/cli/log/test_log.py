@@ -36,7 +36,6 @@ SENTENCE = (
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The default log in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "block.ndjson"
     path.write_bytes(b"".join(map(encode, EVENTS)))
@@ -100,7 +99,6 @@ def test_tail_of_files_that_are_named(log: Path, tokgate: Command) -> None:
 
 
 def test_tail_as_json_gives_the_lines_themselves(log: Path, tokgate: Command) -> None:
-    """`--json` prints the bytes of the log."""
     assert tokgate("log", "tail", "--json").out.encode() == log.read_bytes()
 
 
@@ -167,7 +165,6 @@ def test_the_user_is_a_filter(log: Path, tokgate: Command) -> None:
     ],
 )
 def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, wrong: list[str]) -> None:
-    """Exit code 2 and a word about it on stderr."""
     outcome = tokgate("log", "tail", *wrong)
     assert outcome.code == 2
     assert outcome.err

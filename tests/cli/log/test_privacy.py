@@ -32,7 +32,6 @@ def test_both_halves_tell(made: str, tokgate: Command) -> None:
 
 
 def test_one_half_does_not(made: str, tokgate: Command) -> None:
-    """Neither alone nor twice."""
     assert tokgate(*REIDENTIFY, "--half", "a.half", "--among", "192.0.2.0/24", made).code == 2
     outcome = tokgate(
         "log",

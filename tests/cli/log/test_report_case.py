@@ -13,7 +13,6 @@ EVENT = "01862000-0000-7000-8000-00000000000a"
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Refusals of two clients, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     records = []
     for number, hour in enumerate(("08", "11", "12")):

@@ -73,7 +73,6 @@ def test_what_is_refused(
 
 
 def test_parquet_is_made_of_files(tokgate: Command, tmp_path: Path) -> None:
-    """It is refused before the server is asked."""
     target = tmp_path / "out"
     words = ("--clickhouse", "https://ch.example.org", "--access-log", str(tmp_path / "access"))
     done = tokgate("log", "export", "--format", "parquet", "-o", str(target), *words)

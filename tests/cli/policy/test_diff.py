@@ -67,7 +67,6 @@ def new(policies: Path) -> Path:
 
 
 def versions(*folders: str) -> list[str]:
-    """The versions of policies."""
     found = []
     for folder in folders:
         policy = present(load(Path(folder), at("2023-05-01T00:00Z")).policy)
@@ -167,13 +166,11 @@ def test_windows_are_told_in_short(policies: Path, tokgate: Command) -> None:
 
 
 def flows(path: Path, *lines: Any) -> str:
-    """A file of flows."""
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
     return str(path)
 
 
 def replayed(tokgate: Command, *arguments: str) -> dict[str, Any]:
-    """What --json says of traffic."""
     document: dict[str, Any] = json.loads(tokgate("diff", "policies", "new", "--json", *YEAR, *arguments).out)
     traffic: dict[str, Any] = document["traffic"]
     return traffic

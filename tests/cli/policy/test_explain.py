@@ -118,14 +118,12 @@ Next change: none
     ids=["blocked", "exempt", "nobody"],
 )
 def test_text(policies: Path, tokgate: Command, client: str, host: str, text: str) -> None:
-    """Every step that led to the decision, word for word."""
     outcome = tokgate("explain", "--client", client, "--host", host, "--at", "2023-05-02T08:00Z")
     assert outcome.out == text
     assert (outcome.code, outcome.err) == (0, "")
 
 
 def explained(tokgate: Command, *arguments: str) -> dict[str, Any]:
-    """The decision as JSON."""
     outcome = tokgate("explain", "--json", *arguments)
     assert outcome.code == 0
     document: dict[str, Any] = json.loads(outcome.out)
@@ -204,7 +202,6 @@ AT = ("--client", "192.0.2.7", "--at", "2023-05-02T08:00Z")
 
 
 def opening_stores(policies: Path) -> None:
-    """Have the ban open stores."""
     opened = POLICY.replace("    duration: P6M\n", "    duration: P6M\n    inspect_stores: true\n")
     (policies / "policy.yaml").write_text(opened)
 
@@ -329,7 +326,6 @@ def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: 
     ],
 )
 def test_why_a_ban_does_not_count(policies: Path, tokgate: Command, at: str, says: str) -> None:
-    """Before, between and after."""
     assert says in tokgate("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", at).out
 
 

@@ -53,7 +53,6 @@ def log(policies: Path) -> Log:
 
 
 def document(tokgate: Command, *arguments: str, code: int = 0) -> dict[str, Any]:
-    """What --json says."""
     outcome = tokgate("explain", "--event", EVENT, "--json", *arguments)
     assert outcome.code == code, outcome.err
     found: dict[str, Any] = json.loads(outcome.out)
@@ -124,7 +123,6 @@ def test_several_signals(log: Log, tokgate: Command) -> None:
 
 
 def test_an_address_alone(log: Log, tokgate: Command) -> None:
-    """Without any name the address decides."""
     log("192.0.2.7", address="203.0.113.7")
     assert document(tokgate)["rule"] == "address:203.0.113.0/28"
 

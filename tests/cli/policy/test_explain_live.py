@@ -87,7 +87,6 @@ class Source:
         self.snapshot = snapshot
 
     def put(self, _: object) -> bool:
-        """Take a record."""
         return True
 
 
@@ -107,7 +106,6 @@ def snapshot(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 def explained(client: str, host: str) -> dict[str, Any]:
-    """`tokgate explain --json`."""
     options = build_parser(("explain",)).parse_args(
         ["explain", f"--client={client}", f"--host={host}", "--at", AT.format_iso(), "--json"]
     )

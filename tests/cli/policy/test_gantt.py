@@ -19,7 +19,6 @@ NOW = at("2023-07-02T12:00Z")
 
 
 def boxes(chart: str) -> dict[str, Any]:
-    """Bars by their titles."""
     root = ElementTree.fromstring(chart)
     return {
         str(box.findtext(f"{SVG}title")): box for box in root.iter(f"{SVG}rect") if box.find(f"{SVG}title") is not None
@@ -27,7 +26,6 @@ def boxes(chart: str) -> dict[str, Any]:
 
 
 def texts(chart: str) -> list[str]:
-    """All that is written."""
     return [str(text.text) for text in ElementTree.fromstring(chart).iter(f"{SVG}text") if text.text]
 
 
@@ -79,7 +77,6 @@ def test_the_axis_can_be_read(end: str) -> None:
 
 
 def test_nothing_to_show() -> None:
-    """An empty chart says so."""
     assert "nothing in this time" in texts(gantt(snapshot(), YEAR, NOW))
     assert "nothing in this time" in texts(gantt(snapshot(), extent(snapshot(), NOW), NOW))
 

@@ -165,7 +165,6 @@ def test_only_the_bans_own(policy: Snapshot, tokgate: Command) -> None:
 def test_what_cannot_be_learned(
     policy: Snapshot, tokgate: Command, options: tuple[str, ...], code: int, said: str
 ) -> None:
-    """A wrong name, ban or place is told, and nothing is written."""
     write(Path("block.ndjson"), [asked(policy, "www.example.net")])
     outcome = tokgate("service", "learn", *options)
     assert outcome.code == code

@@ -43,7 +43,6 @@ ADD = ("override", "add", "--reason", "Press conference", "--by", "alice")
 
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder `policies` in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "policies"
     folder.mkdir()
@@ -52,12 +51,10 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(policies: Path) -> list[Path]:
-    """All files of overrides, also those that should not be there."""
     return sorted((policies / "overrides").glob("*")) + sorted((policies / "overrides").glob(".*"))
 
 
 def made(tokgate: Command, *arguments: str) -> str:
-    """Make an override, and return its name."""
     outcome = tokgate(*ADD, "--ban", "clips", *(arguments or ("--client", "192.0.2.7", "--for", "2h")))
     assert outcome.code == 0, outcome.err
     return outcome.out.strip()

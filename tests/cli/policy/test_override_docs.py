@@ -29,7 +29,6 @@ def test_examples_load(text: str, tmp_path: Path) -> None:
 
 
 def test_reasons_of_an_end() -> None:
-    """Why an override ended is one of those that are listed."""
     source = (ROOT / "addons" / "tokgate" / "runtime" / "notified.py").read_text()
     reasons = set(re.findall(r'"((?:it|its|ended) [a-z ]+)"', source))
     assert len(reasons) == 4

@@ -32,7 +32,6 @@ settings: {overrides: {longest: PT8H}}
 
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder `policies` in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "policy.yaml").write_text(POLICY.replace("  strict:", "  # strict:"))
@@ -40,7 +39,6 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ask(**stated: Any) -> str:
-    """Keep a request beside ./block.ndjson, and return its id."""
     now = Instant.now()
     said = {"id": new_event_id(now), "at": timestamp(now), "ban": "clips", "lasting": "PT2H"}
     request = exception_request(**(said | {"why": r"Press \u202e [1]"} | stated))
@@ -49,14 +47,12 @@ def ask(**stated: Any) -> str:
 
 
 def run(tokgate: Command, *words: str, code: int = 0) -> Outcome:
-    """Run a command that must end with this code."""
     done = tokgate(*words)
     assert done.code == code, done.err
     return done
 
 
 def kept(name: str) -> ExceptionRequest:
-    """The request as it is in its file."""
     return RequestFolder(Path("block.requests")).all()[name]
 
 

@@ -12,7 +12,6 @@ from labs.command_line import POLICY, Command
 
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A policy with one service of its own."""
     monkeypatch.chdir(tmp_path)
     Path("policies").mkdir()
     Path("policies/policy.yaml").write_text(POLICY)
@@ -45,7 +44,6 @@ def test_without_a_policy_there_is_the_catalogue(
 
 @pytest.mark.usefixtures("policies")
 def test_show(tokgate: Command) -> None:
-    """All that belongs to a service, and where it stands."""
     assert tokgate("service", "show", "clips").out.splitlines() == [
         "clips: Clips",
         "  defined in policies/policy.yaml:3:3",
@@ -82,7 +80,6 @@ def test_show_says_where_names_were_imported_from(tokgate: Command) -> None:
 
 @pytest.mark.usefixtures("policies")
 def test_an_unknown_service(tokgate: Command) -> None:
-    """A mistyped name is a usage error that suggests the right one."""
     outcome = tokgate("service", "show", "deepsek")
     assert outcome.code == 2
     assert outcome.err == "tokgate: there is no service deepsek; did you mean `deepseek`?\n"

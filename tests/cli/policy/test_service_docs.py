@@ -30,7 +30,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("clone")
 def test_the_commands_work(tokgate: Command) -> None:
-    """Whoever copies the commands of the page gets what it says."""
     commands = [line for block in re.findall(r"```\n(.*?)```", SECTION, re.DOTALL) for line in block.splitlines()]
     assert len(commands) == 4
     for command in commands:
@@ -42,7 +41,6 @@ def test_the_commands_work(tokgate: Command) -> None:
 
 
 def test_every_format_is_described() -> None:
-    """Each format that can be imported has its row."""
     assert set(re.findall(r"^\| `([a-z-]+)` \|", SECTION, re.MULTILINE)) - {"--format"} == set(ListFormat)
 
 

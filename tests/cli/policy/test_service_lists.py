@@ -21,7 +21,6 @@ LIST = "# Clips\nclips.example\nfull:www.clips.example.org\ncloudfront.net\nkeyw
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a policy and a list."""
     monkeypatch.chdir(tmp_path)
     Path("policies").mkdir()
     Path("policies/policy.yaml").write_text(POLICY)
@@ -118,7 +117,6 @@ def test_names_that_no_service_can_have(tokgate: Command, name: str) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_policy_of_one_file(tokgate: Command) -> None:
-    """There is no folder to write to beside it."""
     outcome = tokgate("service", "import", "clips.list", "--name", "films", "--policies", "policies/policy.yaml")
     assert outcome.code == 2
     assert "import into a folder" in outcome.err

@@ -38,7 +38,6 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """The small policy, compiled."""
     path = tmp_path_factory.mktemp("simulate") / "policy.yaml"
     path.write_text(POLICY)
     policy = load(path, AT).policy
@@ -47,7 +46,6 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def answers(tokgate: Command, lines: Iterable[object], tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
-    """The answers to a file of queries."""
     file = tmp_path / "queries.ndjson"
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return [json.loads(line) for line in tokgate("simulate", *arguments, str(file)).out.splitlines()]
@@ -132,7 +130,6 @@ def test_lines_with_carriage_returns(policies: Path, tokgate: Command) -> None:
 
 
 def test_nothing_in_nothing_out(policies: Path, tokgate: Command) -> None:
-    """An empty file has no lines."""
     outcome = tokgate("simulate", os.devnull)
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
@@ -160,7 +157,6 @@ def test_deciding_that_fails_falls_back(snapshot: Snapshot, monkeypatch: pytest.
 
 @given(st.lists(st.binary(max_size=12)), st.lists(st.integers(1, 9), min_size=1))
 def test_lines_do_not_depend_on_how_they_come(lines: list[bytes], sizes: list[int]) -> None:
-    """Whatever pieces a stream comes in, its lines are the same."""
     data = b"\n".join(lines)
     source, step = io.BytesIO(data), iter(sizes * (len(data) + 1))
 
@@ -188,7 +184,6 @@ def test_long_lines_are_skipped_to_their_end(excess: int) -> None:
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Simulate as a process of its own."""
     command = (sys.executable, "-m", "tokgate", "simulate", *arguments)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     environment["PYTHONPATH"] = str(ADDONS)

@@ -43,7 +43,6 @@ def test_range_is_half_open(policies: Path, tokgate: Command) -> None:
 
 
 def test_json(policies: Path, tokgate: Command) -> None:
-    """What changes for whom, in words that a program can read."""
     document = json.loads(tokgate("timeline", "--json", "--from", "2023-09-01T00:00Z").out)
     assert (document["from"], document["to"], document["more"]) == (
         "2023-09-01T00:00:00Z", "2024-09-01T00:00:00Z", False,
@@ -83,7 +82,6 @@ def test_limit(policies: Path, tokgate: Command) -> None:
 
 
 def test_nothing(policies: Path, tokgate: Command) -> None:
-    """A quiet stretch says so on stderr and prints nothing."""
     outcome = tokgate("timeline", "--from", "2030-01-01T00:00Z")
     assert (outcome.code, outcome.out) == (0, "")
     nothing = "nothing changes from 2030-01-01T00:00:00Z to 2031-01-01T00:00:00Z"

@@ -52,7 +52,6 @@ def write_authority(folder: Path, *permitted: tuple[str, ...]) -> Path:
 
 @pytest.fixture
 def policy(policies: Path) -> Path:
-    """A ban with a page, of names that a certificate can list and of one rule that none can."""
     (policies / "policy.yaml").write_text(POLICY)
     return policies / "policy.yaml"
 

@@ -60,7 +60,6 @@ def test_a_supervisor_that_hangs(tmp_path: Path, tokgate: Command, monkeypatch: 
 
 
 def test_nobody_runs(tmp_path: Path, tokgate: Command, policies: Path) -> None:
-    """What is found comes with what to do."""
     outcome = tokgate("doctor", "--policies", str(policies), "--confdir", str(tmp_path), "--log", str(tmp_path / "log"))
     assert outcome.code == 1
     assert "! tokgate: none runs here\n    systemctl start tokgate" in outcome.out

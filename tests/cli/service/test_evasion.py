@@ -58,7 +58,6 @@ class NaiveProxy:
                 back.join(DEADLINE)
 
     def close(self) -> None:
-        """Take no more."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -66,7 +65,6 @@ class NaiveProxy:
 
 @pytest.fixture
 def naive() -> Iterator[str]:
-    """An address of a proxy that is easily got round."""
     proxy = NaiveProxy()
     yield proxy.address
     proxy.close()

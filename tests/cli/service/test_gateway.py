@@ -33,7 +33,6 @@ def gateway(namespace: Namespace, *words: str, before: tuple[str, ...] = ()) -> 
 
 
 def said(namespace: Namespace, *words: str) -> Any:
-    """Its answer in JSON."""
     return json.loads(gateway(namespace, *words, "--json")[1])
 
 
@@ -82,7 +81,6 @@ def test_show(namespace: Namespace, words: tuple[str, ...]) -> None:
 
 
 def test_json(namespace: Namespace, words: tuple[str, ...]) -> None:
-    """A program learns the same."""
     missing = said(namespace, "check", *words)
     assert not missing["ok"]
     assert missing["differences"]["table"] == ["table inet tokgate is not loaded"]

@@ -131,7 +131,6 @@ def test_what_loads_edits_is_said(policies: Path, tokgate: Command) -> None:
 
 
 def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
-    """The same policy prints the same ruleset."""
     assert tokgate("ruleset").out == tokgate("ruleset").out
 
 
@@ -149,7 +148,6 @@ def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
     ],
 )
 def test_options(policies: Path, tokgate: Command, arguments: tuple[str, ...], said: str) -> None:
-    """Each option changes what it is for."""
     outcome = tokgate("ruleset", *arguments)
     assert outcome.code == 0
     assert said in outcome.out
@@ -230,7 +228,6 @@ def test_redirection_is_spread_by_destination(lab: Lab, office: Path, version: i
 
 
 def ask(sender: socket.socket) -> bytes:
-    """Send a datagram and wait for what comes of it."""
     sender.send(b"initial")
     return sender.recv(16)
 

@@ -115,7 +115,6 @@ def test_names(phones: Command) -> None:
     ],
 )
 def test_what_is_wrong(phones: Command, words: tuple[str, ...], said: str) -> None:
-    """Wrong arguments are told, and nothing is made."""
     outcome = phones(*words)
     assert (outcome.code, said in outcome.err) == (2, True), outcome.err
     assert NoInterface.did == []

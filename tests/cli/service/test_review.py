@@ -113,7 +113,6 @@ def test_pseudonyms_stay_pseudonyms(line: Made, shown: str) -> None:
 
 
 def test_lines_about_tokgate_itself(policies: Path) -> None:
-    """Nothing was decided."""
     made = parse_line(encode(stopped(stamp(), 1, "SIGTERM")), "block.ndjson", 1)
     assert isinstance(made, Line)
     assert "nothing was decided" in PolicyExplainer("policies").explain(made).notes[0]
@@ -171,7 +170,6 @@ def test_what_would_be_open_is_refused(tokgate: Command, said: str, complaint: s
 
 
 def test_defaults() -> None:
-    """Loopback, its own port."""
     args = build_parser(("review",)).parse_args(["review"])
     assert (args.listen, args.htpasswd, args.trusted_header) == (("127.0.0.1", 8090), None, None)
     assert build_parser(("review",)).parse_args(["review", "--listen", "[::1]:1"]).listen == ("::1", 1)
@@ -189,7 +187,6 @@ def test_a_file_of_users_must_be_one(policies: Path, tokgate: Command, content: 
 
 
 def test_a_port_that_is_taken(policies: Path, tokgate: Command) -> None:
-    """Told in a line, exit code 3."""
     outcome = tokgate("review", "--listen", "127.0.0.1:0", "--access-log", "missing/access.ndjson")
     assert (outcome.code, "missing/access.ndjson" in outcome.err) == (3, True)
     outcome = tokgate("review", "--listen", "203.0.113.250:1", "--trusted-header", "X", "--trusted-proxy", "::1/128")

@@ -74,7 +74,6 @@ def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], supervise
 
 
 def test_what_gates_are_started_with(supervised: Supervised) -> None:
-    """Each option reaches the supervisor."""
     said = "--drain 1.5 --mark 0x10 --metrics 9300 --workers 3 --policies p --log l --confdir /c"
     options = supervised(*said.split())
     assert (options.drain, options.mark) == (1.5, 0x10)
@@ -93,7 +92,6 @@ def test_how_many_openers(
 
 @pytest.mark.parametrize("said", ["0", "2-4", "-2", "many", "9999"])
 def test_no_number_of_openers(said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A usage error."""
     with pytest.raises(SystemExit, match="2"):
         build_parser(("run",)).parse_args(["run", f"--openers={said}"])
     assert "--openers" in capsys.readouterr().err

@@ -14,13 +14,11 @@ from tokgate.runtime.control_socket import NAME
 
 
 def ban(name: str, phase: str | None, idle: str | None = None, *, overdue: bool = False) -> dict[str, Any]:
-    """A ban as a running tokgate tells of it."""
     told = {"ban": name, "networks": ["office"], "phase": phase, "idle": idle, "overdue": overdue}
     return told | {"held": False, "extends": [], "extended_by": []}
 
 
 def state(*bans: dict[str, Any], ok: bool = True) -> dict[str, Any]:
-    """A running tokgate with one gate."""
     report = {"connections": 2, "clients": 1, "errors": {} if ok else {"quic": 3}}
     return {
         "ok": ok,
@@ -62,8 +60,6 @@ type Told = Callable[..., Outcome]
 
 @pytest.fixture
 def says(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Told:
-    """What `tokgate status` says of a state."""
-
     def say(told: dict[str, Any], *words: str) -> Outcome:
         monkeypatch.setattr(status, "running_status", lambda _: told)
         return tokgate("status", *words)

@@ -30,7 +30,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def chain(path: str) -> list[x509.Certificate]:
-    """The certificates of a gateway's file, whose key fits the first."""
     text = Path(path).read_bytes()
     found = x509.load_pem_x509_certificates(text)
     assert load_pem_private_key(text, None).public_key() == found[0].public_key()

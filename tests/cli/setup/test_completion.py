@@ -22,13 +22,11 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 
 def parsers() -> list[argparse.ArgumentParser]:
-    """Those of all commands."""
     return list(_parsers(whole_parser()))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_command_and_option_is_known(tokgate: Command, shell: str) -> None:
-    """The script has each command and each long option."""
     script = tokgate("completion", shell).out
     options = {option for parser in parsers() for action in parser._actions for option in action.option_strings}
     assert {name for name in COMMANDS if name not in script} == set()
@@ -56,7 +54,6 @@ def test_the_shell_can_read_it(tokgate: Command, tmp_path: Path, shell: str) -> 
     ids=["command", "option", "value", "subcommand", "argument"],
 )
 def test_bash_offers_it(tokgate: Command, tmp_path: Path, words: str, offered: str) -> None:
-    """Tab after these words gives this one."""
     script = tmp_path / "script"
     script.write_text(tokgate("completion", "bash").out)
     function = re.search(r"^complete .*-F (\S+) tokgate$", script.read_text(), re.MULTILINE)
@@ -67,7 +64,6 @@ def test_bash_offers_it(tokgate: Command, tmp_path: Path, words: str, offered: s
 
 
 def test_an_unknown_shell(tokgate: Command) -> None:
-    """The shells are named."""
     outcome = tokgate("completion", "tcl")
     assert (outcome.code, "bash" in outcome.err, outcome.out) == (2, True, "")
 

@@ -17,7 +17,6 @@ HERE = ("127.0.0.0/8", "192.0.2.0/24", "::1/128", "2001:db8:1::/64")
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory on a host in Brussels with one interface."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(init, "host_networks", lambda: HERE)
     monkeypatch.setattr(init, "_zone", lambda: "Europe/Brussels")
@@ -25,14 +24,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(folder: str = "policies") -> Policy:
-    """The policy in a folder."""
     policy = load(Path(folder), Instant.now()).policy
     assert policy is not None
     return policy
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
-    """What somebody types."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
@@ -135,7 +132,6 @@ def test_options_are_not_asked_for(tokgate: Command, monkeypatch: pytest.MonkeyP
     ids=["service", "network", "timezone", "starts", "ends", "duration"],
 )
 def test_a_wrong_option(tokgate: Command, arguments: tuple[str, str], said: str) -> None:
-    """It ends the command, and nothing is written."""
     outcome = tokgate("init", "--yes", *arguments)
     assert (outcome.code, said in outcome.err, Path("policies").exists()) == (2, True, False), outcome.err
 
@@ -159,7 +155,6 @@ def test_nothing_is_overwritten(tokgate: Command, there: str) -> None:
 
 
 def test_a_file_in_place_of_the_folder(tokgate: Command) -> None:
-    """It is not replaced."""
     Path("policies").write_text("mine")
     assert tokgate("init", "--yes").code == 2
     assert Path("policies").read_text() == "mine"

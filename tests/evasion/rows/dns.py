@@ -25,7 +25,6 @@ class Question:
 
     @property
     def id(self) -> str:
-        """How pytest names it."""
         return f"{self.what.replace(' ', '-')}-{self.kind}"
 
     @property
@@ -38,7 +37,6 @@ class Question:
 
 
 def questions() -> Iterator[Question]:
-    """All that have to be refused."""
     yield from _by_name()
     yield from _by_alias()
 

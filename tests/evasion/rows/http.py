@@ -31,7 +31,6 @@ def _servers(attempt: Attempt) -> tuple[Server, ...]:
 
 
 def rows() -> Iterator[Row]:
-    """All of them."""
     for which in (Family.HTTP_HEADS, Family.HTTP_HOSTS, Family.HTTP_BODIES, Family.HTTP2_FRAMES):
         for attempt in family(which):
             unread = attempt.limit is Limit.OTHER_BYTES

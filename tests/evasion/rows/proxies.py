@@ -23,7 +23,6 @@ _IN_TUNNELS = (
 
 
 def rows() -> Iterator[Row]:
-    """All of them."""
     addresses = {f"connect-{kind}" for kind in (*_EMBEDDED, "nat64-local", "translated", "isatap")}
     addresses |= {f"connect-address-{kind}" for kind in SPELLINGS}
     addresses |= {f"socks-{kind}" for kind in (*_EMBEDDED, "decimal", "brackets", "mapped-as-name")}

@@ -38,21 +38,17 @@ class Client:
         self.message = hello_of(self.flight)
 
     def packet(self, frames: bytes, number: int = 0, *, destination: bytes | None = None, **options: Any) -> bytes:
-        """An Initial packet with these frames."""
         whose = self.destination if destination is None else destination
         return packet(frames, number, ids=(whose, self.source), **options)
 
     def datagram(self, frames: bytes, number: int = 0, **options: Any) -> bytes:
-        """The same, padded to what servers ask for."""
         return self.packet(frames.ljust(1160, b"\0"), number, **options)
 
     def crypto(self, start: int = 0, end: int | None = None) -> bytes:
-        """A CRYPTO frame with a part of the hello."""
         return crypto(start, self.message[start:end])
 
 
 def crypto(offset: int, data: bytes) -> bytes:
-    """A CRYPTO frame."""
     return b"\6" + struct.pack("!HH", 0x4000 | offset, 0x4000 | len(data)) + data
 
 
@@ -158,7 +154,6 @@ def _servers_id(name: str) -> Said:
 
 
 def attempts() -> Iterator[Attempt]:
-    """All of them."""
     yield Attempt(id="plain", what="an ordinary first packet", said=_plain({}))
     yield Attempt(id="flight", what="aioquic's own first flight", said=lambda n: [*QuicClient(n).flight])
     yield Attempt(

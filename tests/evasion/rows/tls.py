@@ -25,7 +25,6 @@ def _twin(attempt: Attempt) -> Twin:
 
 
 def rows() -> Iterator[Row]:
-    """All of them."""
     for attempt in family(Family.TLS_RECORDS):
         unread = attempt.limit is Limit.OTHER_BYTES
         for settings, carriers in ((Settings.DEFAULT, carriers_of(attempt)), (Settings.STRICT, _SEEN_TOGETHER[:2])):
