@@ -100,22 +100,6 @@ def test_usage_errors(policies: Path, tokgate: Command, arguments: tuple[str, ..
     assert "usage: tokgate" in outcome.err
 
 
-def test_only_the_command_asked_for_is_imported() -> None:
-    """`tokgate explain` starts without mitmproxy and without the other commands."""
-    program = (
-        "import sys; from tokgate.cli.main import main; main(['explain', '--help']); "
-        "sys.exit(' '.join(name for name in sys.modules if name.startswith(('mitmproxy', 'tokgate.proxy', 'duckdb'))))"
-    )
-    done = subprocess.run(
-        (sys.executable, "-c", program),
-        env=os.environ | {"PYTHONPATH": str(ADDONS)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr.strip() == ""
-
-
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -202,12 +186,6 @@ def test_interrupt(policies: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
-
-
-def test_main_returns_an_int() -> None:
-    """Every way out of `main` is an exit code, also for programs that call it."""
-    assert main(["--version"]) == 0
-    assert main(["explain"]) == 2
 
 
 def test_help_is_quick() -> None:

@@ -149,27 +149,6 @@ def test_json_has_the_steps_of_the_text(policies: Path, tokgate: Command) -> Non
     ]
 
 
-def test_json(policies: Path, tokgate: Command) -> None:
-    """The keys of the contract, the input unchanged, times in UTC."""
-    asked = ("--client", "192.0.2.7", "--host", "WWW.Clips.example.org:443", "--at", "2023-05-02T10:00+02:00")
-    assert explained(tokgate, *asked) == {
-        "client": "192.0.2.7",
-        "host": "WWW.Clips.example.org:443",
-        "at": "2023-05-02T08:00:00Z",
-        "verdict": "block",
-        "phase": "block",
-        "service": "clips",
-        "rule": "suffix:clips.example.org",
-        "signal": "sni",
-        "network": "office",
-        "ban": "spring-ban",
-        "exemption": None,
-        "response": "refuse",
-        "reason": "ban-block",
-        "next_change": "2023-09-09T22:00:00Z",
-    }
-
-
 @pytest.mark.parametrize(
     ("client", "wall", "instant", "zone"),
     [
@@ -301,20 +280,12 @@ def test_what_can_not_be_asked(
     assert outcome.err.startswith(f"tokgate: {says}")
 
 
-@pytest.mark.parametrize("invisible", ["\u200b", "\u200e", "\u061c", "\u2060", "\u00ad", "\u200d"])
+@pytest.mark.parametrize("invisible", ["\u200b", "\u202e", "\u061c", "\u00ad", "\x1b[2J"])
 def test_a_forged_name_passes_for_no_other(policies: Path, tokgate: Command, invisible: str) -> None:
-    """Somebody asks about a name with a character that can't be seen, and sees that it is in there."""
+    """Somebody asks about a name with a character that can't be seen, and sees that it is in there, unobeyed."""
     out = tokgate("explain", "--client", "192.0.2.7", "--host", f"clips{invisible}.example.org").out
     assert invisible not in out
     assert f"clips{invisible.encode('unicode_escape').decode()}.example.org" in out.splitlines()[0]
-
-
-def test_hostile_names_have_no_power_over_the_terminal(policies: Path, tokgate: Command) -> None:
-    """Escape sequences in a name are shown, not obeyed."""
-    out = tokgate("explain", "--client", "192.0.2.7", "--host", "\x1b[2Jclips\u202e").out
-    assert "\x1b" not in out
-    assert "\u202e" not in out
-    assert r"\x1b[2Jclips\u202e" in out
 
 
 @pytest.mark.parametrize(

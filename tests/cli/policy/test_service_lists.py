@@ -52,18 +52,6 @@ def test_import(folder: Path, tokgate: Command) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_import_is_reviewed_with_diff(tokgate: Command) -> None:
-    """What an import adds to a policy is in the diff, with its provenance."""
-    Path("before").mkdir()
-    Path("before/policy.yaml").write_text(POLICY)
-    tokgate("service", "import", "clips.list", "--name", "films")
-    said = tokgate("diff", "before", "policies").out
-    assert "services.films" in said
-    assert "+exact:www.clips.example.org" in said
-    assert "+source.list:clips.list" in said
-
-
-@pytest.mark.usefixtures("folder")
 def test_import_overwrites_nothing(tokgate: Command) -> None:
     """A file with somebody's comments, or a service of the same name elsewhere, stays as it is."""
     assert tokgate("service", "import", "clips.list", "--name", "clips").err.startswith(

@@ -86,8 +86,3 @@ def test_nothing(policies: Path, tokgate: Command) -> None:
     assert (outcome.code, outcome.out) == (0, "")
     nothing = "nothing changes from 2030-01-01T00:00:00Z to 2031-01-01T00:00:00Z"
     assert outcome.err == f"{nothing}\nat 2030-01-01T00:00:00Z 1 ban is in force: lab-watch\n"
-
-
-def test_default_is_the_year_to_come(policies: Path, tokgate: Command) -> None:
-    """An open-ended policy of the past has no transitions ahead."""
-    assert tokgate("timeline").code == 0

@@ -48,20 +48,6 @@ def test_defaults() -> None:
     assert (args.listen_host, args.listen_port, args.drain) == (None, None, 30.0)
 
 
-def test_everything_said() -> None:
-    """Each option reaches its place, and modes add up."""
-    said = (
-        "run --mode regular@8080 --mode transparent@8443 --policies p --log l --confdir c --drain 1.5 --listen-port 0 "
-        "--name-server 203.0.113.53 --name-server 2001:db8::53"
-    )
-    args = build_parser(("run",)).parse_args(said.split())
-
-    assert args.mode == ["regular@8080", "transparent@8443"]
-    assert (args.policies, args.log, args.confdir) == (Path("p"), Path("l"), Path("c"))
-    assert (args.drain, args.listen_port) == (1.5, 0)
-    assert [str(address) for address in args.name_server] == ["203.0.113.53", "2001:db8::53"]
-
-
 @pytest.mark.parametrize(
     ("said", "hosts"),
     [((), ["127.0.0.1"]), (("--listen-host", "192.0.2.1"), ["192.0.2.1"]), (("--listen-host", ""), ["0.0.0.0", "::"])],
