@@ -20,7 +20,6 @@ def lab(
     valid_record: Callable[[dict[str, Any]], dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Lab]:
-    """A laboratory with this kind of carrier."""
     made = Lab(request.param, authority, Records(valid_record), monkeypatch)
     yield made
     made.close()
@@ -28,7 +27,6 @@ def lab(
 
 @pytest.fixture(params=Way)
 def way(request: pytest.FixtureRequest) -> Way:
-    """How clients come in."""
     found: Way = request.param
     return found
 

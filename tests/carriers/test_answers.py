@@ -322,8 +322,6 @@ WHOLE = ["200", "ok", "end"]
 
 @OPENING
 def test_http2_interim_answers(lab: Lab) -> None:
-    """Early hints come before the answer."""
-
     def serve(_: socket.socket, talk: h2.connection.H2Connection, stream: int) -> None:
         talk.send_headers(stream, [(":status", "103"), ("link", "</a>; rel=preload")])
         answered(talk, stream)

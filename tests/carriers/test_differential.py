@@ -33,7 +33,6 @@ def cases() -> Iterator[tuple[str, str, int]]:
 
 
 def outcome(lab: Lab, client: RawClient, kind: str, name: str, size: int) -> str:
-    """What a client gets."""
     greeting = hello_for(name) if name else records(hello())
     said = {
         "hello": greeting,

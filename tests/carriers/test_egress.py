@@ -150,7 +150,6 @@ def test_requests_in_absolute_form(lab: Lab) -> None:
 
 @OPENING
 def test_the_gateway_itself_in_absolute_form(lab: Lab) -> None:
-    """Neither by address nor by name."""
     origin = lab.web(tls=False)
     lab.start()
     lab.clients_are_elsewhere()

@@ -59,14 +59,12 @@ class Session:
 
 
 def ask(client: RawClient, fields: str = "", *, tls: bool, requests: int = 1) -> None:
-    """Requests, over TLS if so."""
     if tls:
         client.sock = Session(client.sock)  # type: ignore[assignment]
     client.send(f"GET / HTTP/1.1\r\nHost: {STORE if tls else ALLOWED}\r\n{fields}\r\n".encode() * requests)
 
 
 def head(sock: socket.socket) -> bytes:
-    """A head."""
     got = b""
     while not got.endswith(b"\r\n\r\n") and (octet := sock.recv(1)):
         got += octet
@@ -117,7 +115,6 @@ def test_a_client_that_is_gone_is_not_waited_for(lab: Lab, monkeypatch: pytest.M
 
 @OPENING
 def test_requests_ahead_of_an_end_are_answered(lab: Lab) -> None:
-    """Requests in a row, and the end behind them."""
     web = lab.web(tls=False)
     with lab.reach(Way.REDIRECTED, web.port) as client:
         ask(client, tls=False, requests=3)

@@ -31,7 +31,6 @@ def asking(limits: OverrideLimits = ASKING, log: LogSettings | None = None, **st
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RequestFolder:
-    """Where requests are kept."""
     return RequestFolder(tmp_path / "block.requests")
 
 
@@ -51,14 +50,12 @@ def fields_of(page: Reply) -> dict[str, str]:
 
 
 def send(client: RawClient, fields: dict[str, str], /, *, host: str = BANNED, **headers: str) -> Reply:
-    """Send a form with these fields."""
     body = urlencode({"why": WHY} | fields).encode()
     sent = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
     return client.request("POST", PATH, host, body, Content_Length=str(len(body)), **sent)
 
 
 def kept(folder: RequestFolder) -> list[ExceptionRequest]:
-    """What is in the folder."""
     return list(RequestFolder(folder.folder).all().values())
 
 

@@ -49,7 +49,6 @@ class Requests:
         self.stream = -1
 
     def head(self, *flags: str) -> bytes:
-        """The next one's head."""
         self.stream += 2
         fields = [(":method", "GET"), (":authority", BANNED), (":scheme", "http"), (":path", "/")]
         frame = HeadersFrame(self.stream, self._encoder.encode(fields))
@@ -61,12 +60,10 @@ class Requests:
         return RstStreamFrame(self.stream, error_code=8).serialize()
 
     def taken_back(self, number: int) -> bytes:
-        """So many, each reset at once."""
         return b"".join(self.head("END_STREAM") + self.reset() for _ in range(number))
 
 
 def connect(lab: Lab, source: str) -> socket.socket:
-    """A connection from this address."""
     sock = socket.socket()
     sock.bind((source, 0))
     sock.settimeout(60)
@@ -86,7 +83,6 @@ def told(sock: socket.socket) -> bytes:
 
 
 def gets_a_page(lab: Lab, source: str = VICTIM) -> bool:
-    """Whether a client is shown one."""
     with connect(lab, source) as sock:
         sock.sendall(f"GET / HTTP/1.1\r\nHost: {BANNED}\r\nConnection: close\r\n\r\n".encode())
         return b" 451 " in told(sock)[:20]

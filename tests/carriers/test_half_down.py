@@ -13,7 +13,6 @@ DOWN, UP = "127.0.0.33", "127.0.0.34"
 
 
 def web(client: socket.socket) -> None:
-    """Answer one request."""
     head = b""
     while not head.endswith(b"\r\n\r\n") and (octet := client.recv(1)):
         head += octet

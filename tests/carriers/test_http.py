@@ -265,7 +265,6 @@ def test_bodies(lab: Lab) -> None:
 
 
 def test_a_page_over_http2(lab: Lab, way: Way) -> None:
-    """The page comes over HTTP/2 too."""
     lab.start(policy(ban(response="page")))
     with lab.tls(lab.trusting("h2", "http/1.1"), BANNED, way, 1) as client:
         http = h2.connection.H2Connection(h2.config.H2Configuration())

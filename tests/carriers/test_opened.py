@@ -109,7 +109,6 @@ asked.end();
 @OPENING
 @pytest.mark.skipif(which("node") is None, reason="node is not installed")
 def test_trailers_of_node(lab: Lab, tmp_path: Path) -> None:
-    """Node's client and server get each other's trailers."""
     with subprocess.Popen(["node", "-e", NODE], stdout=subprocess.PIPE, text=True) as origin:
         try:
             assert origin.stdout is not None

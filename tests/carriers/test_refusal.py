@@ -234,7 +234,6 @@ def test_other_bytes_are_decided_by_address(lab: Lab, address: str, passes: bool
 @pytest.mark.parametrize("way", [Way.REDIRECTED, Way.CONNECT])
 @pytest.mark.parametrize("hello", [ALLOWED_HELLO, BANNED_HELLO], ids=["allowed", "banned"])
 def test_ipv6_origins(lab: Lab, way: Way, hello: bytes) -> None:
-    """Destinations on IPv6 are treated alike."""
     origin = lab.origin(family=socket.AF_INET6)
     assert lab.heard(way, origin.port, hello, at="::1") == (hello if hello is ALLOWED_HELLO else ALERT)
     assert origin.accepted == (hello is ALLOWED_HELLO)

@@ -21,7 +21,6 @@ HELLO = hello_for(BANNED)
 
 
 def entry(user: str, password: str = "secret") -> str:
-    """A line of a password file."""
     return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
 
 
@@ -44,7 +43,6 @@ def basic(said: str | None) -> dict[str, str]:
 
 
 def asks(client: RawClient, way: Way, who: str, host: str, port: int) -> bool:
-    """Whether somebody gets a tunnel."""
     if way is Way.CONNECT:
         return client.connect(host, port, **basic(who)).status == 200
     user, _, password = who.partition(":")

@@ -17,7 +17,6 @@ HELLO = hello_for(BANNED)
 
 @pytest.fixture
 def heard() -> list[bytes]:
-    """What reached the server."""
     return []
 
 

@@ -65,13 +65,11 @@ ALWAYS = {"odd-name", "two-names"}
 
 
 def strict(setting: tuple[str, str]) -> Snapshot:
-    """A policy with this setting."""
     stated: dict[str, Any] = dict([setting])
     return policy(**stated)
 
 
 def expected(setting: tuple[str, str]) -> dict[str, bool]:
-    """Whether each hello passes."""
     return {name: name not in REFUSES[setting] | ALWAYS for name in HELLOS}
 
 
@@ -96,7 +94,6 @@ def test_over_tcp(lab: Lab, setting: tuple[str, str], road: Road) -> None:
 
 @pytest.mark.parametrize("setting", REFUSES, ids="-".join)
 def test_over_quic(records: Records, setting: tuple[str, str]) -> None:
-    """The same in datagrams."""
     for name, passes in expected(setting).items():
         gate, message = QuicGate(records, strict(setting)), HELLOS[name]
         flight = initial(b"\x06\0" + struct.pack("!H", 0x4000 | len(message)) + message)
@@ -124,7 +121,6 @@ def test_unknown_clients(lab: Lab, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["allow", "block"])
 def test_unknown_clients_in_dns(records: Records, value: str) -> None:
-    """The same of their questions."""
     holder, observer = Holder(policy(unknown_clients=value, **STRANGERS)), Observer(hostname="a", version="0")
     enforcer = Enforcer(holder, records, observer, now=lambda: NOW)
     query = read_query(dns.message.make_query(ALLOWED, "A").to_wire())

@@ -32,24 +32,20 @@ NAVIGATES = {
 
 
 def warning(**stated: Any) -> Snapshot:
-    """A policy whose ban warns with a page."""
     return policy(ban(**({"action": "warn", "response": "page"} | stated)))
 
 
 def fields_of(page: Reply) -> dict[str, str]:
-    """The fields that the form of a page would send."""
     text = page.body.decode()
     assert f'<form method="post" action="{PATH}"' in text
     return {name: unescape(value) for name, value in re.findall(r'name="(token|target)" value="([^"]*)"', text)}
 
 
 def press(client: RawClient, page: Reply, /, *, host: str = BANNED, **headers: str) -> Reply:
-    """Send the page's form."""
     return send_form(client, fields_of(page), host=host, **headers)
 
 
 def send_form(client: RawClient, fields: dict[str, str], /, *, host: str = BANNED, **headers: str) -> Reply:
-    """Send a form with these fields."""
     body = urlencode(fields).encode()
     sent = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
     return client.request("POST", PATH, host, body, Content_Length=str(len(body)), **sent)
@@ -208,7 +204,6 @@ def test_a_token_is_good_for_an_hour(lab: Lab, warned: RawClient) -> None:
 
 @OPENING
 def test_an_oversized_form_is_cut_off(lab: Lab, warned: RawClient) -> None:
-    """Nobody waits for a form that is far too long."""
     warned.send(f"POST {PATH} HTTP/1.1\r\nHost: {BANNED}\r\nContent-Length: 10000000\r\n\r\n".encode())
     assert warned.to_end() == b""
 

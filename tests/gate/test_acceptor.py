@@ -33,24 +33,20 @@ class PausedGate:
         self.clients: list[socket.socket] = []
 
     def dial(self, said: bytes = b"x") -> socket.socket:
-        """Another explicit client."""
         client = socket.create_connection(self.running.explicit)
         self.clients.append(client)
         client.sendall(said)
         return client
 
     def ports(self) -> list[int]:
-        """Those of the clients that are served."""
         return [connection.port for connection in self.gate.loop.connections.values()]
 
     def serves(self, *clients: socket.socket) -> bool:
-        """Wait until these, and nobody else, are served."""
         return self.running.serves(lambda: self.ports() == [client.getsockname()[1] for client in clients])
 
 
 @pytest.fixture
 def make(start_gate: Callable[..., RunningGate]) -> Iterator[Callable[..., PausedGate]]:
-    """Makes gates."""
     made: list[PausedGate] = []
 
     def start(**options: object) -> PausedGate:

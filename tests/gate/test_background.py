@@ -26,7 +26,6 @@ def answers() -> threading.Event:
 
 @pytest.fixture
 def clock() -> list[float]:
-    """The seconds that it is."""
     return [100.0]
 
 

@@ -135,8 +135,6 @@ def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatc
         steps.connection.state = ConnectingTunnel(steps.gate.explicit, asked, steps.gate.relay)
 
     class Refusing:
-        """A socket with an error."""
-
         def getsockopt(self, *_: int) -> int:
             return errno.ECONNREFUSED
 
@@ -199,7 +197,6 @@ def test_what_the_kernel_is_told(
 
 
 def asks(steps: Steps, then: State) -> None:
-    """A parent is asked for the destination."""
     asked = AskedParent(steps.gate.dialler.parents, b"CONNECT")
     steps.connection.state = AskingParent(Connecting(steps.context, then), asked)
 

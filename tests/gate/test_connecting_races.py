@@ -41,7 +41,6 @@ class Site:
 
 
 def serve(client: socket.socket) -> None:
-    """Echo, to the end."""
     with client, contextlib.suppress(OSError):
         echo(client)
 
@@ -91,7 +90,6 @@ ROADS = pytest.mark.parametrize("come", [redirected, by_connect])
 
 
 def answer(client: socket.socket, come: Come) -> bytes:
-    """What the origin says."""
     if come is by_connect:
         assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
     return exactly(client, len(ALLOWED))
@@ -105,7 +103,6 @@ def errors(gate: RunningGate) -> dict[str, int]:
 
 @pytest.fixture
 def resolves(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says what names resolve to."""
     return lambda *addresses: monkeypatch.setattr(background, "addresses_of", lambda _: addresses)
 
 

@@ -88,7 +88,6 @@ def test_a_refusal(steps: Steps, words: bytes) -> None:
 
 
 def test_a_refusal_of_a_client_that_has_gone(steps: Steps) -> None:
-    """It is closed at once."""
     steps.connection.client.shutdown(socket.SHUT_WR)
     steps.gate.context.refuse(steps.connection, REFUSED)
     assert steps.connection.state is CLOSED
@@ -218,7 +217,6 @@ def test_after_a_refusal(steps: Steps, said: bytes, ends: bool, closed: bool) ->
 
 
 def test_a_refused_client_that_breaks_off(steps: Steps) -> None:
-    """It is closed as one that ends."""
     steps.connection.client.close()
     Parting(steps.context, b"").on_client(steps.connection, EPOLLIN)
     assert steps.connection.state is CLOSED
@@ -236,7 +234,6 @@ def test_a_tunnel_that_has_waited_too_long(steps: Steps, held: bytes, server: bo
 
 
 def test_a_name_that_is_not_resolved_in_time(steps: Steps) -> None:
-    """The client is told, and not left without a word."""
     tunnel = steps.connection.tunnel = Tunnel("www.example.net", 443, socks=False)
     steps.connection.state = WaitingForName(steps.gate.explicit, tunnel)
     steps.connection.state.overdue(steps.connection)

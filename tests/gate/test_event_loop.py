@@ -37,7 +37,6 @@ class Noting(EventLoop):
         self.fails: set[str] = set()
 
     def note(self, name: str, *_: object) -> None:
-        """Note it."""
         self.done.append(name)
         if name in self.fails:
             raise ValueError(name)
@@ -71,7 +70,6 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    """A connection that is open, and watched at both ends."""
     (client, inside), (server, outside) = socket.socketpair(), socket.socketpair()
     listener = Listener(None, Entry.REDIRECT, 8080, 0)
     loop = Noting()

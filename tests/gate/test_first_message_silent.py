@@ -41,7 +41,6 @@ def _soon(monotonic: Monotonic, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def heard() -> list[bytes]:
-    """What reached servers."""
     return []
 
 
@@ -134,7 +133,6 @@ def test_a_server_that_can_not_be_reached(start_gate: StartGate) -> None:
 
 
 def test_a_client_that_breaks_off(start_gate: StartGate, banner_origin: Origin) -> None:
-    """Nothing is left of it, and it is counted once."""
     gate = start_gate(banner_origin)
     with dial(gate.redirected) as client:
         assert exactly(client, len(BANNER)) == BANNER

@@ -34,7 +34,6 @@ from tokgate.traffic.limits import Limits
 
 
 def page_policy() -> object:
-    """The ban with a page."""
     return policy(ban(networks=("loop",), response=Response.PAGE))
 
 
@@ -186,7 +185,6 @@ def test_caps(start_gate: StartGate, start_origin: StartOrigin) -> None:
 
 
 def open_descriptors() -> int:
-    """How many descriptors this process has."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 

@@ -21,7 +21,6 @@ ARRIVAL = Arrival(
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The channel's ends."""
     write, read = channel()
     read.settimeout(DEADLINE)
     with write, read:

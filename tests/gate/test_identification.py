@@ -57,7 +57,6 @@ class Table(Neighbours):
         self.error: OSError | None = None
 
     def find(self, interface: int, address: IPAddress) -> str | None:
-        """Look it up."""
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -130,7 +129,6 @@ def test_the_real_table() -> None:
 
 
 def message(level: int, kind: int, data: bytes) -> bytes:
-    """A control message, padded."""
     length = struct.calcsize("@Nii") + len(data)
     return struct.pack("@Nii", length, level, kind) + data + bytes(-length % struct.calcsize("@N"))
 
@@ -175,7 +173,6 @@ def test_the_question_to_the_kernel(address: str, family: int, length: int) -> N
 
 
 def reply(sequence: int, kind: int, body: bytes) -> bytes:
-    """An answer of the kernel's."""
     return struct.pack("=IHHII", 16 + len(body), kind, 0, sequence, 0) + body
 
 

@@ -107,7 +107,6 @@ class Lab:
 
     @property
     def connection(self) -> Connection:
-        """The gate's only connection."""
         (found,) = set(self.gate.gate.loop.connections.values())
         return found
 

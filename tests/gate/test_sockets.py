@@ -165,7 +165,6 @@ class Recording(_socket.socket):
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
-    """The sockets that are made."""
     monkeypatch.setattr(Recording, "made", [])
     monkeypatch.setattr(socket, "SocketType", Recording)
     return Recording.made

@@ -36,7 +36,6 @@ def addon(tmp_path: Path) -> Iterator[tuple[Tokgate, Any]]:
 
 
 def opened(context: Any, tokgate: Tokgate, folder: Path) -> None:
-    """Give the addon its policy and log."""
     context.configure(tokgate, tokgate_policies=str(folder / "policy.yaml"), tokgate_log=str(folder / "block.ndjson"))
 
 
@@ -105,7 +104,6 @@ async def test_upkeep_that_fails(addon: tuple[Tokgate, Any], tmp_path: Path) -> 
 
 
 def test_announcement() -> None:
-    """Where it listens, what is in force, and a line to try; nothing to try where nothing is banned."""
     listening = [
         (ProxyMode.parse("regular"), [("127.0.0.1", 8080)]),
         (ProxyMode.parse("transparent"), [("0.0.0.0", 8081), ("::", 8081)]),

@@ -33,13 +33,11 @@ class Carrier(Running):
     """A running tokgate that is asked over its control socket."""
 
     def ask(self, request: ControlRequest) -> dict[str, Any]:
-        """What it answers."""
         answer = ask(self.confdir, request)
         assert answer is not None
         return answer
 
     def networks(self) -> list[list[str]]:
-        """For whom its bans are."""
         return [ban["networks"] for ban in self.ask(ControlRequest.STATUS)["policy"]["bans"]]
 
     def has(self, network: str) -> bool:
@@ -49,7 +47,6 @@ class Carrier(Running):
         return self.networks() == [["here", network]] and versions == {state["policy"]["version"]}
 
     def tokgate(self, *words: str) -> int:
-        """A command about it; its exit code."""
         return main([*words, "--confdir", str(self.confdir)])
 
     @contextmanager

@@ -55,7 +55,6 @@ class Own:
     """Somebody's addon, which has mitmproxy speak HTTP on its own connections."""
 
     def next_layer(self, next_layer: layer.NextLayer) -> None:
-        """Takes every connection."""
         next_layer.layer = HttpLayer(next_layer.context, HTTPMode.regular)
 
 

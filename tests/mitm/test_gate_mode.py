@@ -36,7 +36,6 @@ def instance(monkeypatch: pytest.MonkeyPatch) -> GateInstance:
 
 @pytest.fixture
 def connected() -> Iterator[Any]:
-    """Makes connections: the client's end, and the one that a gate hands over."""
     ends: list[socket.socket] = []
 
     def connect() -> tuple[socket.socket, socket.socket]:
@@ -52,7 +51,6 @@ def connected() -> Iterator[Any]:
 
 
 def from_client(address: str) -> Handover:
-    """A handover of a client's connection."""
     return Handover(Arrival(client=Endpoint(address, 50_000)), tls=True, explicit=False, received=b"")
 
 
@@ -87,7 +85,6 @@ class CountedTurns(Turns):
         self.asked = 0
 
     async def turn(self, client: str, *, first: bool = False) -> None:
-        """Count."""
         self.asked += 1
         await super().turn(client, first=first)
 

@@ -20,7 +20,6 @@ BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"
 
 
 def request(method: str = "GET", path: str = "/", **headers: str) -> Request:
-    """A request with these headers."""
     made = Request.make(method, f"https://www.example.org{path}")
     made.headers = Headers([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
     return made

@@ -29,7 +29,6 @@ class Origin:
 
 @contextlib.asynccontextmanager
 async def an_origin(*names: str, tls: bool = True) -> AsyncIterator[Origin]:
-    """Run one."""
     origin = Origin()
     context = None
     if tls:
@@ -68,7 +67,6 @@ async def test_asked_once() -> None:
 
 
 async def test_forgotten_in_time_and_number() -> None:
-    """What is remembered expires, and there is a bound to how much."""
     clock = [0.0]
     certificates = OriginCertificates(ProbeLimits(kept=10, size=1, deadline=DEADLINE), monotonic=lambda: clock[0])
     async with an_origin("www.example.org") as one, an_origin("www.example.net") as other:
@@ -106,7 +104,6 @@ async def test_who_asks_may_leave() -> None:
 
 
 def test_common_name_without_alternatives() -> None:
-    """A certificate without alternative names is known by its common name."""
     pem = CA.issue_cert(common_name="old.example.org").cert_chain_pems[0].bytes()
     der = load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
@@ -114,7 +111,6 @@ def test_common_name_without_alternatives() -> None:
 
 
 def test_no_certificate() -> None:
-    """Bytes that are none raise ValueError."""
     with pytest.raises(ValueError, match=r"(?i)asn1|parse"):
         certificate_names(b"nonsense")
 

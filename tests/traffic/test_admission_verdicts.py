@@ -52,12 +52,10 @@ WARNING = builders.ban(response=Response.PAGE, action=Action.WARN)
 
 
 def hello(*extensions: build.Extension) -> ClientHello:
-    """A ClientHello that was read."""
     return present(read_client_hello(build.records(build.hello(*extensions))))
 
 
 def named(name: str) -> ClientHello:
-    """One that names a host."""
     return hello(build.server_name(name.encode()))
 
 

@@ -122,7 +122,6 @@ CONNECT = b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def said(data: bytes) -> FirstBytes:
-    """First words, read."""
     seen = FirstBytesReader().feed(data)
     assert seen is not None
     return seen

@@ -34,7 +34,6 @@ from tokgate.traffic.counters import (
 
 @pytest.fixture
 def shared() -> Iterator[SharedCounters]:
-    """A small one."""
     made = SharedCounters(size=4096)
     yield made
     made.close()

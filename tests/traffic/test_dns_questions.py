@@ -45,7 +45,6 @@ def ban(**stated: Any) -> Any:
 
 
 def an_enforcer(at: Instant = DURING, records: Records | None = None, bans: Any = None, **settings: Any) -> Enforcer:
-    """An enforcer at an instant."""
     return enforcer_of(builders.snapshot(*(bans or (ban(),)), **settings), records, now=lambda: at)
 
 
@@ -63,7 +62,6 @@ def put(enforcer: Enforcer, asked: DnsArrival) -> Ruling:
 
 
 def refused(enforcer: Enforcer, asked: DnsArrival) -> dns.message.Message:
-    """The refusal of a question."""
     ruling = dns_questions.judge(enforcer, asked)
     assert ruling.blocks
     return dns.message.from_wire(dns_questions.refuse(asked, ruling))
@@ -258,7 +256,6 @@ def test_who_asks() -> None:
 
 
 def led_to(*names: str) -> tuple[Sighting, ...]:
-    """Names to which an answer leads."""
     return tuple(Sighting(Signal.DNS_NAME, name) for name in names)
 
 

@@ -23,17 +23,14 @@ ALLOWED = (Sighting(Signal.SNI, "www.example.org"),)
 
 
 def an_enforcer(records: Records, **settings: Any) -> Enforcer:
-    """An enforcer of one ban."""
     return enforcer_of(builders.snapshot(builders.ban(), **settings), records, now=lambda: NOW)
 
 
 def seen() -> Observation:
-    """A refused hello."""
     return Observation(client=Endpoint(CLIENT, 1024), stage=Stage.TLS, visibility=Visibility.SNI, names=BANNED)
 
 
 def broken(*_: Any, **__: Any) -> Any:
-    """Raises."""
     raise RuntimeError("broken on purpose")
 
 

@@ -37,7 +37,6 @@ class Open:
     cuts: list[str] = field(default_factory=list)
 
     def open_now(self) -> Iterable[str]:
-        """All of them."""
         return list(self.names)
 
     def judge(self, one: str, snapshot: Snapshot, at: Instant) -> Cut | None:
@@ -47,7 +46,6 @@ class Open:
         return self.found
 
     def cut(self, one: str) -> None:
-        """Note it."""
         self.cuts.append(one)
 
 

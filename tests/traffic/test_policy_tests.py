@@ -34,7 +34,6 @@ PAGE = REFUSE | {"RESPONSE": "page"}
 
 
 def loaded(folder: Path, words: dict[str, str], test: str, client: str = "192.0.2.7") -> Loaded:
-    """The policy with one test."""
     text = POLICY
     for word, value in words.items():
         text = text.replace(word, value)
@@ -43,7 +42,6 @@ def loaded(folder: Path, words: dict[str, str], test: str, client: str = "192.0.
 
 
 def result(folder: Path, words: dict[str, str], test: str, client: str = "192.0.2.7") -> TestResult:
-    """What the test comes to."""
     found = loaded(folder, words, test, client)
     assert found.policy is not None, found.errors
     (outcome,) = run_tests(compile_policy(found.policy), found.tests)

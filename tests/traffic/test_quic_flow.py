@@ -42,11 +42,9 @@ class Flow(QuicFlow):
 
     @property
     def passed(self) -> list[str | None]:
-        """The names that were let through."""
         return [shown.name for shown in self.shown]
 
     def sends(self, *data: bytes) -> "Flow":
-        """The client sends datagrams."""
         for datagram in data:
             verdict = self.take(self.enforcer, datagram)
             self.to_server += verdict.forward
@@ -54,15 +52,12 @@ class Flow(QuicFlow):
         return self
 
     def counted(self) -> dict[str, int]:
-        """Decisions by visibility and verdict."""
         kinds = self.counters.decisions.items()
         return {f"{kind.visibility} {kind.outcome}": number for kind, number in kinds}
 
 
 @pytest.fixture
 def flow(records: Records) -> Callable[..., Flow]:
-    """Begins flows."""
-
     def begin(*args: Any, **options: Any) -> Flow:
         return Flow(records, *args, **options)
 
@@ -350,7 +345,6 @@ def test_other_protocols(flow: Callable[..., Flow], records: Records, banned: bo
 
 
 def broken(*_: Any, **__: Any) -> Any:
-    """Raises, whatever it was asked."""
     raise RuntimeError("broken on purpose")
 
 

@@ -25,14 +25,12 @@ CLIENT = "192.0.2.7"
 
 
 def hello(name: str = "www.clips.example.org", *more: build.Extension) -> ClientHello:
-    """A ClientHello that was read."""
     named = hello_for(name, *more) if name else build.records(build.hello())
     return present(read_client_hello(named))
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Where the block log would be."""
     return tmp_path / "log" / "block.ndjson"
 
 

@@ -35,7 +35,6 @@ PLAIN = build.hello(
 
 
 def read(data: bytes) -> ClientHello:
-    """Read a hello that is expected to be complete."""
     result = read_client_hello(data)
     assert result is not None
     return result
@@ -52,7 +51,6 @@ def problem_of(data: bytes) -> type[ClientHelloError]:
 
 
 def feed_singly(buffer: HelloPieces, data: bytes) -> list[ClientHello | None]:
-    """Feed `data` octet by octet."""
     return [buffer.feed(data[i : i + 1]) for i in range(len(data))]
 
 
@@ -416,7 +414,6 @@ def test_every_truncation_of_the_message_is_malformed() -> None:
 
 
 def problem_of_whole(data: bytes) -> type[ClientHelloError]:
-    """Why the reader refuses `data`."""
     with pytest.raises(ClientHelloError) as caught:
         read_client_hello(data)
     return caught.type
@@ -464,7 +461,6 @@ def test_the_buffer_is_linear() -> None:
 
 
 def test_grease_is_exactly_the_reserved_values() -> None:
-    """The sixteen values of RFC 8701 and no others."""
     assert [value for value in range(0x10000) if is_grease(value)] == GREASE
 
 

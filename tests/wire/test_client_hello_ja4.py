@@ -26,7 +26,6 @@ GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
 
 
 def numbers(text: str) -> list[int]:
-    """A comma-separated list of hexadecimal numbers."""
     return [int(word, 16) for word in text.split(",") if word]
 
 
@@ -45,7 +44,6 @@ def example(*, schemes: str = SCHEMES, without: tuple[int, ...] = ()) -> bytes:
 
 
 def fingerprint(data: bytes) -> str:
-    """JA4 of the hello in `data`."""
     seen = present(read_client_hello(data))
     return ja4(seen)
 
@@ -63,7 +61,6 @@ def test_the_published_example_without_signature_algorithms() -> None:
 
 
 def test_name_and_alpn_count_but_are_not_hashed() -> None:
-    """Without server_name and ALPN the first part changes and the hashes stay."""
     assert fingerprint(example(without=(0, 16))) == "t13i151400_8daaf6152771_e5627efa2ab1"
 
 
@@ -147,7 +144,6 @@ def slow_ja4(data: bytes) -> str:
 
 @pytest.mark.parametrize("alpn", [["h2", "http/1.1"], ["http/1.1"]])
 def test_real_hello(alpn: list[str]) -> None:
-    """A hello by OpenSSL has the fingerprint of the slow computation."""
     data = openssl_hello(alpn=alpn)
     assert fingerprint(data) == slow_ja4(data)
 
@@ -162,7 +158,6 @@ def test_real_hello(alpn: list[str]) -> None:
 def test_equals_the_slow_computation(
     ciphers: list[int], kinds: list[int], versions: list[int], schemes: list[int], protocol: str
 ) -> None:
-    """Generated hellos have the fingerprint of the slow computation."""
     extensions = [
         *((kind, b"") for kind in kinds),
         build.server_name(b"example.org"),

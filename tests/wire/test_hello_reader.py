@@ -87,7 +87,6 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def mutate(data: bytes, changes: list[tuple[int, int]]) -> bytes:
-    """`data` with single octets replaced."""
     changed = bytearray(data)
     for position, value in changes:
         changed[position % len(changed)] = value
@@ -110,7 +109,6 @@ def assert_all_facts_readable(seen: ClientHello) -> None:
     prefix=st.sampled_from([b"", b"\x16", b"\x16\x03\x01", b"\x16\x03\x01\x00\x20\x01\0\0\x1c", b"\x80"]),
 )
 def test_garbage(data: bytes, prefix: bytes) -> None:
-    """Garbage is a hello, incomplete or an error, the same in pieces."""
     whole = prefix + data
     result = outcome(whole)
     assert outcome_in_pieces([whole[i : i + 1] for i in range(len(whole))]) == result
@@ -148,7 +146,6 @@ def test_answers_are_final(message: bytes, size: int, changes: list[tuple[int, i
 @given(name=names, before=st.lists(others, max_size=6), after=st.lists(others, max_size=6))
 @example(name="example.org", before=[(0xFE0D, b"")], after=[(0xFE0D, b"")])
 def test_the_name_is_found_anywhere(name: str, before: list[build.Extension], after: list[build.Extension]) -> None:
-    """A valid name is read unchanged wherever its extension stands."""
     seen = present(read_client_hello(build.records(build.hello(*before, build.server_name(name.encode()), *after))))
     assert (seen.name, seen.name_status) == (name, NameStatus.VALID)
 
@@ -160,7 +157,6 @@ def ends_otherwise(name: str) -> bool:
 
 @given(message=messages, size=st.integers(1, 300))
 def test_agrees_with_mitmproxy(message: bytes, size: int) -> None:
-    """Both find the same name or none, the same ciphers and the same extensions."""
     data = build.records(message, size)
     ours = present(read_client_hello(data))
     try:

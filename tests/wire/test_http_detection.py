@@ -29,7 +29,6 @@ def kind_of(*pieces: bytes) -> HttpKind | None:
 
 
 def singly(data: bytes) -> list[bytes]:
-    """One octet at a time."""
     return [data[i : i + 1] for i in range(len(data))]
 
 

@@ -11,7 +11,6 @@ from tokgate.wire.proxy_protocol import SIGNATURE, ProxyHeader, read
 
 
 def binary(command: int, family: int, addresses: bytes, size: int | None = None) -> bytes:
-    """A header of version 2."""
     return SIGNATURE + struct.pack("!BBH", command, family, len(addresses) if size is None else size) + addresses
 
 

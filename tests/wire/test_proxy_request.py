@@ -151,12 +151,10 @@ def test_any_text_gives_a_value(raw: str) -> None:
 
 @given(host=st.from_regex(r"([a-z0-9]{1,20}\.){0,3}[a-z][a-z0-9]{0,19}", fullmatch=True), port=st.integers(1, 65535))
 def test_round_trip(host: str, port: int) -> None:
-    """An ordinary host and port come back."""
     assert read_authority(f"{host}:{port}") == Authority(host, port)
 
 
 def basic(said: str) -> str:
-    """A field's value."""
     return "Basic " + base64.b64encode(said.encode()).decode()
 
 
@@ -199,7 +197,6 @@ def test_an_empty_password() -> None:
 
 @pytest.mark.parametrize("said", [b"\x05\x01\x00", b"\x01\x01\xff\x01x"])
 def test_wrong_passwords(said: bytes) -> None:
-    """Another version, and what is no text, are errors."""
     with pytest.raises(ValueError, match=r"."):
         read_password(said)
 

@@ -167,7 +167,6 @@ def test_packets_of_established_connections() -> None:
 
 
 def opening_of(flight: list[bytes]) -> Opening:
-    """All of a flight, read."""
     packets = [initial for datagram in flight for initial in initials(datagram)]
     opening = Opening(packets[0])
     assert all([opening.reads(initial) for initial in packets])  # noqa: C419 - each is to be read

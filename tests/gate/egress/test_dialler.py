@@ -82,7 +82,6 @@ EGRESS = EgressSettings(addresses=POOL)
 
 @pytest.fixture
 def origin() -> Iterator[socket.socket]:
-    """A server on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
 

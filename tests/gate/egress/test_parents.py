@@ -247,7 +247,6 @@ class Answering:
         return taken
 
     def send(self, words: bytes, _: int) -> int:
-        """Note what is said."""
         self.said += words
         return len(words)
 

@@ -103,7 +103,6 @@ def test_a_tunnel_to_an_address(client: Client, connected: bool, patience: float
 
 
 def test_a_client_that_has_gone(client: Client) -> None:
-    """Nothing is done for it any more."""
     client.loop.hears = False
     assert client.says(SOCKS) == [socks5.METHOD_CHOSEN]
     client.front.establish(client.connection, Tunnel("www.example.org", 443, socks=False))
@@ -163,7 +162,6 @@ def test_the_proxys_own_machine_is_closed(client: Client, host: bytes, socks: bo
 
 
 def test_a_name_without_an_address(client: Client) -> None:
-    """The client is told that it can't be reached."""
     client.addresses = ()
     assert client.says(CONNECT)[1:] == [("refuse", refusal_texts.UNREACHABLE)]
 
@@ -215,7 +213,6 @@ def test_what_is_banned(client: Client, host: str, opener: bool) -> None:
     ],
 )
 def test_what_is_no_request(client: Client, said: bytes, words: bytes) -> None:
-    """It is answered in its protocol."""
     assert client.says(said)[-1] == ("refuse", words)
     assert len(client.sink.records) == (words == socks5.Reply.NOT_ALLOWED.octets)
 
@@ -308,7 +305,6 @@ def test_a_socks_client_that_has_only_signed_in(client: Client) -> None:
 
 @pytest.mark.parametrize(("said", "done"), [(b"\5\1\2", [socks5.PASSWORD_CHOSEN]), (PASSWORD, [ACCEPTED])])
 def test_a_socks_client_that_has_gone(client: Client, said: bytes, done: list[bytes]) -> None:
-    """Nothing is done for it any more."""
     client.signs_in()
     client.loop.knows = AuthResult(Identity("ada"))
     if said is PASSWORD:
@@ -323,7 +319,6 @@ def test_a_socks_client_that_has_gone(client: Client, said: bytes, done: list[by
     ("said", "words"), [(b"\5\1\0", socks5.NO_METHOD), (b"\5\1\2\5", REJECTED), (b"\5\1\2\1\1\xff\1x", REJECTED)]
 )
 def test_a_socks_client_that_does_not_sign_in(client: Client, said: bytes, words: bytes) -> None:
-    """It is told so, and gets no tunnel."""
     client.signs_in()
     assert client.says(said)[-1] == ("refuse", words)
 

@@ -24,8 +24,6 @@ OTHERS = ("192.0.2.0/24",)
 
 @pytest.fixture
 def gate(records: Records) -> Callable[..., QuicGate]:
-    """Makes gates."""
-
     def make(*args: Any, **options: Any) -> QuicGate:
         return QuicGate(records, *args, **options)
 

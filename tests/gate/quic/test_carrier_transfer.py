@@ -78,19 +78,16 @@ class Place:
         self._records = records
 
     def gate(self, *args: Any) -> tuple[QuicGate, QuicCarrier]:
-        """The next one."""
         made = QuicGate(self._records, *args, ends=self._ends)
         return made, made.carrier
 
     def close(self) -> None:
-        """Close the channel."""
         for end in self._ends:
             end.close()
 
 
 @pytest.fixture
 def place(records: Records) -> Iterator[Place]:
-    """A place that is cleared afterwards."""
     made = Place(records)
     yield made
     made.close()

@@ -20,8 +20,6 @@ LAST_OCTET = b"\x06" + struct.pack("!IB", 0x80000000 | 60_000, 1) + b"x"
 
 @pytest.fixture
 def gate(records: Records) -> Callable[..., QuicGate]:
-    """Makes gates with limits."""
-
     def make(**limits: Any) -> QuicGate:
         return QuicGate(records, None, QuicLimits(**limits))
 

@@ -126,7 +126,6 @@ def raw_sockets(key: Key, **errors: int) -> tuple[Outlets, dict[str, Raw]]:
 
 
 def ends(key: Key) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
-    """The client's end and the server's, as octets."""
     family = socket.AF_INET6 if key is KEY6 else socket.AF_INET
     return (socket.inet_pton(family, key[0]), key[1]), (socket.inet_pton(family, key[2]), key[3])
 
@@ -222,19 +221,15 @@ class Asked:
         self.made.append(self)
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
-        """Note it."""
         self.options[level, option] = value
 
     def bind(self, place: Any) -> None:
-        """Note it."""
         self.place = place
 
     def getsockname(self) -> Any:
-        """The place."""
         return self.place
 
     def close(self) -> None:
-        """Note it."""
         self.closed += 1
 
     def __enter__(self) -> Self:
@@ -246,7 +241,6 @@ class Asked:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
-    """The sockets that are asked for."""
     monkeypatch.setattr(Asked, "made", [])
     monkeypatch.setattr(socket, "socket", Asked)
     return Asked.made

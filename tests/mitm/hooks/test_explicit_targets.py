@@ -18,7 +18,6 @@ from tokgate.mitm.hooks.traffic import Traffic
 
 
 def broken(*_: Any) -> Any:
-    """Raises."""
     raise RuntimeError("broken on purpose")
 
 

@@ -38,7 +38,6 @@ def asking(tmp_path: Path) -> Snapshot:
 
 
 def basic(user: str, password: str = "secret") -> dict[str, str]:
-    """The header that says who asks."""
     said = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"Proxy_Authorization": f"Basic {said}"}
 

@@ -15,7 +15,6 @@ ALERT = bytes.fromhex("15030300020270")
 
 
 def broken(*_: Any, **__: Any) -> Any:
-    """Raises, whatever it was asked."""
     raise RuntimeError("broken on purpose")
 
 
@@ -96,7 +95,6 @@ async def test_guard_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_no_policy_no_traffic(lab: Lab) -> None:
-    """Without an enforcer every client is turned away."""
     origin = await lab.sink_origin(b"through")
     proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
     proxy.traffic.enforcer = None

@@ -33,7 +33,6 @@ async def warning_proxy(lab: Lab, port: int) -> Proxy:
 
 
 async def press(guest: Client, page: Reply) -> Reply:
-    """Press the page's button."""
     found = re.findall(r'name="(token|target)" value="([^"]*)"', page.body.decode())
     body = urlencode({name: unescape(value) for name, value in found})
     head = f"POST {PATH} HTTP/1.1\r\nHost: {BANNED}\r\nSec-Fetch-Site: same-origin\r\n"

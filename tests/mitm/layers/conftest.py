@@ -18,8 +18,6 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 def start(lab: Lab, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts a proxy in dns mode."""
-
     async def begin(snapshot: Any = None, **options: Any) -> Dns:
         proxy = await lab.proxy(snapshot, mode="dns", **options)
         return Dns(lab, proxy, upstream, Resolver(upstream.port, monkeypatch))

@@ -268,7 +268,6 @@ async def test_nobody_to_ask(running: Dns) -> None:
 
 
 async def test_upstream_unreachable(running: Dns) -> None:
-    """A server that can't be reached is a failure."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         running.resolver.port = closed.getsockname()[1]
@@ -307,8 +306,6 @@ async def test_many_questions_on_one_connection(running: Dns) -> None:
 
 
 async def test_zone_transfers_come_in_many_messages(running: Dns) -> None:
-    """All messages of a zone arrive."""
-
     def reply(query: dns.message.Message) -> list[bytes]:
         first = answer(query, "60 SOA ns. x. 1 2 3 4 5")
         later = [dns.message.make_response(query) for _ in range(2)]
@@ -407,7 +404,6 @@ async def test_an_end_before_the_answer(start: Start, upstream: Upstream) -> Non
 
 
 def broken(*_: Any, **__: Any) -> Any:
-    """Raises, whatever it was asked."""
     raise RuntimeError("broken on purpose")
 
 

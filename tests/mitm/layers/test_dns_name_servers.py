@@ -46,8 +46,6 @@ def name(running: Dns, *servers: str) -> None:
 
 
 def failing(rcode: dns.rcode.Rcode) -> Callable[[dns.message.Message], list[bytes]]:
-    """Answers with an error."""
-
     def reply(query: dns.message.Message) -> list[bytes]:
         made = dns.message.make_response(query, recursion_available=True)
         made.set_rcode(rcode)

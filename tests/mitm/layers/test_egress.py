@@ -31,12 +31,10 @@ PASSWORD = "alice:open sesame"
 
 
 def egress(*addresses: str) -> EgressSettings:
-    """Source addresses, as the policy names them."""
     return EgressSettings(addresses=tuple(map(ip_address, addresses)))
 
 
 def pooled(*addresses: str, **settings: Any) -> Snapshot:
-    """A policy with these source addresses."""
     return policy(ban(), egress=egress(*addresses), **settings)
 
 
@@ -44,7 +42,6 @@ class Peers(list[str]):
     """A web server that notes from which addresses it is reached."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
         self.append(writer.get_extra_info("peername")[0])
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\norigin")
@@ -53,7 +50,6 @@ class Peers(list[str]):
 
 @pytest.fixture
 def peers() -> Peers:
-    """Who came."""
     return Peers()
 
 
@@ -154,7 +150,6 @@ class Hooks:
         self.told: list[str | None] = []
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
-        """One can't."""
         self.told.append(data.server.error)
 
 
@@ -211,13 +206,10 @@ async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @dataclass
 class Place:
-    """An origin of the laboratory, as a parent is told of it."""
-
     port: int
 
     @property
     def address(self) -> tuple[str, int]:
-        """On loopback."""
         return "127.0.0.1", self.port
 
 
@@ -236,7 +228,6 @@ def parent() -> Iterator[Callable[..., ParentProxy]]:
 
 
 def behind(proxy: ParentProxy, **stated: Any) -> Snapshot:
-    """A policy whose destinations are reached by this parent."""
     upstream = Upstream(host="127.0.0.1", port=proxy.port, **stated)
     return policy(ban(), upstream=(upstream,))
 

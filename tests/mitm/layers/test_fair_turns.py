@@ -65,7 +65,6 @@ class Connections:
         self.done = 0
 
     def begin(self) -> None:
-        """Take the first step."""
         self.under_way += 1
         self._step(self.steps)
 

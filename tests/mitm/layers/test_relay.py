@@ -17,7 +17,6 @@ FIRST = openssl_hello(ALLOWED)
 
 
 def connect(host: str) -> bytes:
-    """A CONNECT request."""
     return f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 

@@ -28,7 +28,6 @@ NAME = "www.clips.example.org"
 
 
 def asked(name: str = NAME, kind: str = "A", **options: object) -> bytes:
-    """A client's query."""
     return dns.message.make_query(name, kind, **options).to_wire()  # type: ignore[arg-type]
 
 

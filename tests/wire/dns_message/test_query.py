@@ -23,12 +23,10 @@ NAME = "www.clips.example.org"
 
 
 def asked(name: str = NAME, kind: str = "A", **options: object) -> bytes:
-    """A client's query."""
     return dns.message.make_query(name, kind, **options).to_wire()  # type: ignore[arg-type]
 
 
 def attempt(data: bytes) -> Query | QueryError:
-    """What reading comes to."""
     try:
         return read_query(data)
     except QueryError as error:
@@ -43,7 +41,6 @@ def reply_to(data: bytes) -> bytes | None:
 
 
 def test_question() -> None:
-    """Name, type, class and id come out as they went in."""
     data = asked("WwW.Clips.example.ORG", "HTTPS", id=4711)
 
     query = read_query(data)
@@ -89,7 +86,6 @@ def test_transfers(kind: str) -> None:
 
 
 def test_types_without_a_name() -> None:
-    """A type that has no name is shown by its number."""
     assert read_query(asked(kind="TYPE65280")).type_name == "TYPE65280"
 
 
