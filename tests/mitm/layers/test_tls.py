@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 from cryptography import x509
 from mitmproxy import certs
 from mitmproxy.certs import Cert, CertStore
@@ -105,20 +106,19 @@ async def test_a_certificate_of_the_client_s_own(lab: Lab, caplog: pytest.LogCap
     assert f"[host {ALLOWED}]" in caplog.text
 
 
-@pytest.mark.parametrize("demanded", [True, False])
-async def test_a_certificate_of_the_client_s_own_in_tls_1_2(
-    lab: Lab, caplog: pytest.LogCaptureFixture, demanded: bool
-) -> None:
-    """There the handshake fails without one, or the website answers as it does without: a warning says why."""
-    proxy = await lab.proxy()
-    asking = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demanded else 0)
+def asks_for_a_certificate(
+    lab: Lab, newest: int, *, issuer: trustme.CA, names_authorities: bool, demanded: bool
+) -> Callable[[socket.socket], None]:
+    """Serves one connection by OpenSSL's functions, of which Python's `ssl` has not all."""
 
     def serve(listener: socket.socket) -> None:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_max_proto_version(SSL.TLS1_2_VERSION)
-        lab.authority.ca.issue_cert(ALLOWED).configure_cert(context)
+        context.set_max_proto_version(newest)
+        issuer.issue_cert(ALLOWED).configure_cert(context)
         lab.authority.ca.configure_trust(context)
-        context.load_client_ca(str(lab.authority.trust).encode())
+        if names_authorities:
+            context.load_client_ca(str(lab.authority.trust).encode())
+        asking = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demanded else 0)
         context.set_verify(asking, lambda *_: True)
         with listener.accept()[0] as sock, contextlib.suppress(OSError):
             tls = SSL.Connection(context, sock)
@@ -129,9 +129,32 @@ async def test_a_certificate_of_the_client_s_own_in_tls_1_2(
             while sock.recv(1 << 16):  # to close before would reset, and the alert might be lost
                 pass
 
+    return serve
+
+
+@pytest.mark.parametrize("names_authorities", [True, False])
+@pytest.mark.parametrize("demanded", [True, False])
+async def test_a_certificate_of_the_client_s_own_in_tls_1_2(
+    lab: Lab, caplog: pytest.LogCaptureFixture, demanded: bool, names_authorities: bool
+) -> None:
+    """There the handshake fails without one, or the website answers as it does without: a warning says why."""
+    proxy, issuer = await lab.proxy(), lab.authority.ca
+    serve = asks_for_a_certificate(
+        lab, SSL.TLS1_2_VERSION, issuer=issuer, names_authorities=names_authorities, demanded=demanded
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         reply = await asked_of(listener, serve, proxy.port)
     assert reply.status == (502 if demanded else 403)
     assert (b"asks for a certificate of the client" in reply.body) == demanded
     assert "asks for a certificate of the client" in caplog.text
     assert caplog.text.count(f"[host {ALLOWED}]") == caplog.text.count("WARNING") == 1
+
+
+@pytest.mark.parametrize("newest", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+async def test_who_asks_for_a_certificate_and_shows_one_that_is_not_believed(lab: Lab, newest: int) -> None:
+    """The page says what is wrong: the website's own."""
+    proxy, issuer = await lab.proxy(), trustme.CA()
+    serve = asks_for_a_certificate(lab, newest, issuer=issuer, names_authorities=True, demanded=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reply = await asked_of(listener, serve, proxy.port)
+    assert (reply.status, b"unable to get local issuer certificate" in reply.body) == (502, True)

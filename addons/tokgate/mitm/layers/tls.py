@@ -23,6 +23,10 @@ from OpenSSL import SSL
 from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, WANT_CERTIFICATES
 from tokgate.mitm.raw_sockets import ClientSockets
 
+_HANDSHAKE: Final = b"\x16"
+_TYPE: Final = slice(5, 6)
+"""Of a record's first handshake message."""
+_CERTIFICATE: Final = b"\x0b"
 MOST_TOLD: Final = 250
 """Characters of a warning: some have a hello in hex."""
 
@@ -62,17 +66,25 @@ class ClientTLSLayer(_Notifies, tls.ClientTLSLayer):
 class ServerTLSLayer(_Notifies, tls.ServerTLSLayer):
     """mitmproxy's, with close_notify; a fatal alert ends what is inside, which mitmproxy would have wait for ever.
 
-    Servers that ask for a certificate of the client are warned of, if they say whose certificates they believe.
+    Servers that ask for a certificate of the client are warned of; over TLS 1.3 if they say whose they believe.
     """
+
+    _showed_none = False
+    """Over TLS 1.2 this side sent an empty list of certificates, which it does to who asks (RFC 5246 §7.4.6)."""
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
         """As mitmproxy's; an error behind a request for a certificate is about that."""
         done, error = yield from super().receive_handshake_data(data)
-        if (done or error) and self.tls.get_client_ca_list():
-            if done:
-                yield commands.Log(CLIENT_CERTIFICATE, WARNING)
-            error = error and CLIENT_CERTIFICATE
-        return done, error
+        if done and (self._showed_none or self.tls.get_client_ca_list()):
+            yield commands.Log(CLIENT_CERTIFICATE, WARNING)
+        return done, CLIENT_CERTIFICATE if error and self._showed_none else error
+
+    def tls_interact(self) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, which sends each flight at once."""
+        for command in super().tls_interact():
+            record = command.data if isinstance(command, commands.SendData) else b""
+            self._showed_none |= record[:1] == _HANDSHAKE and record[_TYPE] == _CERTIFICATE
+            yield command
 
     def receive_data(self, data: bytes) -> layer.CommandGenerator[None]:
         """As mitmproxy's, and the end of the connection where the server has refused it."""
