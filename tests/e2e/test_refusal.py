@@ -1,13 +1,28 @@
-"""A transparent gateway, seen by real clients: what is allowed passes untouched, what is banned never gets out."""
+"""A transparent gateway, seen by real clients: what is allowed passes untouched, what is banned never gets out.
+
+Over TLS, plain HTTP and QUIC, and what must not reach the proxy's port; by the ruleset that is printed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from labs.clients import UNRECOGNIZED_NAME, Client, browser, curl
-from labs.gateway import Gateway, refuses
-from labs.netns import Lab
-from labs.origin import ALLOWED, BANNED, LOOKALIKE, Origin, to_banned
+from labs.clients import UNRECOGNIZED_NAME, Client, browser, chromium, curl, forced_to_quic, http3
+from labs.gateway import Gateway, got_round, refuses
+from labs.netns import Lab, Namespace
+from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, Origin, to_banned
+
+
+def test_ruleset_is_accepted_and_loads_twice(gateway: Gateway) -> None:
+    """nft accepts what is printed, and loading it over itself leaves the same rules."""
+    gateway.namespace.run("nft", "-c", "-f", "-", given=gateway.ruleset())
+    before = gateway.namespace.run("nft", "-s", "-t", "list", "table", "inet", "tokgate").stdout
+    gateway.load_ruleset()
+
+    assert "jump to_gate" in before
+    assert gateway.namespace.run("nft", "-s", "-t", "list", "table", "inet", "tokgate").stdout == before
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
@@ -45,6 +60,81 @@ def test_banned_name_is_refused_before_anything_is_sent(
     assert record["rule"]["id"] == "office-ban"
 
 
+def test_lookalike_is_another_name(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A name that only ends in the same letters is not the banned one."""
+    answer = curl(lab.client, LOOKALIKE, family, True, origin.authority)
+
+    assert answer.certificate == origin.fingerprints[LOOKALIKE]
+
+
+def get(namespace: Namespace, name: str, family: int, *headers: str) -> tuple[str, str]:
+    """Head and body of a plain HTTP request."""
+    address = (Lab.BANNED if name == BANNED else Lab.ALLOWED)[family]
+    lines = [f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close", *headers]
+    with namespace.connect(address, 80) as socket, socket.makefile("rb") as stream:
+        socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        head, _, body = stream.read().decode().partition("\r\n\r\n")
+        return head, body
+
+
+def test_plain_http_gets_the_page(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """Port 80 of a banned name answers 451 with its reason, whom it is due to, and no permission to cache it."""
+    with origin.watch() as seen:
+        head, body = get(lab.client, BANNED, family, "Accept-Language: en")
+        control, text = get(lab.client, ALLOWED, family)
+
+    assert head.startswith("HTTP/1.1 451 ")
+    assert 'rel="blocked-by"' in head
+    assert "cache-control: no-store" in head.lower()
+    assert "Example Authority" in body
+    assert to_banned(seen) == 0
+    assert control.startswith("HTTP/1.1 200 ")
+    assert text.strip() == f"origin of {ALLOWED} over HTTP/1.1"
+    record = gateway.wait_for_record("a record of the page", refuses(BANNED, Lab.CLIENT[family]))
+    assert record["event"]["action"] == "http-request-blocked"
+    assert record["http"]["response"]["status_code"] == 451
+    assert record["event"]["id"] in body
+
+
+@pytest.mark.parametrize("role", ["client", "guest", "origin"])
+def test_proxy_port_is_closed_to_direct_dialling(lab: Lab, gateway: Gateway, role: str, family: int) -> None:
+    """Nobody reaches the proxy's own port by its number: it would connect to itself."""
+    namespace: Namespace = getattr(lab, role)
+
+    with pytest.raises(ConnectionRefusedError):
+        namespace.connect(Lab.GATEWAY[family], gateway.ports[0])
+
+
+def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """Where the rules let a direct connection in, tokgate ends it, connects to nobody, and goes on serving."""
+    gateway.namespace.run("nft", "flush", "chain", "inet", "tokgate", "input")
+    try:
+        with origin.watch(*ADDRESSES) as seen, lab.client.connect(Lab.GATEWAY[family], gateway.ports[0]) as socket:
+            socket.sendall(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode())
+            with contextlib.suppress(ConnectionResetError):
+                assert socket.recv(65536) == b""
+    finally:
+        gateway.load_ruleset()
+
+    assert not seen
+    assert get(lab.client, ALLOWED, family)[0].startswith("HTTP/1.1 200 ")
+
+
+def test_chromium(lab: Lab, origin: Origin, gateway: Gateway) -> None:
+    """It reads an allowed page, is refused the banned one, reads that as a visitor; the control trusts nobody."""
+    with origin.watch() as seen:
+        refused = chromium(lab.client, BANNED, 6, True, origin.authority)
+    allowed = chromium(lab.client, ALLOWED, 4, True, origin.authority)
+    visitor = chromium(lab.guest, BANNED, 4, True, origin.authority)
+
+    assert (refused.error, to_banned(seen)) == (UNRECOGNIZED_NAME, 0)
+    assert (allowed.certificate, allowed.protocol) == (origin.fingerprints[ALLOWED], "h2")
+    assert allowed.body.strip() == f"origin of {ALLOWED} over HTTP/2.0"
+    assert visitor.certificate == origin.fingerprints[BANNED]
+    with browser(lab.client) as browse:
+        assert browse(f"https://{ALLOWED}/").error == "ERR_CERT_AUTHORITY_INVALID"
+
+
 def test_other_network_reaches_the_banned_name(
     lab: Lab, origin: Origin, gateway: Gateway, fetch: Client, family: int
 ) -> None:
@@ -57,16 +147,30 @@ def test_other_network_reaches_the_banned_name(
     assert seen["banned-tcp443"] > 0
 
 
-def test_lookalike_is_another_name(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
-    """A name that only ends in the same letters is not the banned one."""
-    answer = curl(lab.client, LOOKALIKE, family, True, origin.authority)
+def test_plain_http_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """The control: the visitors get the origin's own answer for the same name."""
+    head, body = get(lab.guest, BANNED, family)
 
-    assert answer.certificate == origin.fingerprints[LOOKALIKE]
+    assert head.startswith("HTTP/1.1 200 ")
+    assert body.strip() == f"origin of {BANNED} over HTTP/1.1"
 
 
-def test_certificate_check_would_notice_an_opened_connection(lab: Lab, origin: Origin, gateway: Gateway) -> None:
-    """The control of this file: a client that doesn't trust the origin's authority gets nothing through the gateway."""
-    with browser(lab.client) as browse:
-        page = browse(f"https://{ALLOWED}/")
+def test_quic(lab: Lab, origin: Origin, gateway: Gateway) -> None:
+    """A browser bound to HTTP/3 gets an allowed page by TPROXY, else gives up; unbound it uses TCP; visitors get it."""
+    with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
+        bound = browse(f"https://{ALLOWED}/", 4, *forced_to_quic(ALLOWED, origin))
+        free = browse(f"https://{ALLOWED}/")
 
-    assert page.error == "ERR_CERT_AUTHORITY_INVALID"
+    if gateway.mode == "gate:tproxy":
+        assert bound.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
+    else:
+        assert bound.error.startswith("ERR_QUIC_")
+        assert seen["allowed-udp443"] == 0
+    assert free.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
+    for family in (4, 6):
+        assert http3(lab.guest, origin, BANNED, family) == (0, f"origin of {BANNED} over HTTP/3.0\n")
+
+
+def test_nobody_gets_round_it(lab: Lab, gateway: Gateway) -> None:
+    """Of all attempts of `tokgate evasion` none reaches the banned service's own server, whatever carries them."""
+    assert got_round(lab, gateway) == []

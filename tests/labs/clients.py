@@ -303,4 +303,4 @@ def _wording(error: str) -> str:
     return UNRECOGNIZED_NAME if UNRECOGNIZED_NAME in said or "alert number 112" in said else error.strip()
 
 
-CLIENTS: tuple[Client, ...] = (curl, openssl, python, chromium)
+CLIENTS: tuple[Client, ...] = (curl, openssl, python)
