@@ -112,13 +112,6 @@ def test_exemption_is_found_again_after_its_end_was_seen() -> None:
     assert [decide(policy, "192.0.2.9", CLIPS, moment).verdict for moment in moments] == ["block", "allow", "block"]
 
 
-def test_exemption_lasts_through_the_hour_that_occurs_twice() -> None:
-    """Who is exempt until half past two, in the night in which that occurs twice, is exempt until the later one."""
-    policy = snapshot(ban(), exemptions=(exemption(until=wall("2023-10-29T02:30")),))
-    assert decide(policy, "192.0.2.9", CLIPS, at("2023-10-29T01:29:59Z")).reason is Reason.EXEMPT
-    assert decide(policy, "192.0.2.9", CLIPS, at("2023-10-29T01:30Z")).verdict is Verdict.BLOCK
-
-
 def test_next_change_passes_over_what_changes_nothing() -> None:
     """In a succession the ban's name changes; a weaker ban in between is silent."""
     policy = snapshot(
@@ -158,15 +151,6 @@ def test_store_listings_are_blocked_by_url() -> None:
 def test_response(action: Action, response: Response, delivered: Response | None) -> None:
     """Only a block refuses; a warning may show a page; monitoring shows nothing."""
     assert decide(snapshot(ban(action=action, response=response)), CLIENT, CLIPS, APRIL).response is delivered
-
-
-def test_signals_that_disagree() -> None:
-    """Each signal is decided, the strictest wins, and the disagreement is told."""
-    policy = snapshot(ban())
-    judgement = decide_signals(
-        policy, CLIENT, [Sighting(Signal.HTTP_HOST, "example.net"), Sighting(Signal.SNI, CLIPS)], APRIL
-    )
-    assert (judgement.decision.verdict, judgement.sighting.value, judgement.mismatch) == (Verdict.BLOCK, CLIPS, True)
 
 
 def test_a_shared_address_contradicts_nothing() -> None:

@@ -34,16 +34,6 @@ def test_the_host_of_a_sighting() -> None:
     assert Sighting(Signal.URL, "https://[::1/").host is None
 
 
-def test_whether_anything_is_refused_to_a_client() -> None:
-    """Only clients under a ban that blocks now are watched for second words."""
-    snapshot = builders.snapshot(builders.ban())
-    during, before = at("2023-04-01T12:00:00Z"), at("2023-03-01T12:00:00Z")
-    for _ in range(2):
-        assert is_under_block(snapshot, "192.0.2.7", during)
-    assert not is_under_block(snapshot, "192.0.2.7", before)
-    assert not is_under_block(snapshot, "198.51.100.7", during)
-
-
 def test_a_ban_on_users() -> None:
     """An authenticated client is watched by who it is, and nobody else at its address."""
     networks = (Network("people", (), builders.BRUSSELS, users=("alice",)),)

@@ -32,35 +32,19 @@ def verdict(policy: Snapshot, identity: Identity | None, client: str = ELSEWHERE
 @pytest.mark.parametrize(
     ("named", "identity", "held"),
     [
-        ({"users": ("alice",)}, Identity(user="alice"), True),
         ({"users": ("Alice",)}, Identity(user="aLICE"), True),
-        ({"users": ("alice",)}, Identity(user="alicia"), False),
         ({"users": ("alice",)}, Identity(groups=frozenset({"alice"})), False),
         ({"groups": ("Press",)}, Identity(user="x", groups=frozenset({"staff", "press"})), True),
         ({"groups": ("press",)}, Identity(user="press"), False),
-        ({"interfaces": ("eth0.20",)}, Identity(interface="eth0.20"), True),
         ({"interfaces": ("eth0.20",)}, Identity(interface="eth0"), False),
-        ({"devices": (LAPTOP,)}, Identity(device="00:53:00:00:00:07"), True),
         ({"devices": (LAPTOP,)}, Identity(device="0053.0000.0007"), True),
         ({"devices": (LAPTOP,)}, Identity(device="laptop-7"), True),
-        ({"devices": (LAPTOP,)}, Identity(device="00:53:00:00:00:08"), False),
-        ({"users": ("alice",), "interfaces": ("eth1",)}, Identity(user="bob", interface="eth1"), True),
-        ({"users": ("alice",)}, Identity(), False),
-        ({"users": ("alice",)}, None, False),
     ],
 )
 def test_statements(named: dict[str, tuple[object, ...]], identity: Identity | None, held: bool) -> None:
     """A network holds a client that any of its statements names, and no other."""
     policy = snapshot(ban(networks=("people",)), networks=(people(**named),))
     assert verdict(policy, identity) is (Verdict.BLOCK if held else Verdict.ALLOW)
-
-
-def test_device_by_address() -> None:
-    """An address in an inventory needs nothing to be found out, in any spelling, and names no neighbour."""
-    policy = snapshot(ban(networks=("people",)), networks=(people(devices=(LAPTOP,)),))
-    assert verdict(policy, None, "198.51.100.70") is Verdict.BLOCK
-    assert verdict(policy, None, "::ffff:198.51.100.70") is Verdict.BLOCK
-    assert verdict(policy, None, "198.51.100.71") is Verdict.ALLOW
 
 
 def test_signals_are_judged_with_the_identity() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs.builders import CLIPS, service
-from tokgate.policy.services import NO_MATCH, Match, ServiceIndex, compile_regex, is_public_suffix, registrable_label
+from tokgate.policy.services import NO_MATCH, Match, ServiceIndex, compile_regex
 
 
 def rules(match: Match) -> list[tuple[str, str]]:
@@ -128,11 +128,6 @@ def test_listings_of_a_store(store: str, identifier: str, listed: bool) -> None:
     assert INDEX.lists(store, identifier) is listed
 
 
-def test_malformed_urls_match_nothing() -> None:
-    """A URL that cannot be split is a problem, not an exception."""
-    assert INDEX.match_url("https://[::1").hits == ()
-
-
 def test_regexes_know_no_case() -> None:
     """A pattern that was copied with capitals bans the name as well: names have none when they are compared."""
     assert rules(ServiceIndex([service("clips", r"regex:CDN-[0-9]+\.Example\.ORG")]).match("cdn-7.example.org"))
@@ -151,22 +146,6 @@ def test_nonlinear_regexes_are_refused(pattern: str, capfd: pytest.CaptureFixtur
     with pytest.raises(ValueError, match=r"."):
         compile_regex(pattern)
     assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("co.uk", True), ("github.io", True), ("example.org", False), ("org", True), ("x.co.uk", False)],
-)
-def test_public_suffixes(name: str, expected: bool) -> None:
-    """Registry and private suffixes of the bundled list."""
-    assert is_public_suffix(name) is expected
-
-
-def test_registrable_label() -> None:
-    """The label under the ICANN suffix; private suffixes belong to strangers."""
-    assert registrable_label("www.clipsapp.co.uk") == "clipsapp"
-    assert registrable_label("clipsapp.github.io") == "github"
-    assert registrable_label("co.uk") is None
 
 
 label = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)

@@ -77,37 +77,6 @@ def test_open_ends() -> None:
     ]
 
 
-def test_windows_are_stretches() -> None:
-    """A new weekly window changes something each week, and only then."""
-    window = Window(frozenset({Weekday.MONDAY}), Time(8), Time(9))
-    found = told(policy(), policy(ban(windows=(window,))), Span(at("2023-04-01T00:00Z"), at("2023-04-15T00:00Z")))
-    assert [(each[3], each[4]) for each in found] == [
-        ("2023-04-03T06:00:00Z", "2023-04-03T07:00:00Z"),
-        ("2023-04-10T06:00:00Z", "2023-04-10T07:00:00Z"),
-    ]
-
-
-def test_another_response_is_a_difference() -> None:
-    """People see a page where they saw an error."""
-    (found,) = verdict_changes(policy(ban()), policy(ban(response=Response.PAGE)), YEAR)
-    assert (found.before.response, found.after.response) == (Response.REFUSE, Response.PAGE)
-
-
-@pytest.mark.parametrize(
-    "new",
-    [
-        policy(ban(title="Another title", contact="desk@example.org")),
-        policy(ban("other", starts=wall("2023-03-10T00:00"))),
-        policy(ban(), ban("later", starts=wall("2023-05-01T00:00"))),
-        policy(ban(starts=at("2023-03-09T23:00Z"))),
-    ],
-    ids=["wording", "name", "another", "spelling"],
-)
-def test_no_difference(new: Snapshot) -> None:
-    """What clients don't notice is none."""
-    assert told(policy(ban()), new) == []
-
-
 def test_exemptions() -> None:
     """Longer, gone and new; by another name it is the same hole."""
     old = policy(ban(), exemptions=(exemption("press"), exemption("gone", clients=(ip_network("192.0.2.1/32"),))))

@@ -22,7 +22,6 @@ from tokgate.policy.bans import Action, OnExpiry
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Response, Verdict
 from tokgate.policy.schedule import Duration
-from tokgate.policy.settings import Settings
 
 TERMS = snapshot(
     ban("third", extends="second", starts=wall("2024-03-10T00:00")),
@@ -129,13 +128,6 @@ def test_longest() -> None:
     assert not outlasts(START, END, Duration(years=9000), "UTC")
     assert outlasts(wall("2023-03-26T01:00"), wall("2023-03-26T05:00"), longest, "Europe/Brussels")
     assert not outlasts(wall("2023-03-26T01:00"), wall("2023-03-26T04:00"), longest, "Europe/Brussels")
-
-
-def test_longest_by_default() -> None:
-    """Where the policy says nothing, one that was forgotten lifts a ban for a day and no longer."""
-    longest = Settings().overrides.longest
-    assert not outlasts(START, START.add(hours=24), longest, "UTC")
-    assert outlasts(START, START.add(hours=24, nanoseconds=1), longest, "UTC")
 
 
 WARNED = at("2023-03-09T20:00Z")  # three hours before the ban blocks

@@ -151,11 +151,6 @@ def test_short_bans_are_not_reminded_of_before_they_start() -> None:
     assert [each.notice.before for each in planned_reminders(shorter)] == ["P1D"]
 
 
-def test_bans_until_lifted_have_no_end_to_be_near_to() -> None:
-    """Nothing is planned for them."""
-    assert planned_reminders(snapshot(ban())) == ()
-
-
 def test_days_follow_the_wall_clock() -> None:
     """A day before midnight after the change to winter time is 25 hours: midnight in Brussels, too."""
     policy = snapshot(ban(expires=wall("2023-10-30T00:00")), reminders=(Duration(days=1), Duration(hours=24)))
