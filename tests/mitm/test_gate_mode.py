@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy import commands
+from mitmproxy.test.tflow import tclient_conn, tserver_conn
 
 from labs.addon_context import addon_context
 from labs.gate_lab import broken_off
 from tokgate.gate.handoff import Handover
-from tokgate.mitm.gate_mode import GateInstance, GateMode
+from tokgate.mitm.gate_mode import GateInstance, GateMode, joined
 from tokgate.mitm.hooks.connection import TurnHooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.layers.fair_turns import Turns
@@ -89,13 +91,28 @@ class CountedTurns(Turns):
         await super().turn(client, first=first)
 
 
+class Failing:
+    """An addon that fails: the others are asked all the same."""
+
+    def client_connected(self, client: object) -> None:
+        """Raise."""
+        raise RuntimeError
+
+    next_layer = client_disconnected = client_connected
+
+
+@pytest.mark.parametrize("eager", [True, False])
 @pytest.mark.parametrize(
     ("received", "later", "turns_asked"), [(b"GET / NONE\r\n\r\n", b"", 1), (b"GET /", b" NONE\r\n\r\n", 2)]
 )
 async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
-    received: bytes, later: bytes, turns_asked: int, connected: Any, monkeypatch: pytest.MonkeyPatch
+    received: bytes, later: bytes, turns_asked: int, eager: bool, connected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside a busy client each turn is a wait for one of its pages; only what comes later waits once more."""
+    """Beside a busy client each turn is a wait for one of its pages; only what comes later waits once more.
+
+    Also where each hook has to wait, since tasks aren't `eager`.
+    """
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory if eager else None)
     near, far = connected()
     near.setblocking(False)
     traffic, handlers = Traffic(), dict[Any, Any]()
@@ -106,7 +123,7 @@ async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
         handlers[name] = handler
         yield
 
-    with addon_context(Proxyserver(), NextLayer(), TurnHooks(traffic)):
+    with addon_context(Proxyserver(), Failing(), NextLayer(), TurnHooks(traffic)):
         connections = SimpleNamespace(connections={}, register_connection=register)
         instance, turns = GateInstance(GateMode.parse("gate"), connections), CountedTurns()
         monkeypatch.setattr(traffic, "turns", turns)
@@ -121,3 +138,21 @@ async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
             while instance.clients:
                 await asyncio.sleep(0)
     assert turns.asked == turns_asked
+
+
+def test_what_is_sent_together_goes_in_one_piece() -> None:
+    """A page would cost a client a packet for each of its parts."""
+    client, server = tclient_conn(), tserver_conn()
+    given = [
+        *(commands.SendData(client, part) for part in (b"head", b"body")),
+        commands.SendData(server, b"a"),
+        commands.CloseConnection(server),
+        *(commands.SendData(client, part) for part in (b"end", b"")),
+    ]
+    sent = [vars(each) for each in joined(given)]
+    assert sent == [
+        {"connection": client, "data": b"headbody"},
+        {"connection": server, "data": b"a"},
+        {"connection": server},
+        {"connection": client, "data": b"end"},
+    ]

@@ -4,14 +4,16 @@
 import asyncio
 import logging
 import socket
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Final, Literal
 
-from mitmproxy import ctx
-from mitmproxy.connection import Address
-from mitmproxy.proxy import layer, mode_servers, mode_specs
+from mitmproxy import addonmanager, ctx
+from mitmproxy.connection import Address, Connection
+from mitmproxy.hooks import Hook
+from mitmproxy.proxy import commands, events, layer, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import modes
 
@@ -60,6 +62,7 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         """Connections that were handed over and have not ended, by client as limits know it."""
         self._serving: Final[set[asyncio.Task[None]]] = set()
         self._takes = False
+        self._calls: Final = cache(_calls)  # an opener's addons stay the same
 
     @property
     def is_running(self) -> bool:
@@ -136,14 +139,14 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         if writer.get_extra_info("peername") is None:  # gone already
             writer.close()
             return
-        handler = mode_servers.ProxyConnectionHandler(ctx.master, reader, writer, ctx.options, self.mode)
+        handler = Handler(ctx.master, reader, writer, ctx.options, self.mode, calls=self._calls)
         context = handler.layer.context
         if writer.get_extra_info("peername")[0] != handover.arrival.client.ip:  # a load balancer's
             handler.client.peername = handover.arrival.client.ip, handover.arrival.client.port or 0
         destination = handover.arrival.destination
         if destination is not None:
             context.server.address = (destination.ip, destination.port or 443)
-        handler.layer = modes.HttpProxy(context) if handover.explicit else modes.TransparentProxy(context)
+        handler.begin_with(modes.HttpProxy(context) if handover.explicit else modes.TransparentProxy(context))
         self.handed[context.client.id] = replace(handover, received=handover.received[:1])  # that something came
         try:
             with self.manager.register_connection(context.client.id, handler):
@@ -157,3 +160,80 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
     def make_top_layer(self, context: Context) -> layer.Layer:
         """For the contract of ServerInstance; `_serve` knows more."""
         return modes.TransparentProxy(context)
+
+
+def _calls(hook: str) -> tuple[Callable[[Any], Any], ...]:
+    return tuple(filter(None, (getattr(each, hook, None) for each in addonmanager.traverse(ctx.master.addons.chain))))
+
+
+class Handler(mode_servers.ProxyConnectionHandler):
+    """mitmproxy's, whose layers go on as soon as a hook is done, and send in one piece what they say together.
+
+    mitmproxy asks all addons for each hook, twice for those of flows, and comes back to its layers in another iteration
+    of the loop. `calls` has the addons' functions for a hook.
+    """
+
+    def __init__(self, *given: Any, calls: Callable[[str], tuple[Callable[[Any], Any], ...]]) -> None:
+        super().__init__(*given)
+        self._calls: Final = calls
+        self._late: Final = dict[commands.StartHook, asyncio.Task[None]]()
+        """Hooks that have to wait for something."""
+
+    def begin_with(self, top: layer.Layer) -> None:
+        """Set the layer that gets all events."""
+        self.layer, handle = top, top.handle_event
+        top.handle_event = lambda event: joined(self._commands(handle, event))  # type: ignore[method-assign]
+
+    def _commands(
+        self, handle: Callable[[events.Event], layer.CommandGenerator[None]], event: events.Event
+    ) -> layer.CommandGenerator[None]:
+        coming = deque([event])
+        while coming:
+            for command in handle(coming.popleft()):
+                if not isinstance(command, commands.StartHook):
+                    yield command
+                    continue
+                task = asyncio.get_running_loop().create_task(self.hook_task(command))  # mitmproxy's loop begins it now
+                if not task.done():
+                    self._late[command] = task
+                elif command.blocking:
+                    coming.append(events.HookCompleted(command))
+
+    async def handle_connection(self, connection: Connection) -> None:
+        """As mitmproxy's, which begins it before it has kept the task, by which layers may end it at once."""
+        if self.transports[connection].handler is None:
+            await asyncio.sleep(0)
+        await super().handle_connection(connection)
+
+    async def hook_task(self, hook: commands.StartHook) -> None:
+        """As mitmproxy's; whoever waits for it is told only if it took time."""
+        await self.handle_hook(hook)
+        if self._late.pop(hook, None) is not None and hook.blocking:
+            await self.server_event(events.HookCompleted(hook))
+
+    async def handle_hook(self, hook: Hook) -> None:
+        """Call what an opener's addons have for a hook: none stops the others, and none holds a flow back."""
+        with self.timeout_watchdog.disarm():
+            (data,) = hook.args()
+            for call in self._calls(hook.name):
+                try:
+                    if (waits := call(data)) is not None:
+                        await waits
+                except Exception:
+                    logger.exception("an addon failed in %s", hook.name)
+
+
+def joined(given: Iterable[commands.Command]) -> layer.CommandGenerator[None]:
+    """The commands, with what is sent to a connection in one piece, where nothing else comes between."""
+    unsent: commands.SendData | None = None
+    for command in given:
+        if unsent and isinstance(command, commands.SendData) and command.connection is unsent.connection:
+            unsent.data += command.data
+            continue
+        if unsent:
+            yield unsent
+        unsent = command if isinstance(command, commands.SendData) else None
+        if not unsent:
+            yield command
+    if unsent:
+        yield unsent
