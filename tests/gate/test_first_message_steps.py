@@ -1,6 +1,5 @@
 """What a gate does about what a client says first, step by step."""
 
-import os
 import socket
 import sys
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
@@ -16,7 +15,6 @@ from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, State, Tunnel
 from tokgate.gate.first_message import FirstExchange, FirstMessage
-from tokgate.gate.takeover import read, write
 from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, UnreadLineReader
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
@@ -65,50 +63,6 @@ def test_a_client_that_says_nothing(steps: Steps, monkeypatch: pytest.MonkeyPatc
     assert steps.connection.deadline == 0.0
 
 
-def test_what_is_passed_on_of_a_hello_in_pieces(steps: Steps) -> None:
-    """The next gate collects it again from what is held: half-read state of this process would not travel."""
-    steps.hears(HELLO[:40])
-    assert isinstance(steps.connection.state, FirstMessage)
-    assert steps.connection.state.reader is not None
-    assert steps.connection.state.movable
-    listeners = [steps.connection.listener]
-    said, descriptors = write(steps.gate, steps.connection, listeners)
-    assert descriptors == [steps.connection.client_fd]
-    there = Steps()
-    read_there = read(there.gate, said, [os.dup(steps.connection.client_fd)], listeners)
-    assert isinstance(read_there.state, FirstMessage)
-    assert (read_there.state.reader, read_there.received) == (None, HELLO[:40])
-    assert read_there.state.context is there.context
-    read_there.client.close()
-    there.close()
-
-
-def test_a_client_that_speaks_after_its_server(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is counted once, by its name, and not by its address as well when it ends."""
-    monkeypatch.setattr(FirstMessage, "connect", lambda *_: None)
-    steps.hears()
-    assert steps.connection.silent
-    steps.hears(HELLO)
-    steps.loop.close(steps.connection)
-    assert {key.visibility: number for key, number in steps.counters.decisions.items()} == {"sni": 1}
-
-
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_a_hello_is_decided_about(steps: Steps, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
-    """Once it is whole, and not before: then its destination gets all of it."""
-    dialled: list[Any] = []
-
-    def connect(_: FirstMessage, connection: Connection, destination: Any, __: State) -> None:
-        dialled.append((destination, bytes(connection.received), connection.shown))
-
-    monkeypatch.setattr(FirstMessage, "connect", connect)
-    cut = len(HELLO) // pieces
-    for at in range(0, len(HELLO), cut):
-        assert dialled == []
-        steps.hears(HELLO[at : at + cut])
-    assert dialled == [(("198.51.100.7", 443), HELLO, "www.example.net")]
-
-
 def test_what_connections_share(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names and addresses that many connections are for are in memory once, as long as one of them is open."""
     monkeypatch.setattr(FirstMessage, "connect", lambda *_: None)
@@ -142,15 +96,6 @@ def test_a_client_that_breaks_off(
     if connected:
         steps.gate.loop.release_closed()
         assert broken_off(steps.server)
-
-
-def test_a_server_that_is_there(steps: Steps) -> None:
-    """A hello that comes late goes on to it; under a ban, nothing more does before it has answered."""
-    steps.connects()
-    steps.connection.state = steps.message
-    steps.hears(HELLO)
-    assert steps.server.recv(1000) == HELLO
-    assert isinstance(steps.connection.state, FirstExchange)
 
 
 def test_a_hello_that_fills_the_buffer(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,46 +144,10 @@ def test_how_long_a_client_may_take_that_is_asked_again(steps: Steps, watched: A
     assert isinstance(steps.connection.state.reader, type(watched.reader()))
 
 
-@pytest.mark.parametrize("rest", [b"rest", b""])
-def test_what_is_not_passed_on_yet(steps: Steps, rest: bytes) -> None:
-    """Of what was read, what is not decided about waits for the destination's answer."""
-    steps.connects()
-    steps.connection.state, steps.connection.received = steps.message, HELLO + rest
-    watched = AfterHello("www.example.net", early_data=False, begun=b"", rest=rest)
-    steps.message._pass(steps.connection, ("198.51.100.7", 443), watched)
-    assert steps.server.recv(1000) == HELLO
-    assert isinstance(steps.connection.state, FirstExchange)
-    assert steps.connection.state.watched is watched
-
-
 # -- the first exchange: when it waits, asks again, goes on, or breaks off
 
 HANDSHAKE = b"\x16\3"
 """What a second ClientHello may begin with."""
-
-
-@pytest.mark.parametrize(
-    ("said", "done"), [(HANDSHAKE, []), (b"", []), (b"GET", ["listen"])], ids=["handshake", "nothing", "data"]
-)
-def test_what_a_watched_client_says_meanwhile(ends: Ends, said: bytes, done: list[str]) -> None:
-    """What may be a second hello waits for the server's answer; all else passes, and nothing of it is lost."""
-    ends.connection.received = b"early"
-    ends.watch(AfterHello("www.example.net", early_data=False, begun=b""))
-    ends.client.sendall(said)
-    ends.go_on(EPOLLIN)
-    assert ends.relay.done == done
-    assert ends.is_open is bool(done)
-    assert (ends.connection.client.recv(10) if said else b"") == said
-
-
-def test_what_was_held_back_passes_first(ends: Ends) -> None:
-    """Octets behind the first hello are sent on before what comes later."""
-    ends.connection.received = b"hello"
-    ends.watch(_Indifferent("www.example.net", early_data=False, begun=b"", rest=b"rest"))
-    ends.client.sendall(b"more")
-    ends.go_on(EPOLLIN)
-    assert (ends.server.recv(20), ends.connection.received) == (b"hellorest", b"")
-    assert (ends.is_open, ends.relay.done) == (True, ["listen"])
 
 
 @pytest.mark.parametrize("rest", [b"rest", b""])
@@ -288,28 +197,6 @@ def watched(says: bool | None) -> AfterHello:
     made = Stated("www.example.net", early_data=False, begun=b"")
     object.__setattr__(made, "says", says)
     return made
-
-
-@pytest.mark.parametrize(
-    ("says", "event", "done", "opens", "heard"),
-    [
-        (True, EPOLLIN, ["asked again"], False, b"answer"),
-        (False, EPOLLIN, [], True, b"answer"),
-        (None, EPOLLIN, [], False, b""),
-        (None, EPOLLIN | EPOLLRDHUP, [], True, b"answer"),
-        (True, EPOLLOUT, [], False, b""),
-    ],
-    ids=["retry", "other", "too_little", "the_end", "writable_only"],
-)
-def test_what_a_watched_server_answers(
-    ends: Ends, says: bool | None, event: int, done: list[str], opens: bool, heard: bytes
-) -> None:
-    """After a HelloRetryRequest it is the client's turn; after any other answer all passes, at once."""
-    ends.watch(watched(says))
-    ends.server.sendall(b"answer")
-    ends.answer(event)
-    assert (ends.relay.done, ends.is_open, ends.heard) == (done, opens, heard)
-    assert ends.ended == (["client"] if opens and event & EPOLLRDHUP else [])
 
 
 def test_an_answer_in_pieces(ends: Ends) -> None:
