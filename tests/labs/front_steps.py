@@ -30,7 +30,7 @@ POLICY = snapshot(
 CONNECT = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: www.example.org:443\r\n\r\n"
 SOCKS = b"\5\1\0\5\1\0\3\x0fwww.example.org\1\xbb"
 BASIC = b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWRhOnNlY3JldA==\r\n\r\n"
-OTHER, BANNED, INSIDE = "198.51.100.7", "203.0.113.7", "127.0.0.1"
+OTHER, BANNED = "198.51.100.7", "203.0.113.7"
 TUNNEL = [("suspend", 20.0), ("dial", OTHER, 443)]
 
 
@@ -42,7 +42,6 @@ class Told(NotingLoop):
         self.done: list[Any] = []
         self.opener = self.hears = True
         self.dials: dict[str, Any] = {}
-        self.upstream: Any = None
         self.own: tuple[Any, ...] = ("192.0.2.1", 8080)
         self.knows: AuthResult | None = None
         self.finds = AuthResult(Identity("ada"))
@@ -128,7 +127,7 @@ class Client:
         self.connection = Connection(self.loop, 1, "192.0.2.7", 40000, listener, 0.0, self.front.request)
         self.addresses: tuple[str, ...] = (OTHER,)
         patch.setattr("tokgate.gate.connecting.dial", self._dial)
-        patch.setattr("tokgate.gate.explicit_clients.front.parent", lambda *_: self.loop.upstream)
+        patch.setattr("tokgate.gate.explicit_clients.front.parent", lambda *_: None)
         patch.setattr(TunnelMessage, "read", lambda _, __, data: self.loop.done.append(("read", bytes(data))))
 
     def _dial(self, _: Context, connection: Connection, destination: Address, connecting: ConnectingTunnel) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from labs.builders import ban, exemption, present, snapshot, wall
-from labs.front_steps import BANNED, BASIC, CONNECT, INSIDE, OTHER, POLICY, SOCKS, TUNNEL, Client
+from labs.front_steps import BANNED, BASIC, CONNECT, OTHER, POLICY, SOCKS, TUNNEL, Client
 from labs.waiting import DEADLINE, readable
 from tokgate.accounts.auth_cache import AuthResult
 from tokgate.gate.background import BackgroundCalls
 from tokgate.gate.connection import CLOSED, Tunnel
 from tokgate.gate.explicit_clients import proxy_auth
-from tokgate.gate.explicit_clients.front import PATIENCE, ConnectingTunnel
-from tokgate.gate.sockets import NoDestinationError
+from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.policy.membership import Identity
 from tokgate.traffic import refusal_texts
 from tokgate.traffic.admission import decide_targets
@@ -76,62 +75,11 @@ def test_a_request_in_pieces(client: Client, said: bytes) -> None:
     assert client.says(said)[-1] == "wait"
 
 
-@pytest.mark.parametrize("step", [1, 1000])
-@pytest.mark.parametrize("request_", [CONNECT, SOCKS])
-def test_a_tunnel(client: Client, request_: bytes, step: int) -> None:
-    """Whole or by the octet; what comes behind the request is the destination's."""
-    pieces = [request_[at : at + step] for at in range(0, len(request_), step)]
-    pieces[-1] += b"rest"
-    done = [each for each in client.says(*pieces) if each != "wait"]
-    assert done == [b"\5\0"] * (request_ is SOCKS) + TUNNEL
-    present(client.connection.tunnel)
-    assert (client.connection.destination, client.connection.received) == ((OTHER, 443), b"rest")
-    client.connected()
-    established = socks5.Reply.SUCCEEDED.octets if request_ is SOCKS else refusal_texts.ESTABLISHED
-    assert client.loop.done[-3:] == [established, ("listen", PATIENCE), ("read", b"rest")]
-    client.front.connect(client.connection, Tunnel("a", 443, socks=False, addresses=(OTHER,), established=True))
-    client.connected()
-    assert client.loop.done[-1] == ("listen", 0.0), "it is told once"
-
-
-@pytest.mark.parametrize(("connected", "patience"), [(True, 0.0), (False, PATIENCE)])
-def test_a_tunnel_to_an_address(client: Client, connected: bool, patience: float) -> None:
-    """Its server may speak first; it is not contacted for a client that may still show where it goes."""
-    client.connection.server = object() if connected else None
-    done = client.says(CONNECT.replace(b"www.example.org", OTHER.encode()))
-    assert done == [("suspend", 20.0), refusal_texts.ESTABLISHED, ("listen", patience)]
-
-
 def test_a_client_that_has_gone(client: Client) -> None:
     client.loop.hears = False
     assert client.says(SOCKS) == [socks5.METHOD_CHOSEN]
     client.front.establish(client.connection, Tunnel("www.example.org", 443, socks=False))
     assert client.loop.done[1:] == [refusal_texts.ESTABLISHED]
-
-
-def test_a_client_that_went_while_its_name_was_resolved(client: Client) -> None:
-    """Its destination is not contacted."""
-    answers: list[Any] = []
-    client.resolver.ask = lambda client, host, answer: answers.append(answer)
-    client.says(CONNECT)
-    client.connection.state = CLOSED
-    answers[0]((OTHER,))
-    assert client.loop.done == [("suspend", 20.0)]
-
-
-@pytest.mark.parametrize(
-    ("dials", "done", "words"),
-    [
-        ({OTHER: OSError()}, [OTHER, "198.51.100.8"], None),
-        ({OTHER: OSError(), "198.51.100.8": OSError()}, [OTHER, "198.51.100.8"], refusal_texts.UNREACHABLE),
-        ({OTHER: NoDestinationError()}, [OTHER], refusal_texts.LEADS_BACK),
-    ],
-)
-def test_one_address_after_another(client: Client, dials: dict[str, Any], done: list[str], words: bytes | None) -> None:
-    """The next one is tried where one can't be reached; the last failure is told."""
-    client.loop.dials, client.addresses = dials, (OTHER, "198.51.100.8")
-    told = [("refuse", words)] * (words is not None)
-    assert client.says(CONNECT)[1:] == [*(("dial", each, 443) for each in done), *told]
 
 
 def test_a_tunnel_whose_client_has_spoken(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,29 +95,9 @@ def test_a_tunnel_whose_client_has_spoken(client: Client, monkeypatch: pytest.Mo
     assert (client.loop.done, told) == ([("dial", OTHER, 443), ("dial", "198.51.100.8", 443)], [client.message])
 
 
-@pytest.mark.parametrize("host", [b"www.example.org", b"127.0.0.1"])
-@pytest.mark.parametrize("socks", [False, True])
-def test_the_proxys_own_machine_is_closed(client: Client, host: bytes, socks: bool) -> None:
-    """Its services trust who comes from it: neither a name nor an address leads a client there, and it is counted."""
-    client.addresses = (INSIDE,)
-    request = b"\5\1\0\5\1\0\3" + bytes((len(host),)) + host + b"\1\xbb"
-    done = client.says(request if socks else CONNECT.replace(b"www.example.org", host))
-    assert done[-2:] == [
-        ("suspend", 20.0),
-        ("refuse", socks5.Reply.NOT_ALLOWED.octets if socks else refusal_texts.INSIDE),
-    ]
-    assert client.enforcer.counters.loops == 1
-
-
 def test_a_name_without_an_address(client: Client) -> None:
     client.addresses = ()
     assert client.says(CONNECT)[1:] == [("refuse", refusal_texts.UNREACHABLE)]
-
-
-def test_a_parent_proxy_resolves(client: Client) -> None:
-    """What only a network beyond can find need not be known here."""
-    client.loop.upstream = object()
-    assert client.says(CONNECT)[1:] == [("dial", "www.example.org", 443)]
 
 
 @pytest.mark.parametrize("opener", [True, False])
@@ -190,17 +118,6 @@ def test_a_name_that_leads_to_banned_addresses_too(client: Client, fails: bool) 
     assert client.says(CONNECT)[1:] == [("dial", OTHER, 443), *told]
 
 
-@pytest.mark.parametrize("host", ["clips.example.org", BANNED])
-@pytest.mark.parametrize("opener", [True, False])
-def test_what_is_banned(client: Client, host: str, opener: bool) -> None:
-    """An opener tells why in full; else the gate does in short. There is nothing that dials."""
-    client.loop.opener = opener
-    request = CONNECT.replace(b"www.example.org", host.encode())
-    ((what, words),) = client.says(request)
-    assert what == ("open" if opener else "refuse")
-    assert (words == request) if opener else words.startswith(b"HTTP/1.1 403 ")
-
-
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -215,13 +132,6 @@ def test_what_is_banned(client: Client, host: str, opener: bool) -> None:
 def test_what_is_no_request(client: Client, said: bytes, words: bytes) -> None:
     assert client.says(said)[-1] == ("refuse", words)
     assert len(client.sink.records) == (words == socks5.Reply.NOT_ALLOWED.octets)
-
-
-@pytest.mark.parametrize(("established", "done"), [(False, ("refuse", refusal_texts.UNREACHABLE)), (True, "reset")])
-def test_no_address_is_left(client: Client, established: bool, done: Any) -> None:
-    """Who believes to have a tunnel is told by its end: words would be taken for the destination's."""
-    client.front.connect(client.connection, Tunnel("a", 443, socks=False, established=established))
-    assert client.loop.done == [done]
 
 
 def test_patience(client: Client) -> None:
@@ -303,18 +213,6 @@ def test_a_socks_client_that_has_only_signed_in(client: Client) -> None:
     assert client.says(b"\5\1\2" + PASSWORD) == [socks5.PASSWORD_CHOSEN, ACCEPTED, "wait"]
 
 
-@pytest.mark.parametrize(("said", "done"), [(b"\5\1\2", [socks5.PASSWORD_CHOSEN]), (PASSWORD, [ACCEPTED])])
-def test_a_socks_client_that_has_gone(client: Client, said: bytes, done: list[bytes]) -> None:
-    client.signs_in()
-    client.loop.knows = AuthResult(Identity("ada"))
-    if said is PASSWORD:
-        client.says(b"\5\1\2")
-        client.loop.done.clear()
-        said += SOCKS[3:]
-    client.loop.hears = False
-    assert client.says(said) == done
-
-
 @pytest.mark.parametrize(
     ("said", "words"), [(b"\5\1\0", socks5.NO_METHOD), (b"\5\1\2\5", REJECTED), (b"\5\1\2\1\1\xff\1x", REJECTED)]
 )
@@ -338,13 +236,6 @@ def test_who_is_not_known(client: Client, result: AuthResult, words: bytes, wron
     assert client.says(BASIC) == [("refuse", words)]
     assert client.enforcer.counters.wrong_passwords == wrong
     assert client.enforcer.counters.errors["proxy-auth"] == (result.complaint is not None)
-
-
-def test_who_says_nothing_of_who_it_is(client: Client) -> None:
-    """A browser asks only when it is asked: that is no wrong password."""
-    client.signs_in()
-    assert client.says(CONNECT) == [("refuse", refusal_texts.SIGN_IN)]
-    assert client.enforcer.counters.wrong_passwords == 0
 
 
 @pytest.mark.parametrize("stays", [True, False])
