@@ -17,7 +17,9 @@ from mitmproxy import certs
 from mitmproxy.certs import Cert, CertStore
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.modes import TransparentProxy
 from mitmproxy.test import tflow
+from mitmproxy.tls import TlsData
 from OpenSSL import SSL
 
 from labs.addon_context import addon_context
@@ -61,6 +63,48 @@ def test_a_certificate_is_valid_when_it_is_shown(
         shown = show()
         assert shown.notbefore <= now <= shown.notafter
         assert show() is shown, "one that is valid is kept"
+
+
+def shake_hands(
+    server: SSL.Connection, client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+) -> None:
+    """Have two ends in memory do their handshake."""
+    for _ in range(3):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            if outgoing.pending:
+                server.bio_write(outgoing.read())
+                server.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            incoming.write(server.bio_read(65536))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=str)
+def test_contexts_keep_certificates_and_each_name_has_its_own(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Reading certificate and key each time is a tenth of a page's cost. A client may come again by ticket."""
+    certificates, seen = NarrowCertificates(), list[tuple[SSL.Context, ssl.SSLObject]]()
+    with addon_context(certificates) as made:
+        made.configure(certificates, confdir=str(tmp_path))
+        trusting = ssl.create_default_context(cafile=tmp_path / "mitmproxy-ca-cert.pem")
+        trusting.maximum_version = version
+        trusting.set_alpn_protocols(["h2", "http/1.1"])
+        for name in ("a.example.org", "b.example.org", "a.example.org"):
+            context = Context(tflow.tclient_conn(), made.options)
+            context.client.sni, context.client.alpn, context.server = name, None, Server(address=None)
+            context.layers.append(TransparentProxy(context))
+            started = TlsData(context.client, context)
+            certificates.tls_start_client(started)
+            assert started.ssl_conn is not None
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            asking = trusting.wrap_bio(incoming, outgoing, server_hostname=name)
+            if len(seen) == 2 and version is ssl.TLSVersion.TLSv1_2:
+                asking.session = seen[0][1].session
+            shake_hands(started.ssl_conn, asking, incoming, outgoing)
+            assert asking.selected_alpn_protocol() == "h2"
+            seen.append((started.ssl_conn.get_context(), asking))
+    assert seen[0][0] is seen[2][0] is not seen[1][0]
+    assert seen[2][1].session_reused is (version is ssl.TLSVersion.TLSv1_2)
 
 
 def test_a_certificate_that_was_given_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

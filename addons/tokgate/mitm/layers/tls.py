@@ -12,12 +12,16 @@ from typing import Final
 
 from cryptography import x509
 from mitmproxy import certs
+from mitmproxy.addons import tlsconfig
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.net.tls import DEFAULT_MAX_VERSION, DEFAULT_MIN_VERSION, Method, create_client_proxy_context
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import tls
+from mitmproxy.proxy.layers.modes import HttpProxy
 from mitmproxy.proxy.layers.tls import TLSLayer
+from mitmproxy.tls import TlsData
 from OpenSSL import SSL
 
 from tokgate.mitm.layers.failures import CLIENT_CERTIFICATE, WANT_CERTIFICATES
@@ -113,6 +117,42 @@ class NarrowCertificates(TlsConfig):
     """
 
     name = "tlsconfig"
+
+    def __init__(self) -> None:
+        self._contexts: Final[dict[int, tuple[certs.CertStoreEntry, SSL.Context]]] = {}
+
+    def tls_start_client(self, tls_start: TlsData) -> None:
+        """As mitmproxy's, which reads certificate and key again for each connection; here a context keeps them."""
+        client, layers = tls_start.context.client, tls_start.context.layers
+        to_proxy = isinstance(layers[0], HttpProxy) and layers[1:] == layers[-1:]
+        alpn = b"http/1.1" if to_proxy else client.alpn  # no CONNECT over HTTP/2
+        session = SSL.Connection(self._context(self.get_cert(tls_start.context)))
+        session.set_app_data({"client_alpn": alpn, "server_alpn": tls_start.context.server.alpn, "http2": True})
+        session.set_accept_state()
+        tls_start.ssl_conn = session
+
+    def _context(self, entry: certs.CertStoreEntry) -> SSL.Context:
+        if id(entry) in self._contexts:  # entries have no hash
+            return self._contexts[id(entry)][1]
+        context = create_client_proxy_context.__wrapped__(
+            method=Method.TLS_SERVER_METHOD,
+            min_version=DEFAULT_MIN_VERSION,
+            max_version=DEFAULT_MAX_VERSION,
+            cipher_list=tlsconfig._default_ciphers(DEFAULT_MIN_VERSION),  # noqa: SLF001 - mitmproxy's own choice
+            ecdh_curve=None,
+            chain_file=entry.chain_file,
+            request_client_cert=False,
+            alpn_select_callback=tlsconfig.alpn_select_callback,
+            extra_chain_certs=(),
+            dhparams=self.certstore.dhparams,
+        )
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # each context would keep 20,000; clients have tickets
+        context.use_certificate(entry.cert.to_cryptography())
+        context.use_privatekey(entry.privatekey)
+        if len(self._contexts) >= self.certstore.STORE_CAP:
+            self._contexts.clear()
+        self._contexts[id(entry)] = entry, context
+        return context
 
     def get_cert(self, conn_context: Context) -> certs.CertStoreEntry:
         """A certificate for the SNI, without one as mitmproxy does, that is valid now.
