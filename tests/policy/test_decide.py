@@ -121,6 +121,7 @@ def test_next_change_passes_over_what_changes_nothing() -> None:
     )
     decision = decide(policy, CLIENT, CLIPS, APRIL)
     assert (decision.ban, decision.next_change) == ("first", at("2023-05-31T22:00Z"))
+    assert decide(policy, CLIENT, CLIPS, APRIL.add(hours=1)) is decision
     assert decide(policy, CLIENT, CLIPS, at("2023-08-01T00:00Z")).next_change is None
 
 
@@ -161,6 +162,7 @@ def test_a_shared_address_contradicts_nothing() -> None:
     hidden = [Sighting(Signal.SNI, "example.net"), Sighting(Signal.ADDRESS, "203.0.113.7")]
     judgement = decide_signals(policy, CLIENT, hidden, APRIL)
     assert (judgement.decision.signal, judgement.mismatch) == (Signal.ADDRESS, True)
+    assert decide(policy, CLIENT, "203.0.113.7", APRIL, Signal.HTTP_HOST).signal is Signal.ADDRESS
 
 
 def test_a_judgement_needs_a_sighting() -> None:

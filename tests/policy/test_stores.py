@@ -53,6 +53,7 @@ def test_listings(url: str, store: str, identifier: str) -> None:
         "https://play.google.com/store/apps",
         "https://play.google.com.example.org/store/apps/details?id=org.example.clips",
         "https://apps.apple.com/be/developer/x/id",
+        "https://apps.apple.com/#/app/id835599320",
         "https://example.org/app/id835599320",
         "https://[::1",
         "not a url",

@@ -37,7 +37,8 @@ def policy(*bans: Any, **more: Any) -> Snapshot:
 def test_keys_of_bans_and_exemptions() -> None:
     """A reviewer reads what a ban says now and said before; of a new one what isn't the default."""
     old = policy(ban(contact="old@example.org", duration=duration("P6M")), exemptions=(exemption("gone"),))
-    new = policy(ban(title="Another", inspect_stores=True, duration=duration("P6M")), ban("come", action=Action.WARN))
+    come = ban("come", action=Action.WARN, services=(), on_all=True, excepted=("clips",))
+    new = policy(ban(title="Another", inspect_stores=True, duration=duration("P6M")), come)
     assert list(redefinitions(old.policy, new.policy))[:4] == [
         Redefinition("bans", "ban", ("Another",), ("The ban",), "title"),
         Redefinition("bans", "ban", ("true",), ("false",), "inspect_stores"),
@@ -46,6 +47,7 @@ def test_keys_of_bans_and_exemptions() -> None:
     ]
     found = {(each.name, each.key): (each.added, each.removed) for each in redefinitions(old.policy, new.policy)}
     assert found["come", "action"] == (("warn",), ())
+    assert (found["come", "services"], found["come", "except"]) == ((("all",), ()), (("clips",), ()))
     assert ("come", "response") not in found
     assert found["gone", "until"] == ((), ("2023-03-31T18:00:00",))
 
@@ -55,13 +57,15 @@ def test_redefinitions() -> None:
     old = snapshot(networks=(OFFICE,), services=(CLIPS,))
     new = snapshot(
         networks=(network("office", "192.0.2.0/24", zone="UTC"), ABROAD),
-        services=(service("clips", "suffix:clips.example.org", "suffix:new.example.org"),),
+        services=(
+            replace(service("clips", "suffix:clips.example.org", "suffix:new.example.org"), description="Films"),
+        ),
         missing_sni=MissingSni.BLOCK,
     )
     found = {(each.kind, each.name): (each.added, each.removed) for each in redefinitions(old.policy, new.policy)}
     assert found["networks", "office"] == (("timezone:UTC",), ("2001:db8:1::/48", "timezone:Europe/Brussels"))
     assert found["networks", "abroad"] == (("198.51.100.0/24", "timezone:America/New_York"), ())
-    assert found["services", "clips"][0] == ("suffix:new.example.org",)
+    assert found["services", "clips"][0] == ("description:Films", "suffix:new.example.org")
     assert "store:apple/835599320" in found["services", "clips"][1]
     assert found["settings", "missing_sni"] == (("block",), ("check-address",))
     assert list(redefinitions(old.policy, old.policy)) == []

@@ -5,11 +5,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from whenever import Instant, PlainDateTime
-
 from tokgate.policy.bans import ALL, Ban
 from tokgate.policy.networks import Network
-from tokgate.policy.schedule import Duration
 from tokgate.policy.services import Service
 from tokgate.policy.settings import (
     EchKeys,
@@ -146,9 +143,7 @@ def _values(value: Any) -> Iterable[str]:
 
 def _written(value: Any) -> str:
     """A value in the words of YAML."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.format_iso() if isinstance(value, Instant | PlainDateTime | Duration) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _network(network: Network) -> frozenset[str]:
