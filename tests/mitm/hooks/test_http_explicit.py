@@ -9,26 +9,17 @@ from tokgate.traffic.limits import ProbeLimits
 
 
 async def test_tls_to_the_proxy_itself(lab: Lab) -> None:
-    """A client may speak TLS to the proxy; its requests are decided as ever."""
-    origin = await lab.web_origin(tls=False)
+    """A client may speak TLS to the proxy; requests and tunnels are decided as ever, and show origins' certificates."""
+    plain, secure = await lab.web_origin(tls=False), await lab.web_origin(ALLOWED)
     proxy = await lab.proxy()
 
     async with client(proxy.port) as guest:
         await guest.tls(lab.authority.client(proxy.ca), "127.0.0.1")
-        refused = await guest.connect(f"{BANNED}:443")
-        passed = await guest.get(f"{ALLOWED}:{origin.port}", f"http://{ALLOWED}:{origin.port}/")
-
-    assert (refused.status, passed.status) == (451, 200)
-
-
-async def test_tunnel_through_tls_to_the_proxy(lab: Lab) -> None:
-    """A tunnel inside TLS to the proxy shows the origin's certificate too."""
-    origin = await lab.web_origin(ALLOWED)
-    proxy = await lab.proxy()
-
+        assert (await guest.connect(f"{BANNED}:443")).status == 451
+        assert (await guest.get(f"{ALLOWED}:{plain.port}", f"http://{ALLOWED}:{plain.port}/")).status == 200
     async with client(proxy.port) as guest:
         await guest.tls(lab.authority.client(proxy.ca), "127.0.0.1")
-        assert (await guest.connect(f"{ALLOWED}:{origin.port}")).status == 200
+        assert (await guest.connect(f"{ALLOWED}:{secure.port}")).status == 200
         await guest.tls(lab.authority.client(), ALLOWED)
         assert "mitmproxy" not in guest.issuer
         assert (await guest.get(ALLOWED)).body == b"origin"

@@ -51,30 +51,20 @@ async def test_hook_raises_behind_a_banned_sni(lab: Lab, monkeypatch: pytest.Mon
     assert origin.connections == 0
 
 
-async def test_next_layer_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When not even the guard can be put in place, nothing passes under `on_error: block`."""
+@pytest.mark.parametrize(("on_error", "heard"), [("block", b""), ("allow", b"through")])
+async def test_next_layer_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch, on_error: str, heard: bytes) -> None:
+    """When not even the guard can be put in place, `on_error` decides for all; what passes is not decrypted."""
     origin = await lab.sink_origin(b"through")
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
+    proxy = await lab.proxy(policy(on_error=on_error), destination=("127.0.0.1", origin.port))
     monkeypatch.setattr(connection, "layer_for", broken)
 
     async with client(proxy.port) as guest:
-        await guest.send(openssl_hello(ALLOWED))
-        assert await guest.to_end() == b""
-
-    assert origin.connections == 0
-    assert proxy.counters.errors["next_layer"] == 1
-
-
-async def test_next_layer_raises_and_errors_allow(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same under `on_error: allow`: the connection passes, undecrypted."""
-    origin = await lab.sink_origin(b"through")
-    proxy = await lab.proxy(policy(on_error="allow"), destination=("127.0.0.1", origin.port))
-    monkeypatch.setattr(connection, "layer_for", broken)
-
-    async with client(proxy.port) as guest:
-        await guest.send(openssl_hello(BANNED))
+        await guest.send(openssl_hello(BANNED if heard else ALLOWED))
         guest.writer.write_eof()
-        assert await guest.to_end() == b"through"
+        assert await guest.to_end() == heard
+
+    assert origin.connections == bool(heard)
+    assert proxy.counters.errors["next_layer"] == 1
 
 
 async def test_guard_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
