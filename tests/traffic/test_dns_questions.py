@@ -130,11 +130,6 @@ def test_extended_error_without_a_ban() -> None:
     assert got.options == (dns.edns.EDEOption(dns.edns.EDECode.BLOCKED, "Refused by the policy of this network"),)
 
 
-def test_extended_error_needs_edns() -> None:
-    """Without an OPT record in the query there is none in the answer."""
-    assert refused(an_enforcer(), ask(edns=-1)).edns == -1
-
-
 @pytest.mark.parametrize(("before_end", "seconds"), [(86400, 10), (10.5, 10), (10, 10), (9.999, 9), (1, 1), (0.999, 0)])
 def test_refusal_ends_with_the_ban(before_end: float, seconds: int) -> None:
     """A refusal is remembered for ten seconds at most, and never beyond the ban's end."""
@@ -216,11 +211,6 @@ def test_labels_of_no_host(label: bytes) -> None:
 def test_spellings(name: str) -> None:
     """Case makes no difference, nor do labels that say for which port a name is asked (RFC 9460 §2.3)."""
     assert dns_questions.judge(an_enforcer(), ask(name, "HTTPS")).blocks
-
-
-def test_the_root() -> None:
-    """The root is nobody's service."""
-    assert not dns_questions.judge(an_enforcer(), ask(dns.name.root, "NS")).blocks
 
 
 @pytest.mark.parametrize("action", ["block", "warn"])
@@ -400,11 +390,6 @@ def test_zones_pass_as_they_are(kind: str) -> None:
     assert dns_questions.terms(asked, dns_questions.judge(an_enforcer(DURING), asked)) == Terms(
         None, hides_nothing=False
     )
-
-
-def test_refusals_don_t_wait_for_a_connection() -> None:
-    """Without a page there is nothing to be shown later."""
-    assert dns_questions.judge(an_enforcer(), ask(carried=True)).blocks
 
 
 CANARY = "use-application-dns.net"
