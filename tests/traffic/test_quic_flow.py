@@ -118,18 +118,6 @@ def test_early_data_of_a_refused_connection(flow: Callable[..., Flow]) -> None:
     assert len(one.to_client) == 8
 
 
-def test_second_connection_between_the_same_ports(flow: Callable[..., Flow]) -> None:
-    """A banned name can't follow an allowed one on the same flow, nor does it end it; and the other way round."""
-    allowed, banned, other = QuicClient(ALLOWED), QuicClient(BANNED), QuicClient("mail.example.org")
-    one = flow().sends(*allowed.flight, SHORT, *banned.flight, SHORT, *other.flight)
-
-    assert one.to_server == [*allowed.flight, SHORT, SHORT, *other.flight]
-    assert len(one.to_client) == 1
-    assert banned.told(one.to_client[0]) is not None
-    later = flow().sends(*banned.flight, *allowed.flight, SHORT)
-    assert later.to_server == [*allowed.flight, SHORT]
-
-
 @pytest.mark.parametrize("name", [ALLOWED, f"longer-than-the-banned-one.{ALLOWED}"])
 def test_another_name_under_the_same_keys(flow: Callable[..., Flow], name: str) -> None:
     """Keys come from an id that the client makes up: a second hello under the id of an allowed one is not sent on."""
@@ -257,23 +245,6 @@ def test_what_quic_can_t_be_opened_for(
     assert bool(one.to_client) is refused
     assert bool(one.to_server) is not refused
     assert records.actions == logged
-
-
-def test_who_has_continued(flow: Callable[..., Flow], records: Records) -> None:
-    """Who has continued past a warning may go on over QUIC."""
-    one = flow(policy(ban(response="page", action="warn")))
-    one.enforcer.warned.continues(Person(CLIENT[0]), "ban", NOW.add(hours=1))
-    flight = QuicClient(BANNED).flight
-
-    assert one.sends(*flight).to_server == flight
-    assert records.actions == ["connection-warned"]
-
-
-def test_no_name(flow: Callable[..., Flow]) -> None:
-    """A hello without a name is decided by its address, or refused, as over TCP."""
-    assert flow().sends(*QuicClient(None).flight).to_server
-    assert flow(address="127.0.0.2").sends(*QuicClient(None).flight).to_client
-    assert flow(policy(missing_sni="block")).sends(*QuicClient(None).flight).to_client
 
 
 DRAFT = b"\xc0\xff\x00\x00\x1d" + bytes(1195)
