@@ -4,7 +4,6 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
-import dns.message
 import pytest
 
 from labs import builders
@@ -19,14 +18,12 @@ from tokgate.policy.decision import Reason, Response, Signal
 from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import admission as admission_module
-from tokgate.traffic.actions import AskCertificate, DnsAnswer, HttpAnswer, Open, Pass, QuicClose, Refuse
+from tokgate.traffic.actions import AskCertificate, HttpAnswer, Open, Pass, QuicClose, Refuse
 from tokgate.traffic.admission import Admission, admit, refusal_octets
 from tokgate.traffic.client_messages import FirstBytesReader
 from tokgate.traffic.seen import (
     Arrival,
     Connect,
-    DnsArrival,
-    DnsQuestion,
     Hello,
     HttpStart,
     OtherBytes,
@@ -34,12 +31,10 @@ from tokgate.traffic.seen import (
     Request,
     Seen,
     Shown,
-    SocksConnect,
     Unreadable,
 )
 from tokgate.traffic.warning_state import Person, WarnedClients
 from tokgate.wire.client_hello import REFUSAL, ClientHello
-from tokgate.wire.dns_message.query import read_query
 from tokgate.wire.hello_reader import read_client_hello
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
@@ -78,19 +73,6 @@ def test_a_page_is_shown_where_somebody_can() -> None:
     nobody_can = decided(Hello(named(BANNED), openable=False))
     assert isinstance(nobody_can.action, Refuse)
     assert nobody_can.recorded
-
-
-def test_an_app_store_is_opened_and_only_then_recorded() -> None:
-    """To read which listing is asked for: over QUIC it is refused without a record, since nothing is banned yet."""
-    ban = builders.ban(inspect_stores=True)
-    store = "play.google.com"
-    assert decided(Hello(named(store)), ban).action == Open()
-    over_quic = decided(Hello(named(store), quic=True), ban)
-    assert isinstance(over_quic.action, Refuse)
-    assert not over_quic.recorded
-    nobody_can = decided(Hello(named(store), openable=False), ban)
-    assert isinstance(nobody_can.action, Refuse)
-    assert nobody_can.recorded, "it does not come again"
 
 
 def test_a_warning_is_shown_until_it_was_seen() -> None:
@@ -275,13 +257,6 @@ def test_a_name_that_is_none(shown: tuple[str, ...], reason: Reason) -> None:
     assert admission.ruling.decision.reason is reason
 
 
-def test_socks() -> None:
-    """A SOCKS proxy is no way round a ban on a name or an address."""
-    assert isinstance(decided(SocksConnect(BANNED)).action, Refuse)
-    assert isinstance(decided(SocksConnect(ALLOWED, "203.0.113.7")).action, Refuse)
-    assert decided(SocksConnect(ALLOWED, "198.51.100.9")).action == Pass()
-
-
 @pytest.mark.parametrize(
     ("ban", "ambiguous", "action"),
     [
@@ -360,20 +335,6 @@ def test_a_nameless_hello_in_a_tunnel() -> None:
     """Whatever host CONNECT has named, the server behind it may serve another one to who names none."""
     for arrival in (ARRIVAL, replace(ARRIVAL, connect="198.51.100.9"), replace(ARRIVAL, connect=ALLOWED)):
         assert isinstance(decided(Hello(hello()), arrival=arrival, missing_sni=MissingSni.BLOCK).action, Refuse)
-
-
-@pytest.mark.parametrize(
-    ("name", "refused"),
-    [(BANNED, True), (ALLOWED, False), ("use-application-dns.net", True), ("_dns.resolver.arpa", True)],
-)
-def test_questions(name: str, refused: bool) -> None:
-    """A banned name has no address, and who asks whether to use another resolver is told that there is none."""
-    query = read_query(dns.message.make_query(name, "A").to_wire())
-    admission = decided(DnsQuestion(DnsArrival(client=CLIENT, query=query)))
-    assert isinstance(admission.action, Refuse) is refused
-    if isinstance(admission.action, Refuse):
-        assert isinstance(admission.action.words, DnsAnswer)
-        assert not dns.message.from_wire(admission.action.words.message).answer
 
 
 @pytest.mark.parametrize(

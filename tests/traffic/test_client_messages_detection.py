@@ -67,24 +67,6 @@ def test_protocols(data: bytes, protocol: object) -> None:
         assert first.received + b"".join(pieces) == data
 
 
-def test_a_hello_among_other_records() -> None:
-    """A hello is read behind what some servers ignore, and before early data."""
-    first = FirstBytesReader()
-    seen = first.feed(ALERT + HELLO + b"early")
-    assert isinstance(seen, Hello)
-    assert seen.hello.name == "www.example.org"
-    assert first.received == ALERT + HELLO + b"early"
-
-
-def test_which_lines_are_watched() -> None:
-    """What follows an unknown line is read on as long as it may make a request of it, and no longer."""
-    for said, watched in ((b"GET x\r\n", True), (b"SSH-2.0-x\r\n", False)):
-        seen = FirstBytesReader().feed(said)
-        assert isinstance(seen, OtherBytes)
-        assert (seen.line is not None) is watched
-    assert FirstBytesReader().feed(b"GE[T / HTTP/1.1\r\n") == LENIENT_HTTP
-
-
 @pytest.mark.parametrize(
     ("data", "protocol"),
     [
