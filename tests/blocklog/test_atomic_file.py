@@ -13,7 +13,6 @@ from tokgate.blocklog.atomic_file import replace_file, replacing, take_rights
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """For a while, another umask."""
     before = os.umask(mask)
     try:
         yield
@@ -22,7 +21,6 @@ def umask(mask: int) -> Iterator[None]:
 
 
 def mode_of(path: Path) -> int:
-    """A file's permissions."""
     return stat.S_IMODE(path.lstat().st_mode)
 
 

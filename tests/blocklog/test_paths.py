@@ -28,17 +28,6 @@ def test_companions_have_names_of_their_own() -> None:
     ]
 
 
-def test_nothing_of_it_is_read_as_the_log(tmp_path: Path) -> None:
-    """Keys and state beside a log are not lines of it, nor are they ever deleted as old ones."""
-    log = tmp_path / "block.ndjson"
-    key = paths.key_path_for(log)
-    kept = (key, paths.public_path_for(key), paths.secret_path_for(log), paths.warned_path_for(log))
-    for path in (log, *kept, paths.notified_path_for(log)):
-        path.touch()
-    assert paths.with_rotated(log) == [log]
-    assert list(paths.archived(log)) == []
-
-
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
 def test_a_file_is_known_in_any_compression(ending: str) -> None:
     """What a log states to continue may have been compressed meanwhile."""

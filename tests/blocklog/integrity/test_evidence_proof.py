@@ -31,7 +31,6 @@ MOST_LINES = 50
 
 @pytest.fixture(scope="module")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The verifier of docs/proof.md."""
     (program,) = re.findall(r"^```python\n(.*?)^```", DOCS.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     path = tmp_path_factory.mktemp("docs") / "verify_proof.py"
     path.write_text(program, "utf-8")
@@ -70,7 +69,6 @@ class Log(AppenderRuns):
 
     @property
     def fingerprint(self) -> str:
-        """That of the key beside it."""
         return fingerprint(read_public_key(self.path.with_suffix(".pub")))
 
 
@@ -199,14 +197,6 @@ def test_what_has_no_proof(tmp_path: Path) -> None:
     log.path.write_bytes(b"".join(content.splitlines(keepends=True)[1:]))
     with pytest.raises(NoProof, match=r"isn't whole here|does not fit"):
         prove(log.ids[1], log.files)
-
-
-def test_between_lines_that_are_no_records(tmp_path: Path, verifier: Path) -> None:
-    """What others put in hides no record, and proves none."""
-    log = Log(tmp_path / "block.ndjson")
-    log.put(2)
-    log.path.write_bytes(b'rubbish\n{"a": 1}\n{"event": {"id": "x"}}\n' + log.path.read_bytes())
-    assert checked(verifier, prove(log.ids[1], log.files), log.fingerprint).returncode == 0
 
 
 def test_several_checkpoints_in_one_batch(tmp_path: Path, verifier: Path) -> None:

@@ -40,7 +40,6 @@ ess_cert_id_alg = sha256
 
 
 def openssl(folder: Path, *command: str) -> None:
-    """Run openssl in a folder."""
     subprocess.run([OPENSSL, *command], cwd=folder, check=True, capture_output=True)
 
 
@@ -99,14 +98,12 @@ class Authority:
         return (self.folder / "reply").read_bytes()
 
     def close(self) -> None:
-        """End it."""
         self._server.shutdown()
         self._server.server_close()
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["", "a chain"])
 def authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    """A timestamp authority."""
     made = Authority(tmp_path_factory.mktemp("authority") / "tsa", chain=request.param)
     yield made
     made.close()
@@ -114,7 +111,6 @@ def authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log with a checkpoint."""
     path = tmp_path / "block.ndjson"
     writer = LogWriter(path, OBSERVER, LogOptions())
     writer.start()

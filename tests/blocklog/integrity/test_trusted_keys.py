@@ -9,7 +9,6 @@ from tokgate.blocklog.records.chain import Head
 
 
 def signed(key: str, epoch: int = 0, announces: str | None = None, number: int = 9) -> Checkpoint:
-    """A checkpoint by a key."""
     return Checkpoint(head=Head("chain", number), at="2023-03-10T11:00:00Z", epoch=epoch, key=key, next_key=announces)
 
 
@@ -37,37 +36,11 @@ def test_keys_take_over_in_their_order(given: str, keys: str, expected: list[boo
     assert bool(trust) is bool(given)
 
 
-def test_keys_that_are_announced() -> None:
-    """They are believed from then on, each of its own announcer only if that was believed itself."""
-    trust = TrustedKeys(["a"])
-    assert not trust.accepts(signed("b", announces="c"))
-    assert not trust.accepts(signed("c"))
-    assert trust.accepts(signed("a", announces="b"))
-    assert trust.accepts(signed("b", announces="c"))
-    assert trust.accepts(signed("c"))
-    assert TrustedKeys().accepts(signed("x"))
-
-
-def test_how_far_a_chain_is_signed() -> None:
-    """To the record before a checkpoint; what follows the checkpoint's own record is not signed yet."""
-    state = SigningState(0)
-    state.by(signed("a", 4, "b", 9))
-    assert (state.reach, state.key, state.next_key, state.epoch) == (10, "a", "b", 4)
-
-
-def test_a_strange_key_is_told_of_once() -> None:
-    """Also where it announces others: one intruder, one finding."""
-    state = SigningState(0)
-    keys = [signed("x", announces="y"), signed("x"), signed("y", announces="z"), signed("z"), signed("other")]
-    assert [state.is_strange(each) for each in keys] == [False, True, True, True, False]
-
-
 AT = "2023-03-10T11:00:00.000000Z"
 MINE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
 
 
 def made(number: int, digest: str = "a", key: Ed25519PrivateKey = MINE, chain: str = "c") -> Checkpoint:
-    """A checkpoint of a record."""
     return sign(key, Head(chain, number, digest * 64), AT, 0)
 
 
@@ -98,14 +71,3 @@ def test_what_contradicts() -> None:
         assert found.against(head) is None
     assert [(first.place[1], other.place[1]) for first, other in found.conflicts()] == [(1, 3)]
     assert [each.place[1] for each in found.last()] == [2, 5]
-
-
-def test_what_is_not_believed_is_counted() -> None:
-    """A signature that doesn't fit, and a key that isn't accepted."""
-    forged = Checkpoint(head=Head("c", 9), at=AT, epoch=0, key=made(1).key, next_key=None, signature="AA==")
-    found = Attestations(
-        [ExternalCheckpoint(each, ("kept", 1)) for each in (forged, made(5), made(6, key=OTHER))],
-        lambda checkpoint: checkpoint.key == made(1).key,
-    )
-    assert found.strange == 2
-    assert [each.checkpoint.head.sequence for each in found.last()] == [5]

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
 from tokgate.blocklog.integrity.checkpoint import (
     Checkpoint,
     KeyUnusable,
-    Signer,
     Tree,
     parse_checkpoints,
     read_key,
@@ -71,20 +69,16 @@ class Log(AppenderRuns):
 
     @property
     def elsewhere(self) -> list[Checkpoint]:
-        """The checkpoints that were sent away."""
         return list(parse_checkpoints(self.kept))
 
     @property
     def key(self) -> str:
-        """The public key beside the log."""
         return read_public_key(public_path_for(key_path_for(self.path)))
 
     def findings(self, *trusted: str, elsewhere: bool = False, whole: bool = False) -> list[Finding]:
-        """What is wrong with the log."""
         return self.found(*trusted, kept=self.kept if elsewhere else (), whole=whole)
 
     def edit(self, change: Callable[[list[bytes]], object], path: Path | None = None) -> None:
-        """Change a file's lines."""
         path = path or self.path
         lines = path.read_bytes().splitlines(keepends=True)
         change(lines)
@@ -102,7 +96,6 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 def codes(findings: list[Finding]) -> list[tuple[int, str]]:
-    """Line and code of findings."""
     return [(finding.line, finding.code.value) for finding in findings]
 
 
@@ -118,7 +111,6 @@ def test_what_no_one_touched(log: Log, check_lines: Lines) -> None:
 
 
 def _line(change: Callable[[bytes], bytes]) -> Callable[[list[bytes]], None]:
-    """Change the fifth line."""
     return lambda lines: lines.__setitem__(4, change(lines[4]))
 
 
@@ -206,14 +198,13 @@ def test_every_change_is_found(
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
-        (change_text, "the content of record 5 does not give its hash"),
         (lambda lines: lines.pop(4), "record 5 is missing before record 6"),
         (lambda lines: lines.__delitem__(slice(4, 6)), "records 5 to 6 are missing before record 7"),
     ],
-    ids=["changed", "one", "two"],
+    ids=["one", "two"],
 )
 def test_what_is_said(log: Log, tamper: Callable[[list[bytes]], object], said: str) -> None:
-    """Which record it is, where a checkpoint signs its hash, and which numbers are missing."""
+    """Which numbers are missing."""
     log.edit(tamper)
     (found,) = log.findings()
     assert (found.line, found.message) == (5, said)
@@ -272,22 +263,6 @@ def test_a_cut_tail(log: Log, kept: int) -> None:
     assert codes(log.findings(elsewhere=True)) == [(kept, "cut")]
 
 
-def test_a_tail_that_was_cut_and_written_over(log: Log) -> None:
-    """A writer that knows nothing else goes on from where the log ends: what was attested before contradicts it."""
-    log.edit(lambda lines: lines.__delitem__(slice(8, None)))
-    log.path.with_suffix(".heads").unlink()
-    log.kept, before = [], log.kept
-    log.options = LogOptions(key=key_path_for(log.path))
-    log.run(1)
-    log.run(6)
-    assert log.findings() == []
-    found = list(Verifier((), checkpoints_in(before, "kept.txt")).run(log.files))
-    assert [(finding.line, finding.code) for finding in found] == [
-        (11, FindingCode.CONTRADICTED),
-    ]
-    assert "(kept.txt:3)" in found[0].message
-
-
 def test_checkpoints_of_other_logs_are_no_concern(log: Log, tmp_path: Path) -> None:
     """A syslog server keeps those of all gateways; without a trusted key none says which log is looked at."""
     other = Log(tmp_path / "other" / "block.ndjson")
@@ -310,28 +285,6 @@ def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
     (gone,) = [finding for finding in found if finding.code is FindingCode.CUT]
     assert (gone.file, gone.line) == ("kept.txt", 3)
     assert "attested up to record 11 by this checkpoint, is gone" in gone.message
-
-
-def test_over_rotation_and_compression(tmp_path: Path, check_lines: Lines) -> None:
-    """The chain goes on over files, in whatever order and packing they are given; a file that is gone is missed."""
-    log = Log(tmp_path / "block.ndjson", SMALL)
-    log.run(12)
-    assert len(log.files) > 4
-    check_lines(*log.files)
-    assert log.findings() == []
-    first, second, third, *_ = log.files
-    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes()))
-    Path(f"{second}.zst").write_bytes(zstd.compress(second.read_bytes()))
-    first.unlink()
-    second.unlink()
-    assert list(Verifier().run(reversed(log.files))) == []
-    assert list(Verifier().run(log.files[1:])) == []  # what came before may have been deleted when its time was over
-    found = list(Verifier().run([*log.files[:2], *log.files[3:]]))
-    assert codes(found) == [(1, "missing")]
-    assert found[0].file == str(log.files[3])
-    assert found[0].message.endswith(f"; the last of them were in {third.name}")
-    log.edit(lambda lines: lines.pop(), third)
-    assert [finding.code for finding in log.findings()] == [FindingCode.MISSING]
 
 
 def test_a_cut_archive(tmp_path: Path) -> None:
@@ -370,23 +323,7 @@ def test_a_file_that_cannot_be_read(log: Log, error: Exception) -> None:
     assert verifier.lines == 12
 
 
-@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zstd.compress)])
-def test_a_restart_after_a_damaged_archive(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
-    """The proxy logs on where the file before it can't be read to its end: its chain goes on, and nobody is accused."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(12)
-    octets = pack(log.path.read_bytes())
-    log.path.unlink()
-    middle = len(octets) // 2
-    cut = tmp_path / f"block-20230310T120000.000000Z.ndjson{ending}"
-    cut.write_bytes(octets[:middle] + bytes(64) + octets[middle + 64 :])
-    log.run(1)
-    assert json.loads(log.path.read_bytes().splitlines()[0])["event"]["sequence"] == 14
-    assert {one.code for one in log.findings()} <= {FindingCode.UNREADABLE, FindingCode.TORN, FindingCode.MISSING}
-
-
 def change_last(lines: list[bytes]) -> None:
-    """The last record says something else."""
     lines[-1] = lines[-1].replace(b"gw1.example.org", b"gw2.example.org")
 
 
@@ -445,14 +382,6 @@ def test_killed_between_a_record_and_its_newline(log: Log) -> None:
     assert log.findings(elsewhere=True) == []
 
 
-def test_a_torn_line_taken_out(log: Log) -> None:
-    """A recovery record without what it tells of."""
-    log.stray(b"{")
-    log.run(1)
-    log.edit(lambda lines: lines.pop(12))
-    assert codes(log.findings()) == [(13, "recovery")]
-
-
 def test_the_last_line_is_being_written(log: Log) -> None:
     """A last line without an end is told, and is no finding: its writer is at work, or will tell of it."""
     log.stray(b'{"@timesta')
@@ -480,29 +409,6 @@ def test_a_folder_in_a_files_place(tmp_path: Path) -> None:
     assert "missing" in [one.code for one in found]
 
 
-def test_evolving_keys(tmp_path: Path, check_lines: Lines) -> None:
-    """Each checkpoint is signed by another key, announced by the one before; the first public key verifies them all."""
-    log = Log(tmp_path / "block.ndjson", forward_secure=True)
-    for _ in range(4):
-        log.run(2)
-    records = check_lines(log.path)
-    signed = [r["tokgate"]["checkpoint"] for r in records if r["event"]["action"] == "log-checkpoint"]
-    assert [one["epoch"] for one in signed] == [0, 1, 2, 3]
-    assert [one["key"] for one in signed[1:]] == [one["next_key"] for one in signed[:-1]]
-    assert log.findings(log.key, elsewhere=True) == []
-
-    # Who takes the key that is there now can't sign what came before it.
-    stolen, _ = read_key(key_path_for(log.path))
-    head = present(stated_head(records[4]))
-    forged, _ = link(head, log_checkpoint(stamp(), sign(stolen, head, "2023-03-10T11:00:00.000000Z", 1).as_json()))
-
-    def forge(lines: list[bytes]) -> None:
-        lines[5:] = [json.dumps(forged).encode() + b"\n"]
-
-    log.edit(forge)
-    assert codes(log.findings(log.key)) == [(6, "key")]
-
-
 def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its public part is shown, to be kept elsewhere; a key that others may read signs nothing and stops nothing."""
     log = Log(tmp_path / "block.ndjson")
@@ -514,20 +420,6 @@ def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log.run(1)
     assert [type(error) for error in log.troubles] == [KeyUnusable]
     assert log.findings() == []
-
-
-def test_a_replaced_key_is_gone(tmp_path: Path) -> None:
-    """Its octets are overwritten where they lay, so that another name of the file, or its place, gives nothing."""
-    log = Log(tmp_path / "block.ndjson", forward_secure=True)
-    log.run(1, attest=False)
-    key, name = key_path_for(log.path), tmp_path / "another"
-    Signer(key)
-    assert b"PRIVATE KEY" in key.read_bytes()
-    os.link(key, name)
-    log.run(1)
-    assert b"PRIVATE KEY" in key.read_bytes()
-    assert name.read_bytes().strip(b"\0") == b""
-    assert log.findings(log.key) == []
 
 
 def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
@@ -595,25 +487,6 @@ def write_anew(log: Log, after: int, say: str, *, signing: bool) -> None:
     log.edit(anew)
 
 
-def test_a_tail_written_anew_without_checkpoints(tmp_path: Path) -> None:
-    """Who can write the log, but has no key, can't pass off more than what the writer leaves unsigned for a moment."""
-    log = Log(tmp_path / "block.ndjson", records=1000)
-    log.run(1600)
-    assert log.findings(log.key) == []
-    write_anew(log, 1, "nothing happened", signing=False)
-    assert codes(log.findings(log.key)) == [(1600, "key")]  # nothing is signed any more
-    log.forget()
-    log.run(5)
-    log.run(1600)
-    write_anew(log, 6, "nothing happened", signing=False)
-    (found,) = log.findings(log.key)
-    assert (found.line, found.code) == (1606, FindingCode.UNSIGNED)
-    assert found.message.startswith("records 7 to 1606 stand without a checkpoint")
-    log.run(1)  # the program goes on and signs all of it
-    expected = {FindingCode.MISSING, FindingCode.FOREIGN, FindingCode.UNSIGNED}
-    assert {found.code for found in log.findings(log.key)} == expected
-
-
 @pytest.mark.parametrize(("count", "told"), [(4, False), (5, True)])
 def test_as_many_records_as_may_stand_unsigned(
     log: Log, monkeypatch: pytest.MonkeyPatch, count: int, told: bool
@@ -622,6 +495,8 @@ def test_as_many_records_as_may_stand_unsigned(
     monkeypatch.setattr(verify, "MOST_UNSIGNED", 4)
     log.run(count, attest=False)
     assert codes(log.findings(log.key)) == ([(12 + count, "unsigned")] if told else [])
+    log.run(1)  # it signs all of it
+    assert not told or "unsigned" in {one.code for one in log.findings(log.key)}
 
 
 def test_a_tail_without_checkpoints_for_too_long(tmp_path: Path) -> None:

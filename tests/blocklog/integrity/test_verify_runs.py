@@ -39,7 +39,6 @@ class Log(AppenderRuns):
         run.leave("closed")
 
     def faults(self, at_least: float = 0) -> Found:
-        """Lines and codes of what is wrong."""
         return [(one.line, one.code.value) for one in self.found(at_least=at_least)]
 
 

@@ -76,7 +76,6 @@ def files(folder: Path) -> list[Path]:
 
 
 def lines_of(path: Path) -> list[bytes]:
-    """A file's lines, unpacked."""
     return _UNPACK.get(path.suffix, bytes)(path.read_bytes()).splitlines(keepends=True)
 
 
@@ -86,7 +85,6 @@ def put(path: Path, lines: list[bytes]) -> None:
 
 
 def edit(place: int, change: Callable[[list[bytes]], object]) -> Edit:
-    """Change the lines of one file."""
 
     def do(folder: Path) -> None:
         path = files(folder)[place]

@@ -35,7 +35,6 @@ from tokgate.policy.membership import Identity
 
 
 def numbered(*numbers: int) -> bytes:
-    """Lines of small records."""
     return b"".join(encode({"n": n}) for n in numbers)
 
 
@@ -167,7 +166,6 @@ def test_a_compressed_copy_is_not_read_beside_its_file(tmp_path: Path) -> None:
 
 
 def record(**observed: Any) -> dict[str, Any]:
-    """A refusal as it is read back."""
     observation = seen(**observed)
     made = present(traffic_record(stamp(), observation, judged(observation), SNAPSHOT))
     line: dict[str, Any] = json.loads(encode(made))

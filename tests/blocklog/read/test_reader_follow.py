@@ -12,7 +12,6 @@ from tokgate.blocklog.records.record import encode
 
 
 def put(path: Path, *numbers: int) -> None:
-    """Append records."""
     with path.open("ab") as stream:
         stream.write(b"".join(encode({"n": n}) for n in numbers))
 
@@ -24,7 +23,6 @@ def poll(follower: Follower) -> list[Any]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the log is."""
     return tmp_path / "block.ndjson"
 
 

@@ -15,7 +15,6 @@ from tokgate.policy.decision import Signal
 
 
 def line(record: dict[str, Any]) -> Line:
-    """A record as it is read."""
     return Line("block.ndjson", 1, record, encode(record))
 
 

@@ -33,7 +33,6 @@ class Log(AppenderRuns):
         self.appender = self.begin()
 
     def append(self, *numbers: object) -> None:
-        """Write records and everything that they bring about."""
         append(self.appender, *({"n": number} for number in numbers))
 
     def numbers(self, path: Path | None = None) -> list[int | str]:
@@ -54,17 +53,14 @@ class Log(AppenderRuns):
         return json.loads(line)["tokgate"]
 
     def others(self) -> list[Path]:
-        """Files that were rotated, oldest first."""
         return [path for path in with_rotated(self.path) if path != self.path]
 
     def everything(self) -> list[int | str]:
-        """The numbers in all files."""
         return [n for path in (*self.others(), self.path) for n in self.numbers(path) if n != "log-continued"]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the log is."""
     return tmp_path / "block.ndjson"
 
 
@@ -108,13 +104,6 @@ def test_a_new_file_says_what_it_continues(path: Path, check_lines: Lines) -> No
     last = json.loads(old.read_bytes())["event"]
     continues = {"file": old.name, "records": 1, "bytes": LINE, "sequence": 1, "hash": last["hash"]}
     assert (first["tokgate"]["continues"], first["event"]["reason"]) == (continues, "the file was full")
-
-
-def test_a_limit_below_a_continuation_still_makes_progress(path: Path) -> None:
-    """With an absurd limit each file holds one record, and none is lost or repeated."""
-    log = Log(path, Rotation(max_bytes=1))
-    log.append(*range(4))
-    assert [log.numbers(p)[-1] for p in [*log.others(), path]] == [0, 1, 2, 3]
 
 
 def test_the_day_changes_at_midnight_utc(path: Path) -> None:
@@ -176,15 +165,6 @@ def test_a_file_that_others_take_away(tmp_path: Path, kept: str | None) -> None:
     log.append(1)
     assert log.numbers() == ["log-continued", 1]
     assert log.told()["continues"].get("file") == kept
-
-
-def test_a_torn_line_is_recovered_before_anything_else(path: Path, log: Log) -> None:
-    """After a crash the torn line is ended and the first new record tells of it."""
-    log.appender.leave("closed")
-    path.write_bytes(b'{"n":0}\n{"n":')
-    log = Log(path, NOT_DAILY)
-    log.append(1)
-    assert (log.numbers(), log.told()["torn"]["bytes"]) == ([0, "torn", "log-recovered", 1], 5)
 
 
 class Disk:
@@ -281,15 +261,6 @@ def test_a_half_written_line_is_finished_before_its_file_is_rotated(
     assert (log.numbers(old), log.numbers()) == ([0, 1], ["log-continued", 2])
 
 
-def test_short_writes_are_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that takes a byte at a time gets whole lines all the same, also over rotations."""
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data if b'"boot"' in data else data[:1]))
-    log = Log(path, Rotation(max_bytes=2 * LINE))
-    log.append(*range(5))
-    assert log.everything() == [0, 1, 2, 3, 4]
-
-
 def _refuse(*_: object) -> None:
     raise PermissionError(errno.EACCES, "no")
 
@@ -338,7 +309,6 @@ def run(path: Path, *numbers: int, options: LogOptions | None = None) -> list[st
 
 
 def records(octets: bytes) -> list[dict[str, Any]]:
-    """The records that were written."""
     return [json.loads(line) for line in octets.splitlines() if line.startswith(b"{")]
 
 
@@ -353,7 +323,6 @@ def sequences(found: list[dict[str, Any]]) -> list[int]:
 
 
 def rotated(path: Path) -> Path:
-    """The one file beside the log that was rotated."""
     (found,) = (each for each in path.parent.glob("block.ndjson.*"))
     return found
 

@@ -28,7 +28,6 @@ NOW = Instant.from_utc(2023, 5, 1)
 
 @pytest.fixture
 def ends() -> Iterator[tuple[RecordSender, socket.socket]]:
-    """A sender and the reading end."""
     write, read = channel()
     read.setblocking(False)
     with write, read:
@@ -182,18 +181,8 @@ def test_a_closed_sender_is_gone(ends: tuple[RecordSender, socket.socket]) -> No
     assert len(drain(read, ended=True)) > 0 < seen < 3000  # as much of what was kept as the kernel takes
 
 
-def test_the_last_sender_is_gone(ends: tuple[RecordSender, socket.socket]) -> None:
-    """The reader learns that nobody sends any more."""
-    sender, read = ends
-    sender.put({"n": 1})
-    sender.close()
-    read.setblocking(True)
-    assert (receive(read), receive(read)) == ({"n": 1}, None)
-
-
 @pytest.fixture
 def descriptor() -> Iterator[int]:
-    """An empty backlog."""
     made = new_backlog()
     yield made
     os.close(made)

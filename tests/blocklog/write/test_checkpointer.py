@@ -10,7 +10,7 @@ from whenever import Instant
 from labs.builders import present
 from labs.samples import OBSERVER
 from labs.waiting import DEADLINE
-from tokgate.blocklog.integrity.checkpoint import MARK, Signer, parse_checkpoints, read_key
+from tokgate.blocklog.integrity.checkpoint import MARK, Signer, parse_checkpoints
 from tokgate.blocklog.records.chain import Head, link
 from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.record import Record, encode, new_stamp, timestamp
@@ -71,20 +71,6 @@ def test_whose_checkpoint_a_line_is(
     assert checkpointer.signed(encode(link(after, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))[0])) is None
 
 
-def test_an_evolving_key_is_replaced_once_its_checkpoint_is_on_the_disk(tmp_path: Path) -> None:
-    """A checkpoint lost in a crash leaves the key that the last one on the disk announces: else nothing verifies."""
-    path = tmp_path / "block.key"
-    signer = Signer(path, evolving=True)
-    first, again = signer.sign(HEAD, AT), signer.sign(HEAD, AT)
-    assert (first.epoch, again.key, again.next_key) == (0, first.key, first.next_key)
-    signer.used(first)
-    second = signer.sign(HEAD, AT)
-    assert (second.epoch, second.key) == (1, first.next_key)
-    assert second.next_key not in (first.key, first.next_key)
-    assert read_key(path)[1] == 1
-    assert Signer(path, evolving=True).sign(HEAD, AT).key == first.next_key
-
-
 @pytest.mark.parametrize("other", [lambda signer: signer, lambda signer: Signer(signer.path, evolving=True)])
 def test_another_checkpoint_replaces_no_key(tmp_path: Path, other: Callable[[Signer], Signer]) -> None:
     """A checkpoint that announced another key, or whose key has taken over, must not use the next one up."""
@@ -97,16 +83,6 @@ def test_another_checkpoint_replaces_no_key(tmp_path: Path, other: Callable[[Sig
     signer.used(checkpoint)
     assert signer.path.read_bytes() == kept
     assert signer.sign(HEAD, AT).key == expected.key
-
-
-def test_a_key_that_stays(tmp_path: Path) -> None:
-    """Without forward security all checkpoints are signed by the key whose public part was kept, and announce none."""
-    signer = Signer(tmp_path / "block.key")
-    kept = signer.path.read_bytes()
-    checkpoint = signer.sign(HEAD, AT)
-    signer.used(checkpoint)
-    assert checkpoint.next_key is None
-    assert signer.path.read_bytes() == kept
 
 
 def listening(path: Path) -> socket.socket:

@@ -42,7 +42,6 @@ class Lab:
         self._held = -1
 
     def close(self) -> None:
-        """Close all that is open."""
         self.write.close()
         self.read.close()
         os.close(self.lifeline)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from labs.appending import AppenderRuns, append, kill
-from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.integrity.chain_state import FindingCode
 from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
 from tokgate.blocklog.records.chain import stated_head
@@ -35,7 +34,6 @@ class Runs(AppenderRuns):
         self.forge(*(stopped(self.stamp(), 1, "forged") for _ in range(count)), path=path)
 
     def told(self, action: str) -> list[dict[str, Any]]:
-        """The log's records of an action."""
         records = [json.loads(line) for line in self.path.read_bytes().splitlines() if line.startswith(b"{")]
         return [record["tokgate"] for record in records if text_at(record, "event", "action") == action]
 
@@ -136,27 +134,6 @@ def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     assert len(runs.found()) > FORGED
 
 
-@pytest.mark.parametrize("journal", [True, False])
-@pytest.mark.parametrize(
-    "line",
-    [
-        {"a": 1},
-        {"event": 1},
-        {"tokgate": "x", "event": {"action": "log-checkpoint"}},
-        {"tokgate": {"chain": "c"}, "event": {"action": "log-checkpoint", "sequence": 9, "hash": "ab" * 32}},
-    ],
-    ids=str,
-)
-def test_a_start_after_any_json_of_others(runs: Runs, line: dict[str, Any], journal: bool) -> None:
-    """A line that somebody appended keeps tokgate from nothing: it is told of like any other."""
-    if not journal:
-        runs.path.with_suffix(".heads").unlink()
-    runs.stray(json.dumps(line).encode() + b"\n")
-    runs.run()
-    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
-    assert (said["line"], said["lines"]) == ((7, 1) if journal else (5, 3))
-
-
 @pytest.mark.parametrize("boot", [None, "another boot"])
 def test_whatever_is_left_of_the_journal(runs: Runs, monkeypatch: pytest.MonkeyPatch, boot: str | None) -> None:
     """A journal that a disk gave back in part keeps tokgate from nothing: it starts, and the log has no gap."""
@@ -230,22 +207,6 @@ def test_a_log_that_was_taken_away_while_nothing_ran(runs: Runs) -> None:
     assert first["message"] == "The log continues from a file that is gone: a restart."
     assert first["tokgate"]["continues"] | {"records": 0, "bytes": 0, "sequence": 8} == first["tokgate"]["continues"]
     assert [one.code for one in runs.found()] == [FindingCode.FOREIGN]
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_records_put_into_a_rotated_file(runs: Runs, packed: bool) -> None:
-    """The same holds where logrotate moved the file meanwhile, compressed or not."""
-    runs.forge_some()
-    moved = runs.path.rename(runs.path.with_name("block.ndjson.1"))
-    if packed:
-        moved.with_name("block.ndjson.1.zst").write_bytes(zstd.compress(moved.read_bytes()))
-        moved.unlink()
-    runs.run()
-    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
-    assert (said["lines"], said["line"]) == (FORGED, 7)
-    assert said["file"].startswith("block.ndjson.1")
-    assert {one.code for one in runs.found()} == {FindingCode.FOREIGN}
-    assert len(runs.found()) == FORGED + 1
 
 
 @pytest.mark.parametrize("rotated", [False, True])

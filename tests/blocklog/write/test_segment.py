@@ -140,20 +140,6 @@ def test_the_last_record_and_what_comes_after_it(
     assert path.read_bytes() == content + b"\n" * bool(content and not content.endswith(b"\n"))
 
 
-@pytest.mark.parametrize(
-    ("rest", "torn"), [(b'{"a":1}', None), (b'{"a":', 5), (b"{" + b"x" * (3 << 20), (3 << 20) + 1)]
-)
-def test_a_line_without_an_end(tmp_path: Path, rest: bytes, torn: int | None) -> None:
-    """What lacks only its newline is whole; what a crash left is neither deleted nor changed, but ended."""
-    path = tmp_path / "block.ndjson"
-    path.write_bytes(b'{"a":0}\n' + rest)
-    segment = Segment(path, TODAY)
-    told = segment.survey().rest.torn()
-    segment.close()
-    assert path.read_bytes() == b'{"a":0}\n' + rest + b"\n"
-    assert (None if told is None else told["bytes"], segment.lines, segment.size) == (torn, 2, 8 + len(rest) + 1)
-
-
 def test_a_file_in_order_is_taken_as_it_is(tmp_path: Path) -> None:
     """Lines are counted, the day is that of the last change, and nothing is written."""
     path = tmp_path / "block.ndjson"

@@ -60,13 +60,11 @@ def lines(*paths: Path) -> list[dict[str, Any]]:
 
 
 def actions(records: list[dict[str, Any]]) -> list[str]:
-    """What the records are about."""
     return [record["event"]["action"] for record in records]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the log is."""
     return tmp_path / "block.ndjson"
 
 
@@ -108,16 +106,6 @@ def test_the_first_record_is_signed_with_it(path: Path, check_lines: Lines) -> N
     writer.close(waiting.DEADLINE)
 
 
-def test_close_writes_what_is_queued(path: Path, make: Callable[..., LogWriter]) -> None:
-    """Closing right after putting loses nothing, and lets go of the lock."""
-    writer = make(path, WriterLimits())
-    for n in range(2000):
-        writer.put(refusal(n))
-    assert writer.close(waiting.DEADLINE)
-    assert numbers(lines(path)) == list(range(2000))
-    assert make(path).close(waiting.DEADLINE)
-
-
 def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter]) -> None:
     """Records of eight threads are all there, those of each in its order, over rotations by size."""
     writer = make(path, WriterLimits(queued=1 << 20, rotation=Rotation(max_bytes=200_000)))
@@ -142,7 +130,6 @@ def test_many_threads_lose_nothing(path: Path, make: Callable[..., LogWriter]) -
 
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes no record."""
 
     def write(_: Segment, __: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -208,15 +195,6 @@ def test_an_idle_log_tells_what_happens_to_it(
     assert "file" not in check_lines(path)[0]["tokgate"]["continues"]
 
 
-def test_a_path_that_becomes_writable_heals_by_itself(path: Path, make: Callable[..., LogWriter]) -> None:
-    """Health turns green again although nothing is put."""
-    path.mkdir()
-    writer = make(path)
-    assert not writer.health().ok
-    path.rmdir()
-    until(lambda: writer.health().ok)
-
-
 def test_a_record_that_is_no_json_is_dropped_alone(
     path: Path, make: Callable[..., LogWriter], check_lines: Lines
 ) -> None:
@@ -250,36 +228,6 @@ def test_a_defect_in_the_thread_does_not_end_it(
     assert 2 in numbers(records)
     assert writer.health().written == len(records)
     assert numbers(records).count(1) + writer.health().dropped == 1
-
-
-def test_logrotate_is_followed(path: Path, make: Callable[..., LogWriter], check_lines: Lines) -> None:
-    """After a rename the new file is there without a record or a signal, and names the old one."""
-    writer = make(path, replace(QUICK, look_every=0.01))
-    writer.put(refusal(1))
-    assert writer.mark().wait(waiting.DEADLINE)
-    old = path.with_name("block.ndjson.1")
-    path.rename(old)
-    until(lambda: path.exists() and path.stat().st_size > 0)
-    writer.put(refusal(2))
-    assert writer.close(waiting.DEADLINE)
-    assert check_lines(path)[0]["tokgate"]["continues"]["file"] == old.name
-    assert (numbers(check_lines(old)), numbers(lines(path))) == ([1], [2])
-
-
-def test_the_day_is_the_clocks(path: Path, check_lines: Lines) -> None:
-    """The writer rotates by the clock it is given, at midnight UTC."""
-    moments = [Instant.from_utc(2026, 3, 10, hour=23, minute=59)]
-    writer = LogWriter(path, OBSERVER, limits=QUICK, clock=lambda: moments[-1], uptime=lambda: moments[-1].timestamp())
-    writer.start()
-    writer.put(refusal(1))
-    assert writer.mark().wait(waiting.DEADLINE)
-    moments.append(Instant.from_utc(2026, 3, 11))
-    writer.put(refusal(2))
-    assert writer.close(waiting.DEADLINE)
-    [old] = path.parent.glob("block-*.ndjson")
-    assert old.name == "block-20260311T000000.000000Z.ndjson"
-    assert numbers(check_lines(old)) == [1]
-    assert actions(check_lines(path)) == ["log-continued", "tls-handshake-refused", "log-checkpoint"]
 
 
 @pytest.mark.usefixtures("full")

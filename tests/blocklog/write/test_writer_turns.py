@@ -31,7 +31,6 @@ class Appender:
             raise OSError(self.errors.pop(0), "no reason")
 
     def add(self, record: Record) -> None:
-        """Take one."""
         self.added.append(record)
         self.pending += 1
 
@@ -46,18 +45,15 @@ class Appender:
         self.look()
 
     def leave(self, why: str) -> None:
-        """Note why the file is closed."""
         self.left.append(why)
 
     def close(self) -> None:
-        """Note that it is closed."""
         self.leave("closed")
 
     def require_room(self) -> None:
         """There is some."""
 
     def attest(self) -> None:
-        """Note when."""
         self.attested.append(time.monotonic())
 
     def abandon(self) -> int:
