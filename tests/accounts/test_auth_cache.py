@@ -68,7 +68,6 @@ class Book:
         return iter(())
 
     def identify(self, credentials: Credentials) -> Identity | None:
-        """Look it up."""
         with self._lock:
             self.asked += 1
             self.inside += 1
@@ -84,19 +83,16 @@ class Book:
 
 @pytest.fixture
 def book() -> Book:
-    """The accounts."""
     return Book()
 
 
 @pytest.fixture
 def clock() -> Monotonic:
-    """The time."""
     return Monotonic()
 
 
 @pytest.fixture
 def cache(book: Book, clock: Monotonic) -> AuthCache:
-    """An authentication cache for these accounts."""
     return AuthCache(lambda: book, monotonic=clock)
 
 

@@ -77,7 +77,6 @@ class Listener:
 
 @contextmanager
 def listening(context: ssl.SSLContext | None = None) -> Iterator[Listener]:
-    """A listener that ends."""
     listener = Listener(context)
     try:
         yield listener

@@ -43,11 +43,9 @@ def say(tmp_path: Path) -> Say:
 
 @pytest.fixture
 def minimal() -> str:
-    """The text of a small valid policy."""
     return MINIMAL
 
 
 @pytest.fixture
 def now() -> Instant:
-    """The instant at which the tests load."""
     return NOW

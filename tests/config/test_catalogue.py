@@ -88,16 +88,6 @@ def test_the_policy_of_a_service_taken_and_of_the_same_defined_is_the_same_versi
     assert before.version == copied.version
 
 
-def test_an_unknown_service(policies: Path) -> None:
-    """A mistyped name is an error that suggests the catalogue's."""
-    (policies / "policy.yaml").write_text(POLICY.replace("SERVICES", "tik-tok, none-such"))
-    said = [each.message for each in load(policies, NOW).errors]
-    assert said == [
-        "unknown service `tik-tok`; did you mean `tiktok`?",
-        "unknown service `none-such`; neither the policy nor the catalogue has it",
-    ]
-
-
 def test_the_version_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change of content or of names is another version; an installation without files has no services."""
     monkeypatch.setattr(catalogue, "_SHIPPED", tmp_path)

@@ -23,7 +23,6 @@ ROWS = "name,address,mac,owner,paid_by\nlaptop-1,192.0.2.1,,alice,federal\nlapto
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A policy folder with an inventory."""
     made = tmp_path / "policies"
     made.mkdir()
     (made / "policy.yaml").write_text(POLICY.replace("FILE", "devices.csv"))
@@ -32,7 +31,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def version(loaded: Loaded) -> str:
-    """The version of a policy that must be valid."""
     assert loaded.policy is not None, loaded.diagnostics
     return loaded.policy.version
 

@@ -35,7 +35,6 @@ def valid(loaded: Loaded) -> Policy:
 
 @pytest.fixture(scope="module")
 def every_key() -> Policy:
-    """A policy in which every key is used."""
     return valid(load(EVERY_KEY, Instant.from_utc(2023, 5, 1)))
 
 
@@ -128,21 +127,6 @@ def test_empty_file_is_a_warning(folder: Path, now: Instant) -> None:
     loaded = load(folder, now)
     assert [each.code for each in loaded.diagnostics] == [Code.EMPTY_FILE] * 4
     valid(loaded)
-
-
-def test_all_errors_of_all_files(folder: Path, now: Instant) -> None:
-    """One load shows everything that is wrong, by file and line."""
-    (folder / "b.yaml").write_text("networks: {x: {cidrs: [192.0.2.1/24]}}\nbans: {y: {title: x}}\n")
-    (folder / "c.yaml").write_text("bans:\n  z: {title: x, services: [tiktoc], networks: [offices], starts: soon}\n")
-    places = [(Path(each.origin.file).name, each.origin.line, each.code) for each in load(folder, now).errors]
-    assert places == [
-        ("b.yaml", 1, Code.HOST_BITS),
-        ("b.yaml", 2, Code.MISSING_KEY),
-        ("b.yaml", 2, Code.MISSING_KEY),
-        ("b.yaml", 2, Code.MISSING_KEY),
-        ("c.yaml", 2, Code.UNKNOWN_SERVICE),
-        ("c.yaml", 2, Code.BAD_TIME),
-    ]
 
 
 def test_an_entry_with_errors_is_not_unknown(say: Say, minimal: str) -> None:

@@ -22,7 +22,6 @@ NOW = Instant.from_utc(2023, 5, 1)
 
 
 def section(title: str) -> str:
-    """The text under a heading."""
     parts = re.split(r"^(#{2,3} .+)$", DOCS, flags=re.MULTILINE)
     return next(text for heading, text in pairwise(parts) if heading.lstrip("# ") == title)
 

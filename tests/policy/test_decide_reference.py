@@ -298,7 +298,6 @@ def policies(draw: st.DrawFn) -> Snapshot:
 
 
 def told(decision: Decision) -> dict[str, str | None]:
-    """The fields that the reference knows."""
     return {key: getattr(decision, key) for key in ("verdict", "reason", "phase", "ban", "network", "exemption")}
 
 

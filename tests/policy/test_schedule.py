@@ -22,7 +22,6 @@ def around(instant: Instant) -> tuple[Instant, Instant, Instant]:
 
 
 def clock(text: str) -> Time:
-    """A wall-clock time."""
     return Time.parse_iso(text)
 
 

@@ -11,7 +11,6 @@ from tokgate.policy.services import NO_MATCH, Match, ServiceIndex, compile_regex
 
 
 def rules(match: Match) -> list[tuple[str, str]]:
-    """The hits of a match as pairs."""
     return [(hit.service, hit.rule) for hit in match.hits]
 
 

@@ -54,7 +54,6 @@ def policies(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def held(tmp_path: Path, policies: Path) -> HeldFile:
-    """The file for these policies."""
     return HeldFile.of(tmp_path / "keys", policies)
 
 
@@ -70,15 +69,6 @@ async def emptied(policies: Path, held: HeldFile) -> PolicyHolder:
     (policies / "devices.csv").unlink()
     assert (await holder.reload()).effects.held == ("gone",)
     return holder
-
-
-async def test_a_restart_lifts_nothing(policies: Path, held: HeldFile) -> None:
-    """After a restart the ban is in force for the same devices and with the same exemption, and still held."""
-    await emptied(policies, held)
-    holder = open_policy(policies, NOW, held)
-    assert holder.snapshot.policy.held == ("gone",)
-    assert (blocked(holder, "192.0.2.7"), blocked(holder, "192.0.2.9")) == (True, False)
-    assert holder.snapshot.policy.networks["here"].devices[0].hardware == ("00:53:00:aa:bb:cc",)
 
 
 async def test_lifted_by_command(policies: Path, held: HeldFile) -> None:
@@ -240,16 +230,6 @@ def redefinitions_of(ban: str, old: PolicyHolder, new: PolicyHolder) -> list[str
     """The keys of a ban that differ."""
     found = redefinitions(old.snapshot.policy, new.snapshot.policy)
     return [str(each.key) for each in found if (each.kind, each.name) == ("bans", ban)]
-
-
-def test_a_ban_lifted_by_command_after_a_start(policies: Path, tmp_path: Path) -> None:
-    """What a start holds can be lifted as what a reload holds, and stays lifted."""
-    restarted(policies, tmp_path)
-    (policies / "policy.yaml").write_text(REST)
-    holder = restarted(policies, tmp_path)
-    assert holder.lift(["gone"], "alice") == ()
-    assert asyncio.run(holder.reload()).snapshot.policy.held == ()
-    assert restarted(policies, tmp_path).snapshot.policy.held == ()
 
 
 def test_only_what_was_in_force_is_held(policies: Path, tmp_path: Path) -> None:

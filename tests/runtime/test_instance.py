@@ -61,7 +61,6 @@ class Running:
         self.records.put(build(new_stamp(self.now, OBSERVER)))
 
     def told(self) -> list[str]:
-        """The actions of the records since the last question."""
         told = [record["event"]["action"] for record in self.records.all]
         self.records.all.clear()
         return told
@@ -73,13 +72,11 @@ class Running:
         return self.told()
 
     def phases(self, now: Instant) -> int:
-        """How many changes of phases are told at an instant."""
         return self.tick(now).count("phase-changed")
 
 
 @pytest.fixture
 def running(tmp_path: Path, records: Records) -> Callable[[Instant], Running]:
-    """Starts one at an instant."""
     return partial(Running, tmp_path, records)
 
 

@@ -37,7 +37,6 @@ def test_due_with_each_hour_of_the_clock(now: str, due: bool) -> None:
 
 
 def told(teller: CoverageReporter, counts: Counter[DecisionKey], now: Instant) -> dict[str, Any]:
-    """The record."""
     return teller.tell(counts, now)(new_stamp(now, OBSERVER))
 
 

@@ -47,12 +47,10 @@ class Desk:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Where the log would be."""
     return tmp_path / "log" / "block.ndjson"
 
 
 def ending(**settings: Any) -> Snapshot:
-    """A policy with a ban until September."""
     return snapshot(ban(expires=wall("2023-09-10T00:00")), **settings)
 
 
@@ -122,15 +120,6 @@ def test_an_override_that_disappears(log: Path, records: Records) -> None:
         "override-ended"
     ]
     assert records.all[-1]["event"]["reason"] == "it starts later now"
-
-
-def test_other_clients_make_another_override(log: Path, records: Records) -> None:
-    """Who widens an override by hand is told of."""
-    desk = Desk(log, records)
-    desk.tell(overridden(), START)
-    wider = overridden(clients=(ip_network("192.0.2.0/24"),))
-    assert [action for action, _ in desk.tell(wider, START.add(hours=1))] == ["override-ended", "override-started"]
-    assert records.all[-1]["tokgate"]["clients"] == ["192.0.2.0/24"]
 
 
 def test_an_override_across_a_restart(log: Path, records: Records) -> None:

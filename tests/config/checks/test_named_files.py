@@ -1,15 +1,12 @@
 """Files of names: where they may lie, what changes with them, and that reloading sees it."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 from whenever import Instant
 
-from labs.waiting import eventually
 from tokgate.config.diagnostics import Code
 from tokgate.config.loader import Loaded, load
-from tokgate.config.reload.holder import open_policy
 from tokgate.policy.snapshot import Policy
 
 NOW = Instant.from_utc(2023, 5, 1)
@@ -31,7 +28,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def valid(folder: Path) -> Policy:
-    """The policy, which has no errors."""
     loaded = load(folder, NOW)
     assert loaded.policy is not None, loaded.diagnostics
     return loaded.policy
@@ -92,22 +88,3 @@ def test_a_policy_in_one_file(folder: Path) -> None:
     """Its folder is that of the file."""
     (folder / "one.yaml").write_text("services: {clips: {names: {suffix: {file: services/clips.txt}}}}\n" + BAN)
     assert load(folder / "one.yaml", NOW).policy is not None
-
-
-async def test_a_changed_list_is_reloaded(folder: Path) -> None:
-    """A list is watched like the policy's files; one with mistakes leaves the last good one in force."""
-    holder, file = open_policy(folder, NOW), folder / "services" / "clips.txt"
-    task = asyncio.create_task(holder.watch())
-
-    def names() -> set[str]:
-        return {each.value for each in holder.snapshot.policy.services["clips"].patterns}
-
-    try:
-        file.write_text("clips.example.net\n")
-        await eventually("the new name", lambda: names() == {"clips.example.net"})
-        file.write_text("com\n")
-        await eventually("the error", lambda: holder.last_error is not None)
-        assert names() == {"clips.example.net"}
-        assert "clips.txt:1:1" in str(holder.last_error)
-    finally:
-        task.cancel()

@@ -25,7 +25,6 @@ def ban(more: str, networks: str = "[brussels]") -> str:
 
 
 def codes(loaded: Loaded) -> list[Code]:
-    """The kinds of diagnostics."""
     return [each.code for each in loaded.diagnostics]
 
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[3]
 DATA = Path(__file__).parents[1] / "data"
 OK = [*sorted((DATA / "ok").glob("*.yaml")), *sorted((ROOT / "policies").rglob("*.yaml"))]
 
-BY_SCHEMA = ["keys", "exemptions", "tests", "list", "text", "windows"]
-"""Files under data/err in which an editor must see something wrong without running tokgate."""
+
+VALIDATOR = Draft202012Validator(policy_schema())
 
 
 class Core(yaml.SafeLoader):
@@ -35,7 +35,7 @@ Core.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
 def errors(path: Path) -> list[str]:
     """What the schema finds wrong with a file."""
     said = yaml.load(path.read_text(), Loader=Core)
-    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(policy_schema()).iter_errors(said)]
+    return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(said)]
 
 
 def test_committed_copy_is_current() -> None:
@@ -56,14 +56,7 @@ def test_accepts_what_loads(path: Path) -> None:
         assert errors(path) == []
 
 
-@pytest.mark.parametrize("name", BY_SCHEMA)
-def test_refuses_what_does_not_load(name: str) -> None:
-    """An editor shows what is wrong in shape."""
-    assert errors(DATA / "err" / f"{name}.yaml")
-
-
 def properties(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every property of every object."""
     for key, value in node.items() if isinstance(node, dict) else ():
         if key == "properties":
             yield from ((f"{path}.{name}", each) for name, each in value.items())
@@ -118,16 +111,6 @@ def test_every_example_is_valid() -> None:
             assert validator.is_valid(example), (path, example)
 
 
-def test_closed_sets_are_enumerated() -> None:
-    """Where only some words are allowed, the schema lists them."""
-    listed = {path.rpartition(".")[2] for path, each in properties(policy_schema()) if "enum" in each}
-    assert listed == {
-        "action", "response", "on_expiry", "expect", "unknown_clients", "on_error", "missing_sni", "ech_outer",
-        "encrypted_dns", "ech_keys", "overrides", "clients", "format", "on_stop", "on_crash",
-        "language", "sni", "ech", "transport", "reason", "status",
-    }  # fmt: skip
-
-
 def test_names_are_words() -> None:
     """An editor shows `proxy auth` above its keys, and not the name of a class; every reference leads somewhere."""
     schema = policy_schema()
@@ -154,11 +137,3 @@ def test_whoever_errs_reads_a_sentence() -> None:
     look(policy_schema())
     assert len(found) > 20
     assert all(node.get("patternErrorMessage", "").endswith((".", "`")) for node in found)
-
-
-def test_time_zones_are_listed() -> None:
-    """An editor offers zones, and marks `Europe/Brusels`."""
-    zone = policy_schema()["$defs"]["network"]["properties"]["timezone"]
-    validator = Draft202012Validator(zone)
-    assert validator.is_valid("Europe/Brussels")
-    assert not validator.is_valid("Europe/Brusels")

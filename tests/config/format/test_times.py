@@ -127,11 +127,6 @@ def test_day_ranges(first: str, last: str) -> None:
     assert times.day_range(first) == {times.DAYS[first]}
 
 
-def test_weekend() -> None:
-    """sat-mon passes the end of the week."""
-    assert times.day_range("sat-mon") == {Weekday.SATURDAY, Weekday.SUNDAY, Weekday.MONDAY}
-
-
 @given(st.dates(min_value=Date(1900, 1, 1).to_stdlib(), max_value=Date(3000, 12, 31).to_stdlib()))
 def test_dates_round_trip(day: Any) -> None:
     """Every day in range is read as itself."""

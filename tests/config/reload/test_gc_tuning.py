@@ -36,14 +36,12 @@ def compiled(path: Path) -> Snapshot:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A small policy."""
     (tmp_path / "policy.yaml").write_text(POLICY)
     return tmp_path / "policy.yaml"
 
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """Without a collector."""
     gc.collect()
     gc.disable()
     yield

@@ -148,19 +148,6 @@ async def test_a_fault_of_ours_keeps_the_last_good(path: Path) -> None:
     assert "boom" in (holder.last_error or "")
 
 
-async def test_where_no_thread_can_be_started(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new policy comes into force all the same."""
-
-    def refused(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    holder = open_policy(path, NOW)
-    (path / "a.yaml").write_text(policy("second"))
-    monkeypatch.setattr(threading.Thread, "start", refused)
-    assert (await holder.reload()).ok
-    assert title(holder) == "second"
-
-
 async def test_a_subscriber_that_fails_stops_nothing(path: Path) -> None:
     """One bad subscriber does not keep others from hearing of a change."""
     holder, heard = open_policy(path, NOW), list[Reloaded]()
@@ -303,7 +290,6 @@ async def test_who_wrote_the_change(path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def revision(path: Path) -> str:
-    """The abbreviated name of the last commit."""
     command = ("git", "-C", str(path), "rev-parse", "--short", "HEAD")
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -326,23 +312,6 @@ async def test_replaced_folder(path: Path) -> None:
         await until(lambda: title(holder) == "moved")
         (path / "a.yaml").write_text(policy("edited"))
         await until(lambda: title(holder) == "edited")
-
-
-async def test_changes_while_reading(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changes while it is read is read again before anything is taken."""
-    holder = open_policy(path, NOW)
-    seen: list[Reloaded] = []
-    holder.subscribe(seen.append)
-
-    def change_once(where: Path, now: Instant) -> Loaded:
-        loaded = load(where, now)
-        if loaded.policy is not None and loaded.policy.bans["tiktok"].title == "first":
-            (path / "a.yaml").write_text(policy("second"))
-        return loaded
-
-    monkeypatch.setattr(reload_module, "load", change_once)
-    assert (await holder.reload()).ok
-    assert [each.snapshot.bans["tiktok"].title for each in seen] == ["second"]
 
 
 async def test_who_asks_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ EMPTY = "version: 1\n"
 
 
 def codes(loaded: Loaded) -> set[Code]:
-    """The kinds of diagnostics."""
     return {each.code for each in loaded.diagnostics}
 
 

@@ -22,12 +22,10 @@ EVER = Span(Instant.MIN, Instant.MAX)
 
 
 def policy(*bans: Any, **more: Any) -> Snapshot:
-    """A policy with two networks."""
     return snapshot(*bans, networks=(OFFICE, ABROAD), **more)
 
 
 def told(old: Snapshot, new: Snapshot, within: Span = YEAR) -> list[tuple[str, str, str, str, str]]:
-    """Network, verdicts and times of what changes."""
     return [
         (
             each.network,

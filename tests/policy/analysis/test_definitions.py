@@ -30,7 +30,6 @@ ABROAD = network("abroad", "198.51.100.0/24", zone="America/New_York")
 
 
 def policy(*bans: Any, **more: Any) -> Snapshot:
-    """A policy with two networks."""
     return snapshot(*bans, networks=(OFFICE, ABROAD), **more)
 
 
@@ -123,7 +122,6 @@ def _with(name: str, value: object) -> Settings:
 
 
 def _told(old: Settings, new: Settings) -> tuple[str, ...]:
-    """What is told of a change."""
     return tuple(weaker_settings(changes(replace(NOTHING, settings=old), replace(NOTHING, settings=new))))
 
 

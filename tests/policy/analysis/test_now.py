@@ -17,7 +17,6 @@ LATER = builders.at("2023-04-02T00:00:00Z")
 
 
 def prefixes(*said: str) -> tuple[IPNetwork, ...]:
-    """Networks of these texts."""
     return tuple(map(ip_network, said))
 
 

@@ -44,7 +44,6 @@ def test_as_few_as_can_be(old: list[IPv4Network], new: list[IPv6Network]) -> Non
 
 
 def prefix(address: int, length: int) -> IPv4Network:
-    """A prefix within 192.0.2.0/28."""
     return IPv4Network((int(IPv4Address("192.0.2.0")) + address, length), strict=False)
 
 
