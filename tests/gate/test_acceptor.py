@@ -15,7 +15,6 @@ from labs.gate_lab import NOBODY, RunningGate, broken_off, policy
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate.acceptor import AcceptingGates, limits_of
-from tokgate.gate.gate import GateConnections
 from tokgate.policy.settings import EgressSettings, LimitSettings, Settings
 from tokgate.traffic.limits import Limits
 from tokgate.wire.client_hello import REFUSAL
@@ -73,17 +72,6 @@ def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -
     assert one.serves(second)
 
 
-def test_clients_that_come_at_once(make: Callable[..., PausedGate]) -> None:
-    """Of those that wait together a gate takes as many as it has room for, and leaves the others to other gates."""
-    one = make(limits=Limits(connections=1))
-    one.gate.acceptor.others_accept = lambda: True
-    first, second = one.dial(), one.dial()
-    assert one.serves(first)
-    assert one.counters.at_limit == 0
-    first.close()
-    assert one.serves(second)
-
-
 def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) -> None:
     """The kernel tells one gate of a client. If that one leaves it, another one with room finds it all the same."""
     one = make()
@@ -113,27 +101,6 @@ def test_a_refusal_between_two_batches(make: Callable[..., PausedGate], monkeypa
         patch.setattr(one.gate.loop, "_polling", SimpleNamespace(wait=listen))
         one.gate.loop.once(60)
     assert heard == [REFUSAL, b""]
-
-
-def test_what_is_closed_twice_counts_once(make: Callable[..., PausedGate]) -> None:
-    """Both ends of a connection may fail in one batch; the gate must not take itself for emptier than it is."""
-    one = make()
-    first, second = one.dial(), one.dial()
-    assert one.running.serves(lambda: one.gate.acceptor.open_connections == 2)
-    gone = next(each for each in one.gate.loop.connections.values() if each.port == first.getsockname()[1])
-    one.gate.loop.close(gone)
-    one.gate.loop.close(gone)
-    assert one.gate.acceptor.open_connections == 1
-    assert one.ports() == [second.getsockname()[1]]
-
-
-def test_what_is_cut_is_cut_at_once(make: Callable[..., PausedGate]) -> None:
-    """A client whose ban has begun notices it now, and not when the gate has something else to do."""
-    one = make()
-    client = one.dial()
-    assert one.serves(client)
-    GateConnections(one.gate.context).cut(next(iter(one.gate.loop.connections.values())))
-    assert broken_off(client)
 
 
 def test_when_all_gates_are_full_clients_are_told(make: Callable[..., PausedGate]) -> None:

@@ -16,13 +16,12 @@ from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, State, Tunnel
 from tokgate.gate.context import Parting, Waiting
-from tokgate.gate.explicit_clients.front import ExplicitRequest, WaitingForName
+from tokgate.gate.explicit_clients.front import ExplicitRequest
 from tokgate.gate.first_message import FirstExchange
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.membership import Identity
 from tokgate.traffic.client_messages import AfterProxyRequest
 from tokgate.traffic.counters import ConnectError
-from tokgate.traffic.refusal_texts import UNREACHABLE
 from tokgate.wire.hello_reader import read_client_hello
 
 HELLO = hello_for("www.example.net")
@@ -91,21 +90,6 @@ def test_a_refusal_of_a_client_that_has_gone(steps: Steps) -> None:
     steps.connection.client.shutdown(socket.SHUT_WR)
     steps.gate.context.refuse(steps.connection, REFUSED)
     assert steps.connection.state is CLOSED
-
-
-@pytest.mark.parametrize(
-    ("held", "connected", "state"),
-    [(HELLO, False, type(CLOSED)), (HELLO + b"more", False, Parting), (HELLO, True, Parting)],
-)
-def test_a_hello_is_refused(steps: Steps, held: bytes, connected: bool, state: Any) -> None:
-    """At once where nothing unread could turn the end into a reset; else the client's rest is heard."""
-    if connected:
-        steps.connects()
-    hello = present(read_client_hello(HELLO))
-    steps.connection.received = held
-    steps.message.refuse_hello(steps.connection, hello)
-    assert isinstance(steps.connection.state, state)
-    assert steps.heard() == REFUSED
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -214,30 +198,6 @@ def test_after_a_refusal(steps: Steps, said: bytes, ends: bool, closed: bool) ->
     assert (steps.connection.state is CLOSED) is closed
     steps.loop.release_closed()
     steps.connection.client = real
-
-
-def test_a_refused_client_that_breaks_off(steps: Steps) -> None:
-    steps.connection.client.close()
-    Parting(steps.context, b"").on_client(steps.connection, EPOLLIN)
-    assert steps.connection.state is CLOSED
-
-
-@pytest.mark.parametrize(("held", "server", "closed"), [(b"half", False, False), (b"half", True, True)])
-def test_a_tunnel_that_has_waited_too_long(steps: Steps, held: bytes, server: bool, closed: bool) -> None:
-    """A client that has begun has its time again, as long as no destination waits with it."""
-    if server:
-        steps.connects()
-    steps.connection.state, steps.connection.received, steps.connection.deadline = steps.tunnel_message, held, 1000.0
-    steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False, established=True)
-    steps.connection.state.overdue(steps.connection)
-    assert (steps.gate.acceptor.open_connections, steps.counters.timeouts) == (int(not closed), int(closed))
-
-
-def test_a_name_that_is_not_resolved_in_time(steps: Steps) -> None:
-    tunnel = steps.connection.tunnel = Tunnel("www.example.net", 443, socks=False)
-    steps.connection.state = WaitingForName(steps.gate.explicit, tunnel)
-    steps.connection.state.overdue(steps.connection)
-    assert UNREACHABLE in steps.heard()
 
 
 def test_the_id_of_a_connection(steps: Steps) -> None:

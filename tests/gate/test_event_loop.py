@@ -85,20 +85,6 @@ def watched() -> Iterator[Watched]:
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_who_is_told(watched: Watched, side: str) -> None:
-    """Each socket's events are those of one side; of what has ended in the same batch nothing is told."""
-    getattr(watched, side).sendall(b"x")
-    watched.loop.once(1)
-    assert watched.loop.done == [f"on_{side}"]
-    watched.loop.close(watched.connection)
-    watched.connection.state.on_client(watched.connection, EPOLLIN)
-    watched.connection.state.on_server(watched.connection, EPOLLIN)
-    watched.connection.state.overdue(watched.connection)
-    assert (watched.connection.state, watched.connection.state.movable) == (CLOSED, False)
-    assert watched.loop.done[1:] == ["closed"]
-
-
-@pytest.mark.parametrize("side", ["client", "server"])
 def test_a_bug_costs_one_connection(watched: Watched, side: str) -> None:
     """Each end's events come to it; what serving one raises is told, and the connection is closed."""
     watched.loop.fails = {f"on_{side}"}
@@ -219,19 +205,6 @@ def test_a_greeting_is_watched_once(watched: Watched) -> None:
     for wanted, event in ((True, EPOLLIN | EPOLLOUT), (False, EPOLLIN)):
         watched.loop.watch_client_writes(watched.connection, wanted)
         assert watched.loop.epoll.poll(0) == [(watched.connection.client_fd, event)]
-
-
-def test_a_connection_goes_on_without_its_destination(watched: Watched) -> None:
-    """Another address is tried: of the first no event comes any more, and its socket is closed behind the batch."""
-    outside = watched.connection.server
-    for _ in range(2):
-        watched.loop.drop_server(watched.connection)
-    assert (watched.connection.server, watched.connection.server_fd) == (None, -1)
-    assert outside.fileno() != -1
-    watched.server.sendall(b"x")
-    watched.loop.once(0)
-    assert (watched.loop.done, outside.fileno()) == ([], -1)
-    assert list(watched.loop.connections) == [watched.connection.client_fd]
 
 
 def test_sockets_are_closed_behind_the_batch(watched: Watched) -> None:

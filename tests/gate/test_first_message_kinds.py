@@ -94,19 +94,6 @@ def test_a_failure_about_a_hidden_name_is_no_pass(
     assert gate.sink.records[0]["event"]["action"] == "internal-error"
 
 
-@pytest.mark.parametrize("said", [b"", ALLOWED[:20], b"GET"])
-def test_a_redirected_client_that_ends_before_it_has_said_anything(
-    start_gate: StartGate, start_origin: StartOrigin, said: bytes
-) -> None:
-    """A port scan or a changed mind: closed, with neither a connection to the destination nor a line in the log."""
-    gate = start_gate(origin := start_origin())
-    with dial(gate.redirected, said) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == b""
-    assert gate.settled()
-    assert (origin.accepted, gate.sink.records, gate.gate.enforcer.counters.unfinished) == (0, [], 1)
-
-
 def test_an_innocent_name_in_a_tunnel_to_a_banned_one(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """A ban that begins between CONNECT and ClientHello holds, whatever name the hello shows."""
     clock = Clock("2023-03-09T22:59:59Z")
@@ -131,15 +118,6 @@ def test_a_page_is_shown_again(start_gate: StartGate, start_origin: StartOrigin)
     gate.opener.willing = True
     with dial(gate.redirected, BANNED):
         assert until(lambda: gate.opener.adopted)
-
-
-def test_plain_http_that_nobody_can_read_does_not_pass(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """While there is no opener its requests aren't decided, so none reaches the destination."""
-    gate = start_gate(origin := start_origin())
-    gate.opener.willing = False
-    with dial(gate.redirected, b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n") as client:
-        assert read_all(client) == b""
-    assert (gate.settled(), origin.accepted) == (True, 0)
 
 
 def test_a_refusal_is_read_by_who_has_said_more(start_gate: StartGate, start_origin: StartOrigin) -> None:

@@ -7,7 +7,6 @@ import pytest
 from labs.builders import ban, network
 from labs.gate_lab import (
     DEADLINE,
-    NOBODY,
     Origin,
     StartGate,
     StartOrigin,
@@ -18,7 +17,6 @@ from labs.gate_lab import (
     reset,
     until,
 )
-from labs.hello_builder import hello_for
 from labs.records import Monotonic
 from tokgate.gate import handoff
 from tokgate.gate.first_message import FirstMessage
@@ -30,7 +28,6 @@ from tokgate.traffic.counters import DecisionKey
 
 BANNER = b"220 mail.example.net ESMTP\r\n"
 BY_ADDRESS = DecisionKey("loop", Visibility.ADDRESS, Verdict.ALLOW)
-BY_NAME = DecisionKey("loop", Visibility.SNI, Verdict.ALLOW)
 
 
 @pytest.fixture(autouse=True)
@@ -55,19 +52,6 @@ def banner_origin(start_origin: StartOrigin, heard: list[bytes]) -> Origin:
             client.sendall(data)
 
     return start_origin(serve)
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_a_client_that_only_listens(start_gate: StartGate, start_origin: StartOrigin, half: bool) -> None:
-    """A client that never speaks hears the server out, and is counted by where it went."""
-    gate = start_gate(start_origin(lambda client: client.sendall(BANNER)))
-    with dial(gate.redirected) as client:
-        assert exactly(client, len(BANNER)) == BANNER
-        if half:
-            client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == b""
-    assert gate.settled()
-    assert gate.gate.enforcer.counters.decisions == {BY_ADDRESS: 1}
 
 
 def test_one_that_moves_is_counted_once(start_gate: StartGate, banner_origin: Origin) -> None:
@@ -108,28 +92,6 @@ def test_a_late_request_is_judged(start_gate: StartGate, banner_origin: Origin, 
         client.sendall(b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
         assert until(lambda: gate.opener.adopted)
     assert heard == []
-
-
-def test_a_late_hello_in_pieces_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """A browser that connects ahead of time, and asks later, gets its page; it is counted once."""
-    allowed = hello_for("www.example.net")
-    gate = start_gate(origin := start_origin())
-    with dial(gate.redirected) as client:
-        assert until(lambda: origin.accepted)
-        for start in range(0, len(allowed), 100):
-            client.sendall(allowed[start : start + 100])
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == allowed
-    assert gate.settled()
-    assert gate.gate.enforcer.counters.decisions == {BY_NAME: 1}
-
-
-def test_a_server_that_can_not_be_reached(start_gate: StartGate) -> None:
-    """The client is told as the server would have."""
-    gate = start_gate(NOBODY)
-    with dial(gate.redirected) as client, pytest.raises(ConnectionResetError):
-        client.recv(1)
-    assert gate.settled()
 
 
 def test_a_client_that_breaks_off(start_gate: StartGate, banner_origin: Origin) -> None:

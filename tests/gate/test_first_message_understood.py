@@ -176,16 +176,6 @@ def test_other_answers_end_the_watch(start_gate: StartGate, start_origin: StartO
     assert until(lambda: heard) == [more]
 
 
-def test_nothing_changes_for_others(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """Clients under no ban may say what they like after a retry."""
-    gate = start_gate(start_origin(server := Asking()), nobodys())
-    with dial(gate.redirected, ALLOWED) as client:
-        exactly(client, len(RETRY + CHANGE))
-        client.sendall(BANNED)
-        assert exactly(client, 6) == b"served"
-    assert (server.heard, gate.sink.records) == (BANNED, [])
-
-
 UNREAD = [
     (b"GET / HTTP/1.10\r\n\r\n", "unreadable"),
     (b"\r\n" * 2000, "unreadable"),
@@ -268,18 +258,6 @@ def test_a_line_in_pieces(
     assert b"".join(heard) == passed
     assert [record["tokgate"]["reason"] for record in gate.sink.records] == ["unreadable"]
     assert sorted(kind.outcome for kind in gate.gate.enforcer.counters.decisions) == ["allow", "unreadable"]
-
-
-def test_a_line_that_goes_on_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """Other protocols are carried in pieces, before and after the answer, and counted once."""
-    gate = start_gate(start_origin())
-    with dial(gate.redirected) as client:
-        for piece in (b"\x13Bit", b"Torrent", b" protocol", b" / HTTP/1.1\r\n"):
-            client.sendall(piece)
-            assert exactly(client, len(piece)) == piece
-    assert gate.settled()
-    assert gate.sink.records == []
-    assert [*gate.gate.enforcer.counters.decisions.values()] == [1]
 
 
 def test_much_without_an_answer_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:

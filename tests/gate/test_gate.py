@@ -1,6 +1,5 @@
 """The gate with redirected connections: what passes, what is refused, what is handed over."""
 
-import os
 import socket
 import struct
 import threading
@@ -27,7 +26,6 @@ from labs.gate_lab import (
     until,
 )
 from labs.records import Monotonic
-from tokgate.gate.connecting import Connecting
 from tokgate.gate.sockets import Entry, NoDestinationError, listen, original_destination
 from tokgate.policy.decision import Response
 from tokgate.traffic.limits import Limits
@@ -58,14 +56,6 @@ def test_pages_are_handed_over(start_gate: StartGate, start_origin: StartOrigin)
             sock.sendall(b"page")
         assert read_all(client) == b"page"
     assert gate.sink.records == []  # the opener writes it
-
-
-def test_plain_http_is_handed_over(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """Requests are read one by one, elsewhere."""
-    gate = start_gate(start_origin())
-    with dial(gate.redirected, b"GET / HTTP/1.1\r\nHost: www.example.net\r\n\r\n"):
-        ((_, _, received, tls, explicit),) = until(lambda: gate.opener.adopted)
-    assert (received[:3], tls, explicit) == (b"GET", False, False)
 
 
 def test_dialling_the_gate_itself_is_refused(start_gate: StartGate) -> None:
@@ -115,44 +105,6 @@ def test_a_bug_costs_one_connection(
     with dial(gate.redirected, ALLOWED) as client:
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == ALLOWED
-    assert gate.settled()
-
-
-def test_a_failing_callback_costs_no_connection_its_events(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """Events are told once: a batch is served to its end, whatever one of them raises."""
-    gate = start_gate(start_origin())
-    with dial(gate.redirected, ALLOWED[:20]) as client:
-        assert until(lambda: gate.gate.loop.connections)
-        gate.pause()
-        order = os.eventfd(1)
-        gate.gate.loop.call_back(order, lambda: 1 / 0)  # type: ignore[arg-type]
-        client.sendall(ALLOWED[20:])
-        gate.gate.loop.once(1)
-        assert [type(c.state) for c in gate.gate.loop.connections.values()] == [Connecting] * 2
-    assert [r["event"]["action"] for r in gate.sink.records] == ["internal-error"]
-    os.close(order)
-
-
-def test_half_closed_connections_end_sooner(
-    start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic
-) -> None:
-    """A client that has said all it will, to a server that is gone without a word, is not kept for an hour."""
-    done = threading.Event()
-
-    def serve(client: socket.socket) -> None:
-        client.recv(65536)
-        client.sendall(b"hello")
-        done.wait(DEADLINE)
-
-    gate = start_gate(start_origin(serve))
-    with dial(gate.redirected, ALLOWED) as whole, dial(gate.redirected, ALLOWED) as half:
-        assert (exactly(whole, 5), exactly(half, 5)) == (b"hello", b"hello")
-        half.shutdown(socket.SHUT_WR)
-        assert until(lambda: any(c.up_done for c in list(gate.gate.loop.connections.values())))
-        pass_time(gate.gate, monotonic, gate.gate.context.limits.half_closed)
-        assert half.recv(1) == b""
-        assert gate.gate.acceptor.open_connections == 1
-    done.set()
     assert gate.settled()
 
 

@@ -100,14 +100,6 @@ def test_another_gate_goes_on(way: Way) -> None:
     assert [fd for fd, event in way.loop.epoll.poll(0) if event & EPOLLIN] == [way.connection.server_fd]
 
 
-def test_another_gate_goes_on_before_there_is_a_destination(way: Way) -> None:
-    """There is a client alone to be watched."""
-    server, way.connection.server = way.connection.server, None
-    way.relay.resume(way.connection)
-    way.connection.server = server
-    assert (way.relay.done, list(way.loop.bulk)) == (["listen"], [])
-
-
 @pytest.mark.parametrize("closed", [False, True])
 def test_breaking_off_is_passed_on(closed: bool) -> None:
     """A reset goes on as a reset; sockets of a connection that is over may be somebody else's already."""
@@ -130,24 +122,6 @@ def test_breaking_off_is_passed_on(closed: bool) -> None:
 
 
 # -- the ends of directions
-
-
-@pytest.mark.parametrize(("is_up", "told"), [(True, "server"), (False, "client")])
-def test_the_end_of_one_direction(ends: Ends, is_up: bool, told: str) -> None:
-    """A client that has sent its request and closes its side still gets the answer, and the other way round."""
-    ends.relay._end(ends.connection, is_up)
-    assert (ends.connection.up_done, ends.connection.down_done) == (is_up, not is_up)
-    assert (ends.ended, ends.relay.done) == ([told], [])
-
-
-@pytest.mark.parametrize("is_up", [True, False])
-def test_the_end_of_both_directions(ends: Ends, is_up: bool) -> None:
-    """A connection that is over holds no descriptors: nobody would ever close it otherwise."""
-    ends.relay._end(ends.connection, not is_up)
-    assert len(ends.ended) == 1
-    ends.relay._end(ends.connection, is_up)
-    assert ends.relay.done == ["close"]
-    assert len(ends.ended) == 1
 
 
 def test_an_end_that_nobody_can_be_told(ends: Ends) -> None:

@@ -1,6 +1,5 @@
 """Connections that go from one gate to the next in the middle of whatever they are doing."""
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -168,20 +167,6 @@ def test_bulk_moves_back_and_forth(
     assert all(record["event"]["action"] != "internal-error" for gate in gates for record in gate.sink.records)
 
 
-def test_a_full_pipe_moves(
-    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
-) -> None:
-    """What waits in the kernel for a client that doesn't read goes along."""
-    body = os.urandom(12 << 20)
-    old, new = start_gate(start_origin(lambda client: (client.recv(65536), client.sendall(body)))), start_gate()
-    with dial(old.redirected, ALLOWED) as client:
-        assert until(lambda: any(c.down and c.down.in_pipe for c in list(old.gate.loop.connections.values())))
-        succeed(old, new, channel)
-        assert moved(old, new)
-        assert read_all(client) == body
-    assert new.settled()
-
-
 @pytest.mark.parametrize("said", [1, 100])
 def test_a_greeting_moves(
     start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket], said: int
@@ -278,24 +263,6 @@ def test_a_gate_takes_over_what_it_has_descriptors_for(
         client.sendall(b"there")
         assert client.recv(5) == b"there"
     assert (full.gate.acceptor.open_connections, transfer.taken_over) == (0, 0)
-
-
-def test_nobody_takes_over(
-    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket]
-) -> None:
-    """With the queue full, a retired gate goes on serving what it could not pass on."""
-    old = start_gate(start_origin())
-    write, _ = channel
-    write.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while write.send(bytes(1000)):
-            pass
-    with dial(old.redirected, ALLOWED) as client:
-        assert client.recv(65536) == ALLOWED
-        old.transfer = ConnectionTransfer(old.gate, old.listeners, *channel)
-        old.retired = True
-        client.sendall(b"served")
-        assert client.recv(65536) == b"served"
 
 
 def test_what_is_mangled_is_told_and_closed(

@@ -85,21 +85,6 @@ def test_a_client_that_ends_at_once(start_gate: StartGate, start_origin: StartOr
     assert gate.settled()
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_server_that_says_much_first(
-    start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic, host: str
-) -> None:
-    """To a client that says nothing and reads late: it waits, and then gets everything."""
-    much = bytes(range(256)) * (1 << 15)
-    gate = start_gate()
-    with dial(gate.explicit, connect_request(host, start_origin(lambda c: c.sendall(much)).address[1])) as client:
-        exactly(client, len(ESTABLISHED))
-        pass_time(gate.gate, monotonic, PATIENCE)
-        served = gate.gate.loop.connections
-        assert until(lambda: any(c.down is not None and c.down.blocked for c in list(served.values())))
-        assert read_all(client) == much
-
-
 def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
     """A client that doesn't wait for the answer leaves the destination as much time to answer as any."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as slow, socket.socket() as first, socket.socket() as second:

@@ -14,7 +14,6 @@ from whenever import Instant
 
 from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import (
-    ALLOWED,
     BANNED,
     ESTABLISHED,
     REFUSED,
@@ -58,23 +57,6 @@ def asks(port: int, said: str, host: str = "localhost") -> bytes:
     return connect_request(host, port, f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}")
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_a_right_password_opens_a_tunnel(
-    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, eager: bool
-) -> None:
-    """Checked in a thread the first time, known the second; the header is not passed on."""
-    gate, origin = start_gate(snapshot=policy), start_origin()
-    request = asks(origin.address[1], "bob:secret")
-    for _ in range(2):
-        with dial(gate.explicit, request + ALLOWED if eager else request) as client:
-            assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
-            if not eager:
-                client.sendall(ALLOWED)
-            client.shutdown(socket.SHUT_WR)
-            assert read_all(client) == ALLOWED
-    assert gate.settled()
-
-
 def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snapshot, tmp_path: Path) -> None:
     """Two users of one address are two events; the same user again is a repeat."""
     (tmp_path / "groups").write_text("press: alice bob\n")
@@ -96,14 +78,6 @@ def test_openers_are_told_who_asks(start_gate: StartGate, policy: Snapshot) -> N
     assert received.startswith(b"CONNECT ")
     handed = Handover.decode(Handover(arrival, tls, explicit, received).encode())
     assert handed.arrival == arrival
-
-
-def test_openers_ask_for_themselves_outside_tunnels(start_gate: StartGate, policy: Snapshot) -> None:
-    """A request in absolute form goes to an opener as it came: each request on a connection has its own user."""
-    gate = start_gate(snapshot=policy)
-    with dial(gate.explicit, b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n"):
-        ((_, arrival, *_),) = until(lambda: gate.opener.adopted)
-    assert arrival.identity is None
 
 
 def test_slow_checks_hold_up_nobody(
