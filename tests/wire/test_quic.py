@@ -159,13 +159,6 @@ def test_unreadable(data: bytes, expected: bool) -> None:
     assert is_unreadable(data) is expected
 
 
-def test_packets_of_established_connections() -> None:
-    """What carries data isn't taken for the beginning of another connection: that would be awaited in vain."""
-    packet = bytearray(protected(b"\x01").packet)
-    packet[0] &= 0x7F
-    assert initials(bytes(packet)) == ()
-
-
 def opening_of(flight: list[bytes]) -> Opening:
     packets = [initial for datagram in flight for initial in initials(datagram)]
     opening = Opening(packets[0])
@@ -220,15 +213,6 @@ def test_the_last_octet_of_the_longest_hello() -> None:
     assert Opening(protected(b"\x01")).reads(protected(crypto(MAX_HELLO - 1, b"x")))
 
 
-def test_parts_of_a_hello() -> None:
-    """As long as a datagram is missing there is no hello; one that comes twice changes nothing."""
-    _, flight = client(large=True)
-
-    assert opening_of(flight[:-1]).hello is None
-    assert opening_of(flight[:-1] + flight[:1]).hello is None
-    assert opening_of(flight + flight).hello is not None
-
-
 def test_other_connections() -> None:
     """A packet of another connection is told by its keys, whatever its ids say."""
     flight = client()[1]
@@ -257,12 +241,6 @@ def test_short_packet_numbers(largest: int, number: int) -> None:
     assert opening.reads(protected(b"\x01", number=largest))
 
     assert opening.reads(protected(b"\x01", number=number, size=1))
-
-
-@pytest.mark.parametrize("number", [0, 127, 200, 255])
-def test_number_of_a_first_packet(number: int) -> None:
-    """A client may begin with any number: before anything has come, an octet says all of it."""
-    assert Opening(protected(b"\x01")).reads(protected(b"\x01", number=number, size=1))
 
 
 def test_frames_around_the_hello() -> None:

@@ -149,20 +149,6 @@ def test_without_ech_that_was_mandatory() -> None:
     assert [r.to_text() for rrset in got.answer for r in rrset] == ["1 .", '2 . mandatory="alpn" alpn="h2"']
 
 
-@pytest.mark.parametrize("record", [f"{NAME}. 9 HTTPS 1 . {ECH}", f"_dns.{NAME}. 9 SVCB 1 dns.example.org. {ECH}"])
-def test_both_kinds_of_record_offer_ech(record: str) -> None:
-    """A client that gets an ECHConfig, under whichever of the two types, hides the name it goes to from then on."""
-    assert wire.offers_ech(answer(dns.message.make_query(NAME, "ANY"), record))
-
-
-def test_without_ech_keeps_aliases() -> None:
-    """An alias has no keys."""
-    sent = dns.message.make_query(NAME, "HTTPS")
-    made = answer(sent, f"{NAME}. 9 HTTPS 0 cdn.example.org.")
-
-    assert dns.message.from_wire(wire.without_ech(made)).answer == dns.message.from_wire(made).answer
-
-
 def test_leads_to() -> None:
     """Aliases and services lead to other names, in the order of the answer, whatever their case and compression."""
     sent = dns.message.make_query(NAME, "HTTPS")

@@ -79,16 +79,6 @@ def test_names(labels: tuple[bytes, ...], name: str, below: str | None) -> None:
     assert (query.name, query.below) == (name, below)
 
 
-@pytest.mark.parametrize("kind", ["AXFR", "IXFR"])
-def test_transfers(kind: str) -> None:
-    """A zone comes in many messages (RFC 5936, RFC 1995)."""
-    assert read_query(asked(kind=kind)).transfers
-
-
-def test_types_without_a_name() -> None:
-    assert read_query(asked(kind="TYPE65280")).type_name == "TYPE65280"
-
-
 @pytest.mark.parametrize("opcode", [dns.opcode.NOTIFY, dns.opcode.UPDATE])
 def test_other_messages_with_a_question(opcode: dns.opcode.Opcode) -> None:
     """NOTIFY and UPDATE say of which zone they speak, signed or not."""
