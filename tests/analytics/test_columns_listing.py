@@ -105,18 +105,3 @@ def test_what_clients_say_has_no_power_over_the_terminal(tokgate: Command, write
     outcome = tokgate("log", "query", "--log", path)
     assert "\x1b" not in outcome.out
     assert "\x1b" not in tokgate("log", "query", "--log", path, "--sql", 'SELECT 1 AS "\x1b[2J"').out
-
-
-def test_a_log_that_is_not_there_is_an_error(tokgate: Command, tmp_path: Path) -> None:
-    for arguments in (("query",), ("export", "--format", "csv"), ("report", "-o", "x.html")):
-        outcome = tokgate("log", *arguments, "--log", str(tmp_path / "nowhere.ndjson"))
-        assert outcome.code == 3
-        assert "there is no log at" in outcome.err
-
-
-def test_help_has_examples(tokgate: Command) -> None:
-    """Each command teaches with an example."""
-    for command in ("query", "export", "report"):
-        outcome = tokgate("log", command, "--help")
-        assert outcome.code == 0
-        assert f"examples:\n  tokgate log {command}" in outcome.out

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -12,7 +10,6 @@ import pytest
 from labs.command_line import Command
 from labs.logs import WriteLog, refusal, repeats
 from labs.samples import SNAPSHOT, stamp
-from labs.waiting import DEADLINE
 from tokgate.analytics.columns import COLUMNS
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.policy.observation import Stage
@@ -76,22 +73,6 @@ def test_an_export_never_overwrites_the_log(tokgate: Command, log: Path) -> None
     other.symlink_to(log)
     assert tokgate("log", "export", "--log", str(log), "--format", "csv", "-o", str(other)).code == 2
     assert log.read_bytes() == before
-
-
-def test_an_export_takes_no_device_away(tokgate: Command, log: Path, tmp_path: Path) -> None:
-    """What is no file is written to and stays what it is; a link goes on leading to its file."""
-    pipe = tmp_path / "pipe.csv"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        read = pool.submit(pipe.read_bytes)
-        assert tokgate("log", "export", "--log", str(log), "--format", "csv", "-o", str(pipe)).code == 0
-        assert read.result(DEADLINE).startswith(b"time,action,")
-    assert pipe.is_fifo()
-    link, led_to = tmp_path / "link.csv", tmp_path / "led-to.csv"
-    link.symlink_to(led_to)
-    assert tokgate("log", "export", "--log", str(log), "--format", "csv", "-o", str(link)).code == 0
-    assert (link.is_symlink(), led_to.is_file()) == (True, True)
-    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

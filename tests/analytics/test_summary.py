@@ -73,14 +73,6 @@ def test_repeats_count_as_what_they_stand_for(write_log: WriteLog) -> None:
     assert (row["first"], row["last"]) == ("2023-03-10T11:00:00.000000Z", "2023-03-10T11:00:59.000000Z")
 
 
-def test_what_is_cut_off_is_in_other(write_log: WriteLog) -> None:
-    """The rows shown are the most frequent, equal ones by name, and the rest is counted."""
-    path = write_log([refusal(f"192.0.2.{n}") for n in (10, 11, 12, 10, 13, 12, 10)])
-    table = summary_of(path, top=2)["tables"][By.CLIENT]
-    assert [(row["client"], row["count"]) for row in table["rows"]] == [("192.0.2.10", 3), ("192.0.2.12", 2)]
-    assert (table["other"], table["keys"], total(table)) == (2, 4, 7)
-
-
 @pytest.mark.parametrize(
     "name", ["block.ndjson", "block.ndjson.gz", "block.ndjson.zst", "a [1]*.ndjson", "it's.ndjson"]
 )

@@ -10,7 +10,6 @@ from jsonschema import Draft202012Validator
 
 from labs.command_line import Command, Outcome
 from labs.json_outputs import check_output, output_of
-from labs.running_lab import Running, until
 from tokgate.cli.schema import OUTPUTS, file_name, json_schema, schema_text
 from tokgate.cli.setup.completion import whole_parser
 
@@ -58,23 +57,6 @@ def test_all_are_written(tokgate: Command, tmp_path: Path) -> None:
     assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {
         file_name(name): schema_text(name) for name in OUTPUTS
     }
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with_gate = Running(tmp_path_factory.mktemp("running"), workers=1)
-    until("all of it runs", lambda: not with_gate.problems_told())
-    yield with_gate
-    with_gate.close()
-
-
-@pytest.mark.parametrize("command", ["status", "reload"])
-def test_a_running_tokgate(tokgate: Command, running: Running, command: str) -> None:
-    """What it answers itself is as the schema says: the fixture checks it."""
-    arguments = (command, "--confdir", str(running.confdir), "--json")
-    outcome = tokgate(*arguments)
-    assert outcome.code in (0, 1), outcome.err  # 1: a process was silent for a while, on a busy machine
-    assert check_output(arguments, outcome) == command
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

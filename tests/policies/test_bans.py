@@ -22,7 +22,7 @@ from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.loader import Loaded, load
 from tokgate.policy.bans import Action, Ban
 from tokgate.policy.decide import ban_results, decide
-from tokgate.policy.decision import Phase, Reason, Response, Signal, Verdict
+from tokgate.policy.decision import Phase, Response, Signal, Verdict
 from tokgate.policy.snapshot import Policy, Snapshot, Track, compile_policy
 from tokgate.traffic.policy_tests import run_tests
 
@@ -235,37 +235,6 @@ def test_a_record_cites_what_existed_then(
     assert snapshot.bans[decision.ban].basis == basis
     (track,) = (track for track in snapshot.tracks if track.ban.name == decision.ban)
     assert track.schedule.ends == (None if until is None else Instant(until))
-
-
-@pytest.mark.parametrize("ban", ["brussels-region-2023", "wallonia-brussels-federation-2023"])
-def test_a_review_without_a_known_outcome_is_no_end(ban: str, snapshot: Snapshot) -> None:
-    """A ban that was to be reviewed, with an outcome that nobody found, goes on refusing."""
-    (track,) = (track for track in snapshot.tracks if track.ban.name == ban)
-    client = str(snapshot.policy.networks[track.networks[0]].cidrs[0].network_address)
-    decision = decide(snapshot, client, APP, NOW)
-    assert (decision.verdict, decision.reason, decision.ban) == (Verdict.BLOCK, Reason.BAN_BLOCK, ban)
-    assert decision.next_change is None
-
-
-@pytest.mark.parametrize(
-    ("staff", "guest"),
-    [
-        ("198.51.100.65", "198.51.100.97"),
-        ("198.51.100.1", "198.51.100.129"),
-        ("198.51.100.33", "198.51.100.161"),
-        ("192.0.2.1", "192.0.2.161"),
-    ],
-    ids=["parliament", "commission", "council", "federal"],
-)
-def test_stores_are_opened_on_the_network_of_staff_only(staff: str, guest: str, snapshot: Snapshot) -> None:
-    """Service devices' store traffic is read for TikTok's listings; personal devices' is left alone, and warned."""
-    listing = "https://play.google.com/store/apps/details?id=com.zhiliaoapp.musically"
-    warned = decide(snapshot, guest, APP, NOW)
-    assert (warned.verdict, warned.response) == (Verdict.WARN, Response.PAGE)
-    assert decide(snapshot, staff, "play.google.com", NOW).reason is Reason.STORE_FRONT
-    assert decide(snapshot, staff, "play.google.com", NOW).response is Response.INSPECT
-    assert decide(snapshot, staff, listing, NOW, Signal.URL).verdict is Verdict.BLOCK
-    assert decide(snapshot, guest, "play.google.com", NOW).reason is Reason.NO_SERVICE
 
 
 def test_default_ban_holds_for_good(snapshot: Snapshot) -> None:

@@ -56,18 +56,6 @@ def test_an_empty_token_opens_nothing_once_the_link_is_used(page: Page) -> None:
         assert page.get("/").status_code == 303
 
 
-def test_a_tab_that_follows_does_not_stay_signed_in(clock: Monotonic) -> None:
-    """With the live page left open, the session ends like any other that nobody uses."""
-    links: list[str] = []
-    authenticator = LinkAuthenticator(Sessions(clock), "alice", links.append)
-    token = present(authenticator.open(links[0]))
-    clock.now += IDLE - 1
-    assert follows(authenticator, token)
-    clock.now += 2
-    assert not follows(authenticator, token)
-    assert authenticator.viewer("127.0.0.1", Headers(), token) is None
-
-
 def test_who_reads_stays_signed_in_and_who_only_follows_does_not(
     authenticator: PasswordAuthenticator, clock: Monotonic
 ) -> None:

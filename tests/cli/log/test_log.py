@@ -173,8 +173,8 @@ def test_wrong_options_are_usage_errors(log: Path, tokgate: Command, wrong: list
 
 def test_a_log_that_is_not_there_is_an_error(log: Path, tokgate: Command) -> None:
     """Nothing to read isn't the same as nothing happened."""
-    for command in ("tail", "summary"):
-        outcome = tokgate("log", command, "--log", "nowhere.ndjson")
+    for command in ("tail", "summary", "query", "export --format csv", "report -o x.html"):
+        outcome = tokgate("log", *command.split(), "--log", "nowhere.ndjson")
         assert outcome.code == 3
         assert outcome.err.startswith("tokgate: there is no log at nowhere.ndjson")
 

@@ -36,6 +36,8 @@ def test_a_running_tokgate(tmp_path: Path, tokgate: Command) -> None:
         until("an opener answers", running.refuses)
         until("the gate has reported", lambda: "descriptors" in _seen(tokgate, *where, "--allowed", "localhost")[1])
         until("all of it runs", lambda: not running.problems_told())
+        for command in ("status", "reload"):  # what they answer is compared with the schema by the fixture
+            assert tokgate(command, "--confdir", str(running.confdir), "--json").out.startswith("{")
         code, seen = _seen(tokgate, *where, "--allowed", "localhost")
         assert seen["DNS"]["ok"]
         assert seen["tokgate"]["ok"], seen
