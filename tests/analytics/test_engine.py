@@ -76,12 +76,6 @@ def test_a_filter_is_a_value_and_never_sql(log: Path, field: str) -> None:
         assert database.ask("SELECT count(*) FROM events") == [(2,)]
 
 
-def test_filters_narrow_what_a_query_sees(log: Path) -> None:
-    with LogDatabase([log], Filter(network="office", name="example.org")) as database:
-        rows = list(database.answer_query("SELECT client, sum(events) FROM events GROUP BY 1 ORDER BY 1").rows)
-    assert rows == [("192.0.2.7", 1), ("192.0.2.8", 1)]
-
-
 @pytest.mark.parametrize(("name", "count"), [("example.org", 2), ("org", 2), ("ample.org", 0)])
 def test_a_name_stands_for_what_is_below_it(log: Path, name: str, count: int) -> None:
     """Who asks for example.org is not shown notexample.org, which belongs to somebody else."""

@@ -58,12 +58,6 @@ def test_paths_are_relative_to_where_one_is(
     assert tokgate(*ASKED, "HEAD:.").out.startswith("block: ")
 
 
-def test_diff_of_revisions(repository: Path, tokgate: Command) -> None:
-    outcome = tokgate("diff", "HEAD:policies", "policies", "--from", "2023-05-01", "--to", "2023-06-01", "--exit-code")
-    assert outcome.code == 1
-    assert "block -> monitor: clips in office: all the time" in outcome.out
-
-
 def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command) -> None:
     """Whatever reads policies to answer a question takes them from a revision, too."""
     Path("queries").write_text('{"client": "192.0.2.7", "host": "clips.example.org", "at": "2023-05-02T08:00Z"}\n')
