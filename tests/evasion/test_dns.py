@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,69 +20,32 @@ import pytest
 from evasion.carriers import NAME_SERVER, Clients, Program, Running, Settings
 from evasion.requirements import skip_or_fail
 from evasion.rows.dns import BANNED, Question, questions
+from labs.resolver import Resolver
 
 DEADLINE = 20.0
 QUESTIONS = list(questions())
 
 
-class NameServer:
-    """Answers at port 53 with the records that it is told; needs root."""
+class NameServer(Resolver):
+    """Answers with the records that it is told; at port 53, so that only root can have it."""
 
     def __init__(self) -> None:
+        super().__init__(None, NAME_SERVER)
         self.records: dict[str, list[str]] = {}
-        self.asked: list[str] = []
-        self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._datagrams.bind((NAME_SERVER, 53))
-        self._listener = socket.create_server((NAME_SERVER, 53))
-        threading.Thread(target=self._serve_datagrams, daemon=True).start()
-        threading.Thread(target=self._serve_streams, daemon=True).start()
 
-    def _serve_datagrams(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                data, client = self._datagrams.recvfrom(65535)
-                if not data:  # shut down
-                    return
-                self._datagrams.sendto(self._answer(data), client)
+    def answers(self, name: str, kind: str) -> Iterator[str]:
+        yield from self.records.get(name.lower(), ())
 
-    def _serve_streams(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve_stream, args=(client,), daemon=True).start()
-
-    def _serve_stream(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError, struct.error), client, client.makefile("rb") as stream:
-            client.settimeout(DEADLINE)
-            while True:
-                answer = self._answer(stream.read(struct.unpack("!H", stream.read(2))[0]))
-                client.sendall(struct.pack("!H", len(answer)) + answer)
-
-    def _answer(self, data: bytes) -> bytes:
-        query = dns.message.from_wire(data)
-        name = query.question[0].name.to_text(omit_final_dot=True).lower()
-        self.asked.append(name)
-        made = dns.message.make_response(query, recursion_available=True)
-        for record in self.records.get(name, ()):
-            owner, ttl, kind, rest = record.split(None, 3)
-            made.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", kind, rest))
-        return made.to_wire(max_size=65535)
-
-    def close(self) -> None:
-        for sock in (self._datagrams, self._listener):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+    def was_asked(self, name: str) -> bool:
+        return name in {asked for asked, _ in self.asked}
 
 
 @pytest.fixture(scope="module")
 def name_server() -> Iterator[NameServer]:
-    """The upstream resolver; at port 53, so that only root can have it."""
     if os.geteuid() != 0:
         skip_or_fail("root, for port 53")
-    made = NameServer()
-    yield made
-    made.close()
+    with NameServer() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +157,7 @@ def test_odd_message(resolver: Running, name_server: NameServer, data: bytes) ->
     behind = octets("www.example.org")
     answered = asked_over_tcp(resolver, [struct.pack("!H", len(each)) + each for each in (data, behind)], 1)
     assert answered in ([], ["www.example.org"])  # the stream may as well end
-    assert BANNED not in name_server.asked
+    assert not name_server.was_asked(BANNED)
     assert ask(resolver, "www.example.org", "A", tcp=True).answer
 
 
@@ -228,4 +190,4 @@ def test_questions_in_one_stream(resolver: Running, name_server: NameServer, siz
     data = b"".join(struct.pack("!H", len(one)) + one for one in asked)
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     assert sorted(asked_over_tcp(resolver, pieces, 3)) == ["www.example.org", "x.example.net", "y.example.net"]
-    assert BANNED not in name_server.asked
+    assert not name_server.was_asked(BANNED)

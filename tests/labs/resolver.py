@@ -1,4 +1,4 @@
-"""A resolver in the origin's network: every name has an address for an hour. It keeps what it is asked."""
+"""A resolver, in the origin's network: every name has an address for an hour. It keeps what it is asked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -23,8 +24,9 @@ RECORDS = {"A": ADDRESS, "AAAA": Lab.ALLOWED[6], "HTTPS": "1 . alpn=h2", "TXT": 
 class Resolver:
     """Answers over UDP and TCP while the `with` block lasts."""
 
-    def __init__(self, namespace: Namespace) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: Namespace | None, address: str = ADDRESS) -> None:
+        """`namespace`: where it listens; None for where the test runs."""
+        self._namespace, self._address = namespace, address
         self.asked: list[tuple[str, str]] = []
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -33,11 +35,13 @@ class Resolver:
         def bound(kind: socket.SocketKind) -> socket.socket:
             made = socket.socket(socket.AF_INET, kind)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((ADDRESS, 53))
+            made.bind((self._address, 53))
             return made
 
-        datagrams = self.namespace.inside(lambda: bound(socket.SOCK_DGRAM))
-        listener = self.namespace.inside(lambda: bound(socket.SOCK_STREAM))
+        def there(kind: socket.SocketKind) -> socket.socket:
+            return bound(kind) if self._namespace is None else self._namespace.inside(lambda: bound(kind))
+
+        datagrams, listener = there(socket.SOCK_DGRAM), there(socket.SOCK_STREAM)
         listener.listen()
         self._sockets = [datagrams, listener]
         for work in (lambda: self._serve_datagrams(datagrams), lambda: self._serve_connections(listener)):
@@ -78,13 +82,19 @@ class Resolver:
 
     def _answer(self, data: bytes) -> bytes:
         query = dns.message.from_wire(data)
-        (question,) = query.question
-        name, kind = question.name, question.rdtype.name
-        self.asked.append((name.to_text(omit_final_dot=True).lower(), kind))
+        question = query.question[0]
+        name, kind = question.name.to_text(omit_final_dot=True), question.rdtype.name
+        self.asked.append((name.lower(), kind))
         made = dns.message.make_response(query, recursion_available=True)
+        for record in self.answers(name, kind):
+            owner, ttl, of, rest = record.split(None, 3)
+            made.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", of, rest))
+        return made.to_wire(max_size=65535)
+
+    def answers(self, name: str, kind: str) -> Iterator[str]:
+        """The records for a question, as in zone files: owner, TTL, type and data."""
         if kind in RECORDS:
-            made.answer.append(dns.rrset.from_text(name, TTL, "IN", kind, RECORDS[kind]))
-        return made.to_wire()
+            yield f"{name}. {TTL} {kind} {RECORDS[kind]}"
 
 
 def ask(
