@@ -1,53 +1,19 @@
-"""The ruleset: what it says, that nft takes it, and in namespaces what it does to packets."""
+"""The ruleset: what it says, and that nft takes it; what it does to packets is told in tests/gateway."""
 
-import contextlib
 import os
 import shutil
-import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from labs.command_line import Command
-from labs.ruleset_lab import ORIGIN, PORT, Lab, built, original_destination, printed
-from labs.waiting import readable, until
+from labs.ruleset_lab import printed
 
 CANARY = {4: "198.18.116.2/32", 6: "fd74:6f6b:6761:7465::2/128"}
 """The client that tokgate itself is."""
 NO_NFT = "" if shutil.which("nft") and shutil.which("ip") else "needs nft and ip"
 needs_nft = pytest.mark.skipif(bool(NO_NFT) or os.geteuid() != 0, reason=NO_NFT or "needs root")
-
-POLICY = """\
-version: 1
-services:
-  clips: {title: Clips, names: {suffix: [clips.example.org]}}
-networks:
-  office: {cidrs: [192.0.2.0/24, "2001:db8:c::/48"]}
-  egress: {cidrs: [203.0.113.0/29, "2001:db8:f::/120"]}
-bans:
-  now: {title: No clips, services: [clips], networks: [office, egress], starts: 2023-03-10T00:00}
-"""
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy with the lab's client under a ban, and the gateway's own address on the origin's side."""
-    path = tmp_path_factory.mktemp("ruleset") / "policy.yaml"
-    path.write_text(POLICY)
-    return path
-
-
-@pytest.fixture(scope="module")
-def lab(office: Path) -> Iterator[Lab]:
-    """Namespaces with the ruleset loaded, twice: loading again replaces it."""
-    for lab in built():
-        rules = printed(office)
-        lab.load(rules)
-        lab.load(rules)
-        yield lab
 
 
 def test_sets_hold_the_networks(policies: Path, tokgate: Command) -> None:
@@ -142,6 +108,7 @@ def test_output_is_deterministic(policies: Path, tokgate: Command) -> None:
         (("--mark", "0x10"), "meta mark 0x10 accept"),
         (("--port", "9000"), "tproxy to :9000 ct label set 116 meta mark set 0x746b accept"),
         (("--redirect", "8080"), "meta l4proto tcp counter redirect to :8080"),
+        (("--redirect",), "redirect to :jhash ip daddr . tcp dport mod 64 seed 0x746b6761 map @redirect_ports"),
         (("--redirect",), "redirect to :jhash ip6 daddr . tcp dport mod 64 seed 0x746b6761 map @redirect_ports"),
         (("--route-mark", "77"), "#   ip -6 route replace local ::/0 dev lo table 77"),
         (("--local", "--uid", "990"), "chain output_udp"),
@@ -202,53 +169,3 @@ def test_nft_accepts_it(policies: Path, tokgate: Command, arguments: tuple[str, 
         ("unshare", "-n", "nft", "-c", "-f", "-"), input=rules, capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
-
-
-@needs_nft
-@pytest.mark.parametrize("version", [4, 6])
-def test_redirection_is_spread_by_destination(lab: Lab, office: Path, version: int) -> None:
-    """Each destination has a port of 64, so that a client's port seldom meets its own older connection to another."""
-    lab.load(printed(office, "--redirect"))
-    try:
-        with contextlib.ExitStack() as stack:
-            ports = range(10443, 10507)
-            listeners = {stack.enter_context(lab.gateway.listen(version, port)): port for port in ports}
-            taken = []
-            for port in (80, 443, 443, 8443):
-                with lab.client.connect(ORIGIN[version], port):
-                    ready = until("it comes", lambda: next((each for each in listeners if readable(each, 0)), None))
-                    accepted, _ = ready.accept()
-                    with accepted:
-                        assert original_destination(accepted) == (ORIGIN[version], port)
-                    taken.append(listeners[ready])
-        assert taken[1] == taken[2]
-        assert len(set(taken)) > 1
-    finally:
-        lab.load(printed(office))
-
-
-def ask(sender: socket.socket) -> bytes:
-    sender.send(b"initial")
-    return sender.recv(16)
-
-
-@needs_nft
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize(("option", "own"), [("--mark", {"mark": 7}), ("--uid", {"uid": 990})])
-def test_local_programs(lab: Lab, office: Path, version: int, option: str, own: dict[str, Any]) -> None:
-    """With --local this machine's programs go through the proxy, the proxy's own connections do not, and none loops."""
-    lab.load(printed(office, "--local", str(PORT + 1), option, *map(str, own.values())))
-    try:
-        with lab.gateway.listen(version, PORT + 1) as proxy, lab.gateway.connect(ORIGIN[version], 443):
-            accepted, _ = proxy.accept()
-            with accepted:
-                assert original_destination(accepted) == (ORIGIN[version], 443)
-        with (
-            lab.gateway.datagrams(ORIGIN[version], 443) as sender,
-            pytest.raises((ConnectionRefusedError, PermissionError)),  # the ICMP error, or that of the sending itself
-        ):
-            ask(sender)
-        with lab.origin.listen(version, 443) as origin, lab.gateway.connect(ORIGIN[version], 443, **own):
-            origin.accept()[0].close()
-    finally:
-        lab.load(printed(office))
