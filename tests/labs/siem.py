@@ -1,7 +1,9 @@
 """The shipped files for stores of logs (deploy/siem): ClickHouse tables, with days in them, Elasticsearch fields."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from labs.clickhouse import ClickHouse
 
 SIEM: Final = Path(__file__).parents[2] / "deploy" / "siem"
+needs_chdb = pytest.mark.skipif(
+    find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
+    reason="needs chdb, some 500 MB: make setup-clickhouse",
+)
 
 
 def statements(script: str) -> Iterator[str]:

@@ -1,9 +1,7 @@
 """ClickHouse: the shipped tables take a day's log and say the same as DuckDB, row by row and in every summary."""
 
 import json
-import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from labs.logs import write
-from labs.siem import SIEM, statements
+from labs.siem import SIEM, needs_chdb, statements
 from tokgate.analytics.columns import COLUMNS
 from tokgate.analytics.engine import LogDatabase
 from tokgate.blocklog.records.record import TRAFFIC
@@ -23,10 +21,6 @@ if TYPE_CHECKING:
 SCHEMA = (SIEM / "clickhouse/schema.sql").read_text(encoding="utf-8")
 ROOT = Path(__file__).parents[2]
 EVERY = ", ".join(f'"{column.name}"' for column in COLUMNS)
-needs_chdb = pytest.mark.skipif(
-    find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
-    reason="needs chdb, some 500 MB: make setup-clickhouse",
-)
 
 
 def test_the_tables_have_every_column() -> None:

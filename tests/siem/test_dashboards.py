@@ -15,7 +15,7 @@ import pytest
 import yaml
 from day import Gateway, Traffic
 
-from labs.siem import elastic_fields, leaves
+from labs.siem import elastic_fields, leaves, needs_chdb
 from labs.vitals import HEALTHY, NOW, measured
 from tokgate.blocklog.paths import with_rotated
 from tokgate.service.metrics.families import families
@@ -95,7 +95,7 @@ def _asked(sql: str, chosen: dict[str, str]) -> str:
     return re.sub(r"\$\{(\w+):singlequote\}", lambda found: chosen[found[1]], sql)
 
 
-@pytest.mark.skipif(find_spec("chdb") is None and not REQUIRED, reason="needs chdb: make setup-clickhouse")
+@needs_chdb
 @pytest.mark.parametrize("sql", targets("tokgate-log", "rawSql"))
 def test_queries_have_answers(clickhouse: "ClickHouse", sql: str) -> None:
     """ClickHouse answers each over real records, with all values of all variables chosen."""
@@ -111,7 +111,7 @@ def test_queries_have_answers(clickhouse: "ClickHouse", sql: str) -> None:
     assert "$" not in _asked(sql, chosen)
 
 
-@pytest.mark.skipif(find_spec("chdb") is None and not REQUIRED, reason="needs chdb: make setup-clickhouse")
+@needs_chdb
 def test_attempts_are_all_counted(clickhouse: "ClickHouse") -> None:
     """The dashboard's number is the log's: no record is lost to a filter."""
     (total,) = (panel for panel in BOARDS["tokgate-log"]["panels"] if panel["title"] == "Attempts")

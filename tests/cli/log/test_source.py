@@ -1,22 +1,17 @@
 """`--clickhouse`: the commands over a server say what they say over files, and keep the password to themselves."""
 
 import json
-import os
 import re
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from day import Gateway, Traffic
 
 from labs.command_line import Command
+from labs.siem import needs_chdb
 
 EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}")
-needs_chdb = pytest.mark.skipif(
-    find_spec("chdb") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
-    reason="needs chdb, some 500 MB: make setup-clickhouse",
-)
 
 
 @needs_chdb
