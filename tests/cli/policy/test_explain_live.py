@@ -36,6 +36,7 @@ from tokgate.wire.dns_message.query import QueryError, read_query
 from tokgate.wire.proxy_request import ConnectReader, ConnectRequestError
 
 AT = Instant.from_utc(2023, 5, 2, 8)
+PARSER = build_parser(("explain",))
 CLIENTS = ("192.0.2.7", "192.0.2.9", "198.51.100.7", "203.0.113.200")
 """Under a ban that blocks, exempt from it, under one that monitors, in no network."""
 # What is typed, and what a client then sends for it (UTS 46, RFC 5890); None: it is an address.
@@ -106,9 +107,7 @@ def snapshot(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 def explained(client: str, host: str) -> dict[str, Any]:
-    options = build_parser(("explain",)).parse_args(
-        ["explain", f"--client={client}", f"--host={host}", "--at", AT.format_iso(), "--json"]
-    )
+    options = PARSER.parse_args(["explain", f"--client={client}", f"--host={host}", "--at", AT.format_iso(), "--json"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", out := io.StringIO())
         assert run(options) == 0
