@@ -21,6 +21,8 @@ from tokgate.webui.auth import (
     SLOW_SECONDS,
     HeaderAuthenticator,
     PasswordAuthenticator,
+    client_address,
+    site_of,
 )
 from tokgate.webui.middleware import AuthMiddleware, is_loopback
 from tokgate.webui.sign_in import own_path
@@ -514,3 +516,38 @@ def test_what_can_not_be_recorded_is_not_shown(open_page: OpenPage, tmp_path: Pa
         assert answer.status_code == 503
         assert "192.0.2" not in answer.text
         assert "can&#39;t be recorded" in answer.text
+
+
+PROXIES = [ip_network("127.0.0.1/32"), ip_network("192.0.2.0/28"), ip_network("2001:db8:f::/64")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("127.0.0.1", ["198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", ["203.0.113.9, 198.51.100.7"], "198.51.100.7"),  # the left one is the client's own word
+        ("127.0.0.1", ["203.0.113.9", "198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", ["198.51.100.7, 192.0.2.5"], "198.51.100.7"),  # two proxies of ours
+        ("2001:db8:f::1", ["2001:db8:1::7"], "2001:db8:1::7"),
+        ("127.0.0.1", ["[2001:db8:1::7]:4711"], "2001:db8:1::7"),
+        ("127.0.0.1", ["198.51.100.7:4711"], "198.51.100.7"),
+        ("127.0.0.1", ["::ffff:198.51.100.7"], "198.51.100.7"),
+        ("127.0.0.1", ["192.0.2.5"], "192.0.2.5"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", [""], "127.0.0.1"),
+        ("127.0.0.1", ["198.51.100.7, unknown"], "127.0.0.1"),
+        ("127.0.0.1", ["198.51.100.7, unknown, 192.0.2.5"], "192.0.2.5"),
+        ("192.0.2.16", ["198.51.100.7"], "192.0.2.16"),  # no proxy of ours
+        ("198.51.100.7", ["203.0.113.9"], "198.51.100.7"),
+        ("", ["198.51.100.7"], ""),
+    ],
+)
+def test_the_client_behind_proxies(peer: str, forwarded: list[str], client: str) -> None:
+    """Else an attacker counts as somebody new at each guess, or everybody as one."""
+    assert client_address(peer, forwarded, PROXIES) == client
+
+
+def test_a_site_of_ipv6_is_one() -> None:
+    """Whoever has a /64 could guess from another address each time."""
+    assert site_of("2001:db8:1::7") == site_of("2001:db8:1:0:ffff::1") != site_of("2001:db8:1:1::7")
+    assert site_of("198.51.100.7") == "198.51.100.7"

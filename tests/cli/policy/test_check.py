@@ -1,12 +1,14 @@
 """Check: what it shows of errors, warnings, failed tests and ends, and the exit code of each."""
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from labs.command_line import POLICY, Command
+from tokgate.config.diagnostics import Code
 
 THEN = ("--at", "2023-05-02T08:00Z")
 
@@ -115,3 +117,38 @@ def test_free_addresses_are_no_way_out_where_unknown_clients_are_refused(policie
     assert "[free-addresses]" in tokgate("check", "--at", "2023-05-01T00:00Z").out
     (policies / "settings.yaml").write_text("settings: {unknown_clients: block}\n")
     assert "[free-addresses]" not in tokgate("check", "--at", "2023-05-01T00:00Z").out
+
+
+DATA = Path(__file__).parent / "data" / "check"
+CASES = sorted(path for path in DATA.rglob("*.yaml"))
+SUFFIX = {"text": ".txt", "json": ".json"}
+"""Exact output of policies with and without findings; TOKGATE_GOLDEN=write makes it anew: read the difference. What
+loading alone finds has its golden files in tests/config/data."""
+
+
+@pytest.mark.parametrize("way", SUFFIX)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}/{case.stem}")
+def test_output(case: Path, way: str, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each policy gives exactly the output that stands beside it, in each format, without what differs by machine."""
+    monkeypatch.chdir(case.parent)
+    outcome = tokgate("check", case.name, "--at", "2023-05-01T00:00Z", *(("--json",) if way == "json" else ()))
+    assert outcome.code == (1 if case.parent.name == "err" else 0)
+    found, golden = outcome.out, case.with_suffix(SUFFIX[way])
+    if os.environ.get("TOKGATE_GOLDEN") == "write":
+        golden.write_text(found)
+    assert found == golden.read_text()
+
+
+def test_what_only_check_finds_is_reached() -> None:
+    """Each diagnostic that loading does not make stands in some golden file."""
+    seen = "".join(path.read_text() for path in DATA.rglob("*.txt"))
+    only_check = (
+        Code.BAN_ENDS,
+        Code.FREE_ADDRESSES,
+        Code.ONE_FAMILY,
+        Code.EXEMPTION_ENDS,
+        Code.TEST_FAILED,
+    )
+    for code in only_check:
+        assert f"[{code}]" in seen
+    assert "it is held, and overdue [ban-over]" in seen

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -15,13 +16,13 @@ from whenever import Instant, patch_current_time
 
 from labs.command_line import Command
 from tokgate.cli.terminal import you
+from tokgate.config.diagnostics import render
 from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Reason
 from tokgate.policy.membership import Identity
 from tokgate.policy.snapshot import compile_policy
 
-ADDONS = Path(__file__).parents[3] / "addons"
 POLICY = """\
 version: 1
 services: {clips: {names: {suffix: [clips.example.org]}}}
@@ -42,11 +43,8 @@ ADD = ("override", "add", "--reason", "Press conference", "--by", "alice")
 
 
 @pytest.fixture
-def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    (folder / "policy.yaml").write_text(POLICY)
+def policies(policies: Path) -> Path:
+    (policies / "policy.yaml").write_text(POLICY)
     return Path("policies")
 
 
@@ -271,8 +269,7 @@ def test_a_file_that_is_there(policies: Path, tokgate: Command) -> None:
 def test_two_at_once(policies: Path) -> None:
     """Several people may make overrides in the same second: each gets its own."""
     command = [sys.executable, "-m", "tokgate", *ADD, "--ban", "clips", "--client", "192.0.2.7", "--for", "1h"]
-    env = os.environ | {"PYTHONPATH": str(ADDONS)}
-    running = [subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE) for _ in range(3)]
+    running = [subprocess.Popen(command, text=True, stdout=subprocess.PIPE) for _ in range(3)]
     names = [process.communicate()[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(set(names)) == 3
@@ -438,3 +435,29 @@ def test_who_you_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOAS_USER")
     monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(OSError()))
     assert you() == f"uid {os.getuid()}"
+
+
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs" / "overrides.md").read_text()
+AROUND = """\
+version: 1
+services: {tiktok: {names: {suffix: [tiktok.com]}}}
+networks: {offices: {cidrs: [10.32.0.0/14], timezone: Europe/Brussels}}
+bans: {offices-2027: {title: TikTok, services: [tiktok], networks: [offices], starts: 2027-03-01}}
+"""
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
+def test_examples_load(text: str, tmp_path: Path) -> None:
+    """Each example is a valid part of a policy."""
+    (tmp_path / "a.yaml").write_text(AROUND)
+    (tmp_path / "b.yaml").write_text(text)
+    loaded = load(tmp_path, Instant.from_utc(2027, 3, 1, 10))
+    assert loaded.diagnostics == (), "\n".join(map(render, loaded.diagnostics))
+
+
+def test_reasons_of_an_end() -> None:
+    source = (ROOT / "addons" / "tokgate" / "runtime" / "notified.py").read_text()
+    reasons = set(re.findall(r'"((?:it|its|ended) [a-z ]+)"', source))
+    assert len(reasons) == 4
+    assert all(f"`{reason}`" in DOCS for reason in reasons)
