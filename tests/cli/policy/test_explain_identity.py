@@ -30,14 +30,11 @@ AT = ("--at", "2023-03-10T00:00")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(policies: Path) -> Path:
     """A policy that names clients by more than prefixes, as ./policies."""
-    monkeypatch.chdir(tmp_path)
-    made = Path("policies")
-    made.mkdir()
-    (made / "policy.yaml").write_text(POLICY.replace("EXPECTED", "allow"))
-    (made / "devices.csv").write_text(DEVICES)
-    return made
+    (policies / "policy.yaml").write_text(POLICY.replace("EXPECTED", "allow"))
+    (policies / "devices.csv").write_text(DEVICES)
+    return Path("policies")
 
 
 @pytest.mark.usefixtures("folder")

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from whenever import Instant
 
 from labs.builders import at, present
@@ -37,11 +36,9 @@ bans:
 
 
 @pytest.fixture
-def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+def policy(policies: Path) -> Snapshot:
     """A folder with the policy, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    Path("policies").mkdir()
-    Path("policies/policy.yaml").write_text(KIOSK)
+    (policies / "policy.yaml").write_text(KIOSK)
     loaded = present(load(Path("policies"), Instant.now()).policy)
     return compile_policy(loaded)
 
@@ -103,26 +100,6 @@ a stranger: one client alone asked for this domain
       - 203.0.113.9  # 1 time, 1 client, since 2023-03-10T10:00:00Z; a stranger: one client alone asked for this domain
 """
     )
-
-
-def test_what_is_learned_passes(policy: Snapshot, tokgate: Command) -> None:
-    """With the learned service excepted nothing of that log would be refused; without one of its names, that one."""
-    write(Path("block.ndjson"), [asked(policy, "www.example.net"), asked(policy, "mail.example.net", count=4)])
-    assert tokgate("service", "learn", "--ban", "kiosk", "--name", "daily").code == 0
-    before = Path("before")
-    before.mkdir()
-    (before / "policy.yaml").write_text(KIOSK.replace("action: monitor\n  clips", "action: block\n  clips"))
-    rules = Path("policies/policy.yaml")
-    rules.write_text(KIOSK.replace("[library]\n    networks", "[library, daily]\n    networks").replace(
-        "action: monitor\n  clips", "action: block\n  clips"
-    ))  # fmt: skip
-    assert tokgate("check", "policies").code == 0
-    assert "newly allowed: 5" in tokgate("diff", "before", "policies", "--log", "block.ndjson").out
-    learned = Path("policies/services/daily.yaml")
-    said = yaml.safe_load(learned.read_text())
-    said["services"]["daily"]["names"]["exact"].remove("mail.example.net")
-    learned.write_text(yaml.safe_dump(said))
-    assert "newly allowed: 1" in tokgate("diff", "before", "policies", "--log", "block.ndjson").out
 
 
 @pytest.mark.parametrize("pseudonym", ["p-1f2e3d4c5b6a", "192.0.2.0/25"])

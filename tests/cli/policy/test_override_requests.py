@@ -31,11 +31,9 @@ settings: {overrides: {longest: PT8H}}
 
 
 @pytest.fixture
-def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "policy.yaml").write_text(POLICY.replace("  strict:", "  # strict:"))
-    return tmp_path / "policies"
+def policies(policies: Path) -> Path:
+    (policies / "policy.yaml").write_text(POLICY.replace("  strict:", "  # strict:"))
+    return policies
 
 
 def ask(**stated: Any) -> str:

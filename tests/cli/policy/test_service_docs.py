@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.command_line import POLICY, Command
+from labs.command_line import Command
 from tokgate.config.format.services import ListFormat
 
 DOCS = (Path(__file__).parents[3] / "docs" / "services.md").read_text(encoding="utf-8")
@@ -15,11 +15,8 @@ SECTION = DOCS.partition("## A service from a public list")[2].partition("\n## "
 
 
 @pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clone(policies: Path) -> None:
     """A repository with a policy, and a clone of lists beside it."""
-    monkeypatch.chdir(tmp_path)
-    Path("policies").mkdir()
-    Path("policies/policy.yaml").write_text(POLICY)
     Path("domain-list-community/data").mkdir(parents=True)
     Path("domain-list-community/data/telegram").write_text("films.example\n")
     for command in (("init", "-q"), ("add", "policies")):

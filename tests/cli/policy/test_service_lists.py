@@ -10,7 +10,7 @@ import pytest
 from whenever import Instant
 
 from labs.builders import present
-from labs.command_line import POLICY, Command
+from labs.command_line import Command
 from tokgate.config.loader import load
 from tokgate.policy.services import Service
 from tokgate.policy.snapshot import compile_policy
@@ -20,13 +20,10 @@ LIST = "# Clips\nclips.example\nfull:www.clips.example.org\ncloudfront.net\nkeyw
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("policies").mkdir()
-    Path("policies/policy.yaml").write_text(POLICY)
+def folder(policies: Path) -> Path:
     Path("clips.list").write_text(LIST)
     os.utime("clips.list", (MADE, MADE))
-    return tmp_path
+    return policies.parent
 
 
 def test_import(folder: Path, tokgate: Command) -> None:

@@ -21,12 +21,9 @@ SECRET = {"root.key", "root.passphrase", AUTHORITY}
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def page(policies: Path) -> None:
     """A working directory with a policy that shows a page."""
-    monkeypatch.chdir(tmp_path)
-    Path("policies").mkdir()
-    Path("policies/policy.yaml").write_text(POLICY.replace("duration: P6M", "response: page"))
-    return tmp_path
+    (policies / "policy.yaml").write_text(POLICY.replace("duration: P6M", "response: page"))
 
 
 def chain(path: str) -> list[x509.Certificate]:
