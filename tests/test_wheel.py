@@ -15,6 +15,7 @@ from labs.ports import held_port
 from labs.waiting import until
 
 ROOT = Path(__file__).parents[1]
+HOME = "https://example.org/tokgate"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an installation of the wheel puts on the path."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(build, cwd=ROOT, env=os.environ | {"TOKGATE_REPOSITORY": HOME}, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "installed")
@@ -42,18 +43,13 @@ def test_it_has_every_file(unpacked: Path) -> None:
     ]
 
 
-def test_its_page_leads_somewhere(tmp_path: Path) -> None:
+def test_its_page_leads_somewhere(unpacked: Path) -> None:
     """On the page of a package index no link is relative: whoever builds a release says where the repository is."""
-    home = "https://example.org/tokgate"
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, env=os.environ | {"TOKGATE_REPOSITORY": home}, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
-        told = archive.read(name).decode()
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    told = metadata.read_text()
     links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)", told)
     assert {link for pair in links for link in pair if link and not link.startswith("https://")} == set()
-    assert f"Project-URL: Repository, {home}\n" in told
+    assert f"Project-URL: Repository, {HOME}\n" in told
 
 
 CODE = "import sys, tokgate; from tokgate.cli.main import main; print(tokgate.__file__); sys.exit(main(sys.argv[1:]))"

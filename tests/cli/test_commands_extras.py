@@ -1,7 +1,6 @@
 """An installation without extras: it enforces and explains, and says what to install for the rest."""
 
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -30,7 +29,6 @@ sys.exit(max(main(arguments) for arguments in commands))
 def without(modules: tuple[str, ...], *commands: Sequence[str]) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-c", _HIDDEN, json.dumps([modules, commands])],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "addons")},
         capture_output=True,
         text=True,
         check=False,
@@ -121,7 +119,7 @@ def test_the_proxy_needs_no_extra() -> None:
     """A plain installation enforces: no module of the running proxy imports what an extra brings."""
     modules = "tokgate_addon, tokgate.service.start, tokgate.service.opener_process, tokgate.service.mitmproxy_process"
     code = f"import sys; sys.modules.update(dict.fromkeys({EVERY})); import {modules}"
-    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "addons")}, check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 WINDOW: Final = "    windows: [{days: mon-fri, from: '08:00', to: '16:00', except_holidays: BE}]\n"

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,8 +18,8 @@ from labs.logs import refusal
 from labs.samples import stamp
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.record import encode
+from tokgate.cli import terminal
 
-ADDONS = Path(__file__).parents[2] / "addons"
 ESCAPE = "\x1b["
 END = b"\0the end"
 COLOR = re.compile(r"\x1b\[(?:\d+;)*[349]\d[;m]")
@@ -44,7 +45,7 @@ def on_terminal(*arguments: str, output: Path | None = None, **environment: str)
         process = stack.enter_context(
             subprocess.Popen(
                 (sys.executable, *(("-m", "tokgate") if output is None else ("-c", IMPATIENT)), *arguments),
-                env=inherited | {"PYTHONPATH": str(ADDONS), "TERM": "xterm", "COLUMNS": "160"} | environment,
+                env=inherited | {"TERM": "xterm", "COLUMNS": "160"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=theirs if output is None else stack.enter_context(output.open("wb")),
                 stderr=subprocess.DEVNULL if output is None else theirs,
@@ -74,13 +75,6 @@ def test_plain_when_asked(policies: Path, environment: dict[str, Any]) -> None:
     """https://no-color.org, and terminals that can't."""
     # Not just any escape: on a crowded machine a progress bar may show itself, in black and white.
     assert not COLOR.search(on_terminal(*BLOCKED, **environment))
-
-
-def test_timeline_is_a_table(policies: Path) -> None:
-    """On a terminal columns have a rule under their headings."""
-    shown = on_terminal("timeline", "--from", "2023-03-02T00:00Z")
-    assert "spring-ban" in shown
-    assert "─" in shown
 
 
 def test_a_timeline_too_wide_for_the_terminal_is_shown_one_by_one(policies: Path) -> None:
@@ -125,3 +119,31 @@ def test_simulate_shows_progress(policies: Path) -> None:
     assert re.search(r"queries: [1-9]", on_terminal("simulate", str(file), output=answers))
     hosts = [json.loads(line)["host"] for line in answers.read_text().splitlines()]
     assert hosts == ["clips.example.org"] * 1000
+
+
+NAMES = ("client", "name", "events")
+ROWS = (("192.0.2.7", "動画 www.example.org and others", "12"), ("192.0.2.8", "", "3"))
+WIDE = """\
+ client     name                             events
+ ──────────────────────────────────────────────────
+ 192.0.2.7  動画 www.example.org and others      12
+ 192.0.2.8                                        3
+"""
+ONE_BY_ONE = """\
+client  192.0.2.7
+name    動画 www.example.org and others
+events  12
+
+client  192.0.2.8
+events  3
+"""
+
+
+@pytest.mark.parametrize(("width", "shown"), [(51, WIDE), (50, ONE_BY_ONE)], ids=["wide", "one by one"])
+def test_rows(width: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is cut; wide characters take two places; no line is longer than the terminal."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((width, 24)))
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal.show_rows(NAMES, ROWS, right=(False, False, True))
+    assert capsys.readouterr().out == shown

@@ -292,7 +292,6 @@ def test_follow_shows_what_comes_and_ends_on_interrupt(log: Path) -> None:
     write(log.with_name("block-20230310T000000.000000Z.ndjson.gz"), [refusal("192.0.2.49", "2023-03-10T10:00:00Z")])
     with subprocess.Popen(
         [sys.executable, "-m", "tokgate", "log", "tail", "-f", "-n", "4", "--json"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -27,7 +27,6 @@ from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_addr
 from tokgate.policy.values.text import utc
 from tokgate.wire.host_names import can_be_dialled
 
-ADDONS = Path(__file__).parents[3] / "addons"
 AT = Instant.from_utc(2023, 5, 2, 8)
 QUERY: dict[str, Any] = {"client": "192.0.2.7", "host": "www.clips.example.org"}
 KEYS = [
@@ -186,7 +185,6 @@ def test_long_lines_are_skipped_to_their_end(excess: int) -> None:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     command = (sys.executable, "-m", "tokgate", "simulate", *arguments)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    environment["PYTHONPATH"] = str(ADDONS)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, **options)
 
 

@@ -226,7 +226,7 @@ def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[byte
     with told.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "addons"), "TMPDIR": str(tmp_path / "tmp")},
+            env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
         )  # fmt: skip
 
         def found() -> re.Match[str] | None:
