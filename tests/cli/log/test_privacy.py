@@ -25,27 +25,13 @@ def test_both_halves_tell(made: str, tokgate: Command) -> None:
     """The address, from a network or from a file."""
     Path("known.txt").write_text("203.0.113.1\nnot an address\n192.0.2.7\n")
     for among in ("192.0.2.0/24", "known.txt"):
-        outcome = tokgate(
-            "log", "reidentify", "--why", "a complaint", "--half", "b.half", "--half", "a.half", "--among", among, made
-        )
+        outcome = tokgate(*REIDENTIFY, "--half", "b.half", "--half", "a.half", "--among", among, made)
         assert (outcome.code, outcome.out) == (0, f"{made}\t192.0.2.7\n")
 
 
 def test_one_half_does_not(made: str, tokgate: Command) -> None:
     assert tokgate(*REIDENTIFY, "--half", "a.half", "--among", "192.0.2.0/24", made).code == 2
-    outcome = tokgate(
-        "log",
-        "reidentify",
-        "--why",
-        "a complaint",
-        "--half",
-        "a.half",
-        "--half",
-        "a.half",
-        "--among",
-        "192.0.2.0/24",
-        made,
-    )
+    outcome = tokgate(*REIDENTIFY, "--half", "a.half", "--half", "a.half", "--among", "192.0.2.0/24", made)
     assert (outcome.code, outcome.out) == (3, "")
 
 

@@ -54,6 +54,7 @@ ZEEK_DNS: Final = """\
 1796028118.577000\t192.0.2.7\t192.0.2.53\twww.clips.example.org
 1796028118.577000\t192.0.2.7\t192.0.2.53\t-
 """
+ZEEK_JSON: Final = '{"ts": 1796028118.5, "id.orig_h": "192.0.2.7", "server_name": "www.clips.example.org"}'
 CONNTRACK: Final = """\
 [1796028118.826652]\t    [NEW] tcp      6 120 SYN_SENT src=192.0.2.7 dst=203.0.113.7 sport=58316 dport=443 [UNREPLIED] src=203.0.113.7 dst=192.0.2.7 sport=443 dport=58316
 [1796028118.826725]\t[DESTROY] tcp      6 120 CLOSE src=192.0.2.7 dst=203.0.113.7 sport=58316 dport=443 [UNREPLIED] src=203.0.113.7 dst=192.0.2.7 sport=443 dport=58316
@@ -82,11 +83,7 @@ def queries(text: str) -> list[dict[str, Any]]:
         (COMBINED, [CLIPS | {"at": "2026-11-30T09:41:58"}]),
         (
             DNSMASQ,
-            [
-                CLIPS | {"at": AT},
-                OTHER | {"at": AT},
-                OTHER | {"at": "2026-11-30T09:41:58"},
-            ],
+            [CLIPS | {"at": AT}, OTHER | {"at": AT}, OTHER | {"at": "2026-11-30T09:41:58"}],
         ),
         (UNBOUND, [CLIPS | {"host": "www.clips.example.org.", "at": AT}, OTHER | {"host": "m.example.org.", "at": AT}]),
         (ZEEK_SSL, [CLIPS | {"at": AT}, ADDRESS | {"at": AT}]),
@@ -125,18 +122,7 @@ def test_no_line_breaks_a_reader(line: str) -> None:
 
 
 @pytest.mark.usefixtures("policies")
-@pytest.mark.parametrize(
-    "text",
-    [
-        SQUID,
-        COMBINED,
-        DNSMASQ,
-        UNBOUND,
-        ZEEK_DNS,
-        json.dumps({"ts": 1796028118.5, "id.orig_h": "192.0.2.7", "server_name": "www.clips.example.org"}),
-    ],
-    ids=["squid", "combined", "dnsmasq", "unbound", "dns.log", "ssl.log in JSON"],
-)
+@pytest.mark.parametrize("text", [SQUID, ZEEK_JSON], ids=["squid", "ssl.log in JSON"])
 def test_diff_decides_them(tokgate: Command, tmp_path: Path, text: str) -> None:
     """Whoever has such a log learns what a new policy would have refused of it."""
     old, new = Path("policies/policy.yaml"), tmp_path / "new.yaml"
