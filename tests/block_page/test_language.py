@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at
 from tokgate.block_page import language as module
 from tokgate.block_page.language import LANGUAGES, TEXTS, choose_language
 
@@ -36,21 +35,6 @@ FOLDER = Path(module.__file__).with_name("locales")
 def test_language(header: str | None, language: str) -> None:
     """The language with the highest quality that the page has; a region means its language; English otherwise."""
     assert choose_language(header) == language
-
-
-@pytest.mark.parametrize(
-    ("language", "day", "text"),
-    [
-        ("en", "2023-03-09T23:00:00Z", "10 March 2023, 00:00 (Europe/Brussels)"),
-        ("fr", "2023-03-09T23:00:00Z", "10 mars 2023 à 00:00 (Europe/Brussels)"),
-        ("fr", "2023-08-01T07:30:00Z", "1er août 2023 à 09:30 (Europe/Brussels)"),
-        ("nl", "2023-03-09T23:00:00Z", "10 maart 2023 om 00:00 (Europe/Brussels)"),
-        ("de", "2023-03-09T23:00:00Z", "10. März 2023, 00:00 Uhr (Europe/Brussels)"),
-    ],
-)
-def test_moments(language: str, day: str, text: str) -> None:
-    """Dates are written as people of the language write them, in the network's zone."""
-    assert TEXTS[language].local_moment(at(day), "Europe/Brussels") == text
 
 
 def placeholders(texts: Any, key: str = "") -> dict[str, set[str | None]]:

@@ -208,14 +208,6 @@ def test_services_share_a_name_only_where_their_files_say_so() -> None:
                 assert fine, f"{value} is in {name} and {other}"
 
 
-def test_every_entry_matches_its_service() -> None:
-    """An entry takes in its name, and a suffix what is below it, in any spelling."""
-    for service, kind, value in entries("suffix", "exact"):
-        assert service in matched(value)
-        assert service in matched(f"{value.upper()}.")
-        assert (service in matched(f"a-1.b.{value}")) == (kind == "suffix" or service in matched(f"zz.{value}"))
-
-
 def test_a_name_that_only_looks_like_one_is_a_strangers() -> None:
     """A ban ends at the boundary of a label."""
     for service, kind, value in entries("suffix", "exact"):

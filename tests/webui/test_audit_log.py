@@ -93,9 +93,3 @@ def test_what_cannot_be_recorded(kept: Kept, monkeypatch: pytest.MonkeyPatch) ->
     kept.path.symlink_to(kept.path.with_suffix(".old"))
     with pytest.raises(NotRecorded, match="symbolic link"):
         kept.log.record("alice", "192.0.2.1", "/", {})
-
-
-def test_without_a_file() -> None:
-    narrated: list[str] = []
-    AuditLog(OBSERVER, lambda: NOON, narrated.append).signed_in("alice", "192.0.2.1", right=True)
-    assert len(narrated) == 1

@@ -128,18 +128,6 @@ def test_the_commands_of_the_docs(namespace: Namespace, tmp_path: Path) -> None:
     assert "made_by_tokgate" in namespace.output("nft", "list", "table", "inet", "tokgate")
 
 
-def test_what_is_printed_is_what_is_loaded(namespace: Namespace, words: tuple[str, ...]) -> None:
-    """An admin who loads `tokgate ruleset` and types the routes in its comments has all but the settings."""
-    printed = namespace.output(sys.executable, "-m", "tokgate", "ruleset", *words[:2])
-    namespace.run("nft", "-f", "-", given=printed)
-    for line in printed.splitlines():
-        if line.startswith("#   ip "):
-            namespace.run(*line[1:].split())
-    found = said(namespace, "check", *words)["differences"]
-    assert (found["table"], found["routes"], found["conflicts"]) == ([], [], [])
-    assert len(found["settings"]) == 3
-
-
 def test_beside_a_running_tokgate(namespace: Namespace, words: tuple[str, ...]) -> None:
     """`up` and `down` would be undone at once: they say by whom, and change nothing."""
     assert gateway(namespace, "up", *words)[0] == 0
