@@ -127,15 +127,7 @@ class Servers:
     def _start(self, server: Server) -> None:
         secure, plain = (self._stack.enter_context(held_port()) for _ in range(2))
         self._ports[server, True], self._ports[server, False] = secure, plain
-        start = {
-            Server.PYTHON: self._python,
-            Server.NGINX: self._nginx,
-            Server.NODE: self._node,
-            Server.HAPROXY: self._haproxy,
-            Server.CADDY: self._caddy,
-            Server.NAMELESS: self._nameless,
-        }[server]
-        start(secure, plain)
+        getattr(self, f"_{server}")(secure, plain)
         for port in (secure, plain):
             _until_it_listens(port, self._folder / f"{server}.log")
 

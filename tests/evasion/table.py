@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Final
 
 from evasion.carriers import Carrier, Key, Settings
-from evasion.rows.unreadable import ALWAYS, STRICT
 from evasion.servers import ALLOWED, BANNED, Server
 from tokgate.evasion.attempt import Attempt, Family, Limit, Opens
 from tokgate.evasion.families import ATTEMPTS
@@ -18,6 +17,25 @@ BANNED_ADDRESS: Final = "127.0.0.2"
 ANYTHING: Final = b""
 """Whatever arrives at the recorder has passed."""
 NAME_OF_THE_SERVICE: Final = b"clips.example.org"
+
+
+_ALWAYS: Final = """
+    bracketed-for-name ccs-of-two-octets data-before data-inside dots-for-name empty-name-first
+    five-numbers-for-name garbage-inside heartbeat-before hello-request-before hello-request-joined hex-for-name
+    ipv6-zone-for-name long-session-id message-too-short no-compressions no-name-first-in-its-record nul-for-name
+    octets-behind-extensions odd-ciphers other-name-begins-in-its-record other-name-behind-data
+    other-name-behind-request other-name-in-its-record padded-in-odd-records proxy-1-before proxy-2-before
+    record-too-long sni-circled-dot sni-dns-labels sni-name-cut sni-name-length-too-short sni-percent-dot sni-utf-16
+    sslv2 star-for-name trailing-message two-alerts-in-a-record two-in-a-record unknown-message-before
+"""
+ALWAYS: Final = frozenset(_ALWAYS.split())
+"""Attempts of which no one can say which host they are for."""
+_STRICT: Final = """
+    address-dot-for-name ech-alone ech-inner-type empty-extension empty-list empty-name ech-outer esni ipv4-for-name
+    ipv6-for-name mapped-for-name no-extensions no-name
+"""
+STRICT: Final = frozenset(_STRICT.split())
+"""Those that strict settings refuse for what they hide; their addresses decide about them otherwise."""
 
 
 class Twin(StrEnum):

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import pytest
 from hypothesis import example, given, settings
@@ -123,13 +123,7 @@ class Account:
         )
 
     def since(self, before: "Account") -> "Account":
-        return Account(
-            self.allowed - before.allowed,
-            self.refused - before.refused,
-            self.handed_over - before.handed_over,
-            self.counted - before.counted,
-            self.recorded - before.recorded,
-        )
+        return Account(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
 
 class Recorder:

@@ -100,8 +100,3 @@ def test_the_server_reads_the_name(read_by_server: Callable[[Iterable[bytes]], s
     for attempt in ATTEMPTS:
         said = [one for one in attempt.said(BANNED) if isinstance(one, bytes)]
         assert (BANNED in read_by_server(said)) or not attempt.innocent, attempt.id
-
-
-def test_attempts_are_told_apart() -> None:
-    """No attempt hides another one."""
-    assert len({attempt.id for attempt in ATTEMPTS}) == len(ATTEMPTS)

@@ -43,13 +43,6 @@ def test_attempt(runner: Runner, case: Case) -> None:
     assert problems(case, runner.outcomes[case]) == []
 
 
-def test_rows_are_told_apart() -> None:
-    """No row hides another one, and there are as many as were promised."""
-    ids = [row.id for row in ROWS]
-    assert sorted({name for name in ids if ids.count(name) > 1}) == []
-    assert len(ids) >= 150
-
-
 def test_what_passes_is_counted(runner: Runner) -> None:
     """What passes by its address, without a name or with another one shows in coverage."""
     for key, running in runner.running.items():
