@@ -1,7 +1,10 @@
 """Answers of origins arrive as they would without a carrier: in HTTP/1, with its odds, and in HTTP/2."""
 
+import contextlib
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import h2.connection
 import h2.events
@@ -12,6 +15,7 @@ from hyperframe.frame import GoAwayFrame
 from labs.carriers import OPENING, Lab, Way, talk_at
 from labs.gate_lab import exactly
 from labs.proxy_lab import ALLOWED, STORE, ban, policy
+from labs.raw_client import RawClient
 from labs.waiting import DEADLINE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -207,6 +211,32 @@ def test_an_answer_before_the_end_of_the_request(lab: Lab) -> None:
         assert client.exactly(len(refusal)) == refusal
         client.send(upload[2:], GET)
         assert client.exactly(len(OK)) == OK
+
+
+@OPENING
+def test_an_answer_with_a_reset_behind_it(lab: Lab) -> None:
+    """A server that refuses an upload and closes resets the connection: its answer arrives, as it would directly."""
+    refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
+    upload = f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nContent-Length: {1 << 26}\r\n\r\n".encode()
+
+    def serve(sock: socket.socket) -> None:
+        got = b""
+        while not got.endswith(b"\r\n\r\n"):
+            got += exactly(sock, 1)
+        sock.recv(1, socket.MSG_PEEK)
+        sock.sendall(refusal)
+
+    def go_on(client: RawClient) -> None:
+        with contextlib.suppress(OSError):
+            client.send(upload, *repeat(bytes(1 << 16), 1 << 10))
+
+    port = lab.origin(serve).port
+    for _ in range(5):  # the reset is noticed by reading, or by writing
+        with ThreadPoolExecutor(1) as threads, lab.reach(Way.REDIRECTED, port) as client:
+            threads.submit(go_on, client)
+            assert client.exactly(len(refusal)) == refusal
+            with contextlib.suppress(OSError):  # closed already
+                client.sock.shutdown(socket.SHUT_RDWR)
 
 
 @OPENING

@@ -5,10 +5,14 @@ everything sent to *both* sides is on its way, so that a client that sends all b
 """
 
 import asyncio
+import contextlib
+import os
 import socket
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Set
 from functools import partial
 from typing import Final
+from weakref import WeakSet
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
@@ -25,6 +29,34 @@ class ClientSockets:
         self.paused: frozenset[Connection] = frozenset()
         """Sides that are not read on from: what they have sent waits for the other side already."""
         self._resumed = asyncio.Event()
+        self._broken_off: Final[WeakSet[Connection]] = WeakSet()
+
+    def hear_out(self, end: Connection) -> None:
+        """Read what a side sends before it breaks off, also where that is noticed by what can't be sent to it.
+
+        A server may answer before the end of a request, and close: its reset comes right behind the answer. asyncio
+        then drops what has come and was not read yet, mitmproxy ends the task that would read it.
+        """
+        io = self._io(end)
+        if io is None or not isinstance(io.writer, StreamWriter) or not isinstance(io.reader, StreamReader):
+            return
+        reader, writer = io.reader, io.writer
+        sock, protocol, drain = writer.get_extra_info("socket"), writer.transport.get_protocol(), writer.drain
+        lose = protocol.connection_lost
+
+        def connection_lost(exc: Exception | None) -> None:
+            if exc is not None:
+                self._broken_off.add(end)
+                with contextlib.suppress(OSError):
+                    while piece := os.read(sock.fileno(), 1 << 16):
+                        reader.feed_data(piece)
+            lose(None)
+
+        async def drain_if_open() -> None:
+            with contextlib.suppress(OSError):
+                await drain()
+
+        protocol.connection_lost, writer.drain = connection_lost, drain_if_open  # type: ignore[method-assign]
 
     def separate(self) -> None:
         """From now on each direction waits for its own receiver only."""
@@ -49,12 +81,13 @@ class ClientSockets:
     def was_reset(self, end: Connection) -> bool:
         """Whether a connection that has ended was broken off."""
         io = self._io(end)
-        return io is not None and isinstance(io.reader, asyncio.StreamReader) and io.reader.exception() is not None
+        failed = io is not None and isinstance(io.reader, StreamReader) and io.reader.exception() is not None
+        return failed or end in self._broken_off
 
     def reset(self, end: Connection) -> bool:
         """Break a connection off, so that its peer can't take what it got for the whole; False if there is none."""
         io = self._io(end)
-        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+        if io is None or not isinstance(io.writer, StreamWriter):
             return False
         reset_on_close(io.writer.get_extra_info("socket"))
         io.writer.transport.abort()
@@ -79,7 +112,7 @@ class ClientSockets:
     def client(self) -> socket.socket | None:
         """The client's socket; None unless it is TCP and connected."""
         io = None if self._handler is None else self._io(self._handler.client)
-        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+        if io is None or not isinstance(io.writer, StreamWriter):
             return None
         sock: socket.socket | None = io.writer.get_extra_info("socket")
         return sock

@@ -180,7 +180,8 @@ class ServerHooks(Hooks):
 
     @ends_in(nothing)
     def server_connected(self, data: ServerConnectionHookData) -> None:
-        """Remember a connection of ours, to know it should it come back as a client's."""
+        """Remember a connection of ours, to know it should it come back as a client's; hear it to its end."""
+        self._traffic.connections.of(data.client).sockets.hear_out(data.server)
         self._traffic.own.add(ends(data.server.sockname, data.server.peername))
 
     @ends_in(nothing)
