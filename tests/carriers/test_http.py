@@ -229,28 +229,6 @@ def test_other_protocols_stay_out_of_an_opened_connection(lab: Lab) -> None:
     assert origin.accepted == 0
 
 
-@TUNNELLED
-@pytest.mark.parametrize(
-    "fields",
-    [
-        f"Host: {ALLOWED}\r\nHost: {BANNED}",
-        f"Host: {ALLOWED}@{BANNED}",
-        f"Host: {BANNED}/",
-        "Host: 2130706433",
-        f"Host: {ALLOWED}\r\nX: y\rHost: {BANNED}",
-        f"Host: {ALLOWED}\r\nX: y\r\n Host: {BANNED}",
-        f"Host: {ALLOWED}\r\nX: y\0z",
-    ],
-)
-def test_invalid_authorities(lab: Lab, way: Way, fields: str) -> None:
-    """Hosts, and ends of lines, that proxy and origin might read differently are answered with 400."""
-    origin = lab.web(tls=False)
-    with lab.reach(way, origin.port) as client:
-        client.send(f"GET / HTTP/1.1\r\n{fields}\r\n\r\n".encode())
-        assert client.reply().status == 400
-    assert origin.accepted == 0
-
-
 def test_bodies(lab: Lab) -> None:
     """A small one is awaited and answered with the page; who sends a large or endless one is cut off instead."""
     origin = lab.web(tls=False)

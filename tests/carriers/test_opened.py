@@ -225,7 +225,7 @@ ODD = {
     "no-colon": ("GET", "X"),
     "two-hosts": ("GET", "Host: www.example.net"),
 }
-ODD_HOSTS = ["a b.example.org", "user@www.example.org", "www%2eexample.org", "www.example.org:x"]
+ODD_HOSTS = ["a b.example.org", "user@www.example.org", "www%2eexample.org", "www.example.org:x", "2130706433", "a/"]
 
 
 @OPENING

@@ -190,13 +190,6 @@ def with_extension(record: bytes, kind: int, body: bytes) -> bytes:
     return build.records(b"\x01" + len(hello).to_bytes(3) + bytes(hello))
 
 
-def test_two_names_are_no_name(lab: Lab, way: Way) -> None:
-    """A server_name with two names is treated like none at all."""
-    lab.start(policy(missing_sni="block"))
-    message = build.hello(build.server_name(ALLOWED.encode(), BANNED.encode()))
-    assert lab.heard(way, 1, build.records(message)) == ALERT
-
-
 HOLE = builders.exemption(clients=(ip_network("127.0.0.1/32"),), until=builders.at("2999-01-01T00:00Z"))
 
 

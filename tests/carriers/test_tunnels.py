@@ -73,14 +73,6 @@ def test_a_banned_tunnel_with_an_innocent_name_inside(lab: Lab, way: Way) -> Non
 
 
 @EXPLICIT
-def test_an_address_is_not_contacted_before_it_is_known_whose_it_is(lab: Lab, way: Way) -> None:
-    """A tunnel to a bare address is refused by the name in its hello, and the address never hears of it."""
-    origin = lab.origin()
-    assert lab.heard(way, origin.port, BANNED_HELLO) == ALERT
-    assert origin.accepted == 0
-
-
-@EXPLICIT
 @pytest.mark.parametrize("size", [1, 1 << 16])
 def test_clients_that_do_not_wait(lab: Lab, way: Way, size: int) -> None:
     """A request in pieces, or with everything after it at once, is answered all the same."""
