@@ -99,15 +99,6 @@ def test_in_turn(origin: socket.socket) -> None:
     assert peers == ["127.0.0.2", "127.0.0.3"] * 2
 
 
-def test_without_a_pool(origin: socket.socket) -> None:
-    """The address that the route has."""
-    sock = Sources(None).connect(origin.getsockname(), EgressSettings())
-    client, (host, _) = origin.accept()
-    client.close()
-    sock.close()
-    assert host == "127.0.0.1"
-
-
 @pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.ENETUNREACH])
 def test_one_has_no_port_left(origin: socket.socket, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The next one is tried; what is the destination's fault is no reason to try again."""
@@ -125,17 +116,6 @@ def test_one_has_no_port_left(origin: socket.socket, monkeypatch: pytest.MonkeyP
     else:
         with pytest.raises(OSError, match=os.strerror(number)):
             pool.connect(origin.getsockname(), EGRESS)
-
-
-def test_all_have_no_port_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure is told, and counted by who connects."""
-
-    def never(*_: object) -> Socket:
-        raise OSError(errno.EADDRNOTAVAIL, "none")
-
-    monkeypatch.setattr("tokgate.gate.egress.dialler.connect", never)
-    with pytest.raises(OSError, match="none"):
-        Sources(None).connect(("127.0.0.1", 1), EGRESS)
 
 
 def test_a_way_back_is_seen_from_another_address(origin: socket.socket) -> None:
