@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
 from labs.carriers import OPENING, Lab, Way, talk_at
-from labs.gate_lab import exactly
+from labs.gate_lab import exactly, read_head
 from labs.proxy_lab import ALLOWED, STORE, ban, policy
 from labs.raw_client import RawClient
 from labs.waiting import DEADLINE
@@ -30,9 +30,7 @@ def origin(lab: Lab, *answers: bytes) -> int:
 
     def serve(sock: socket.socket) -> None:
         for answer in answers:
-            got = b""
-            while not got.endswith(b"\r\n\r\n"):
-                got += exactly(sock, 1)
+            read_head(sock)
             sock.sendall(answer)
         sock.recv(1 << 16)
 
@@ -81,8 +79,7 @@ def test_servers_say_whether_they_want_a_body(lab: Lab, first: bytes) -> None:
     got = bytearray()
 
     def serve(sock: socket.socket) -> None:
-        while not got.endswith(b"\r\n\r\n"):
-            got.extend(exactly(sock, 1))
+        got.extend(read_head(sock))
         sock.sendall(first)
         if exactly(sock, 2) == b"ok":
             sock.sendall(OK)
@@ -196,9 +193,7 @@ def test_an_answer_before_the_end_of_the_request(lab: Lab) -> None:
     upload = b"a" * 5000
 
     def serve(sock: socket.socket) -> None:
-        got = b""
-        while not got.endswith(b"\r\n\r\n"):
-            got += exactly(sock, 1)
+        read_head(sock)
         sock.sendall(refusal)
         assert exactly(sock, len(upload)) == upload
         exactly(sock, len(GET))
@@ -400,9 +395,7 @@ def test_http2_answers_of_an_http1_server(lab: Lab, answer: bytes, heard: list[s
 
     def serve(sock: socket.socket) -> None:
         with context.wrap_socket(sock, server_side=True) as tls:
-            got = b""
-            while not got.endswith(b"\r\n\r\n"):
-                got += tls.recv(1)
+            read_head(tls)
             tls.sendall(answer)
 
     origin = lab.origin(serve)

@@ -12,7 +12,7 @@ import pytest
 from OpenSSL import SSL
 
 from labs.carriers import OPENING, Lab, Way, talk_at
-from labs.gate_lab import DEADLINE, Origin, read_all, reset, until
+from labs.gate_lab import DEADLINE, Origin, read_all, read_head, reset, until
 from labs.proxy_lab import ALLOWED, STORE, ban, policy
 from labs.raw_client import RawClient
 
@@ -64,13 +64,6 @@ def ask(client: RawClient, fields: str = "", *, tls: bool, requests: int = 1) ->
     client.send(f"GET / HTTP/1.1\r\nHost: {STORE if tls else ALLOWED}\r\n{fields}\r\n".encode() * requests)
 
 
-def head(sock: socket.socket) -> bytes:
-    got = b""
-    while not got.endswith(b"\r\n\r\n") and (octet := sock.recv(1)):
-        got += octet
-    return got
-
-
 def say_no_more(sock: socket.socket) -> None:
     """End the direction of a server: with close_notify, and nothing of TCP's, where there is TLS."""
     if isinstance(sock, ssl.SSLSocket):
@@ -88,7 +81,7 @@ def test_a_client_that_says_no_more_is_answered(lab: Lab, tls: bool) -> None:
     """Its server learns that it says no more, and answers all the same: `nc -N`, `socat`."""
 
     def serve(sock: socket.socket) -> None:
-        head(sock)
+        read_head(sock)
         if sock.recv(1) == b"":
             sock.sendall(ANSWER)
 
@@ -103,7 +96,7 @@ def test_a_client_that_says_no_more_is_answered(lab: Lab, tls: bool) -> None:
 def test_a_client_that_is_gone_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end looks the same: after a while without an octet the server is left."""
     monkeypatch.setattr("tokgate.mitm.layers.http.HALF_CLOSED", 0)
-    place = origin(lab, lambda sock: (head(sock), until(lambda: gone), read_all(sock)), tls=False)
+    place = origin(lab, lambda sock: (read_head(sock), until(lambda: gone), read_all(sock)), tls=False)
     gone: list[bool] = []
     with lab.reach(Way.REDIRECTED, place.port) as client:
         ask(client, tls=False)
@@ -129,7 +122,7 @@ def test_a_client_that_breaks_off_is_gone(lab: Lab, tls: bool) -> None:
     seen: list[object] = []
 
     def serve(sock: socket.socket) -> None:
-        head(sock)
+        read_head(sock)
         seen.append("asked")
         try:
             seen.append(sock.recv(1))
@@ -152,7 +145,7 @@ def test_what_was_upgraded_passes_octet_by_octet(lab: Lab, tls: bool, upgrade: s
     """A fragment doesn't wait for the rest of its message, nor a ping, and each direction ends by itself."""
 
     def serve(sock: socket.socket) -> None:
-        head(sock)
+        read_head(sock)
         sock.sendall(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {upgrade}\r\nConnection: Upgrade\r\n\r\n".encode())
         while said := sock.recv(1000):
             sock.sendall(said)
@@ -162,7 +155,7 @@ def test_what_was_upgraded_passes_octet_by_octet(lab: Lab, tls: bool, upgrade: s
     place = origin(lab, serve, tls=tls)
     with lab.reach(Way.REDIRECTED, place.port) as client:
         ask(client, f"Upgrade: {upgrade}\r\n{UPGRADE}", tls=tls)
-        assert b" 101 " in head(client.sock)
+        assert b" 101 " in read_head(client.sock)
         assert client.echoes(b"\x01\x84\1\2\3\4ping")
         assert client.echoes(b"\x89\x81\1\2\3\4p")
         client.end()
@@ -186,7 +179,7 @@ def test_the_end_of_an_answer_without_a_length(
     read = threading.Event()
 
     def serve(sock: socket.socket) -> None:
-        head(sock)
+        read_head(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nhello")
         if read.wait(DEADLINE):
             end(sock)
@@ -194,7 +187,7 @@ def test_the_end_of_an_answer_without_a_length(
     place = origin(lab, serve, tls=tls)
     with lab.reach(Way.REDIRECTED, place.port) as client:
         ask(client, tls=tls)
-        assert b"200 OK" in head(client.sock)
+        assert b"200 OK" in read_head(client.sock)
         assert client.exactly(5) == b"hello"
         read.set()
         with pytest.raises(raises) if raises else contextlib.nullcontext():
@@ -209,7 +202,7 @@ def test_the_end_of_such_an_answer_over_http2(
     """What was cut short is no whole answer to a client of HTTP/2 either."""
 
     def serve(sock: socket.socket) -> None:
-        head(sock)
+        read_head(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nhello")
         if read.wait(DEADLINE):
             end(sock)

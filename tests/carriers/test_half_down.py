@@ -6,6 +6,7 @@ import time
 import pytest
 
 from labs.carriers import Kind, Lab, Way
+from labs.gate_lab import read_head
 from labs.proxy_lab import ALLOWED, BANNED_ADDRESS, policy
 from tokgate.policy.settings import EgressSettings
 
@@ -13,9 +14,7 @@ DOWN, UP = "127.0.0.33", "127.0.0.34"
 
 
 def web(client: socket.socket) -> None:
-    head = b""
-    while not head.endswith(b"\r\n\r\n") and (octet := client.recv(1)):
-        head += octet
+    read_head(client)
     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\norigin")
 
 

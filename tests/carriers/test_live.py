@@ -10,7 +10,7 @@ import pytest
 
 from labs import builders
 from labs.carriers import ALERT, BEFORE, EXPLICIT, OPENING, STARTS, Kind, Lab, Way
-from labs.gate_lab import broken_off, exactly, until
+from labs.gate_lab import broken_off, exactly, read_head, until
 from labs.hello_builder import hello_for, openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, ban, policy
 from labs.raw_client import RawClient
@@ -193,9 +193,7 @@ def test_a_destination_that_has_not_answered_is_given_up(lab: Lab, dead_end: Add
 
 def endless(client: socket.socket) -> None:
     """Answer any request without end, and a WebSocket with its upgrade."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += client.recv(1)
+    head = read_head(client)
     if b"Upgrade:" in head:
         client.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
     else:

@@ -220,6 +220,14 @@ def exactly(sock: socket.socket, count: int) -> bytes:
     return data
 
 
+def read_head(sock: socket.socket) -> bytes:
+    """A head of HTTP, with its empty line, or what comes of one up to the end of the stream."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n") and (octet := sock.recv(1)):
+        head += octet
+    return head
+
+
 def broken_off(sock: socket.socket) -> bool:
     """Whether a connection ends with a reset, whatever comes before it."""
     try:

@@ -6,7 +6,7 @@ import socket
 import threading
 from typing import Protocol
 
-from labs.gate_lab import DEADLINE, Origin
+from labs.gate_lab import DEADLINE, Origin, read_head
 from tokgate.gate.sockets import Address
 
 FORBIDDEN = "forbidden.example"
@@ -33,9 +33,7 @@ class ParentProxy:
         self.close = self._listening.close
 
     def _http(self, client: socket.socket) -> None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n") and (piece := client.recv(1)):
-            head += piece
+        head = read_head(client)
         self.heads.append(head)
         method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
         self.asked.append(target)

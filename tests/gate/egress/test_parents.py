@@ -22,6 +22,7 @@ from labs.gate_lab import (
     exactly,
     policy,
     read_all,
+    read_head,
 )
 from labs.gate_lab import (
     connect_request as asks,
@@ -284,14 +285,6 @@ def test_what_a_parent_answers(
     assert server.said.count(b"CONNECT") == 1
     assert outcome is not True or server.answers[0] == (b"words" if b"words" in answers[0] else b"")
     assert enforcer.counters.errors["upstream"] == (outcome == "407 Who"), "an operator is told once of what to mend"
-
-
-def read_head(client: socket.socket) -> bytes:
-    """An answer in HTTP up to its empty line."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n") and (piece := client.recv(1)):
-        head += piece
-    return head
 
 
 def test_the_gateways_own_canary_has_no_parent() -> None:
