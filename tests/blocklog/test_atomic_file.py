@@ -83,15 +83,6 @@ def test_a_draft_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "block.key").is_symlink()
 
 
-def test_a_link_is_replaced(tmp_path: Path) -> None:
-    """What a link in a file's place leads to is not touched."""
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    (tmp_path / "block.key").symlink_to(victim)
-    replace_file(tmp_path / "block.key", b"key", 0o600)
-    assert (victim.read_text(), (tmp_path / "block.key").read_bytes()) == ("mine", b"key")
-
-
 def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a loss of power the name leads to the old content or to all of the new, and stays."""
     done: list[str] = []

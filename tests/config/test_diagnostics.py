@@ -15,16 +15,6 @@ def shown(line: str | None, column: int, length: int = 1, *, color: bool = False
     return render(diagnostic, color=color)
 
 
-def test_with_source_line() -> None:
-    """Position, level, message and code; the line; a caret under what is meant."""
-    assert shown("a: bcd", 4, 3) == "p/a.yaml:3:4: error: no [syntax]\n3 | a: bcd\n  |    ^~~"
-
-
-def test_without_source_line() -> None:
-    """Where there is no line, there is no caret."""
-    assert shown(None, 1) == "p/a.yaml:3:1: error: no [syntax]"
-
-
 def test_tabs_and_wide_characters() -> None:
     """The caret stands under what is meant on a terminal."""
     assert shown("\ta: b", 5).endswith("3 | \ta: b\n  | \t   ^")

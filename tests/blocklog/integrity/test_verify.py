@@ -347,18 +347,6 @@ def test_a_restart_after_the_file_was_moved(tmp_path: Path, journal: bool, torn:
     assert log.findings() == []
 
 
-def test_a_restart_after_the_clock_went_back(tmp_path: Path) -> None:
-    """The next run goes on from the file that was written last, whatever the clock made of the files' names."""
-    log = Log(tmp_path / "block.ndjson", SMALL)
-    for day in (12, 10, 11):
-        log.begun = Instant.from_utc(2023, 3, day)
-        log.run(8)
-    log.path.rename(tmp_path / "block-20230310T120000.000000Z.ndjson")
-    log.run(2)
-    assert len({one.head.chain for one in log.elsewhere}) == 1
-    assert log.findings(log.key, elsewhere=True, whole=True) == []
-
-
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"\0" * 4096, b"{\n{"], ids=repr)
 def test_after_a_crash(log: Log, torn: bytes) -> None:
     """Torn lines, also of runs that died before they told, are accepted in exactly the shape that is told of."""

@@ -16,19 +16,6 @@ NOON = at("2023-03-10T11:00:00Z")
 BLOCKED = Decision(Verdict.BLOCK, Reason.BAN_BLOCK, service="clips", rule="suffix:clips.example.org", ban="ban")
 
 
-def test_the_first_is_not_a_repeat_and_the_next_ones_are() -> None:
-    """A fold counts what comes after the event that opened it, from the first repeat to the last."""
-    folding: Folding[str] = Folding()
-    assert folding.repeat(("k",), NOON) is None
-    folding.open(("k",), "event", 0.0)
-    folding.open(("other",), "event", 0.0)
-    for second in (1, 2, 3):
-        assert folding.repeat(("k",), NOON.add(seconds=second)) is not None
-    fold, other = folding.due(WINDOW)
-    assert (fold.count, fold.first, fold.last) == (3, NOON.add(seconds=1), NOON.add(seconds=3))
-    assert (other.count, other.first, other.last) == (0, None, None)
-
-
 @pytest.mark.parametrize(("now", "closed"), [(WINDOW - 0.001, 0), (WINDOW, 1), (WINDOW + 0.001, 1)])
 def test_the_minute_is_half_open(now: float, closed: int) -> None:
     """A fold is open for 60 seconds, and not at the sixtieth."""

@@ -13,7 +13,7 @@ import pytest
 
 from labs.appending import AppenderRuns, append, kill
 from tokgate.blocklog.integrity.chain_state import FindingCode
-from tokgate.blocklog.paths import heads_path_for, key_path_for, with_rotated
+from tokgate.blocklog.paths import heads_path_for, with_rotated
 from tokgate.blocklog.records.chain import stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import text_at
@@ -350,23 +350,6 @@ def test_a_line_between_a_look_and_a_write(runs: Runs, monkeypatch: pytest.Monke
     (said,) = [each["foreign"] for each in runs.told("log-foreign")]
     assert (said["line"], said["lines"], said["running"]) == (lines + 1, 1, True)
     assert {one.line for one in runs.found()} == {lines + 1, lines + 3}
-
-
-def test_evolving_keys_know_their_records(tmp_path: Path) -> None:
-    """A key that signs once and is overwritten leaves its secret to the next: a kill accuses nobody."""
-    runs = Runs(tmp_path / "block.ndjson", options=LogOptions(forward_secure=True))
-    for _ in range(3):
-        runs.run(2)
-        killed = runs.begin()
-        runs.write(killed, 2)
-        kill(killed)
-    runs.run()
-    assert runs.found() == []
-    assert runs.told("log-foreign") == []
-    runs.forge_some()
-    runs.run()
-    assert len(runs.told("log-foreign")) == 1
-    assert key_path_for(runs.path).exists()
 
 
 def test_a_machine_that_failed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,16 +230,6 @@ def test_a_defect_in_the_thread_does_not_end_it(
     assert numbers(records).count(1) + writer.health().dropped == 1
 
 
-@pytest.mark.usefixtures("full")
-def test_a_flush_that_cannot_succeed_says_so(path: Path) -> None:
-    """Nobody is told that a record is safe when it isn't."""
-    writer = LogWriter(path, OBSERVER, limits=QUICK)
-    writer.start()
-    writer.put(refusal())
-    assert not writer.mark().wait(0.05)
-    assert not writer.close(0.05)
-
-
 def test_nothing_is_taken_while_closing(path: Path, make: Callable[..., LogWriter]) -> None:
     """Who closes waits for what is queued, not for what others go on to put."""
     path.mkdir()  # so that closing can't end yet

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
-from whenever import Date, Instant, ItemizedDelta, PlainDateTime, Time, Weekday
+from whenever import Instant, ItemizedDelta, PlainDateTime, Time, Weekday
 
 from tokgate.config.diagnostics import Code
 from tokgate.config.format import times
@@ -125,9 +125,3 @@ def test_day_ranges(first: str, last: str) -> None:
     if first != last:
         assert days | times.day_range(f"{last}-{first}") == set(Weekday)
     assert times.day_range(first) == {times.DAYS[first]}
-
-
-@given(st.dates(min_value=Date(1900, 1, 1).to_stdlib(), max_value=Date(3000, 12, 31).to_stdlib()))
-def test_dates_round_trip(day: Any) -> None:
-    """Every day in range is read as itself."""
-    assert times.date(day.isoformat()).to_stdlib() == day

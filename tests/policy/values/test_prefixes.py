@@ -88,24 +88,6 @@ def test_addresses_that_stand_for_others(address: str, meant: list[str]) -> None
     assert [str(each) for each in embedded_ipv4(ip_address(address))] == meant
 
 
-@pytest.mark.parametrize(
-    ("prefix", "address"),
-    [
-        ("2001:db8::/32", "2001:db8:c000:221::"),
-        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
-        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
-        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
-        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
-        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
-    ],
-)
-def test_the_table_of_rfc_6052(prefix: str, address: str) -> None:
-    """The text representations of RFC 6052 §2.4: each length puts the address elsewhere."""
-    assert IPv6Network(prefix).prefixlen in NAT64_LENGTHS
-    assert embedded_ipv4(IPv6Address(address), [IPv6Network(prefix)]) == (IPv4Address("192.0.2.33"),)
-    assert embedded_ipv4(IPv6Address(address)) == ()
-
-
 @given(st.ip_addresses(v=4), st.sampled_from(NAT64_LENGTHS), st.binary(min_size=16, max_size=16))
 def test_what_a_translator_writes_is_read(address: IPv4Address, length: int, noise: bytes) -> None:
     """Whatever stands before and behind it, the address that was put in comes out."""
