@@ -146,16 +146,18 @@ soak: $(VENV)/.ready ## Run under load for SECONDS (1800), and kill each process
 
 
 # mutmut works on a copy, so that a fault never stands in the work tree. What tests start as processes takes the copy too.
-MUTANTS := build/mutants
 PACKAGE ?= wire
+MUTANTS = build/mutants/$(PACKAGE)
 FAULTS ?= *__mutmut_3
 
 .PHONY: mutants
 mutants: $(VENV)/.ready ## Put faults into PACKAGE (wire): of each function the third, or FAULTS='*' for all; say which TESTS (tests/PACKAGE) miss
 	mkdir -p $(MUTANTS) && git ls-files -z --deduplicate | xargs -0 cp --parents --update --target-directory $(MUTANTS)
-	sed -i -e 's|PACKAGE|$(PACKAGE)|' -e 's|"TESTS"|$(foreach part,$(or $(TESTS),tests/$(PACKAGE)),"$(part)",)|' $(MUTANTS)/pyproject.toml
-	cd $(MUTANTS) && PYTHONPATH=$(abspath $(MUTANTS)/mutants/addons) $(abspath $(BIN))/mutmut run 'tokgate.$(PACKAGE).$(FAULTS)' | tail -n 1 | tr '\r' '\n' | tail -n 1; \
-	  $(abspath $(BIN))/mutmut results
+	mkdir -p $(MUTANTS)/mutants/src && ln -sfn addons $(MUTANTS)/src && ln -sfn src $(MUTANTS)/mutants/addons
+	sed -e 's|PACKAGE|$(PACKAGE)|' -e 's|"TESTS"|$(foreach part,$(or $(TESTS),tests/$(PACKAGE)),"$(part)",)|' pyproject.toml >$(MUTANTS)/pyproject.toml
+	cd $(MUTANTS) && PYTHONPATH=$(abspath $(MUTANTS)/mutants/src) $(abspath $(BIN))/mutmut run 'tokgate.$(PACKAGE).$(FAULTS)' >run.log || { tail run.log; exit 1; }
+	cd $(MUTANTS) && $(abspath $(BIN))/mutmut results --all true | \
+	  awk -F ': ' '$$2 != "not checked" { all[$$2]++; if ($$2 != "killed") print } END { for (each in all) print all[each], each }'
 
 .PHONY: bench
 bench: $(VENV)/.ready ## Compare with HAProxy, Squid, e2guardian and mitmproxy (root, some 25 minutes; writes bench/RESULTS.md)
