@@ -70,18 +70,6 @@ def test_every_fact_of_an_ordinary_hello() -> None:
     assert seen.extension(0x9999) is None
 
 
-def test_ech_is_seen_wherever_it_stands() -> None:
-    """encrypted_client_hello is noticed before and after server_name, and its absence too."""
-    name = build.server_name(b"example.org")
-    for extensions, expected in [((name, build.ech()), True), ((build.ech(), name), True), ((name,), False)]:
-        assert read(build.records(build.hello(*extensions))).ech is expected
-
-
-def test_ech_octets_inside_another_extension_are_not_ech() -> None:
-    """The number 0xfe0d counts as an extension's type only, not inside a body."""
-    assert read(build.records(build.hello((build.PADDING, b"\xfe\x0d\0\0")))).ech is False
-
-
 def test_early_data_is_seen() -> None:
     """A client that will not wait for an answer says so."""
     name = build.server_name(b"example.org")
@@ -154,16 +142,6 @@ def test_an_address_names_no_host(name: bytes, is_host: bool) -> None:
     """An address in place of a name says no more than the destination does: a ban on nameless hellos holds."""
     said = read(build.records(build.hello(build.server_name(name))))
     assert (said.names_a_host, said.is_nameless, said.legible) == (is_host, not is_host, ())
-
-
-@pytest.mark.parametrize(
-    ("extensions", "is_nameless"),
-    [((), True), ((build.server_name(b""),), True), ((build.server_name(b"a", b"b"),), False)],
-)
-def test_hellos_without_a_name(extensions: tuple[build.Extension, ...], is_nameless: bool) -> None:
-    """A hello that says nothing is told from one that says what can't be read: each has a policy of its own."""
-    said = read(build.records(build.hello(*extensions)))
-    assert (said.names_a_host, said.is_nameless) == (False, is_nameless)
 
 
 LEGIBLE = [

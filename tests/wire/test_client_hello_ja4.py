@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs.builders import present
-from labs.hello_builder import HelloPieces, chromium_hello, hello_for, openssl_hello, s_client_hello
+from labs.hello_builder import HelloPieces, chromium_hello, s_client_hello
 from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import REFUSAL, ClientHello, is_ech_outer, is_grease, ja4
 from tokgate.wire.hello_reader import read_client_hello
-from tokgate.wire.host_names import NameStatus
 
 # The example of https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, with GREASE sprinkled in.
 CIPHERS = "1301,1302,1303,c02b,c02f,c02c,c030,cca9,cca8,c013,c014,009c,009d,002f,0035"
@@ -142,12 +141,6 @@ def slow_ja4(data: bytes) -> str:
     return f"t{version}{'d' if '0000' in bodies else 'i'}{counts}{first[0]}{first[-1]}_{hashes[0]}_{hashes[1]}"
 
 
-@pytest.mark.parametrize("alpn", [["h2", "http/1.1"], ["http/1.1"]])
-def test_real_hello(alpn: list[str]) -> None:
-    data = openssl_hello(alpn=alpn)
-    assert fingerprint(data) == slow_ja4(data)
-
-
 @given(
     ciphers=st.lists(st.integers(0, 0xFFFF) | st.sampled_from(GREASE), min_size=1, max_size=120),
     kinds=st.lists(st.integers(0x4000, 0xFFFF) | st.sampled_from(GREASE), max_size=120),
@@ -171,23 +164,6 @@ def test_equals_the_slow_computation(
 
 # The ClientHello reader on hellos that OpenSSL and Chromium wrote, side by side with mitmproxy's parser.
 
-LONG = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 49, "example.org"])
-
-PYTHON_HELLOS = [
-    pytest.param({"name": "www.example.org"}, id="default"),
-    pytest.param({"name": None}, id="no_name"),
-    pytest.param({"name": "WWW.Example.ORG"}, id="upper_case"),
-    pytest.param({"name": "192.0.2.7"}, id="address_as_name"),
-    pytest.param({"name": LONG}, id="longest_name"),
-    pytest.param({"maximum_version": ssl.TLSVersion.TLSv1_2}, id="tls12"),
-    pytest.param({"minimum_version": ssl.TLSVersion.TLSv1_3}, id="tls13_only"),
-    pytest.param({"alpn": ["h2", "http/1.1"]}, id="alpn"),
-    pytest.param({"alpn": ["x" * 255]}, id="long_alpn"),
-    pytest.param(
-        {"maximum_version": ssl.TLSVersion.TLSv1_2, "ciphers": "ECDHE-RSA-AES128-GCM-SHA256"}, id="one_cipher"
-    ),
-]
-
 
 def assert_same_as_mitmproxy(data: bytes) -> ClientHello:
     """Compare every fact that both readers know."""
@@ -200,20 +176,6 @@ def assert_same_as_mitmproxy(data: bytes) -> ClientHello:
     assert list(ours.ciphers) == [cipher for cipher in theirs.cipher_suites if not is_grease(cipher)]
     assert list(ours.extension_types) == [kind for kind, _ in theirs.extensions if not is_grease(kind)]
     return ours
-
-
-@pytest.mark.parametrize("settings", PYTHON_HELLOS)
-def test_python_ssl(settings: dict[str, object]) -> None:
-    """Whatever Python's ssl is set to, both readers see the same, and ours sees what was asked for."""
-    data = openssl_hello(**settings)  # type: ignore[arg-type]
-    seen = assert_same_as_mitmproxy(data)
-    name = settings.get("name", "www.example.org")
-    if name == "192.0.2.7":
-        name = None  # OpenSSL keeps to RFC 6066 §3 and sends no address as a name
-    assert seen.name == name
-    assert seen.name_status is (NameStatus.VALID if name else NameStatus.NONE)
-    assert seen.ech is False
-    assert [protocol.decode() for protocol in seen.alpn] == settings.get("alpn", [])
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
@@ -259,12 +221,6 @@ def test_chromium() -> None:
     assert b"\x11\xec\x04\xc0" in share
     # the middle part is the one that FoxIO publishes for Chrome's ciphers
     assert ja4(seen) == "t13d1517h2_8daaf6152771_cb7bf5808d99"
-
-
-def test_the_builder_makes_ordinary_hellos() -> None:
-    """The hello that other tests take from the builder is one that mitmproxy reads just the same."""
-    seen = assert_same_as_mitmproxy(hello_for("www.example.org", build.ech()))
-    assert (seen.name, seen.ech, seen.alpn, seen.versions) == ("www.example.org", True, (b"h2",), (0x0304, 0x0303))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
