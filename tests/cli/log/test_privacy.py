@@ -6,7 +6,7 @@ import pytest
 
 from labs.command_line import Command
 from tokgate.blocklog.paths import secret_path_for
-from tokgate.blocklog.write.pseudonyms import read_secret
+from tokgate.blocklog.write.pseudonyms import prefix, read_secret, with_alias
 
 REIDENTIFY = ("log", "reidentify", "--why", "a complaint")
 
@@ -27,6 +27,18 @@ def test_both_halves_tell(made: str, tokgate: Command) -> None:
     for among in ("192.0.2.0/24", "known.txt"):
         outcome = tokgate(*REIDENTIFY, "--half", "b.half", "--half", "a.half", "--among", among, made)
         assert (outcome.code, outcome.out) == (0, f"{made}\t192.0.2.7\n")
+
+
+def test_users(made: str, tokgate: Command) -> None:
+    """They have pseudonyms of their own, which both halves open among names in a file."""
+    record = {"source": {"ip": "192.0.2.7", "mac": "00-53-00-00-00-03"}, "user": {"name": "alice"}}
+    hidden = with_alias(record, read_secret(secret_path_for(Path("block.ndjson"))).pseudonym)
+    assert (hidden["source"], "alice" in str(hidden)) == ({"address": made}, False)
+    assert with_alias(record, prefix)["user"] == {"name": "withheld"}
+    Path("people").write_text("192.0.2.7\nbob\n\nalice\n")
+    user = hidden["user"]["name"]
+    outcome = tokgate(*REIDENTIFY, "--half", "a.half", "--half", "b.half", "--among", "people", user)
+    assert (outcome.code, outcome.out) == (0, f"{user}\talice\n")
 
 
 def test_one_half_does_not(made: str, tokgate: Command) -> None:

@@ -122,11 +122,6 @@ def test_several_signals(log: Log, tokgate: Command) -> None:
     assert "6. Strictest over all signals" in tokgate("explain", "--event", EVENT).out
 
 
-def test_an_address_alone(log: Log, tokgate: Command) -> None:
-    log("192.0.2.7", address="203.0.113.7")
-    assert document(tokgate)["rule"] == "address:203.0.113.0/28"
-
-
 def test_a_store_listing_whose_query_was_not_kept(log: Log, tokgate: Command) -> None:
     """The log holds no query: that the answer differs for this is said."""
     url = "https://play.google.com/store/apps/details?id=org.example.clips"

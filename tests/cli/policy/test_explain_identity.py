@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from labs.command_line import Command
-from tokgate.blocklog.paths import secret_path_for
-from tokgate.blocklog.write.pseudonyms import prefix, read_secret, with_alias
 
 POLICY = """\
 services: {clips: {names: {suffix: [clips.example.org]}}}
@@ -159,31 +157,6 @@ def test_override_of_a_network_by_device(tokgate: Command, folder: Path) -> None
         assert tokgate(*asked, *said).out.startswith("allow: "), said
     assert tokgate(*asked, "192.0.2.9", "--interface", "eth0.20").out.startswith("block: ")
     assert tokgate(*words, "--client", "192.0.2.77").code == 0
-
-
-def test_reidentify_users(tokgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users have pseudonyms of their own, which both halves open among names in a file."""
-    monkeypatch.chdir(tmp_path)
-    assert tokgate("log", "pseudonyms", "--log", "block.ndjson", "one", "two").code == 0
-    secret = read_secret(secret_path_for(Path("block.ndjson")))
-    record = {
-        "source": {"ip": "192.0.2.7", "port": 40000, "mac": "00-53-00-00-00-03"},
-        "user": {"name": "alice"},
-        "related": {"ip": ["192.0.2.7"], "user": ["alice"]},
-        "tokgate": {"groups": ["press"]},
-    }
-    hidden = with_alias(record, secret.pseudonym)
-    user = hidden["user"]["name"]
-    assert hidden["related"] == {"user": [user]}
-    assert user not in ("alice", hidden["source"]["address"])
-    assert "mac" not in hidden["source"]
-    assert "alice" not in str(hidden)
-    assert with_alias(record, prefix)["user"] == {"name": "withheld"}
-    Path("people").write_text("192.0.2.7\nbob\n\nalice\n")
-    outcome = tokgate(
-        "log", "reidentify", "--why", "a complaint", "--half", "one", "--half", "two", "--among", "people", user
-    )
-    assert (outcome.code, outcome.out) == (0, f"{user}\talice\n")
 
 
 @pytest.mark.usefixtures("folder")
