@@ -162,29 +162,26 @@ def test_the_proxys_own_connections(supervised: Supervised, monkeypatch: pytest.
     assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(10451)
 
 
-@pytest.mark.parametrize("said", ["--redirect", "--local"])
-def test_redirection_without_a_gateway(said: str) -> None:
-    """Without the kernel's part it would only listen."""
-    args = build_parser(("run",)).parse_args(["run", said])
-    with pytest.raises(CommandError, match="are for --gateway"):
-        args.run(args)
-
-
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ("--mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
-        ("--mode gate:tproxy@0", "needs one port"),
-        ("--listen-port 0 --mode gate:explicit", "needs one port"),
-        ("--mode gate:tproxy@8080 --mode gate:explicit", "gate:tproxy@8080 and gate:explicit both want port 8080"),
-        ("--mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
-        ("--mode regular", "start tokgate twice"),
-        ("--mark 0x746b", "are for the gates"),
+        ("--gateway --mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
+        ("--gateway --mode gate:tproxy@0", "needs one port"),
+        ("--gateway --listen-port 0 --mode gate:explicit", "needs one port"),
+        (
+            "--gateway --mode gate:tproxy@8080 --mode gate:explicit",
+            "gate:tproxy@8080 and gate:explicit both want port 8080",
+        ),
+        ("--gateway --mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
+        ("--gateway --mode regular", "start tokgate twice"),
+        ("--redirect", "are for --gateway"),
+        ("--local", "are for --gateway"),
+        ("--gateway --mark 0x746b", "are for the gates"),
     ],
 )
 def test_what_a_gateway_cannot_be(said: str, why: str) -> None:
-    """What the kernel could not bring clients to is refused before anything is loaded."""
-    args = build_parser(("run",)).parse_args(["run", "--gateway", *said.split()])
+    """What the kernel could not bring clients to is refused before anything is loaded, and its part without it."""
+    args = build_parser(("run",)).parse_args(["run", *said.split()])
     with pytest.raises(CommandError, match=why) as refused:
         args.run(args)
     assert refused.value.code is Exit.USAGE
