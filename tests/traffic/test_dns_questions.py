@@ -378,8 +378,11 @@ def test_odd_names_lead_nowhere(records: Records) -> None:
     assert "was refused the address of clips.example.org: " in records.all[0]["message"]
 
 
-def test_zones_lead_nowhere() -> None:
-    """A zone that is transferred is no chain: it holds the names of many."""
+def test_where_answers_lead() -> None:
+    """To the names of aliases; a zone that is transferred is no chain: it holds the names of many."""
+    made = dns.message.make_response(dns.message.make_query(ALLOWED, "A"))
+    made.answer = [dns.rrset.from_text(f"{ALLOWED}.", 300, "IN", "CNAME", f"{BANNED}.")]
+    assert dns_questions.members(ask(ALLOWED), made.to_wire()) == (Sighting(Signal.DNS_NAME, BANNED),)
     assert dns_questions.members(ask("example.org", "AXFR"), b"no answer") == ()
 
 
@@ -448,3 +451,4 @@ def test_answers_without_keys_are_not_touched() -> None:
     whole = made.to_wire()
 
     assert dns_questions.edited(Terms(None, hides_nothing=True), whole) == whole
+    assert dns.message.from_wire(dns_questions.edited(Terms(60, hides_nothing=False), whole)).answer[0].ttl == 60

@@ -273,6 +273,9 @@ def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Re
     assert one.to_server == []
     assert other.to_server == [*[first] * MAX_PENDING, contrary]
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
+    cut = first[:100]
+    assert flow().sends(cut).to_server == []
+    assert flow(policy(networks=("192.0.2.0/24",))).sends(cut).to_server == [cut]
 
 
 def test_a_first_message_that_is_no_hello(flow: Callable[..., Flow], records: Records) -> None:
