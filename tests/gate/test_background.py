@@ -195,18 +195,6 @@ def test_a_name_that_was_not_found_is_not_asked_for_again_at_once(
     assert resolver._asking.total() == 1
 
 
-def test_the_names_that_were_not_found_are_bounded(resolver: Resolver, answers: threading.Event) -> None:
-    """A client that invents names doesn't fill the gate's memory with them."""
-    answers.set()
-    heard: list[Addresses] = []
-    for number in range(5):
-        resolver.ask("192.0.2.1", f"gone-{number}.example", heard.append)
-    while len(heard) < 5:
-        assert readable(resolver.descriptor, 10)
-        resolver.deliver()
-    assert len(resolver._failed) == LIMITS.failures
-
-
 def test_a_name_that_fails_again_is_remembered_anew(
     resolver: Resolver, answers: threading.Event, clock: list[float]
 ) -> None:
