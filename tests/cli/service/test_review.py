@@ -157,7 +157,7 @@ def test_what_holds_now(policies: Path) -> None:
         ("--tls-cert x", "need each other"),
         ("--listen nowhere", "is no HOST:PORT"),
         ("--listen 127.0.0.1:99999", "is no HOST:PORT"),
-        ("--trusted-header X --trusted-proxy 192.0.2.1/24", "no CIDR"),
+        ("--trusted-header X --trusted-proxy 192.0.2.1/24", "host bits"),
         ("--origin review.example.org", "no origin"),
         ("--origin https://review.example.org/path", "no origin"),
     ],

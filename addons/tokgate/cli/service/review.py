@@ -5,7 +5,6 @@ import socket
 import time
 from contextlib import closing
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -13,15 +12,16 @@ from urllib.parse import urlsplit
 from whenever import Instant
 
 from tokgate.blocklog.records.record import this_observer
-from tokgate.cli.arguments import host_and_port
+from tokgate.cli.arguments import argument_of, host_and_port
 from tokgate.cli.commands import COMMANDS, CommandError, Exit, Subparsers
 from tokgate.cli.configuration import default_log
 from tokgate.cli.log.access import add_reason, purpose_of
 from tokgate.cli.log.source import add_log_option, add_no_rotated, add_server, server_of
 from tokgate.cli.log.verify import add_trust, trust_of, verifier_of
 from tokgate.cli.policy_source import add_policies_option
-from tokgate.cli.terminal import narrate, visible, you
+from tokgate.cli.terminal import narrate, you
 from tokgate.config.extras import Extra
+from tokgate.config.format.networks import cidr
 from tokgate.runtime.banner import written
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
     signing_in.add_argument(
         "--trusted-proxy",
         action="append",
-        type=_network,
+        type=argument_of(cidr),
         metavar="CIDR",
         help="the proxies that are believed: about that header, and about clients, in X-Forwarded-For",
     )
@@ -190,13 +190,6 @@ def _listener(address: tuple[str, int]) -> socket.socket:
         )
     except OSError as error:
         raise CommandError(f"can't listen on {written(*address)}: {error.strerror or error}") from error
-
-
-def _network(text: str) -> object:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{visible(text)!r} is no CIDR: {error}") from error
 
 
 def _origin(text: str) -> str:
