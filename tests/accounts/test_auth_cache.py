@@ -344,7 +344,6 @@ def test_files_that_can_not_be_read(files: ProxyAuth, damage: str) -> None:
 
 
 def test_groups_of_several_lines() -> None:
-    """A group may stand on several lines."""
     assert read_groups("a: x y\nb: x\na: z") == {
         "x": frozenset({"a", "b"}),
         "y": frozenset({"a"}),

@@ -14,19 +14,29 @@ ALICE = "$2b$05$Nv4Zmy3i8/jB/BS.zGyimOOn9O3alhAhsQ/6FIeFfcZc7zjx4VTtW"
 LONGEST = bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(COST)).decode()
 
 
-@pytest.mark.parametrize("user", ["alice", "nobody"])
-def test_an_unknown_user_takes_as_long_as_a_wrong_password(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are compared once, at the cost of the file's own hashes: the time does not say whom there is."""
-    costs: list[int] = []
+@pytest.mark.parametrize(
+    ("content", "user"),
+    [
+        *((f"bob:$apr1$x$y\nalice:{ALICE}", user) for user in ("alice", "nobody")),
+        *((content, "nobody") for content in ("", "bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")),
+    ],
+)
+def test_an_unknown_user_takes_as_long_as_a_wrong_password(
+    content: str, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hash is compared, at the cost of the file's own, also where it has none: time does not say whom there is."""
+    compared: list[tuple[int, bool]] = []
     compare = bcrypt.checkpw
 
     def note(password: bytes, hashed: bytes) -> bool:
-        costs.append(int(hashed.split(b"$")[2]))
-        return compare(password, hashed)
+        compared.append((int(hashed.split(b"$")[2]), compare(password, hashed)))
+        return compared[-1][1]
 
     monkeypatch.setattr(bcrypt, "checkpw", note)
-    assert not read_passwords(f"bob:$apr1$x$y\nalice:{ALICE}").match(user, "wrong")
-    assert costs == [COST]
+    assert not read_passwords(content).match(user, "wrong")
+    ((cost, same),) = compared
+    assert not same
+    assert cost == COST or ALICE not in content
 
 
 @pytest.mark.parametrize("user", ["nobody", ""])
@@ -86,21 +96,6 @@ def test_each_user_has_a_password_of_their_own() -> None:
     assert not passwords.match("bob", "secret")
 
 
-@pytest.mark.parametrize("content", ["", "bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="])
-def test_an_unknown_user_takes_time_without_a_bcrypt_hash(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a file without bcrypt hashes a name still has a hash compared: the time does not say whom there is."""
-    compared: list[bool] = []
-    compare = bcrypt.checkpw
-
-    def note(password: bytes, hashed: bytes) -> bool:
-        compared.append(compare(password, hashed))
-        return compared[-1]
-
-    monkeypatch.setattr(bcrypt, "checkpw", note)
-    assert not read_passwords(content).match("nobody", "wrong")
-    assert compared == [False]
-
-
 def test_a_hash_of_an_impossible_cost_lets_nobody_in() -> None:
     """bcrypt refuses such a hash: no password is that user's, instead of any."""
     assert not read_passwords("alice:$2b$99$" + "a" * 53).match("alice", "secret")
@@ -111,7 +106,6 @@ def test_a_hash_of_an_impossible_cost_lets_nobody_in() -> None:
     [
         ("alice", "^1: not `user:password`"),
         (f"# users\n\nalice:{ALICE}\n:{ALICE}\n", "^4: not `user:password`"),
-        (f":{ALICE}", "^1: not `user:password`"),
     ],
 )
 def test_users_that_are_none(text: str, complaint: str) -> None:

@@ -37,7 +37,6 @@ def test_control_characters_are_not_passed_on() -> None:
 
 
 def test_color() -> None:
-    """Colours change nothing but colours."""
     colored = shown("a: bcd", 4, 3, color=True)
     assert colored != shown("a: bcd", 4, 3)
     assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == shown("a: bcd", 4, 3)

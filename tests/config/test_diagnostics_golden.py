@@ -56,6 +56,5 @@ def test_output(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_code_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No diagnostic exists that no file can cause."""
     seen = {each.code for case in CASES for each in _load(case, monkeypatch).diagnostics}
     assert seen == set(Code) - _UNREACHED

@@ -95,17 +95,6 @@ def test_inventories_that_change_places(folder: Path) -> None:
     assert found[0] != found[1]
 
 
-def test_whole_path(folder: Path, tmp_path: Path) -> None:
-    """An inventory may lie elsewhere, where another program writes it."""
-    elsewhere = tmp_path / "export.csv"
-    elsewhere.write_text(ROWS)
-    (folder / "policy.yaml").write_text(POLICY.replace("FILE", str(elsewhere)))
-    loaded = load(folder, NOW)
-    assert loaded.policy is not None
-    assert loaded.named_files == (elsewhere,)
-    assert {str(each) for each in loaded.policy.networks["federal"].devices} == {"laptop-1", "laptop-2"}
-
-
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 def test_what_is_no_file_is_not_waited_for(folder: Path, kind: str) -> None:
     """A pipe or folder under the name of an inventory is an error, at once."""

@@ -232,7 +232,6 @@ def test_broken_files_are_never_an_exception(say: Say, seed: int, pieces: list[s
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_never_an_exception(tmp_path: Path, data: bytes) -> None:
-    """Not even for what is no text at all."""
     path = tmp_path / "x.yaml"
     path.write_bytes(data)
     load(path, Instant.from_utc(2023, 5, 1))

@@ -74,7 +74,6 @@ def test_every_key_and_no_other(title: str) -> None:
 
 
 def test_every_reason() -> None:
-    """All reasons, and no others."""
     assert set(rows(section("Reasons"))) == set(Reason)
 
 
@@ -94,7 +93,6 @@ def test_every_code_with_its_level() -> None:
 
 
 def test_exit_codes() -> None:
-    """The four exit codes are there."""
     assert re.findall(r"^\| (\d) \|", section("Exit codes"), re.MULTILINE) == ["0", "1", "2", "3"]
 
 

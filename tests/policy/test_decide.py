@@ -78,7 +78,6 @@ NIGHTS = (Window(frozenset(Weekday), Time(22), Time(6)),)
 def test_verdict_and_reason(
     stated: dict[str, Any], client: str, host: str, moment: Instant, verdict: str, reason: str
 ) -> None:
-    """Each way a query can end."""
     decision = decide(snapshot(ban(**stated)), client, host, moment)
     assert (decision.verdict, decision.reason) == (verdict, reason)
 

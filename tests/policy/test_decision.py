@@ -15,11 +15,6 @@ from tokgate.policy.networks import Network
 from tokgate.policy.settings import PortRange
 
 
-def test_signals() -> None:
-    """A URL is matched by its path as well."""
-    assert {signal for signal in Signal if signal.is_url} == {Signal.URL}
-
-
 def test_responses() -> None:
     """Nothing is decrypted for a plain refusal, and only a page is shown to people."""
     assert {response for response in Response if response.opens} == {Response.PAGE, Response.INSPECT}

@@ -120,13 +120,11 @@ def test_what_carriers_have_to_find_out() -> None:
 
 @pytest.mark.parametrize("written", ["00:53:00:AA:bb:cc", "00-53-00-aa-bb-cc", "0053.00aa.bbcc", " 005300aabbcc "])
 def test_hardware_address(written: str) -> None:
-    """Every usual spelling is read as one."""
     assert hardware_address(written) == "00:53:00:aa:bb:cc"
 
 
 @pytest.mark.parametrize("written", ["", "00:53:00:aa:bb", "00:53:00:aa:bb:cc:dd", "00:53:00:aa:bb:cg", "laptop-7"])
 def test_no_hardware_address(written: str) -> None:
-    """What is none is none."""
     assert hardware_address(written) is None
 
 

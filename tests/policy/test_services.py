@@ -74,7 +74,6 @@ def test_prefixes_of_translators() -> None:
 
 
 def test_invalid_names_say_why() -> None:
-    """An invalid name has no hits but a problem."""
     assert INDEX.match("a..b").problem == "a label is empty"
 
 

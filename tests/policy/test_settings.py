@@ -40,11 +40,6 @@ def test_the_first_that_carries_it(hosts: tuple[str | None, ...], expected: Upst
     assert upstream_for((INNER, OUTER), hosts) is expected
 
 
-def test_none_at_all() -> None:
-    """Without parents everything is reached directly."""
-    assert upstream_for((), ("www.example.org",)) is None
-
-
 def test_a_difference_shows_every_part() -> None:
     """Whoever reviews a change of policy sees where traffic goes from then on."""
     assert str(INNER) == "http://inner.example.org:1080 for intranet.example, 192.0.2.0/24, 2001:db8:2::/48"

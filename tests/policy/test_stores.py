@@ -123,7 +123,6 @@ def test_apples_forms(url: str) -> None:
 
 
 def test_a_url_of_many_identifiers() -> None:
-    """What one URL costs is bounded."""
     url = f"{PLAY}/store/apps/details?" + "&".join(f"id=org.example.a{number}" for number in range(1000))
     assert len(listings(url)) == MAX_IDENTIFIERS
 

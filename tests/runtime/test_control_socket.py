@@ -34,7 +34,6 @@ def serve(control: Control, react: Callable[[Caller], None] = thoughtful) -> Cal
 
 @pytest.mark.parametrize("request_", list(ControlRequest))
 def test_ask(tmp_path: Path, request_: ControlRequest) -> None:
-    """A request is answered, after word of how far it is."""
     control, said = Control(tmp_path), list[str]()
     assert control.open() is not None
     served = serve(control)
@@ -121,7 +120,6 @@ def test_the_first_keeps_its_socket(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
-    """What a killed tokgate left is taken over."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(tmp_path / NAME))
     assert ask(tmp_path, ControlRequest.STATUS) is None
@@ -163,7 +161,6 @@ def test_a_folder_that_can_not_be(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_whoever_ends_without_an_answer(tmp_path: Path) -> None:
-    """A tokgate that ends meanwhile is no answer."""
     control = Control(tmp_path)
     control.open()
     dropped = serve(control, Caller.close)

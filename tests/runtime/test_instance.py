@@ -133,7 +133,6 @@ def test_what_is_in_force_is_kept_when_the_clock_goes_back(
 
 
 def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instant], Running]) -> None:
-    """Each count once."""
     one = running(at("2023-03-15T09:59:59Z"))
     one.counts[DECISION, "here", Visibility.SNI, Verdict.ALLOW] = 3
     assert one.tick(at("2023-03-15T09:59:59.9Z")) == []

@@ -204,7 +204,6 @@ def test_every_change_is_found(
     ids=["one", "two"],
 )
 def test_what_is_said(log: Log, tamper: Callable[[list[bytes]], object], said: str) -> None:
-    """Which numbers are missing."""
     log.edit(tamper)
     (found,) = log.findings()
     assert (found.line, found.message) == (5, said)

@@ -46,15 +46,6 @@ def told(paths: list[Path]) -> list[Any]:
     ]
 
 
-def test_plain_and_compressed_files_read_alike(tmp_path: Path) -> None:
-    """`.gz` and `.zst` are unpacked on the way, in the order of the files given."""
-    plain, packed, zipped = tmp_path / "c.ndjson", tmp_path / "b.ndjson.zst", tmp_path / "a.ndjson.gz"
-    plain.write_bytes(numbered(4, 5))
-    packed.write_bytes(zstd.compress(numbered(2, 3)))
-    zipped.write_bytes(gzip.compress(numbered(0, 1)))
-    assert told([zipped, packed, plain]) == [0, 1, 2, 3, 4, 5]
-
-
 def test_junk_is_reported_in_its_place(tmp_path: Path) -> None:
     """Lines that are no records are told with their number and why, and the lines around them are read."""
     path = tmp_path / "block.ndjson"

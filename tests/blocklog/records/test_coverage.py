@@ -55,12 +55,10 @@ def test_all_and_nothing_are_said_plainly() -> None:
 
 
 def test_a_newer_versions_words_are_not_taken_for_seen() -> None:
-    """What isn't known is told as such."""
     assert "3 of which this version doesn't know" in Share({"sni": 1, "telepathy": 3}).sentences()[1]
 
 
 def test_networks_are_added_up() -> None:
-    """Each visibility over all networks."""
     assert share_of({"office": {"sni": 1}, "-": {"sni": 2, "none": 1}}).seen == {"sni": 3, "none": 1}
 
 

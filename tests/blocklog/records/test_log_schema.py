@@ -17,7 +17,6 @@ def test_the_committed_schema_is_the_one_that_is_printed() -> None:
 
 
 def test_the_schema_is_one() -> None:
-    """It is valid JSON Schema 2020-12."""
     Draft202012Validator.check_schema(log_schema())
 
 
@@ -37,10 +36,8 @@ EXPLAINED = set(re.findall(r"`([a-z0-9_-]+)`", TEXT))
 
 
 def test_every_action_is_explained() -> None:
-    """No `event.action` is missing from the table."""
     assert {action.value for action in EventAction} <= EXPLAINED
 
 
 def test_every_own_field_is_explained() -> None:
-    """No field under `tokgate` is missing from the table."""
     assert set(log_schema()["properties"]["tokgate"]["properties"]) <= EXPLAINED

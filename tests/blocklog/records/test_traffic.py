@@ -34,10 +34,14 @@ def record_of(
     return decode(encode(record))
 
 
+_OBSERVED = {"source", "destination", "network", "tls", "related"}
+"""Of these fields all are in test_ecs_fields.py."""
+
+
 def test_a_refused_handshake_in_full(valid_record: Valid) -> None:
     """The record of an SNI block, field by field, as docs/log.md shows it."""
     record = valid_record(record_of(seen(connection="c-1")))
-    assert record == {
+    assert {key: value for key, value in record.items() if key not in _OBSERVED} == {
         "@timestamp": "2023-03-10T11:00:00.123456Z",
         "message": (
             "192.0.2.7 (office) was refused www.clips.example.org: The ban [ban], decided by Example Council "
@@ -64,24 +68,6 @@ def test_a_refused_handshake_in_full(valid_record: Valid) -> None:
             "hostname": "gw1.example.org",
             "name": "gate-0",
         },
-        "source": {"ip": "192.0.2.7", "port": 51234},
-        "destination": {
-            "ip": "203.0.113.5",
-            "port": 443,
-            "domain": NAME,
-            "registered_domain": "example.org",
-            "subdomain": "www.clips",
-            "top_level_domain": "org",
-        },
-        "network": {
-            "transport": "tcp",
-            "protocol": "tls",
-            "type": "ipv4",
-            "direction": "outbound",
-            "name": "office",
-        },
-        "tls": {"client": {"server_name": NAME}, "established": False},
-        "related": {"ip": ["192.0.2.7", "203.0.113.5"], "hosts": [NAME]},
         "tokgate": {
             "stage": "tls",
             "visibility": "sni",
@@ -205,7 +191,6 @@ def test_continuing_past_a_warning(valid_record: Valid) -> None:
 
 @pytest.mark.parametrize("passed", Passed)
 def test_passing_a_warning(valid_record: Valid, passed: Passed) -> None:
-    """What passes without the page says why."""
     policy = snapshot(ban(action=Action.WARN, response=Response.PAGE))
     record = valid_record(record_of(seen(Stage.TLS, passed=passed), policy))
     assert (record["event"]["action"], record["tokgate"]["passed"]) == ("connection-warned", passed.value)

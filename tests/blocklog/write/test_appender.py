@@ -275,7 +275,6 @@ def test_a_file_that_cannot_be_renamed_is_written_on(path: Path, monkeypatch: py
 
 
 def test_what_json_cannot_say_is_rejected_alone(log: Log) -> None:
-    """One bad record costs itself only."""
     log.append(0, object(), float("nan"), 1)
     assert (log.numbers(), len(log.troubles)) == ([0, 1], 2)
 

@@ -57,7 +57,6 @@ def test_records_arrive_in_order(ends: tuple[RecordSender, socket.socket]) -> No
 
 
 def test_what_is_not_taken_is_kept(ends: tuple[RecordSender, socket.socket]) -> None:
-    """A reader that sleeps gets everything later."""
     sender, read = ends
     for n in range(3000):
         assert sender.put({"n": n, "pad": "x" * 500})
@@ -125,7 +124,6 @@ def test_the_kernel_holds_a_pause(ends: tuple[RecordSender, socket.socket]) -> N
 
 
 def test_a_record_too_long_is_a_gap(ends: tuple[RecordSender, socket.socket]) -> None:
-    """It is counted, and the others go on."""
     sender, read = ends
     longest = {"pad": "x" * (MAX_RECORD - len(encode({"pad": ""})))}
     assert not sender.put({"pad": longest["pad"] + "x"})

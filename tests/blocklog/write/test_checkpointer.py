@@ -140,7 +140,6 @@ def test_nobody_there(tmp_path: Path, target: str) -> None:
     ],
 )
 def test_no_such_outlet(target: str) -> None:
-    """Anything else is refused."""
     with pytest.raises(ValueError, match=r"journald|syslog:|range"):
         outlet(target)
 
@@ -166,7 +165,6 @@ def test_a_checkpoint_is_sent_once_it_is_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_the_settings_of_a_policy() -> None:
-    """What the policy says, as the writer takes it."""
     options = log_options_of(LogSettings(checkpoint_to=("journald", "syslog"), key="/etc/key", forward_security=True))
     assert (options.key, options.forward_secure, len(options.outlets)) == (Path("/etc/key"), True, 2)
     assert log_options_of(LogSettings()) == LogOptions()

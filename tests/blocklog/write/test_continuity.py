@@ -262,7 +262,6 @@ def test_what_is_written_while_tokgate_runs(runs: Runs, text: bytes | None, chec
 
 
 def test_others_that_write_again_and_again(runs: Runs) -> None:
-    """Each time is told of by itself, with its own lines."""
     run = runs.begin()
     runs.write(run)
     for _ in range(3):

@@ -240,7 +240,6 @@ def test_records_about_tokgate_stay() -> None:
     [("192.0.2.7", "192.0.2.0/24"), ("2001:db8:1:2::7", "2001:db8:1::/48"), ("nonsense", WITHHELD)],
 )
 def test_prefixes(address: str, shown: str) -> None:
-    """The network around a client."""
     assert prefix(address) == shown
 
 

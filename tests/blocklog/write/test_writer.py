@@ -360,6 +360,7 @@ def test_something_else_in_the_files_place(
     assert list(Verifier().run([moved, path])) == []
 
 
+KILLS = 20
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -407,9 +408,9 @@ print(acknowledged)
 
 @pytest.mark.parametrize("keys", ["one", "evolving"])
 def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, keys: str) -> None:
-    """SIGKILL 100 times at random moments: what a flush confirmed is there, and the log verifies without a finding."""
+    """SIGKILL at random moments: what a flush confirmed is there, and the log verifies without a finding."""
     run = subprocess.run(
-        [sys.executable, "-c", KILLED, str(path), "100", keys],
+        [sys.executable, "-c", KILLED, str(path), str(KILLS), keys],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -426,7 +427,7 @@ def test_killed_in_a_loop_nothing_acknowledged_is_lost(path: Path, keys: str) ->
         if isinstance(line, Line) and "reason" in line.record["event"]:
             found.add(line.record["event"]["reason"])
     assert found >= {f"number {number}" for number in range(acknowledged)}
-    assert acknowledged >= 100 * 20
+    assert acknowledged >= KILLS * 20
     verifier = Verifier([read_public_key(public_path_for(key_path_for(path)))])
     assert list(verifier.run(files)) == []
     assert len(verifier.chains) == 1

@@ -70,7 +70,6 @@ def test_a_file_outside_needs_a_setting(folder: Path, tmp_path: Path) -> None:
 
 
 def test_folders_and_other_octets(folder: Path) -> None:
-    """What is no text file is an error that names it."""
     (folder / "services" / "utf16.txt").write_bytes("clips.example.org\n".encode("utf-16"))
     assert [each.code for each in named(folder, ".").errors] == [Code.UNREADABLE]
     assert [each.code for each in named(folder, "utf16.txt").errors] == [Code.ENCODING]

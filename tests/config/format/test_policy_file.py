@@ -45,13 +45,11 @@ def test_committed_copy_is_current() -> None:
 
 
 def test_is_a_schema() -> None:
-    """It is valid under its own draft."""
     Draft202012Validator.check_schema(policy_schema())
 
 
 @pytest.mark.parametrize("path", OK, ids=lambda path: str(path.relative_to(ROOT)))
 def test_accepts_what_loads(path: Path) -> None:
-    """An editor finds nothing wrong with files that load."""
     if path.stem != "only-comments":
         assert errors(path) == []
 

@@ -27,7 +27,6 @@ from tokgate.policy.schedule import add_duration
     ],
 )
 def test_moments(written: str, value: object) -> None:
-    """Dates, wall times and instants."""
     assert times.moment(written) == value
 
 
@@ -88,7 +87,6 @@ def test_durations_as_typed(written: str, minutes: int) -> None:
 
 @pytest.mark.parametrize("written", ["PT1M", "PT60S", "PT8H", "P1D", "P1DT12H", "P30D", "PT720H"])
 def test_continuing(written: str) -> None:
-    """From a minute to 30 days."""
     assert times.continuing(written).strict_eq(times.duration(written))
 
 

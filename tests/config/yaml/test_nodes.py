@@ -78,12 +78,10 @@ def test_aliases_in_reason_are_fine() -> None:
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 900, 100_000])
 def test_depth(opening: str, depth: int) -> None:
-    """Nesting is bounded, and can't exhaust the stack."""
     assert read(opening * depth)[1] in ([Code.TOO_DEEP], [Code.SYNTAX])
 
 
 def test_pure_python_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without libyaml the result is the same."""
     text = "a: &x [1, 'b c', {d: e}]\nf: *x\ng: 22:00\n"
     expected = read(text)
     monkeypatch.setattr(nodes, "_LOADER", yaml.SafeLoader)

@@ -45,7 +45,6 @@ def test_a_single_file_needs_no_suffix(tmp_path: Path, minimal: str, now: Instan
 
 @pytest.mark.parametrize("name", ["absent", "absent.yaml", "a.yaml/x"])
 def test_no_such_path(folder: Path, name: str, now: Instant) -> None:
-    """What isn't there is an error that names it."""
     loaded = load(folder / name, now)
     assert [each.code for each in loaded.errors] in ([Code.NOT_FOUND], [Code.UNREADABLE])
     assert name in loaded.errors[0].origin.file
@@ -113,17 +112,6 @@ def test_links_that_multiply(folder: Path, now: Instant) -> None:
     (folder.parent / "f30").mkdir()
     (folder / "in").symlink_to("../f0", target_is_directory=True)
     assert load(folder, now).diagnostics == ()
-
-
-def test_kubernetes_config_map(tmp_path: Path, minimal: str, now: Instant) -> None:
-    """A mounted ConfigMap (files that link through `..data`) is read once."""
-    (tmp_path / "..2023_05_01").mkdir()
-    (tmp_path / "..2023_05_01" / "policy.yaml").write_text(minimal)
-    (tmp_path / "..data").symlink_to("..2023_05_01", target_is_directory=True)
-    (tmp_path / "policy.yaml").symlink_to("..data/policy.yaml")
-    loaded = load(tmp_path, now)
-    assert loaded.diagnostics == ()
-    assert loaded.policy is not None
 
 
 def test_pipe(folder: Path, now: Instant) -> None:

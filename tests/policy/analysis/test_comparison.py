@@ -69,7 +69,6 @@ def test_bans_that_take_turns(response: Response, ends: int) -> None:
 
 
 def test_open_ends() -> None:
-    """From the beginning to the end of the calendar."""
     assert told(policy(), policy(ban()), EVER) == [
         ("office", "allow", "block", "2023-03-09T23:00:00Z", Instant.MAX.format_iso()),
     ]

@@ -84,12 +84,6 @@ POLICY = snapshot(
 )
 
 
-def test_only_what_is_marked() -> None:
-    """An exemption written by hand is none."""
-    assert list(overrides(POLICY)) == ["quick"]
-    assert overrides(snapshot(ban(), exemptions=(exemption(),))) == {}
-
-
 @pytest.mark.parametrize(
     ("moment", "holds"),
     [(START.subtract(nanoseconds=1), False), (START, True), (END.subtract(nanoseconds=1), True), (END, False)],

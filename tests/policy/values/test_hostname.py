@@ -115,7 +115,6 @@ def test_never_raises_and_is_idempotent(raw: str) -> None:
 
 @given(st.from_regex(r"([a-z0-9_-]{1,12}\.){0,4}[a-z]{1,12}", fullmatch=True), st.integers(0, 65535))
 def test_case_dot_and_port_do_not_matter(name: str, port: int) -> None:
-    """The three commonest spellings agree."""
     canonical = normalise(name)
     assert normalise(name.upper()) == normalise(name + ".") == normalise(f"{name}:{port}") == canonical
 

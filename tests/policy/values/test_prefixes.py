@@ -60,7 +60,6 @@ def test_like_counting(prefixes: list[IPv4Network], asked: IPv4Network) -> None:
 
 
 def test_families_are_apart() -> None:
-    """All of IPv4 covers nothing of IPv6."""
     cover = Cover([ip_network("0.0.0.0/0")])
     assert cover.holds(ip_network("255.255.255.255/32"))
     assert not cover.meets(ip_network("::/0"))
