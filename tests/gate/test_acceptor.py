@@ -15,6 +15,7 @@ from labs.gate_lab import NOBODY, RunningGate, broken_off, policy
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from tokgate.gate.acceptor import AcceptingGates, limits_of
+from tokgate.gate.sockets import Entry, acceptor
 from tokgate.policy.settings import EgressSettings, LimitSettings, Settings
 from tokgate.traffic.limits import Limits
 from tokgate.wire.client_hello import REFUSAL
@@ -70,6 +71,15 @@ def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -
     assert (one.ports(), one.counters.at_limit) == ([first.getsockname()[1]], 0)
     first.close()
     assert one.serves(second)
+
+
+def test_clients_that_come_together(make: Callable[..., PausedGate]) -> None:
+    """Those for whom there is room are served, the others wait."""
+    one = make(limits=Limits(connections=1))
+    one.gate.acceptor.others_accept = lambda: True
+    first, _ = one.dial(), one.dial()
+    assert one.serves(first)
+    assert one.counters.at_limit == 0
 
 
 def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) -> None:
@@ -174,17 +184,22 @@ def test_whose_header_is_awaited(make: Callable[..., PausedGate], balancers: tup
 def test_accepting_fails(
     make: Callable[..., PausedGate], monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], tries: int
 ) -> None:
-    """A client that has gone costs no other its place; what fails for good is not tried without end."""
+    """A client that has gone costs no other its place, nor one that came before; what fails is not tried for ever."""
     one, left = make(), list(numbers)
+    client = one.dial()
+    (listener,) = (each for each in one.gate.acceptor.listeners.values() if each.entry is Entry.EXPLICIT)
+    take = acceptor(listener.socket)
 
-    def fail() -> None:
+    def fail_behind_it() -> tuple[int, object]:
+        if not one.gate.acceptor.open_connections:
+            return take()
         number = left.pop(0)
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _: fail)
+    monkeypatch.setattr("tokgate.gate.acceptor.acceptor", lambda _: fail_behind_it)
     monkeypatch.setattr("tokgate.gate.acceptor.waiting", lambda _: 9)
-    one.gate.acceptor.accept(next(iter(one.gate.acceptor.listeners.values())))
-    assert len(numbers) - len(left) == tries
+    one.gate.acceptor.accept(listener)
+    assert (len(numbers) - len(left), one.ports()) == (tries, [client.getsockname()[1]])
 
 
 @pytest.mark.parametrize(("number", "ends"), [(errno.EMFILE, False), (errno.ENFILE, True)])

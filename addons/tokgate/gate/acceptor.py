@@ -102,23 +102,22 @@ class Acceptor:
         return True
 
     def accept(self, listener: Listener) -> None:
-        """Accept what waits, up to ACCEPTS connections, and read each at once: mostly its first bytes have arrived."""
+        """Accept what waits, up to ACCEPTS connections, then read each: mostly its first bytes have arrived."""
         take = acceptor(listener.socket)
         clients, loop, limits, first = self.clients, self.context.loop, self.context.limits, self.first[listener.entry]
         balancers = self.context.enforcer.snapshot.settings.load_balancers if listener.entry is Entry.EXPLICIT else ()
+        accepted: list[Connection] = []
         for _ in range(min(ACCEPTS, waiting(listener.socket))):
             if self.open_connections >= limits.connections and self._pauses():
-                return
+                break
             try:
                 descriptor, address = take()
-            except BlockingIOError:
-                return
             except OSError as error:
                 if error.errno in (errno.ECONNABORTED, errno.EINTR):
                     continue
                 if error.errno in (errno.EMFILE, errno.ENFILE):  # else epoll tells of the client without end
                     self._pause()
-                return
+                break
             client = SocketType(listener.family, STREAM, 0, descriptor)
             peer = address[0]
             who = client_key(peer)
@@ -132,9 +131,10 @@ class Acceptor:
             clients[who] = count + 1
             self.open_connections += 1
             state = ProxyHeader(self) if balanced else first
-            connection = Connection(client, descriptor, peer, address[1], listener, loop.now, state)
+            accepted.append(Connection(client, descriptor, peer, address[1], listener, loop.now, state))
+        for connection in accepted:  # one kind of work after the other finds its code in the processor's caches
             try:
-                state.on_client(connection, 0)
+                connection.state.on_client(connection, 0)
             except Exception as error:
                 loop.broken(connection, error)
 
