@@ -5,17 +5,19 @@ import asyncio
 import logging
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Final, Literal
 
-from mitmproxy import addonmanager, ctx
+from mitmproxy import ctx
+from mitmproxy.addonmanager import AddonManager, traverse
 from mitmproxy.connection import Address, Connection
 from mitmproxy.hooks import Hook
 from mitmproxy.proxy import commands, events, layer, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import modes
+from mitmproxy.utils.asyncio_utils import create_task
 
 from tokgate.gate.handoff import Handover, receive
 from tokgate.gate.sockets import reset_on_close
@@ -62,7 +64,6 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         """Connections that were handed over and have not ended, by client as limits know it."""
         self._serving: Final[set[asyncio.Task[None]]] = set()
         self._takes = False
-        self._calls: Final = cache(_calls)  # an opener's addons stay the same
 
     @property
     def is_running(self) -> bool:
@@ -139,7 +140,7 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         if writer.get_extra_info("peername") is None:  # gone already
             writer.close()
             return
-        handler = Handler(ctx.master, reader, writer, ctx.options, self.mode, calls=self._calls)
+        handler = Handler(ctx.master, reader, writer, ctx.options, self.mode)
         context = handler.layer.context
         if writer.get_extra_info("peername")[0] != handover.arrival.client.ip:  # a load balancer's
             handler.client.peername = handover.arrival.client.ip, handover.arrival.client.port or 0
@@ -162,22 +163,17 @@ class GateInstance(mode_servers.ServerInstance[GateMode]):
         return modes.TransparentProxy(context)
 
 
-def _calls(hook: str) -> tuple[Callable[[Any], Any], ...]:
-    return tuple(filter(None, (getattr(each, hook, None) for each in addonmanager.traverse(ctx.master.addons.chain))))
+@lru_cache
+def _calls(addons: AddonManager, hook: str) -> tuple[Callable[[Any], Any], ...]:
+    return tuple(filter(None, (getattr(each, hook, None) for each in traverse(addons.chain))))
 
 
 class Handler(mode_servers.ProxyConnectionHandler):
     """mitmproxy's, whose layers go on as soon as a hook is done, and send in one piece what they say together.
 
     mitmproxy asks all addons for each hook, twice for those of flows, and comes back to its layers in another iteration
-    of the loop. `calls` has the addons' functions for a hook.
+    of the loop. An opener's addons stay the same.
     """
-
-    def __init__(self, *given: Any, calls: Callable[[str], tuple[Callable[[Any], Any], ...]]) -> None:
-        super().__init__(*given)
-        self._calls: Final = calls
-        self._late: Final = dict[commands.StartHook, asyncio.Task[None]]()
-        """Hooks that have to wait for something."""
 
     def begin_with(self, top: layer.Layer) -> None:
         """Set the layer that gets all events."""
@@ -193,9 +189,9 @@ class Handler(mode_servers.ProxyConnectionHandler):
                 if not isinstance(command, commands.StartHook):
                     yield command
                     continue
-                task = asyncio.get_running_loop().create_task(self.hook_task(command))  # mitmproxy's loop begins it now
+                task = asyncio.get_running_loop().create_task(self.handle_hook(command))  # mitmproxy's loop begins it
                 if not task.done():
-                    self._late[command] = task
+                    create_task(self._complete(command, task), name=command.name, keep_ref=True)
                 elif command.blocking:
                     coming.append(events.HookCompleted(command))
 
@@ -205,17 +201,16 @@ class Handler(mode_servers.ProxyConnectionHandler):
             await asyncio.sleep(0)
         await super().handle_connection(connection)
 
-    async def hook_task(self, hook: commands.StartHook) -> None:
-        """As mitmproxy's; whoever waits for it is told only if it took time."""
-        await self.handle_hook(hook)
-        if self._late.pop(hook, None) is not None and hook.blocking:
+    async def _complete(self, hook: commands.StartHook, done: Awaitable[None]) -> None:
+        await done
+        if hook.blocking:
             await self.server_event(events.HookCompleted(hook))
 
     async def handle_hook(self, hook: Hook) -> None:
         """Call what an opener's addons have for a hook: none stops the others, and none holds a flow back."""
         with self.timeout_watchdog.disarm():
             (data,) = hook.args()
-            for call in self._calls(hook.name):
+            for call in _calls(self.master.addons, hook.name):
                 try:
                     if (waits := call(data)) is not None:
                         await waits

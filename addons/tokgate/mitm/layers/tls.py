@@ -118,9 +118,6 @@ class NarrowCertificates(TlsConfig):
 
     name = "tlsconfig"
 
-    def __init__(self) -> None:
-        self._contexts: Final[dict[int, tuple[certs.CertStoreEntry, SSL.Context]]] = {}
-
     def tls_start_client(self, tls_start: TlsData) -> None:
         """As mitmproxy's, which reads certificate and key again for each connection; here a context keeps them."""
         client, layers = tls_start.context.client, tls_start.context.layers
@@ -132,8 +129,9 @@ class NarrowCertificates(TlsConfig):
         tls_start.ssl_conn = session
 
     def _context(self, entry: certs.CertStoreEntry) -> SSL.Context:
-        if id(entry) in self._contexts:  # entries have no hash
-            return self._contexts[id(entry)][1]
+        kept: SSL.Context | None = vars(entry).get("context")
+        if kept is not None:
+            return kept
         context = create_client_proxy_context.__wrapped__(
             method=Method.TLS_SERVER_METHOD,
             min_version=DEFAULT_MIN_VERSION,
@@ -149,9 +147,7 @@ class NarrowCertificates(TlsConfig):
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # each context would keep 20,000; clients have tickets
         context.use_certificate(entry.cert.to_cryptography())
         context.use_privatekey(entry.privatekey)
-        if len(self._contexts) >= self.certstore.STORE_CAP:
-            self._contexts.clear()
-        self._contexts[id(entry)] = entry, context
+        vars(entry)["context"] = context  # it lasts as long as its certificate
         return context
 
     def get_cert(self, conn_context: Context) -> certs.CertStoreEntry:
