@@ -26,15 +26,14 @@ HANDSHAKE = b"\xe0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
 class Sent(Outlets):
     """Keeps what would be sent, and which flows the kernel forwards."""
 
-    room: int = 1_000_000
     to_server: list[bytes] = field(default_factory=list)
     to_client: list[bytes] = field(default_factory=list)
     unreachable: list[Key] = field(default_factory=list)
     forwarded: set[Key] = field(default_factory=set)
 
     def carries(self, came: Datagram, payload: bytes, *, opens: bool) -> bool:
-        """Into the set, if there is room; a hop count of one is where there is no way."""
-        if opens and len(self.forwarded) < self.room:
+        """Into the set; a hop count of one is where there is no way."""
+        if opens:
             self.forwarded.add(came.key)
         self.to_server.append(payload)
         return came.hops > 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from labs.builders import ban, present, service, snapshot
+from labs.builders import ban, service, snapshot
 from labs.proxy_lab import ALLOWED, BANNED, policy
 from labs.quic_lab import EARLY, HANDSHAKE, KEY, SHORT, QuicGate, client, flow
 from labs.quic_packets import QuicClient, initial
@@ -44,20 +44,6 @@ def test_allowed(gate: Callable[..., QuicGate], records: Records, large: bool) -
     assert one.sent.to_server == [*flight, HANDSHAKE, SHORT]
     assert one.sent.forwarded == {KEY}
     assert records.all == []
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_banned(gate: Callable[..., QuicGate], records: Records, large: bool) -> None:
-    """A banned one is told so in QUIC's words, and the server never hears of it."""
-    one = QuicClient(BANNED, large=large)
-    sent = gate().comes(*one.flight).sent
-
-    (told,) = sent.to_client
-    end = present(one.told(told))
-    assert (end.error_code, "The Council" in end.reason_phrase) == (0x0170, True)
-    assert (sent.to_server, sent.forwarded) == ([], set())
-    assert records.actions == ["quic-refused"]
-    assert (records.all[0]["network"]["transport"], records.all[0]["source"]["port"]) == ("udp", KEY[1])
 
 
 def test_packets_that_overtake_the_first(gate: Callable[..., QuicGate], records: Records) -> None:
@@ -199,16 +185,6 @@ def test_more_names_than_can_be_judged_again(gate: Callable[..., QuicGate]) -> N
     one.comes(*last)
 
     assert (one.sent.forwarded, one.sent.unreachable) == (set(), [KEY] * len(last))
-
-
-def test_a_full_set(gate: Callable[..., QuicGate]) -> None:
-    """A flow for which the kernel has no room is carried by the gate."""
-    flight = QuicClient(ALLOWED).flight
-    one = gate()
-    one.sent.room = 0
-    one.comes(*flight, SHORT, SHORT)
-
-    assert (one.sent.to_server, one.sent.unreachable) == ([*flight, SHORT, SHORT], [])
 
 
 def test_no_way_to_the_server(gate: Callable[..., QuicGate]) -> None:

@@ -1,6 +1,5 @@
 """The limits of a gate's flows: no flood takes more memory than there may be, or pushes out others' connections."""
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +7,11 @@ import pytest
 
 from labs.proxy_lab import ALLOWED, BANNED
 from labs.quic_lab import KEY, SHORT, QuicGate, client, flow
-from labs.quic_packets import QuicClient, initial
+from labs.quic_packets import QuicClient
 from labs.records import Records
 from tokgate.evasion import hello as build
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gate.quic.sockets import Key
-
-LAST_OCTET = b"\x06" + struct.pack("!IB", 0x80000000 | 60_000, 1) + b"x"
-"""A CRYPTO frame that claims to be the end of a hello of 60,000 octets."""
 
 
 @pytest.fixture
@@ -24,19 +20,6 @@ def gate(records: Records) -> Callable[..., QuicGate]:
         return QuicGate(records, None, QuicLimits(**limits))
 
     return make
-
-
-def test_hellos_that_never_end(gate: Callable[..., QuicGate]) -> None:
-    """Small packets that claim to be the end of large hellos are forgotten beyond a client's share, and in all."""
-    one = gate(held_per_client=300_000, held=400_000)
-    for number in range(20):
-        one.comes(initial(LAST_OCTET), key=flow(number))
-        one.comes(initial(LAST_OCTET), key=client(number))
-        assert one.carrier.flows.held <= 400_000
-
-    assert one.counters.at_limit > 30
-    assert one.later(10).carrier.flows.held == 0
-    assert one.comes(*QuicClient(ALLOWED, large=True).flight, SHORT).sent.forwarded == {KEY}
 
 
 def test_what_never_says_who_it_wants_to_reach(gate: Callable[..., QuicGate]) -> None:
@@ -84,22 +67,6 @@ def test_a_flow_that_began_again(gate: Callable[..., QuicGate]) -> None:
     assert one.carrier.flows.held > 0
     assert list(one.later(5).carrier.flows.undecided) == []
     assert (one.carrier.flows.held, one.carrier.flows._held) == (0, {})
-
-
-def test_how_long_a_silent_flow_is_known(gate: Callable[..., QuicGate]) -> None:
-    """As long as the kernel may forward it without asking."""
-    one = gate(idle=150.0).comes(*QuicClient(ALLOWED).flight, SHORT)
-    assert one.later(150).carrier.flows.find(KEY) is not None
-    assert one.later(1).carrier.flows.find(KEY) is None
-
-
-def test_what_makes_room_holds_nothing(gate: Callable[..., QuicGate]) -> None:
-    """Half a hello in a flow that has to go is nobody's any more."""
-    one = gate(per_client=1).comes(*QuicClient(ALLOWED).flight)
-    one.comes(QuicClient(ALLOWED, large=True).flight[0])
-    assert one.carrier.flows.held > 0
-    one.comes(*QuicClient(ALLOWED).flight, SHORT, key=flow(1))
-    assert (one.carrier.flows.held, list(one.carrier.flows.passing)) == (0, [flow(1)])
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["of-one-client", "of-all"])
@@ -158,16 +125,6 @@ def test_a_flow_that_was_cut_stays_cut(gate: Callable[..., QuicGate], where: int
     assert here.carrier.flows.passing[KEY].cut
     here.sent.to_server.clear()
     assert here.comes(SHORT).sent.to_server == []
-
-
-def test_half_a_hello_in_a_flow_that_passes(gate: Callable[..., QuicGate]) -> None:
-    """It is forgotten with its handshake, and its octets are others' to use."""
-    one = gate().comes(*QuicClient(ALLOWED).flight).later(1)
-    one.comes(*QuicClient(ALLOWED, large=True).flight[:1])
-    assert one.carrier.flows.held > 0
-    one.later(10).later(10)
-    assert one.carrier.flows.held == 0
-    assert one.comes(SHORT).sent.forwarded == {KEY}
 
 
 def test_half_a_second_hello(gate: Callable[..., QuicGate]) -> None:
