@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.proxy import commands
-from mitmproxy.test.tflow import tclient_conn, tserver_conn
 
 from labs.addon_context import addon_context
 from labs.gate_lab import broken_off
 from tokgate.gate.handoff import Handover
-from tokgate.mitm.gate_mode import GateInstance, GateMode, joined
+from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.mitm.hooks.connection import TurnHooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.layers.fair_turns import Turns
@@ -138,21 +136,3 @@ async def test_what_the_gate_has_read_takes_no_turn_of_its_own(
             while instance.clients:
                 await asyncio.sleep(0)
     assert turns.asked == turns_asked
-
-
-def test_what_is_sent_together_goes_in_one_piece() -> None:
-    """A page would cost a client a packet for each of its parts."""
-    client, server = tclient_conn(), tserver_conn()
-    given = [
-        *(commands.SendData(client, part) for part in (b"head", b"body")),
-        commands.SendData(server, b"a"),
-        commands.CloseConnection(server),
-        *(commands.SendData(client, part) for part in (b"end", b"")),
-    ]
-    sent = [vars(each) for each in joined(given)]
-    assert sent == [
-        {"connection": client, "data": b"headbody"},
-        {"connection": server, "data": b"a"},
-        {"connection": server},
-        {"connection": client, "data": b"end"},
-    ]

@@ -5,7 +5,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Final, Literal
@@ -169,7 +169,7 @@ def _calls(addons: AddonManager, hook: str) -> tuple[Callable[[Any], Any], ...]:
 
 
 class Handler(mode_servers.ProxyConnectionHandler):
-    """mitmproxy's, whose layers go on as soon as a hook is done, and send in one piece what they say together.
+    """mitmproxy's, whose layers go on as soon as a hook is done.
 
     mitmproxy asks all addons for each hook, twice for those of flows, and comes back to its layers in another iteration
     of the loop. An opener's addons stay the same.
@@ -177,8 +177,8 @@ class Handler(mode_servers.ProxyConnectionHandler):
 
     def begin_with(self, top: layer.Layer) -> None:
         """Set the layer that gets all events."""
-        self.layer, handle = top, top.handle_event
-        top.handle_event = lambda event: joined(self._commands(handle, event))  # type: ignore[method-assign]
+        self.layer = top
+        top.handle_event = partial(self._commands, top.handle_event)  # type: ignore[method-assign]
 
     def _commands(
         self, handle: Callable[[events.Event], layer.CommandGenerator[None]], event: events.Event
@@ -216,19 +216,3 @@ class Handler(mode_servers.ProxyConnectionHandler):
                         await waits
                 except Exception:
                     logger.exception("an addon failed in %s", hook.name)
-
-
-def joined(given: Iterable[commands.Command]) -> layer.CommandGenerator[None]:
-    """The commands, with what is sent to a connection in one piece, where nothing else comes between."""
-    unsent: commands.SendData | None = None
-    for command in given:
-        if unsent and isinstance(command, commands.SendData) and command.connection is unsent.connection:
-            unsent.data += command.data
-            continue
-        if unsent:
-            yield unsent
-        unsent = command if isinstance(command, commands.SendData) else None
-        if not unsent:
-            yield command
-    if unsent:
-        yield unsent
