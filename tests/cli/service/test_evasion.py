@@ -1,20 +1,19 @@
 """`tokgate evasion`: an admin learns what gets round the gateway, and isn't told so where nothing was tried."""
 
-import contextlib
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from evasion.servers import BANNED, Server, Servers, running_servers
 from labs.command_line import Command
-from labs.gate_lab import RunningGate
+from labs.gate_lab import DEADLINE, Origin, RunningGate
 from labs.parent_proxy import copy
 
 OPTIONS = ("--name", BANNED, "--http-port", "1")
-DEADLINE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -28,46 +27,26 @@ def _address(servers: Servers) -> str:
     return f"127.0.0.1:{servers.port(Server.PYTHON, tls=True)}"
 
 
-class NaiveProxy:
-    """Refuses tunnels whose first segment has the banned name in one piece, and carries everything else."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client:
-            client.settimeout(DEADLINE)
-            host, _, port = client.recv(65536).split()[1].decode().rpartition(":")
-            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            first = client.recv(65536)
-            if BANNED.encode() in first:
-                return
-            with socket.create_connection((host, int(port)), DEADLINE) as upstream:
-                upstream.sendall(first)
-                back = threading.Thread(target=copy, args=(upstream, client), daemon=True)
-                back.start()
-                copy(client, upstream)
-                back.join(DEADLINE)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+def carry(client: socket.socket) -> None:
+    """Refuse tunnels whose first segment has the banned name in one piece, and carry everything else."""
+    host, _, port = client.recv(65536).split()[1].decode().rpartition(":")
+    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    first = client.recv(65536)
+    if BANNED.encode() in first:
+        return
+    with socket.create_connection((host, int(port)), DEADLINE) as upstream:
+        upstream.sendall(first)
+        back = threading.Thread(target=copy, args=(upstream, client), daemon=True)
+        back.start()
+        copy(client, upstream)
+        back.join(DEADLINE)
 
 
 @pytest.fixture
 def naive() -> Iterator[str]:
-    proxy = NaiveProxy()
-    yield proxy.address
-    proxy.close()
+    """An address of a proxy that is easily got round."""
+    with closing(Origin(carry)) as proxy:
+        yield f"127.0.0.1:{proxy.port}"
 
 
 def test_what_is_stopped(tokgate: Command, start_gate: Callable[..., RunningGate], server: str) -> None:

@@ -1,14 +1,15 @@
 """`tokgate status` in text: what a person reads of a running tokgate."""
 
 import socket
-import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.command_line import Command, Outcome
+from labs.gate_lab import Origin
 from tokgate.cli.service import status
 from tokgate.runtime.control_socket import NAME
 
@@ -197,21 +198,14 @@ def test_the_kernel(says: Told) -> None:
 )
 def test_a_probe(says: Told, answer: bytes | None, code: int, said: str | None) -> None:
     """The proxy itself is asked: one that doesn't serve is a finding, whatever the supervisor says."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
 
-        def serve(text: bytes) -> None:
-            client, _ = server.accept()
-            with client:
-                assert client.recv(4096).startswith(b"GET /proxy.pac HTTP/1.1\r\n")
-                client.sendall(text)
+    def serve(client: socket.socket) -> None:
+        assert client.recv(4096).startswith(b"GET /proxy.pac HTTP/1.1\r\n")
+        client.sendall(answer or b"")
 
-        if answer is None:
-            port = 1
-        else:
-            threading.Thread(target=serve, args=(answer,), daemon=True).start()
+    with closing(Origin(serve)) as proxy:
         told = state() | {"listening": [{"entry": "tproxy", "host": "::", "port": 1}]}
-        told["listening"].append({"entry": "explicit", "host": "0.0.0.0", "port": port})
+        told["listening"].append({"entry": "explicit", "host": "0.0.0.0", "port": proxy.port if answer else 1})
         outcome = says(told, "--probe")
     assert outcome.code == code
     lines = [line for line in outcome.out.splitlines() if line.startswith("needs attention: the proxy on ")]
