@@ -1,15 +1,18 @@
 """`tokgate gateway`: loaded, shown, checked and taken out again by one command each, for people and programs."""
 
+import io
 import json
 import os
 import re
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.netns import Namespace
+from tokgate.cli.main import main
 from tokgate.gateway.kernel import GatewayLock
 
 POLICY = """\
@@ -27,9 +30,13 @@ def words(tmp_path: Path) -> tuple[str, ...]:
 
 
 def gateway(namespace: Namespace, *words: str, before: tuple[str, ...] = ()) -> tuple[int, str, str]:
-    """Exit code, output and narration of the command inside."""
-    done = namespace.run(*before, sys.executable, "-m", "tokgate", "gateway", *words, check=False)
-    return done.returncode, done.stdout, done.stderr
+    """Exit code, output and narration of the command inside; of a process of its own with something before it."""
+    if before:
+        done = namespace.run(*before, sys.executable, "-m", "tokgate", "gateway", *words, check=False)
+        return done.returncode, done.stdout, done.stderr
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = namespace.inside(lambda: main(("gateway", *words)))
+    return code, out.getvalue(), err.getvalue()
 
 
 def said(namespace: Namespace, *words: str) -> Any:
