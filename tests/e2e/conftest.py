@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shlex
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from labs import clients as lab_clients
-from labs.gateway import CARRIERS, KERNEL_TOO, Gateway, kernel, office_policy
+from labs.gateway import CARRIERS, KERNEL_TOO, Gateway, nothing_left, office_policy
 from labs.netns import Lab
 from labs.origin import Origin
 
@@ -86,14 +85,8 @@ def make(any_gateway: Callable[..., Gateway], tmp_path: Path) -> Callable[..., G
 @pytest.fixture
 def unchanged(lab: Lab) -> Iterator[None]:
     """Whatever the test does, the kernel is afterwards as it was."""
-    before = kernel(lab)
-    yield
-    after = kernel(lab)
-    if after != before:  # or the next tests would fail as well
-        lab.gateway.run("nft", "flush", "ruleset")
-        for version, priority in itertools.product(("-4", "-6"), ("700", "746", "747")):
-            lab.gateway.run("ip", version, "rule", "del", "priority", priority, check=False)
-    assert after == before
+    with nothing_left(lab):
+        yield
 
 
 @pytest.fixture(params=lab_clients.CLIENTS, ids=lambda client: client.__name__)

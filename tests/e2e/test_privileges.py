@@ -24,6 +24,7 @@ from labs.waiting import until
 
 NOBODY = "nobody"
 NET_ADMIN, NET_RAW = 1 << 12, 1 << 13
+FORWARDING = ("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 
 
 @pytest.fixture
@@ -86,14 +87,7 @@ def test_filters_as_nobody(
         for path in (gateway.log, folder / "keys" / "control.sock", folder / "keys" / "mitmproxy-ca.pem"):
             assert path.owner() == NOBODY, path
 
-        gateway.write_policy(office_policy(starts="2098-01-01T00:00"))
-        done = subprocess.run(
-            gateway.command("reload", "--confdir", folder / "keys"),
-            env=gateway.environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        gateway.enforces(office_policy(starts="2098-01-01T00:00"))
         assert python(lab.client, BANNED, 4, False, origin.authority).certificate == origin.fingerprints[BANNED]
 
 
@@ -107,7 +101,8 @@ def test_keeps_the_kernel_as_nobody(
     options = ("--user", NOBODY, "--confdir", folder / "keys")
     with lab.without_forwarding():
         with any_gateway(folder, policy=office_policy(), mode=KERNEL_TOO, options=options) as gateway:
-            assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n"
+            assert lab.gateway.output(*FORWARDING).split() == ["1", "1"]
+            assert "net.ipv4.ip_forward was 0" in gateway.narrated()
             assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
             assert python(lab.client, ALLOWED, 4, False, origin.authority).certificate == origin.fingerprints[ALLOWED]
             assert gateway.process is not None
@@ -123,7 +118,8 @@ def test_keeps_the_kernel_as_nobody(
             lab.gateway.run("nft", "flush", "ruleset")
             until("it is restored", lambda: "was restored" in gateway.narrated())
             assert python(lab.client, BANNED, 4, False, origin.authority).error == UNRECOGNIZED_NAME
-        assert lab.gateway.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"
+        assert "net.ipv4.ip_forward is 0 again" in gateway.narrated()
+        assert lab.gateway.output(*FORWARDING).split() == ["0", "0"]
 
 
 def start(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:

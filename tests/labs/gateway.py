@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -270,11 +271,13 @@ class Gateway:
         assert self.process
         self.process.send_signal(signal.SIGHUP)
 
-    def enforces(self, policy: Mapping[str, Any]) -> None:
-        """Replace the policy, and wait until each process has it."""
-        self.write_policy(policy)
+    def enforces(self, policy: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Replace the policy, or what it refers to was replaced; the answer once each process has it."""
+        if policy is not None:
+            self.write_policy(policy)
         answer = self._control(ControlRequest.RELOAD)
         assert answer["ok"], answer
+        return answer
 
     def asked(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command of tokgate's on the gateway, which finds the process where the options of its start say."""
@@ -349,6 +352,19 @@ def kernel(lab: Lab) -> list[str]:
     """What is loaded in the gateway."""
     commands = ("nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table 29803")
     return [lab.gateway.run(*command.split(), check=False).stdout for command in commands]
+
+
+@contextlib.contextmanager
+def nothing_left(lab: Lab) -> Iterator[None]:
+    """Whatever the block does, the gateway's kernel is afterwards as it was."""
+    before = kernel(lab)
+    yield
+    after = kernel(lab)
+    if after != before:  # or the next tests would fail as well
+        lab.gateway.run("nft", "flush", "ruleset")
+        for version, priority in itertools.product(("-4", "-6"), ("700", "746", "747")):
+            lab.gateway.run("ip", version, "rule", "del", "priority", priority, check=False)
+    assert after == before
 
 
 def refused(lab: Lab, origin: Origin, family: int, who: str = "client") -> bool:
