@@ -71,6 +71,13 @@ def curl(namespace: Namespace, name: str, family: int, http2: bool, authority: P
         )
 
 
+def seen_from(namespace: Namespace, origin: Origin, name: str, family: int, scheme: str = "https") -> str:
+    """The address from which the origin sees a client's request."""
+    place = f"{name}:{443 if scheme == 'https' else 80}:{ADDRESSES[name][family]}"
+    command = ("curl", "-sS", "--max-time", "60", "--cacert", origin.authority, f"{scheme}://{name}/who")
+    return namespace.output(*command, "--resolve", place).strip()
+
+
 def http3(
     namespace: Namespace, origin: Origin, name: str, family: int, *options: str, path: str = "/"
 ) -> tuple[int, str]:
