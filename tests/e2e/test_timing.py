@@ -17,7 +17,6 @@ from labs.clients import UNRECOGNIZED_NAME, downloading, python
 from labs.gateway import Gateway, office_policy
 from labs.netns import Lab, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin
-from labs.running_lab import AS_WE_ARE
 
 RELOADS = int(os.environ.get("TOKGATE_TEST_RELOADS", "4"))
 CUT = str(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
@@ -74,27 +73,6 @@ def test_reload_under_load_drops_nothing(
 
     assert set(digests) == {expected}
     assert failures == [], gateway.narrated()
-
-
-@pytest.mark.parametrize("mode", ["regular", "gate:explicit"])
-def test_no_valid_policy_no_start(
-    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path: Path, mode: str
-) -> None:
-    """tokgate doesn't start with a wrong policy: exit 1, and every error with its place."""
-    wrong = office_policy(services=["tiktoc"], networks=["offices"])
-    gateway = any_gateway(tmp_path, policy=wrong, mode=mode)
-    done = gateway.namespace.run(
-        *gateway.command("run", *AS_WE_ARE, "--mode", mode, "--policies", gateway.policies, "--log", gateway.log),
-        env=gateway.environment,
-        check=False,
-    )
-
-    assert done.returncode == 1
-    assert "tiktoc" in done.stderr
-    assert "offices" in done.stderr
-    assert done.stderr.count("policy.yaml:") >= 2
-    with pytest.raises(ConnectionRefusedError):
-        gateway.namespace.connect("127.0.0.1", 8080)
 
 
 def test_end_lets_open_connections_finish(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import DEADLINE, POLICY, WITHOUT_BAN, Running, children, python_for, until
+from labs.running_lab import POLICY, WITHOUT_BAN, Running, children, python_for, until
 from tokgate.cli.main import main
 from tokgate.runtime.control_socket import NAME
 from tokgate.service.child_programs import BEHIND_TRAFFIC
@@ -30,12 +30,6 @@ def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
     assert "Traceback" not in started.narrated(), started.narrated()
 
 
-def test_serves_and_refuses(running: Running) -> None:
-    """Allowed tunnels carry bytes, banned names get none."""
-    assert running.passes()
-    assert until("an opener answers", running.refuses)
-
-
 def _replaced(running: Running, victim: int) -> bool:
     return len(set(children(running.process.pid)) - {victim}) == 4
 
@@ -44,15 +38,70 @@ def _told(running: Running, times: int) -> bool:
     return running.narrated().count("is in force") == times
 
 
-def test_whatever_is_killed_comes_back(running: Running) -> None:
-    """Gates, opener and collector are killed, each by itself: the others serve on, and it is replaced."""
+def test_whatever_is_killed_comes_back(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
+    """Gates, opener and collector are killed, each by itself: the others serve on, and it is replaced.
+
+    Each connection is counted once, whether its gate or opener was killed, replaced by a new policy, or lives.
+    """
+    running = Running(tmp_path)
     until("an opener answers", running.refuses)
+    refused = 1
+
+    def some_pass() -> int:
+        return [running.passes() for _ in range(10)].count(True)
+
+    assert some_pass() == 10
     for victim in children(running.process.pid):
         os.kill(victim, signal.SIGKILL)
         until("it is replaced", partial(_replaced, running, victim))
-        until("allowed tunnels pass", running.passes)
-        until("banned names are refused", running.refuses)
+        assert some_pass() == 10
+        assert running.refuses()
+        refused += 1
+        (opener,) = filter(_stands_back, children(running.process.pid))  # where processors are short, gates come first
+        assert b"tokgate.service.opener_process" in Path(f"/proc/{opener}/cmdline").read_bytes()
     assert running.narrated().count("starting it again") == 4
+    running.write(POLICY | {"settings": {"unknown_clients": "block"}})
+    until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
+    assert some_pass() == 10
+    for _ in range(5):
+        refused += running.refuses()
+    running.close()
+    counted = [r["tokgate"] for r in check_lines(running.log) if r["event"]["action"] == "coverage-counted"]
+    sums: dict[str, int] = {}
+    for visibility, number in (item for each in counted for item in each["coverage"]["here"].items()):
+        sums[visibility] = sums.get(visibility, 0) + number
+    assert sums == {"address": 60, "decrypted": refused}
+
+
+def _stands_back(pid: int) -> bool:
+    return os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + BEHIND_TRAFFIC
+
+
+def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(
+    running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The supervisor tells how everything is, also by a socket that was deleted; a wrong policy needs a person.
+
+    With it in the folder everything may die and comes back with the last good one.
+    """
+    until("an opener answers", running.refuses)
+    ask = ["status", "--confdir", str(tmp_path / "keys")]
+    until("the gates have reported", lambda: _state(ask, capsys)["workers"][-1]["report"])
+    until("all of it runs", lambda: not running.problems_told())
+    state = _state(ask, capsys)
+    assert state["ok"]
+    assert sorted(w["name"] for w in state["workers"]) == ["collector-0", "gate-0", "gate-1", "opener-0"]
+    assert [(b["ban"], b["phase"], b["networks"]) for b in state["policy"]["bans"]] == [("ban", "block", ["here"])]
+    (running.confdir / NAME).unlink()
+    until("it answers again", lambda: running.problems_told() != ["nobody answers"])
+    assert (running.confdir / NAME).stat().st_mode & 0o077 == 0
+    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
+    until("the error is told", lambda: "has errors" in running.narrated())
+    until("status says it", lambda: main(ask) == 1 and "not in force" in capsys.readouterr().out)
+    for victim in children(running.process.pid):
+        os.kill(victim, signal.SIGKILL)
+    until("banned names are refused", running.refuses)
+    until("allowed tunnels pass", running.passes)
 
 
 def test_who_cannot_be_started_is_tried_again(running: Running) -> None:
@@ -68,30 +117,6 @@ def test_who_cannot_be_started_is_tried_again(running: Running) -> None:
     until("it is told", lambda: "can't be started: Too many open files" in running.narrated())
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     until("it is replaced", lambda: len(set(children(pid)) - {victim}) == 4)
-    until("allowed tunnels pass", running.passes)
-
-
-def test_openers_stand_back(running: Running) -> None:
-    """Where processors are short, gates come first: openers, and who replaces them, have less right to any."""
-
-    def stands_back(pid: int) -> bool:
-        return os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + BEHIND_TRAFFIC
-
-    for _ in range(2):
-        until("an opener answers", running.refuses)
-        (opener,) = filter(stands_back, children(running.process.pid))
-        assert b"tokgate.service.opener_process" in Path(f"/proc/{opener}/cmdline").read_bytes()
-        os.kill(opener, signal.SIGKILL)
-        until("it is replaced", lambda: len(children(running.process.pid)) == 4)
-
-
-def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(running: Running) -> None:
-    """With an invalid policy in the folder everything may die and comes back with the last good one."""
-    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
-    until("the error is told", lambda: "has errors" in running.narrated())
-    for victim in children(running.process.pid):
-        os.kill(victim, signal.SIGKILL)
-    until("banned names are refused", running.refuses)
     until("allowed tunnels pass", running.passes)
 
 
@@ -153,10 +178,12 @@ def test_who_asks_while_the_policy_is_read_is_answered(tmp_path: Path, capsys: p
 
 
 def test_a_new_policy_is_a_new_generation(running: Running) -> None:
-    """Connections follow the new policy, also those that are open: they go to the new gates, and the old ones end."""
+    """Connections follow the new policy, also those that are open: they go to the new gates, and the old ones end.
+
+    Over three reloads: what no ban concerns goes on, what the last one bans is cut, with a record that says so.
+    """
     _, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
-    kept.sendall(b"\x00before")
-    assert kept.recv(7) == b"\x00before"
+    _, doomed = running.connect("localhost", running.origin.getsockname()[1])
     old = set(children(running.process.pid))
     running.write(WITHOUT_BAN)
     until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
@@ -164,21 +191,12 @@ def test_a_new_policy_is_a_new_generation(running: Running) -> None:
     # Of the old ones stay the opener and the collector.
     until("the old gates end", lambda: len(old & set(children(running.process.pid))) == 2)
     until("nobody else is there", lambda: len(children(running.process.pid)) == 4)
-    kept.sendall(b"\x00after")
-    assert kept.recv(6) == b"\x00after"
-    kept.close()
-
-
-def test_a_new_ban_ends_what_is_open(running: Running) -> None:
-    """Over three reloads: what no ban concerns goes on, what the last one bans is cut, with a record that says so."""
-    _, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
-    _, doomed = running.connect("localhost", running.origin.getsockname()[1])
-    for number in range(3):
-        running.write(WITHOUT_BAN | {"networks": {f"here-{number}": {"cidrs": ["127.0.0.0/8"]}}})
-        until("the policy is told", partial(_told, running, number + 1))
+    for number in range(1, 4):
         for sock in (kept, doomed):
             sock.sendall(b"\x00goes on")
             assert sock.recv(8) == b"\x00goes on"
+        running.write(WITHOUT_BAN | {"networks": {f"here-{number}": {"cidrs": ["127.0.0.0/8"]}}})
+        until("the policy is told", partial(_told, running, number + 1))
     running.write(POLICY | {"services": {"clips": {"names": {"exact": ["localhost"]}}}})
     with pytest.raises(ConnectionResetError):
         doomed.recv(1)
@@ -192,61 +210,6 @@ def test_a_new_ban_ends_what_is_open(running: Running) -> None:
     assert record["tokgate"]["policy"]["version"] == loaded[-1]["tokgate"]["policy"]["version"]
 
 
-def test_children_end_with_their_supervisor(tmp_path: Path) -> None:
-    """A supervisor that is killed leaves nobody behind."""
-    orphaned = Running(tmp_path, workers=1)
-    until("an opener answers", orphaned.refuses)
-    family = children(orphaned.process.pid)
-    orphaned.process.kill()
-    orphaned.process.wait(DEADLINE)
-    until("no process is left", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
-    orphaned.origin.close()
-
-
-def test_coverage_is_exact_whoever_dies(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
-    """Each connection is counted once, whether its gate or opener was killed, replaced by a new policy, or lives."""
-    running = Running(tmp_path)
-    until("an opener answers", running.refuses)
-    refused = 1
-
-    def some_pass() -> int:
-        return [running.passes() for _ in range(10)].count(True)
-
-    assert some_pass() == 10
-    for victim in children(running.process.pid):
-        os.kill(victim, signal.SIGKILL)
-        until("it is replaced", partial(_replaced, running, victim))
-        assert some_pass() == 10
-    running.write(POLICY | {"settings": {"unknown_clients": "block"}})
-    until("the new policy is told", lambda: "is in force, it replaces" in running.narrated())
-    assert some_pass() == 10
-    for _ in range(5):
-        refused += running.refuses()
-    running.close()
-    counted = [r["tokgate"] for r in check_lines(running.log) if r["event"]["action"] == "coverage-counted"]
-    sums: dict[str, int] = {}
-    for visibility, number in (item for each in counted for item in each["coverage"]["here"].items()):
-        sums[visibility] = sums.get(visibility, 0) + number
-    assert sums == {"address": 60, "decrypted": refused}
-
-
-def test_status(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The supervisor tells how everything is; a policy that could not be loaded needs a person."""
-    until("an opener answers", running.refuses)
-    ask = ["status", "--confdir", str(tmp_path / "keys")]
-    until("the gates have reported", lambda: _state(ask, capsys)["workers"][-1]["report"])
-    until("all of it runs", lambda: not running.problems_told())
-    state = _state(ask, capsys)
-    assert state["ok"]
-    assert sorted(w["name"] for w in state["workers"]) == ["collector-0", "gate-0", "gate-1", "opener-0"]
-    assert [(b["ban"], b["phase"], b["networks"]) for b in state["policy"]["bans"]] == [("ban", "block", ["here"])]
-    running.write(POLICY | {"bans": {"ban": {"title": "no services"}}})
-    until("the error is told", lambda: "has errors" in running.narrated())
-    _state(ask, capsys)
-    until("status says it", lambda: main(ask) == 1 and "not in force" in capsys.readouterr().out)
-    assert (tmp_path / "keys/control.sock").stat().st_mode & 0o077 == 0
-
-
 def _state(ask: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What the supervisor answers; on a busy machine that may take longer than status waits."""
     while True:
@@ -255,13 +218,6 @@ def _state(ask: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]
         state: dict[str, Any] = json.loads(capsys.readouterr().out)
         if state["known"] == "now":
             return state
-
-
-def test_a_control_socket_that_was_deleted(running: Running) -> None:
-    """It is made again: status and reload reach tokgate without a restart."""
-    until("it answers", lambda: running.problems_told() != ["nobody answers"])
-    (running.confdir / NAME).unlink()
-    until("it answers again", lambda: running.problems_told() != ["nobody answers"])
 
 
 def test_no_status_without_a_tokgate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,3 +255,5 @@ def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"unknown mode `{mode}`; " in said
         assert ("docs/phones.md" in said) == (mode == "wireguard")
         assert "did you mean" not in said
+    assert main(["run", "--mode", "regular@99999"]) == 2
+    assert "invalid port: 99999" in capsys.readouterr().err
