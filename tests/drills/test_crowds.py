@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,23 @@ CROWD = 200
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
+@pytest.fixture(scope="module")
+def started(
+    tmp_path_factory: pytest.TempPathFactory, check_lines: Callable[..., list[dict[str, Any]]]
+) -> Iterator[Scraped]:
+    """One with metrics for all drills, each of which leaves it well."""
+    made = Scraped(tmp_path_factory.mktemp("crowds"), ("--mode", "gate:explicit@127.0.0.1:0"))
+    until("an opener answers", made.refuses)
+    yield made
+    made.close()
+    check_lines(made.log)
+
+
 @pytest.fixture
-def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> Iterator[Scraped]:
-    """One with metrics, all of which is well."""
-    started = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"))
+def running(started: Scraped) -> Scraped:
+    """The same, when all is well."""
     until("it is well", lambda: started.problems() == [])
-    until("an opener answers", started.refuses)
-    yield started
-    started.close()
-    check_lines(started.log)
+    return started
 
 
 @pytest.mark.parametrize("said", [b"", b"CONNECT www.exa", HELLO], ids=["nothing", "half a request", "half a hello"])

@@ -1,4 +1,4 @@
-"""Coverage and metrics tell what real clients did, whatever carries their traffic."""
+"""Coverage and metrics tell what real clients did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from labs.clients import UNRECOGNIZED_NAME, python
-from labs.gateway import Gateway, office_policy
+from labs.gateway import CARRIERS, Gateway, office_policy
 from labs.netns import Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, Origin
 
@@ -38,9 +38,7 @@ def nameless(namespace: Namespace, address: str) -> None:
         assert secure.recv(1)
 
 
-def test_coverage_and_metrics(
-    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
-) -> None:
+def test_coverage_and_metrics(lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """Every connection once: by name, without one, refused, by another network; the scrape and the log agree."""
     policy = office_policy()
     policy["services"]["other"] = {"title": "Other", "names": {"suffix": ["other.example.net"]}}
@@ -51,7 +49,7 @@ def test_coverage_and_metrics(
         "starts": "2023-03-10T00:00",
         "action": "monitor",
     }
-    with gateway_factory(tmp_path, policy=policy, options=["--metrics", METRICS]) as gateway:
+    with any_gateway(tmp_path, policy=policy, options=["--metrics", METRICS], **CARRIERS["gates"]) as gateway:
         wait_until("health is green", lambda: _healthy(gateway))
         for _ in range(3):
             assert not python(lab.client, ALLOWED, 4, False, origin.authority).error
