@@ -28,24 +28,13 @@ def service(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
 
 
 def test_no_valid_policy(service: Restarting) -> None:
-    """The next program takes over with the policy of the one before, and says what is wrong until it is right."""
-    service.stop()
-    service.write({"version": 1, "bans": {"ban": {"title": "no services"}}})
-    service.go_on()
-    service.wait_until_ready()
-    assert service.passes()
-    assert service.refuses()
-    assert any("newest policy is not in force" in each for each in service.problems_told())
-    assert "stays in force" in service.narrated()
-    service.write(POLICY)
-    until("it is well", lambda: service.problems_told() == [])
-    assert service.refuses()
+    """Where none is kept, the gates of the program before serve on until the policy is valid again.
 
-
-def test_no_policy_ever(service: Restarting) -> None:
-    """Where none is kept, the gates of the program before serve on until the policy is valid again."""
+    Else the next program takes over with the policy of the one before, and says what is wrong until it is right.
+    """
+    wrong: dict[str, Any] = {"version": 1, "bans": {"ban": {"title": "no services"}}}
     service.stop()
-    service.write({"version": 1, "bans": {"ban": {"title": "no services"}}})
+    service.write(wrong)
     for kept in service.confdir.glob("enforced-*"):
         kept.unlink()
     service.go_on()
@@ -55,6 +44,19 @@ def test_no_policy_ever(service: Restarting) -> None:
     assert all(map(runs, service.before))
     service.write(POLICY)
     service.wait_until_ready()
+    assert service.refuses()
+    service.wait_for_end_of([*service.before])
+
+    service.stop()
+    service.write(wrong)
+    service.go_on()
+    service.wait_until_ready()
+    assert service.passes()
+    assert service.refuses()
+    assert any("newest policy is not in force" in each for each in service.problems_told())
+    assert "stays in force" in service.narrated()
+    service.write(POLICY)
+    until("it is well", lambda: service.problems_told() == [])
     assert service.refuses()
 
 

@@ -149,7 +149,10 @@ def _systemctl(folder: Path, prints: str, setenv: Callable[[str, str], None]) ->
 
 @pytest.mark.parametrize("job", ["restart", "stop"])
 def test_a_restart_is_short(tmp_path: Path, job: str) -> None:
-    """While systemd restarts it, new clients wait for what is open: that is cut short. At a stop they are refused."""
+    """While systemd restarts it, new clients wait for what is open: that is cut short. At a stop they are refused.
+
+    Before, systemd learns when gates accept, that the supervisor lives, and how it is.
+    """
     environment: dict[str, str] = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     _systemctl(tmp_path, JOBS[job], environment.__setitem__)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -160,10 +163,12 @@ def test_a_restart_is_short(tmp_path: Path, job: str) -> None:
         status, held = running.connect("127.0.0.1", running.origin.getsockname()[1])
         assert " 200 " in status
         with held:
-            running.process.terminate()
             told = b""
-            while not told.startswith(b"STOPPING=1"):
-                told = manager.recv(4096)
+            for said in (b"READY=1", b"WATCHDOG=1\nSTATUS=policy", b"STOPPING=1"):
+                if said == b"STOPPING=1":
+                    running.process.terminate()
+                while said not in told:
+                    told = manager.recv(4096)
             if job == "stop":
                 assert manager.recv(4096) == b"FDSTOREREMOVE=1\n" + name
                 held.sendall(b"\x00ping")
