@@ -78,8 +78,11 @@ def _restarted(running: Scraped, role: str) -> bool:
     return running.metric("restarts_total", role=role) == 1
 
 
-def test_whoever_dies_the_counts_go_on(start: Callable[..., Scraped]) -> None:
-    """The process for metrics is replaced at its port; so are the others, and each death is counted."""
+def test_whoever_dies_the_counts_go_on(start: Callable[..., Scraped], tmp_path: Path) -> None:
+    """The process for metrics is replaced at its port; so are the others, and each death is counted.
+
+    Another tokgate, in every mode, is told at once that the port is taken: exit code 3.
+    """
     running = start("gates")
     until("it is well", lambda: running.problems() == [])
     state = ask(running.confdir, ControlRequest.STATUS)
@@ -89,11 +92,7 @@ def test_whoever_dies_the_counts_go_on(start: Callable[..., Scraped]) -> None:
         os.kill(names[f"{role}-0"], signal.SIGKILL)
         until(f"the death of {role} is counted", partial(_restarted, running, role))
     until("all is well", lambda: running.problems() == [])
-
-
-def test_a_port_that_is_taken_is_said_at_once(start: Callable[..., Scraped], tmp_path: Path) -> None:
-    """Exit code 3, in every mode."""
-    taken = start("gates").base.rpartition(":")[2]
+    taken = running.base.rpartition(":")[2]
     files = ("--policies", "policies", "--log", "other.ndjson", "--confdir", "others", "--metrics", taken)
     for mode in CARRIERS.values():
         command = [sys.executable, "-m", "tokgate", "run", *AS_WE_ARE, *mode, *files]

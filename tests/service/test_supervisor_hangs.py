@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import Scraped, python_for, until
+from labs.running_lab import Scraped, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
@@ -36,24 +35,33 @@ def _is_another(running: Scraped, name: str, pid: int) -> bool:
     return worker is not None and worker["pid"] != pid
 
 
-@pytest.mark.parametrize("stopped", [("gate-0",), ("gate-0", "gate-1"), ("opener-0",), ("collector-0",)], ids=" ".join)
-def test_what_was_stopped_is_replaced(running: Scraped, stopped: tuple[str, ...]) -> None:
+STOPPED = (("gate-0",), ("gate-0", "gate-1"), ("opener-0",), ("collector-0",))
+
+
+def test_what_was_stopped_is_replaced(running: Scraped) -> None:
     """Status and health say so within seconds; it is killed with a record, and all is well again."""
-    before = {name: _workers(running)[name]["pid"] for name in stopped}
-    for pid in before.values():
-        os.kill(pid, signal.SIGSTOP)
-    for name in stopped:
-        until("health names it", partial(_named, running, f"{name} has not reported"))
-    if stopped != ("gate-0",):  # the other gate serves on
-        role = stopped[0].partition("-")[0]
-        assert running.metric("workers", role=role, state="serving") == 0
-        assert running.metric("healthy") == 0
-        assert running.metric("log_writable") == (stopped != ("collector-0",))
-    for name, pid in before.items():
-        until("another has its place", partial(_is_another, running, name, pid))
-    until("it is well", lambda: running.problems() == [])
-    assert running.passes()
-    until("each has its record", lambda: len(_hung(running)) == len(stopped))
+    told = 0
+    for stopped in STOPPED:
+        before = {name: _workers(running)[name]["pid"] for name in stopped}
+        for pid in before.values():
+            os.kill(pid, signal.SIGSTOP)
+        for name in stopped:
+            until("health names it", partial(_named, running, f"{name} has not reported"))
+        if stopped != ("gate-0",):  # the other gate serves on
+            role = stopped[0].partition("-")[0]
+            assert running.metric("workers", role=role, state="serving") == 0
+            assert running.metric("healthy") == 0
+            assert running.metric("log_writable") == (stopped != ("collector-0",))
+        for name, pid in before.items():
+            until("another has its place", partial(_is_another, running, name, pid))
+        until("it is well", lambda: running.problems() == [])
+        assert running.passes()
+        told += len(stopped)
+        until("each has its record", partial(_are_told, running, told))
+
+
+def _are_told(running: Scraped, number: int) -> bool:
+    return len(_hung(running)) == number
 
 
 def _hung(running: Scraped) -> list[dict[str, Any]]:
@@ -89,24 +97,3 @@ def keeper_of(*given):
 supervisor.keeper_of = keeper_of
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def test_a_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd learns that the start goes on, when gates accept, that the supervisor lives, and how it is."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(60)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        python = python_for(tmp_path, LONG_START)
-        running = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=1, python=python)
-        monkeypatch.delenv("NOTIFY_SOCKET")
-        try:
-            told = [until("it is ready", lambda: manager.recv(4096))]
-            while b"READY=1" not in told:
-                told.append(manager.recv(4096))
-            assert b"EXTEND_TIMEOUT_USEC=60000000" in told
-            assert running.passes()
-            until("it lives, and is well", lambda: b"WATCHDOG=1\nSTATUS=policy" in manager.recv(4096))
-        finally:
-            running.close()
-        until("it ends", lambda: b"STOPPING=1" in manager.recv(4096))

@@ -61,12 +61,19 @@ def _gates(running: Running) -> dict[int, str]:
 
 
 def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
-    """The gates serve on by the one before, status says so, and the new one is in force once processes can start."""
-    running = Running(tmp_path, python=python_for(tmp_path, DRIVER))
+    """The gates serve on by the one before, status says so, and the new one is in force once processes can start.
+
+    Whoever looks after the machine sees by the metrics how it is just then.
+    """
+    mode = ("--mode", "gate:explicit@127.0.0.1:0")
+    running = Scraped(tmp_path, mode, workers=2, python=python_for(tmp_path, DRIVER))
     try:
         until("an opener answers", running.refuses)
+        until("the process for metrics serves", lambda: _reports(running, "metrics-0"))
         before = _gates(running)
         (tmp_path / "full").touch()
+        until("metrics are told", lambda: running.get("/metrics")[0] == 200)
+        until("health is told", lambda: running.problems() == [])
         running.write(NEXT)
         until("it is told", lambda: NOT_IN_FORCE in running.problems_told())
         assert running.passes()
@@ -99,20 +106,6 @@ def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
         until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
         assert running.passes()
         assert running.refuses()
-
-
-def test_metrics_where_no_thread_can_be_started(tmp_path: Path) -> None:
-    """Whoever looks after the machine sees how it is just then."""
-    mode = ("--mode", "gate:explicit@127.0.0.1:0")
-    running = Scraped(tmp_path, mode, python=python_for(tmp_path, DRIVER))
-    try:
-        until("their process serves", lambda: _reports(running, "metrics-0"))
-        (tmp_path / "full").touch()
-        until("metrics are told", lambda: running.get("/metrics")[0] == 200)
-        until("health is told", lambda: running.problems() == [])
-    finally:
-        (tmp_path / "full").unlink(missing_ok=True)
-        running.close()
 
 
 def test_nothing_can_be_written_to_standard_error(tmp_path: Path) -> None:
