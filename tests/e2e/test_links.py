@@ -1,14 +1,14 @@
-"""Clients told apart by the interface by which they come and by their hardware address, behind each carrier."""
+"""Clients told apart by the interface by which they come and by their hardware address."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from labs.gateway import Gateway, office_policy
+from labs.gateway import CARRIERS, Gateway, MakeGateway, office_policy
 from labs.netns import Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, Origin, to_banned
 
@@ -22,9 +22,9 @@ def hardware_of(namespace: Namespace) -> str:
     return address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["mitmproxy", "gates"])
 def gateway(
-    lab: Lab, gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, lab: Lab, any_gateway: MakeGateway, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """TikTok is banned by interface and by hardware address, each for one name; nothing is known by prefix."""
     folder = tmp_path_factory.mktemp("links")
@@ -39,7 +39,7 @@ def gateway(
     (folder / "devices.csv").write_text(
         f"name,mac,paid_by\nphone,{hardware_of(lab.guest)},federal\nother,00:53:00:00:00:99,federal\n"
     )
-    with gateway_factory(folder, policy=policy) as running:
+    with any_gateway(folder, policy=policy, **CARRIERS[request.param]) as running:
         yield running
 
 

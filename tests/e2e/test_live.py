@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from whenever import Instant
 
 from labs.clients import UNRECOGNIZED_NAME, downloading, python
@@ -83,6 +84,7 @@ def going_on(*downloads: Download, beyond: Iterable[Download]) -> Iterator[None]
         assert all(cut.ended and download.ended > cut.ended for cut in beyond), "it ended too early to show anything"
 
 
+@pytest.mark.parametrize("carrier", ["mitmproxy", "gates"], indirect=True)
 def test_downloads_end_where_a_ban_starts(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def refused(lab: Lab, origin: Origin) -> bool:
     return bool(answer.error)
 
 
+@pytest.mark.parametrize("carrier", ["mitmproxy", "gates"], indirect=True)
 def test_reload_under_load_drops_nothing(
     lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
 ) -> None:
@@ -73,20 +74,3 @@ def test_reload_under_load_drops_nothing(
 
     assert set(digests) == {expected}
     assert failures == [], gateway.narrated()
-
-
-def test_end_lets_open_connections_finish(
-    lab: Lab, origin: Origin, gateway_factory: Callable[..., Gateway], tmp_path: Path
-) -> None:
-    """After SIGTERM no new connection is taken, and the download under way gets its last byte."""
-    size = 8 << 20
-    with gateway_factory(tmp_path, policy=office_policy(), options=["--drain", "20"]) as gateway:
-        with downloading(lab.client, origin.authority, size) as stream:
-            process = gateway.process
-            assert process
-            process.terminate()
-            wait_until("the port is closed", lambda: not gateway.listens())
-            with pytest.raises(ConnectionRefusedError):
-                lab.client.connect(Lab.ALLOWED[4], 443)
-            assert len(stream.read()) == size
-        wait_until("tokgate has ended", lambda: process.poll() is not None)

@@ -1,6 +1,7 @@
 """What SIGHUP brings about in a running tokgate, and a reading of the policy that came to nothing."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -101,7 +102,7 @@ def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp
 
 
 def test_a_stop_leaves_openers_to_clients_that_gates_still_have(tmp_path: Path) -> None:
-    """Connected before, who asks for what is banned is answered, and does not wait until the end."""
+    """Connected before, who asks for what is banned is answered without waiting for the end; who comes is refused."""
     running = Running(tmp_path, workers=1, drain=DEADLINE)
     with contextlib.ExitStack() as stack:
         stack.callback(running.close)
@@ -109,10 +110,17 @@ def test_a_stop_leaves_openers_to_clients_that_gates_still_have(tmp_path: Path) 
         tunnels = [stack.enter_context(running.connect(*place)[1]) for _ in range(50)]
         running.process.terminate()
         until("it drains", lambda: "draining" in running.narrated())
+        until("nobody listens", partial(_refuses_to_connect, running.port))
         for tunnel in tunnels:
             tunnel.sendall(b"GET / HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
             assert tunnel.recv(4096).startswith(b"HTTP/1.1 403 ")
             tunnel.close()
+
+
+def _refuses_to_connect(port: int) -> bool:
+    with contextlib.suppress(ConnectionResetError), socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+    return False
 
 
 def _gates(running: Running) -> list[int]:
