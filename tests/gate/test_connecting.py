@@ -1,9 +1,7 @@
 """How destinations are dialled, step by step: by which way, what each side sees, and what is measured."""
 
-import errno
-import socket
 from dataclasses import replace
-from select import EPOLLERR, EPOLLIN, EPOLLOUT
+from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from labs.hello_builder import hello_for
 from tokgate.gate.connecting import AskingParent, Connecting, dial, parent
 from tokgate.gate.connection import State, Tunnel
 from tokgate.gate.egress.parents import AskedParent
-from tokgate.gate.explicit_clients.front import ConnectingTunnel
 from tokgate.gate.sockets import Entry, NoDestinationError, listen
 from tokgate.policy.observation import Visibility
 from tokgate.policy.settings import Upstream
@@ -59,32 +56,6 @@ def test_a_tunnel_back_to_a_listener_in_ipv6(steps: Steps) -> None:
     steps.gate.acceptor.stop_accepting()
 
 
-@pytest.mark.parametrize(("tunnel", "leads_back"), [(False, False), (True, False), (True, True)])
-def test_dialling(steps: Steps, tunnel: bool, leads_back: bool) -> None:
-    """A destination gets what was held; a tunnel that would come in here again would call the gate for ever."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        if leads_back or not tunnel:
-            steps.gate.context.listens_at.add(address)
-        if tunnel:
-            asked = Tunnel("localhost", address[1], socks=False, addresses=(address[0],), established=True)
-            steps.connection.tunnel = asked
-            steps.gate.explicit.connect(steps.connection, asked)
-        else:
-            steps.message.connect(steps.connection, address, steps.gate.relay)
-        assert steps.counters.loops == leads_back
-        if leads_back:
-            assert steps.connection.server is None
-            return
-        assert steps.connection.deadline == 1020.0
-        assert steps.connection.destination == (address if tunnel else ("198.51.100.7", 443))
-        steps.connection.received = HELLO
-        steps.gate.loop.once(20)
-        taken, _ = server.accept()
-        with taken:
-            assert (steps.is_open, taken.recv(1000)) == (True, HELLO)
-
-
 def test_what_is_measured(steps: Steps) -> None:
     """How long a destination takes to answer."""
     steps.connects()
@@ -124,33 +95,6 @@ def test_a_destination_that_is_there(steps: Steps, held: bytes, event: int) -> N
         assert steps.server.recv(1000) == HELLO
     if event & EPOLLIN:
         assert steps.client.recv(100) == b"220 words"
-
-
-@pytest.mark.parametrize("tunnel", [False, True])
-def test_a_destination_that_refuses(steps: Steps, monkeypatch: pytest.MonkeyPatch, tunnel: bool) -> None:
-    """The client is reset as by the destination, or told in its proxy's words; and it is counted why."""
-    steps.connects()
-    if tunnel:
-        asked = steps.connection.tunnel = Tunnel("198.51.100.7", 443, socks=False)
-        steps.connection.state = ConnectingTunnel(steps.gate.explicit, asked, steps.gate.relay)
-
-    class Refusing:
-        def getsockopt(self, *_: int) -> int:
-            return errno.ECONNREFUSED
-
-        def close(self) -> None:
-            """Nothing is open."""
-
-        setsockopt = getsockopt
-
-    steps.connection.server = Refusing()
-    steps.answers(EPOLLOUT | EPOLLERR)
-    assert steps.errors(ConnectError.REFUSED) == 1
-    if tunnel:
-        assert UNREACHABLE in steps.heard()
-    else:
-        steps.gate.loop.release_closed()
-        assert broken_off(steps.client)
 
 
 WITHOUT_NAME = Shown(visibility=Visibility.ADDRESS)
@@ -210,13 +154,3 @@ def test_words_behind_a_parents_answer(steps: Steps, held: bytes) -> None:
     steps.server.sendall(b"HTTP/1.1 200 OK\r\n\r\n220 words")
     steps.answers(EPOLLOUT)
     assert steps.client.recv(100) == b"220 words"
-
-
-def test_a_parent_that_refuses(steps: Steps) -> None:
-    """The client sees it as a destination that can't be reached, and nothing is measured of it."""
-    steps.connects()
-    asks(steps, steps.gate.relay)
-    steps.server.sendall(b"HTTP/1.1 403 No\r\n\r\n")
-    steps.answers(EPOLLOUT)
-    assert (steps.gate.acceptor.open_connections, steps.errors(ConnectError.REFUSED)) == (0, 1)
-    assert (CONNECT_SECONDS, "sum") not in steps.counters.shared.read()

@@ -260,16 +260,6 @@ def test_a_line_in_pieces(
     assert sorted(kind.outcome for kind in gate.gate.enforcer.counters.decisions) == ["allow", "unreadable"]
 
 
-def test_much_without_an_answer_passes(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """A client that sends more than a line, without waiting for an answer, is carried whole."""
-    heard: list[bytes] = []
-    gate, data = start_gate(start_origin(collected(heard))), b"\xff" * 3_000_000
-    with dial(gate.redirected) as client:
-        client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
-        until(lambda: sum(map(len, heard)) == len(data))
-
-
 @pytest.mark.parametrize("setting", [MissingSni.BLOCK, MissingSni.CHECK_CERTIFICATE])
 @pytest.mark.parametrize("extensions", [(), (build.server_name(b"192.0.2.9"),)])
 def test_a_full_queue_opens_no_way(

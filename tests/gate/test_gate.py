@@ -58,14 +58,6 @@ def test_pages_are_handed_over(start_gate: StartGate, start_origin: StartOrigin)
     assert gate.sink.records == []  # the opener writes it
 
 
-def test_dialling_the_gate_itself_is_refused(start_gate: StartGate) -> None:
-    """A connection that nobody redirected is reset, not looped."""
-    gate = start_gate()
-    with dial(gate.redirected, ALLOWED) as client, pytest.raises(ConnectionResetError):
-        read_all(client)
-    assert gate.gate.enforcer.counters.loops == 1
-
-
 def test_original_destination_of_an_untranslated_connection() -> None:
     """Without a translation there is no destination, over IPv4 and IPv6."""
     for host in ("127.0.0.1", "::1"):

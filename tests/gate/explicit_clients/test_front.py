@@ -137,20 +137,6 @@ def test_a_long_pac_file(start_gate: StartGate, ended: bool) -> None:
     assert ended or gate.settled()
 
 
-def test_nobody_may_dribble_for_ever(start_gate: StartGate, start_origin: StartOrigin, monotonic: Monotonic) -> None:
-    """Half a hello in a tunnel to an address gets the time that others have once, and not again and again."""
-    gate = start_gate()
-    with dial(gate.explicit, connect_request("127.0.0.1", start_origin().address[1])) as client:
-        exactly(client, len(ESTABLISHED))
-        client.sendall(ALLOWED[:20])
-        assert until(lambda: any(c.received for c in list(gate.gate.loop.connections.values())))
-        pass_time(gate.gate, monotonic, PATIENCE)
-        assert gate.gate.acceptor.open_connections == 1
-        pass_time(gate.gate, monotonic, gate.gate.context.limits.greeting)
-        assert read_all(client) == b""
-    assert gate.gate.enforcer.counters.timeouts == 1
-
-
 def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, start_origin: StartOrigin) -> None:
     """Who was silent, so that its server could speak first, and then begins, gets no time beyond the others'."""
     gate = start_gate()

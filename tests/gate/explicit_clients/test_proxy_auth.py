@@ -3,7 +3,6 @@
 import base64
 import json
 import socket
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from whenever import Instant
 from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import (
     BANNED,
-    ESTABLISHED,
     REFUSED,
     StartGate,
     StartOrigin,
@@ -25,8 +23,6 @@ from labs.gate_lab import (
     read_all,
     until,
 )
-from labs.waiting import DEADLINE
-from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
@@ -35,7 +31,6 @@ from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.runtime.banner import overview
 from tokgate.traffic.seen import Arrival
-from tokgate.wire.proxy_request import Credentials
 
 
 @pytest.fixture
@@ -78,35 +73,6 @@ def test_openers_are_told_who_asks(start_gate: StartGate, policy: Snapshot) -> N
     assert received.startswith(b"CONNECT ")
     handed = Handover.decode(Handover(arrival, tls, explicit, received).encode())
     assert handed.arrival == arrival
-
-
-def test_slow_checks_hold_up_nobody(
-    start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While a password is being checked, those who are known are served; who leaves meanwhile is let go."""
-    gate, origin = start_gate(snapshot=policy), start_origin()
-    with dial(gate.explicit, asks(origin.address[1], "bob:secret")) as client:
-        exactly(client, len(ESTABLISHED))
-    go_on, checking = threading.Event(), threading.Event()
-    real = FileAccounts.identify
-
-    def slow(self: FileAccounts, credentials: Credentials) -> Identity | None:
-        checking.set()
-        go_on.wait(DEADLINE)
-        return real(self, credentials)
-
-    monkeypatch.setattr(FileAccounts, "identify", slow)
-    with (
-        dial(gate.explicit, asks(origin.address[1], "alice:secret")) as waiting,
-        dial(gate.explicit, asks(origin.address[1], "alice:guess")) as leaving,
-    ):
-        assert checking.wait(DEADLINE)
-        with dial(gate.explicit, asks(origin.address[1], "bob:secret")) as client:
-            assert exactly(client, len(ESTABLISHED)) == ESTABLISHED
-        leaving.close()
-        go_on.set()
-        assert exactly(waiting, len(ESTABLISHED)) == ESTABLISHED
-    assert gate.settled()
 
 
 # -- SOCKS 5 (RFC 1928, RFC 1929) -------------------------------------------------------------------------------------
