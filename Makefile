@@ -155,7 +155,7 @@ mutants: $(VENV)/.ready ## Put faults into PACKAGE (wire): of each function the 
 	mkdir -p $(MUTANTS) && git ls-files -z --deduplicate | xargs -0 cp --parents --update --target-directory $(MUTANTS)
 	mkdir -p $(MUTANTS)/mutants/src && ln -sfn addons $(MUTANTS)/src && ln -sfn src $(MUTANTS)/mutants/addons
 	sed -e 's|PACKAGE|$(PACKAGE)|' -e 's|"TESTS"|$(foreach part,$(or $(TESTS),tests/$(PACKAGE)),"$(part)",)|' pyproject.toml >$(MUTANTS)/pyproject.toml
-	cd $(MUTANTS) && PYTHONPATH=$(abspath $(MUTANTS)/mutants/src) $(abspath $(BIN))/mutmut run 'tokgate.$(PACKAGE).$(FAULTS)' >run.log || { tail run.log; exit 1; }
+	cd $(MUTANTS) && PYTHONPATH=$(abspath $(MUTANTS)/mutants/src):$(abspath tests/labs/mutants) $(abspath $(BIN))/mutmut run 'tokgate.$(PACKAGE).$(FAULTS)' >run.log || { tail run.log; exit 1; }
 	cd $(MUTANTS) && $(abspath $(BIN))/mutmut results --all true | \
 	  awk -F ': ' '$$2 != "not checked" { all[$$2]++; if ($$2 != "killed") print } END { for (each in all) print all[each], each }'
 
