@@ -12,7 +12,7 @@ from labs.records import Holder, Sink, enforcer_of
 from labs.relay_ends import NotingLoop
 from tokgate.accounts.auth_cache import AuthResult
 from tokgate.gate.connection import Connection, State
-from tokgate.gate.context import Context, Waiting
+from tokgate.gate.context import Context, Parting, Waiting
 from tokgate.gate.explicit_clients.front import ConnectingTunnel, ExplicitFront, ExplicitRequest, TunnelMessage
 from tokgate.gate.handoff import OpenerChannel
 from tokgate.gate.identification import Identification
@@ -101,6 +101,7 @@ class NotingContext(Context):
         self.loop.done.append(("listen", seconds))  # type: ignore[attr-defined]
 
     def refuse(self, connection: Connection, answer: bytes) -> None:
+        connection.state = Parting(self, answer)
         self.loop.done.append(("refuse", answer))  # type: ignore[attr-defined]
 
 
