@@ -107,19 +107,6 @@ def test_a_log_that_is_longer_than_what_is_read_at_once(
     assert (said["line"], said["lines"]) == ((7, 3) if journal else (5, 5))
 
 
-def test_a_writer_without_its_journal_believes_signatures(runs: Runs) -> None:
-    """Who takes away the file of hashes too gains nothing for forged records: they are all signed by nobody."""
-    key = runs.path.with_suffix(".key").read_bytes()
-    heads = heads_path_for(runs.path)
-    heads.unlink()
-    runs.forge_some()
-    runs.run()
-    assert runs.path.with_suffix(".key").read_bytes() == key
-    assert len([one for one in runs.found() if one.code is FindingCode.FOREIGN]) > FORGED
-    (said,) = [each["foreign"] for each in runs.told("log-foreign")]
-    assert said["line"] == 5  # also its own two last records, which nothing shows to be its own
-
-
 def test_a_journal_of_somebody_else_is_not_believed(runs: Runs) -> None:
     """Hashes that aren't authenticated by the key say nothing, whatever they are of."""
     runs.forge_some()
