@@ -345,18 +345,6 @@ def test_what_comes_late_is_slept_for() -> None:
     assert kernel.looks == 0
 
 
-def test_it_is_tried_again() -> None:
-    """Where events come soon again, the gate finds out by its short sleeps."""
-    kernel = Kernel(10 * SHORT)
-    waits = polling(kernel)
-    _served(waits, 100)
-    kernel.after = LONGEST / 2
-    _served(waits, 100)
-    kernel.sleeps = 0
-    _served(waits, 1000)
-    assert kernel.sleeps == 0
-
-
 def test_sleeps_that_looking_would_not_avoid() -> None:
     """Of events that always come a little too late for it, few are looked for."""
     kernel = Kernel(SHORT * 0.9)
@@ -399,10 +387,3 @@ def test_no_wait() -> None:
         assert waits.wait(0.0) == []
         kernel.now = 0.0
     assert kernel.sleeps == 0
-
-
-def test_the_timeout() -> None:
-    """Nothing comes: the gate goes on to what is due."""
-    kernel = Kernel(100.0)
-    assert polling(kernel).wait(0.25) == []
-    assert kernel.now == pytest.approx(0.25 + LONGEST, abs=2 * STEP)

@@ -21,7 +21,6 @@ from labs.gate_lab import (
     StartGate,
     StartOrigin,
     broken_off,
-    connect_request,
     dial,
     echo,
     exactly,
@@ -201,20 +200,6 @@ def test_a_socks_greeting_moves(
         client.recv(8)
         client.sendall(ALLOWED)
         assert client.recv(65536) == ALLOWED
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_tunnel_without_words_moves(
-    start_gate: StartGate, start_origin: StartOrigin, channel: tuple[socket.socket, socket.socket], host: str
-) -> None:
-    """A tunnel in which nobody has spoken yet is judged by its first words, in the next gate."""
-    old, new, origin = start_gate(), start_gate(), start_origin()
-    with dial(old.explicit, connect_request(host, origin.address[1])) as client:
-        assert b" 200 " in client.recv(65536)
-        succeed(old, new, channel)
-        assert moved(old, new)
-        client.sendall(BANNED)
-        assert client.recv(7)[:1] == b"\x15"
 
 
 def test_the_next_policy_cuts_what_arrives(
