@@ -16,7 +16,7 @@ from labs.carriers import OPENING, Lab, Way, talk_at
 from labs.gate_lab import exactly, read_head
 from labs.proxy_lab import ALLOWED, STORE, ban, policy
 from labs.raw_client import RawClient
-from labs.waiting import DEADLINE
+from labs.waiting import DEADLINE, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n".encode()
@@ -302,11 +302,12 @@ class Http2Client:
         sock.settimeout(DEADLINE)
         self.talk.initiate_connection()
 
-    def ask(self, *streams: int, body: bool = False) -> None:
-        """Ask on streams; with `body` the request doesn't end."""
+    def ask(self, *streams: int, body: bool = False, expects: bool = False) -> None:
+        """Ask on streams; with `body` the request doesn't end. `expects`: a 100."""
         method = "POST" if body else "GET"
         for stream in streams:
             head = [(":method", method), (":scheme", self.scheme), (":authority", self.host), (":path", "/")]
+            head += [("expect", "100-continue")] if expects else []
             self.talk.send_headers(stream, head, end_stream=not body)
         self.sock.sendall(self.talk.data_to_send())
 
@@ -404,6 +405,37 @@ def test_http2_answers_of_an_http1_server(lab: Lab, answer: bytes, heard: list[s
         client = Http2Client(raw.sock, "https", STORE)
         client.ask(1, body=True)
         assert client.until_over(1, last=("NO_ERROR", "CANCEL")) == [heard]
+
+
+@OPENING
+@pytest.mark.parametrize("wanted", [True, False])
+def test_http2_body_for_an_http1_server_that_stays(lab: Lab, wanted: bool) -> None:
+    """A client that has asked for a 100 hears that there is none; with one its body goes on, behind the answer too."""
+    context = lab.authority.server(STORE)
+    body = b"4\r\nbody\r\n0\r\n\r\n"
+    came: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            got = b""
+            while not got.endswith(b"\r\n\r\n"):
+                got += tls.recv(1)
+            tls.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" + OK if wanted else OK)
+            came.append(exactly(tls, len(body)))
+
+    origin = lab.origin(serve)
+    lab.start(policy(ban(inspect_stores=True)))
+    with lab.tls(lab.trusting("h2"), STORE, Way.REDIRECTED, origin.port) as raw:
+        client = Http2Client(raw.sock, "https", STORE)
+        client.ask(1, body=True, expects=True)
+        if wanted:
+            assert client.until_over(1) == [["100", *WHOLE]]
+            client.talk.send_data(1, b"body", end_stream=True)
+            raw.send(client.talk.data_to_send())
+        else:
+            assert client.until_over(1, last=("NO_ERROR",)) == [[*WHOLE, "NO_ERROR"]]
+        until("the server has heard all", lambda: came)
+    assert came == [body if wanted else b""]
 
 
 @OPENING

@@ -37,6 +37,7 @@ from tokgate.traffic.limits import Limits
 
 GONE: Final = "tokgate-gone"
 """In a flow's metadata, once its client has reset the stream while a hook was asked."""
+_CONTINUE: Final = 100
 HALF_CLOSED: Final = Limits().half_closed
 """Seconds without an octet after which a client that has said all is taken for gone."""
 _GOAWAY: Final = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
@@ -58,7 +59,7 @@ class HttpStream(http.HttpStream):
     """mitmproxy's, with interim answers passed on, and the end of an answer where it comes early."""
 
     _expecting: tuple[tuple[bytes, bytes], ...] | None = None
-    """The fields of a request that expects a 100, if its server is to say whether it wants the body."""
+    """The fields of a request that expects a 100, if its server is to say whether it wants the body; until it does."""
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """As mitmproxy's; hooks can tell that nobody waits for their answer."""
@@ -114,15 +115,25 @@ class HttpStream(http.HttpStream):
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
         """As mitmproxy's; a 1xx goes to the client, and the answer is still waited for."""
         if is_interim(event.response):
+            if event.response.status_code == _CONTINUE:
+                self._expecting = None
             yield http.SendHttp(ResponseHeaders(self.stream_id, event.response), self.context.client)
         else:
             yield from super().state_wait_for_response_headers(event)
 
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
-        """As mitmproxy's; the end comes again with that of the request, and then changes nothing."""
+        """As mitmproxy's; the end comes again with that of the request, and then changes nothing.
+
+        A server of HTTP/1 that has not said 100 wants no body (RFC 9110 §10.1.1). Once its connection has ended a
+        client of HTTP/2 hears so: curl would send the body all the same, and fail.
+        """
         yield from super().send_response(already_streamed)
         if self._is_answered_early:
             yield http.SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+            client, server = self.context.client, self.context.server
+            if self._expecting is not None and client.alpn == b"h2" != server.alpn:
+                unwanted = RequestProtocolError(self.stream_id, "no body is wanted", ErrorCode.CANCEL)
+                yield http.SendHttp(unwanted, server)
 
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
