@@ -143,18 +143,6 @@ def test_nobody_asks_in_anothers_name(
 
 
 @OPENING
-def test_a_token_is_good_for_an_hour(lab: Lab, folder: RequestFolder) -> None:
-    """After that the page is shown anew."""
-    begin(lab, folder)
-    with lab.reach(Way.REDIRECTED, 1) as client:
-        client.tls(lab.trusting(), BANNED)
-        page = client.get(BANNED)
-        lab.clock.set("2023-04-01T13:00:00Z")
-        assert send(client, fields_of(page)).status == 451
-    assert kept(folder) == []
-
-
-@OPENING
 @pytest.mark.parametrize("spoilt", [{"why": " \n"}, {"lasting": "P30D"}, {"lasting": ""}])
 def test_what_is_incomplete(lab: Lab, folder: RequestFolder, spoilt: dict[str, str]) -> None:
     """Without a reason, or for as long as isn't offered: the page says so, and nothing is kept."""

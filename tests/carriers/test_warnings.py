@@ -194,15 +194,6 @@ def test_what_others_send_does_not_continue(
 
 
 @OPENING
-def test_a_token_is_good_for_an_hour(lab: Lab, warned: RawClient) -> None:
-    """After that the page is shown again."""
-    page = warned.get(BANNED, **NAVIGATES)
-    lab.clock.set("2023-04-01T13:00:00Z")
-    assert press(warned, page).status == 403
-    assert "warning-continued" not in lab.records.actions
-
-
-@OPENING
 def test_an_oversized_form_is_cut_off(lab: Lab, warned: RawClient) -> None:
     warned.send(f"POST {PATH} HTTP/1.1\r\nHost: {BANNED}\r\nContent-Length: 10000000\r\n\r\n".encode())
     assert warned.to_end() == b""
