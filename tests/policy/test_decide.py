@@ -15,7 +15,7 @@ from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting, decide, decide_on_error, decide_signals, decide_unreadable
 from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
 from tokgate.policy.schedule import Window
-from tokgate.policy.settings import OnError, UnknownClients
+from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import Snapshot
 
 CLIENT = "192.0.2.1"
@@ -49,14 +49,6 @@ def test_verdict_and_reason(
 ) -> None:
     decision = decide(snapshot(ban(**stated)), client, host, moment)
     assert (decision.verdict, decision.reason) == (verdict, reason)
-
-
-def test_unknown_clients_can_be_refused() -> None:
-    """`unknown_clients: block` refuses everything from a client in no network, and touches no other."""
-    policy = snapshot(ban(), unknown_clients=UnknownClients.BLOCK)
-    assert decide(policy, "198.51.100.1", "example.net", APRIL).verdict is Verdict.BLOCK
-    assert decide(policy, "junk", "example.net", APRIL).reason is Reason.INVALID_CLIENT
-    assert decide(policy, CLIENT, "example.net", APRIL).verdict is Verdict.ALLOW
 
 
 def test_exemption_ends_by_itself() -> None:

@@ -210,13 +210,3 @@ def test_a_network_is_what_it_states() -> None:
     )
     assert list(one.prefixes) != list(other.prefixes)
     assert (one, repr(one)) == (other, repr(other))
-
-
-def test_exceptions_of_networks_without_parts() -> None:
-    """A client that a network excepts is not in it, by whatever it was listed: an exception must not be banned."""
-    by_address, by_name = (
-        Network("a", (), except_cidrs=(ip_network("192.0.2.1/32"),)),
-        Network("b", (), except_networks=("c",)),
-    )
-    composition = Composition([by_address, by_name, Network("c", ())])
-    assert composition.complete({"a": 24, "b": 24, "c": 32}, ["a"]) == {"c": 32}

@@ -81,11 +81,10 @@ def test_a_forged_name_shows_what_is_in_it(character: str) -> None:
     assert escaped(forged) == readable(forged) == f"clips{code}.example.org"
 
 
-@pytest.mark.parametrize("category", ["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
-def test_no_character_of_these_categories_is_shown_as_it_is(category: str) -> None:
+def test_no_control_or_unassigned_character_is_shown_as_it_is() -> None:
     """All of Unicode's controls, formats, surrogates, private and unassigned code points, and separators of lines."""
     for code in range(sys.maxunicode + 1):
-        if unicodedata.category(chr(code)) == category:
+        if unicodedata.category(chr(code)) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
             assert escaped(chr(code)).isascii(), hex(code)
             assert readable(chr(code)).isascii(), hex(code)
 
