@@ -60,9 +60,10 @@ async def test_compromised_keys(addon: tuple[Tokgate, Any], tmp_path: Path) -> N
     tokgate, context = addon
     opened(context, tokgate, tmp_path)
 
-    with pytest.raises(exceptions.OptionsError, match="compromised"):
-        context.options.update(emudhra=True)
-    assert context.options.emudhra is False
+    for option in ("emudhra", "emudhra_old"):
+        with pytest.raises(exceptions.OptionsError, match="compromised"):
+            context.options.update(**{option: True})
+        assert getattr(context.options, option) is False
 
 
 async def test_no_second_policy(addon: tuple[Tokgate, Any], tmp_path: Path) -> None:
