@@ -79,21 +79,3 @@ def test_what_keeps_dying_is_red(running: Scraped) -> None:
         os.kill(pid, signal.SIGKILL)
         until("it is replaced", partial(_is_another, running, "opener-0", pid))
     until("health says so", partial(_named, running, "opener-0 keeps dying, 3 times"))
-
-
-LONG_START = """
-import sys, threading
-from tokgate.cli.main import main
-from tokgate.service import supervisor
-from tokgate.service.background_reload import in_thread
-
-real = supervisor.keeper_of
-
-def keeper_of(*given):
-    keeper, meanwhile, called = real(*given), given[-1], threading.Event()
-    keeper.up = lambda: in_thread(called.wait, lambda: (meanwhile(), called.set()))  # as long as large tables take
-    return keeper
-
-supervisor.keeper_of = keeper_of
-sys.exit(main(sys.argv[1:]))
-"""
