@@ -95,6 +95,26 @@ def test_a_bug_costs_one_connection(watched: Watched, side: str) -> None:
     assert watched.loop.connections == {}
 
 
+def test_new_connections_are_connected_when_all_are_read() -> None:
+    """What fails costs its own connection, and one that is closed by then is not connected."""
+    loop = Noting()
+
+    class Passes(Told):
+        def on_client(self, connection: Connection, event: int) -> None:
+            assert loop.dials is not None
+            loop.dials.append((lambda one, _: loop.note(f"connect {one.port}"), connection, ("198.51.100.1", 443)))
+            loop.note(f"read {connection.port}")
+
+    listener = Listener(None, Entry.TPROXY, 8080, 0)
+    new = [Connection(None, -1, "192.0.2.7", port, listener, 0.0, Passes(loop)) for port in (1, 2, 3, 4)]
+    loop.fails = {"read 2", "connect 3"}
+    loop.read_together(new)
+    read = ["read 1", "read 2", "failed", "closed", "read 3", "read 4"]
+    assert loop.done == [*read, "connect 1", "connect 3", "failed", "closed", "connect 4"]
+    assert loop.dials is None
+    loop.epoll.close()
+
+
 def test_other_descriptors(watched: Watched) -> None:
     """Listeners are served behind the connections of a batch, each alone; a callback that fails is told."""
     listeners = [listen("127.0.0.1", 0, Entry.EXPLICIT) for _ in range(2)]

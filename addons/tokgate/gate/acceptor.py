@@ -132,11 +132,7 @@ class Acceptor:
             self.open_connections += 1
             state = ProxyHeader(self) if balanced else first
             accepted.append(Connection(client, descriptor, peer, address[1], listener, loop.now, state))
-        for connection in accepted:  # one kind of work after the other finds its code in the processor's caches
-            try:
-                connection.state.on_client(connection, 0)
-            except Exception as error:
-                loop.broken(connection, error)
+        loop.read_together(accepted)
 
     def adopt(self, connection: Connection) -> None:
         """Serve a connection that another gate has passed on."""

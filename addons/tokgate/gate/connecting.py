@@ -112,6 +112,16 @@ class Connecting(State):
     def movable(self) -> bool:
         return not self.asking
 
+    def begin(self, connection: Connection, destination: Address) -> None:
+        """Begin to connect to the destination, or to another address of its name."""
+        try:
+            dial(self.context, connection, destination, self)
+        except NoDestinationError:
+            self.leads_back(connection)
+        except OSError as error:  # no route to it, such as one of IPv6
+            connection.state = self
+            self.unreachable(connection, connect_error(error.errno))
+
     def on_client(self, connection: Connection, event: int) -> None:
         """A reset ends it; an orderly end is passed on when the destination is connected."""
         if event & EPOLLERR:

@@ -14,7 +14,7 @@ from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final
 
 from tokgate.gate.connection import CLOSED, Attempt, Connection, Direction
-from tokgate.gate.sockets import Socket
+from tokgate.gate.sockets import Address, Socket
 from tokgate.traffic.limits import Limits
 
 CLIENT_WAITING: Final = EPOLLIN | EPOLLRDHUP | EPOLLET
@@ -36,6 +36,8 @@ SWEEP_SIZE: Final = 4096
 second up to 80,000 entries, later beyond, and never at once."""
 
 type Callback = Callable[[], None]
+Dial = tuple[Callable[[Connection, Address], None], Connection, Address]
+"""What begins to connect a connection to its destination."""
 
 
 class EventLoop:
@@ -60,6 +62,8 @@ class EventLoop:
         self._callbacks: Final[dict[int, Callback]] = {}
         self._listeners: Final[dict[int, Callback]] = {}
         self._dead: list[Socket] = []
+        self.dials: list[Dial] | None = None
+        """Of connections that are read together, until all are; None: each is connected at once."""
         self.dialled: Final[dict[Connection, float]] = {}
         """When connections are told that their destinations have not answered; the first of them first."""
         self._sweep: Iterator[Connection] = iter(())
@@ -236,6 +240,25 @@ class EventLoop:
             self.connections.pop(connection.server_fd, None)
             self._dead.append(connection.server)
         self._closed(connection)
+
+    def read_together(self, connections: Iterable[Connection]) -> None:
+        """Read new connections, then connect those that pass.
+
+        One kind of work after the other finds its code, and the kernel's, in the processor's caches.
+        """
+        self.dials = dials = list[Dial]()
+        for connection in connections:
+            try:
+                connection.state.on_client(connection, 0)
+            except Exception as error:
+                self.broken(connection, error)
+        self.dials = None
+        for begin, connection, destination in dials:
+            try:
+                if connection.state is not CLOSED:
+                    begin(connection, destination)
+            except Exception as error:
+                self.broken(connection, error)
 
     def broken(self, connection: Connection, error: Exception) -> None:
         """Report an unexpected exception and close the connection, so that none of its data passes undecided."""

@@ -10,10 +10,10 @@ from dataclasses import replace
 from select import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final, assert_never
 
-from tokgate.gate.connecting import Connecting, dial, proceed
+from tokgate.gate.connecting import Connecting, proceed
 from tokgate.gate.connection import CLOSED, Connection, State
 from tokgate.gate.context import Context, Reading
-from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, PEEK, Address, NoDestinationError
+from tokgate.gate.sockets import DONT_WAIT, END_FOLLOWS, PEEK, Address
 from tokgate.policy.decide import decide, is_under_block
 from tokgate.policy.decision import Response, Signal, Verdict
 from tokgate.policy.observation import Stage, Visibility
@@ -29,7 +29,6 @@ from tokgate.traffic.client_messages import (
     after,
     after_hello,
 )
-from tokgate.traffic.counters import connect_error
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, Shown
 from tokgate.wire.client_hello import REFUSAL, ClientHello, ClientHelloError, is_ech_outer
 from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
@@ -220,14 +219,12 @@ class FirstMessage(Reading):
 
     def connect(self, connection: Connection, destination: Address, then: State) -> None:
         """Begin to connect to the destination; the connection is in the state `then` when it is there."""
-        context = self.context
-        try:
-            dial(context, connection, destination, connecting := Connecting(context, then))
-        except NoDestinationError:
-            connecting.leads_back(connection)
-        except OSError as error:  # no route to it, such as one of IPv6
+        connecting, dials = Connecting(self.context, then), self.context.loop.dials
+        if dials is None:
+            connecting.begin(connection, destination)
+        else:
             connection.state = connecting
-            connecting.unreachable(connection, connect_error(error.errno))
+            dials.append((connecting.begin, connection, destination))
 
     def refuse_hello(self, connection: Connection, hello: ClientHello) -> None:
         """Refuse and close at once if nothing follows the hello: without unread data closing sends no reset."""
