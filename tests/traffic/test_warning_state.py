@@ -169,7 +169,10 @@ def test_an_emptied_file_forgets(log: Path, beside_a_log: bool) -> None:
     os.truncate(first.descriptor, 0)
 
     assert second.passed(Person(CLIENT), "ban", NOW) is None
+    for host in range(10, 20):  # the file is longer again than what the first has read of it
+        second.continues(Person(f"192.0.2.{host}"), "ban", NOW.add(hours=1))
     second.continues(Person("192.0.2.8"), "ban", NOW.add(hours=1))
+    assert first.passed(Person(CLIENT), "ban", NOW) is None
     assert first.passed(Person("192.0.2.8"), "ban", NOW) is Passed.CONTINUED
     assert WarnedClients(first.descriptor).passed(Person("192.0.2.8"), "ban", NOW) is Passed.CONTINUED
 

@@ -69,6 +69,8 @@ class WarnedClients:
         self.descriptor: Final = descriptor
         self._ends: dict[str, tuple[int, ...]] = {}
         self._read = 0
+        self._last = b""
+        """The octets before `_read`: with others in their place the file was emptied, and is another."""
         self._rest = b""
         self._prune_at = 4096
         secret = _secret_in(b"" if descriptor is None else os.pread(descriptor, _AT_ONCE, 0))
@@ -106,11 +108,14 @@ class WarnedClients:
         if self.descriptor is None:
             return
         try:
-            if os.fstat(self.descriptor).st_size < self._read:  # emptied, to show the page again
-                self._read, self._rest, self._ends = 0, b"", {}
-                os.write(self.descriptor, self._header)
-            while data := os.pread(self.descriptor, _AT_ONCE, self._read):
+            while (data := os.pread(self.descriptor, _AT_ONCE, self._read - len(self._last))) != self._last:
+                if not data.startswith(self._last):  # emptied, to show the page again
+                    self._read, self._last, self._rest, self._ends = 0, b"", b"", {}
+                    os.write(self.descriptor, self._header)
+                    continue
+                data = data[len(self._last) :]
                 self._read += len(data)
+                self._last = (self._last + data)[-_LONGEST_LINE:]
                 *lines, rest = (self._rest + data).split(b"\n")
                 self._rest = rest[-_LONGEST_LINE:]
                 for digest, end in _entries(lines):
@@ -125,6 +130,7 @@ class WarnedClients:
             line = _line(digest, end)
             if os.write(self.descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, "who has continued past a warning could not be written whole")
+            self.catch_up()  # else an emptied file could look like the one that was read
 
     def _is_pageless(self, client: str, software: bytes, at: Instant) -> bool:
         return self._holds(self._pageless(client, software), at, at + PAGELESS_FOR)
