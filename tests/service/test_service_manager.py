@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import Running, python_for
+from labs.running_lab import Running
 from tokgate.service.service_manager import LONGEST, ServiceManager, status_line
 
 STATE: dict[str, Any] = {
@@ -51,7 +51,7 @@ def test_sockets_are_kept(manager: tuple[ServiceManager, socket.socket]) -> None
 
 
 def test_it_lives(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a second at most; the state only when it changes."""
+    """Once a second at most; the state only when it changes, and while it starts that it does."""
     told, listening = manager
     clock = [100.0]
     monkeypatch.setattr("tokgate.service.service_manager.time.monotonic", lambda: clock[0])
@@ -60,6 +60,9 @@ def test_it_lives(manager: tuple[ServiceManager, socket.socket], monkeypatch: py
         told.keep_alive(lambda: STATE)
     line = b"STATUS=policy 0c2bfe1dd0f4, 1 ban in force, 2 connections"
     assert [listening.recv(4096), listening.recv(4096)] == [b"WATCHDOG=1\n" + line, b"WATCHDOG=1"]
+    clock[0] += 1
+    told.keep_alive(None)
+    assert listening.recv(4096) == b"EXTEND_TIMEOUT_USEC=60000000"
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/at/all"], ids=["without systemd", "nobody listens"])
@@ -147,43 +150,24 @@ def _systemctl(folder: Path, prints: str, setenv: Callable[[str, str], None]) ->
     setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
 
 
-LONG_START = """
-import sys, threading
-from tokgate.cli.main import main
-from tokgate.service import supervisor
-from tokgate.service.background_reload import in_thread
-
-real = supervisor.keeper_of
-
-def keeper_of(*given):
-    keeper, meanwhile, called = real(*given), given[-1], threading.Event()
-    keeper.up = lambda: in_thread(called.wait, lambda: (meanwhile(), called.set()))  # as long as large tables take
-    return keeper
-
-supervisor.keeper_of = keeper_of
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize("job", ["restart", "stop"])
 def test_a_restart_is_short(tmp_path: Path, job: str) -> None:
     """While systemd restarts it, new clients wait for what is open: that is cut short. At a stop they are refused.
 
-    Before, systemd learns that the start goes on, when gates accept, that the supervisor lives, and how it is.
+    Before, systemd learns when gates accept, that the supervisor lives, and how it is.
     """
     environment: dict[str, str] = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     _systemctl(tmp_path, JOBS[job], environment.__setitem__)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(environment["NOTIFY_SOCKET"])
         manager.settimeout(60)
-        python = python_for(tmp_path, LONG_START)
-        running = Running(tmp_path, workers=1, environment=environment, drain=3600, python=python)
+        running = Running(tmp_path, workers=1, environment=environment, drain=3600)
         name = f"FDNAME=tokgate-127.0.0.1-{running.port}".encode()
         status, held = running.connect("127.0.0.1", running.origin.getsockname()[1])
         assert " 200 " in status
         with held:
             told = b""
-            for said in (b"EXTEND_TIMEOUT_USEC=60000000", b"READY=1", b"WATCHDOG=1\nSTATUS=policy", b"STOPPING=1"):
+            for said in (b"READY=1", b"WATCHDOG=1\nSTATUS=policy", b"STOPPING=1"):
                 if said == b"STOPPING=1":
                     running.process.terminate()
                 while said not in told:
