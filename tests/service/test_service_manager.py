@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from labs.running_lab import Running
-from tokgate.service.service_manager import LONGEST, ServiceManager, status_line
+from tokgate.service import service_manager
+from tokgate.service.service_manager import LONGEST, ServiceManager, kept_sockets, status_line
 
 STATE: dict[str, Any] = {
     "problems": [],
@@ -37,14 +38,20 @@ def test_messages(manager: tuple[ServiceManager, socket.socket]) -> None:
     assert listening.recv(4096) == b"READY=1\nSTATUS=well"
 
 
-def test_sockets_are_kept(manager: tuple[ServiceManager, socket.socket]) -> None:
-    """systemd gets the same open file; without FDPOLL=0 it would drop one whose other end is closed (sd_notify(3))."""
+def test_sockets_are_kept(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd gets the same open file; without FDPOLL=0 it would drop one whose other end is closed (sd_notify(3)).
+
+    It comes back open to the programs that tokgate starts, and is closed to them.
+    """
     told, listening = manager
     with socket.create_server(("127.0.0.1", 0)) as kept:
         told.keep("a-name", kept)
         message, (descriptor,), _, _ = socket.recv_fds(listening, 4096, 1)
-        with socket.socket(fileno=descriptor) as same:
-            assert same.getsockname() == kept.getsockname()
+        monkeypatch.setattr(service_manager, "_FIRST", descriptor)
+        os.set_inheritable(descriptor, True)
+        (same,), others = kept_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+        with same:
+            assert (same.getsockname(), same.get_inheritable(), others) == (kept.getsockname(), False, [])
     assert message.split() == [b"FDSTORE=1", b"FDPOLL=0", b"FDNAME=a-name"]
     told.forget("a-name")
     assert listening.recv(4096).split() == [b"FDSTOREREMOVE=1", b"FDNAME=a-name"]
