@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -136,3 +137,18 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert status_of(tmp_path, NOW) is None
     StateFile(tmp_path / "none").write(STATE, None, NOW)
     assert ANSWERS < 1.0
+
+
+def test_no_descriptor_is_free(tmp_path: Path) -> None:
+    """What the file says may no longer be so: it goes, and comes back when there is a descriptor for it."""
+    file, limits = StateFile(tmp_path), resource.getrlimit(resource.RLIMIT_NOFILE)
+    file.write(STATE, None, NOW)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        for problem in ("one", "another"):
+            file.write(STATE | {"problems": [problem]}, None, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not (tmp_path / NAME).exists()
+    file.write(STATE, None, NOW)
+    assert (tmp_path / NAME).exists()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import threading
 import time
@@ -101,22 +100,6 @@ def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(
     for victim in children(running.process.pid):
         os.kill(victim, signal.SIGKILL)
     until("banned names are refused", running.refuses)
-    until("allowed tunnels pass", running.passes)
-
-
-def test_who_cannot_be_started_is_tried_again(running: Running) -> None:
-    """While the supervisor lacks descriptors for a new process it lives on, and so do the others."""
-    until("an opener answers", running.refuses)
-    pid = running.process.pid
-    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    held = len([*Path(f"/proc/{pid}/fd").iterdir()])
-    # All numbers below are taken for good; and it waits for fewer than so many, or poll(2) would refuse.
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (held // 2, limits[1]))
-    victim = children(pid)[-1]
-    os.kill(victim, signal.SIGKILL)
-    until("it is told", lambda: "can't be started: Too many open files" in running.narrated())
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-    until("it is replaced", lambda: len(set(children(pid)) - {victim}) == 4)
     until("allowed tunnels pass", running.passes)
 
 

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from labs.builders import present
-from labs.running_lab import POLICY, Running, Scraped, python_for, until
+from labs.running_lab import POLICY, Running, Scraped, children, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
+from tokgate.service.last_state import NAME
 
 NEXT = POLICY | {"settings": {"unknown_clients": "block"}}
 """The policy with another setting."""
@@ -89,10 +90,11 @@ def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
         running.close()
 
 
-def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
-    """It is an error in the policy as any other: the last good one stays, and the new one comes into force later."""
+def test_no_descriptor_for_a_policy_and_a_process(tmp_path: Path) -> None:
+    """The last good policy stays, as with any error, and who died is tried again; all that comes later."""
     with closing(Running(tmp_path)) as running:
         until("an opener answers", running.refuses)
+        until("it has written its state", (running.confdir / NAME).exists)
         pid = running.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         held = len([*Path(f"/proc/{pid}/fd").iterdir()])
@@ -100,10 +102,15 @@ def test_a_policy_for_which_there_is_no_descriptor(tmp_path: Path) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (held // 2, limits[1]))
         running.write(NEXT)
         until("it is told", lambda: os.strerror(errno.EMFILE).lower() in running.narrated())
+        victim = children(pid)[-1]
+        os.kill(victim, signal.SIGKILL)
+        until("it is tried again", lambda: "can't be started: Too many open files" in running.narrated())
+        until("its state is no longer known", lambda: not (running.confdir / NAME).exists())
         assert running.passes()
         assert running.refuses()
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         until("the new policy is in force", lambda: "is in force, it replaces" in running.narrated())
+        until("it is replaced", lambda: len(set(children(pid)) - {victim}) == 4)
         assert running.passes()
         assert running.refuses()
 

@@ -41,7 +41,10 @@ class StateFile:
         Nothing is written where another process goes on with this folder.
         """
         if not self._told:
-            before = known_in(self._path.parent)
+            try:
+                before = known_in(self._path.parent)
+            except OSError:  # no descriptor is free
+                return
             if before is not None and before["pid"] != os.getpid() and _goes_on(before):
                 return
             self._state = None if before is None else before["state"]
