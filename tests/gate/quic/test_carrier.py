@@ -135,7 +135,7 @@ def test_a_flow_that_lasts(gate: Callable[..., QuicGate]) -> None:
 def test_cut(gate: Callable[..., QuicGate], records: Records) -> None:
     """When a ban starts its flows leave the set, and nothing goes on between tnext ports; others are left alone."""
     one = gate(policy(networks=OTHERS))
-    one.comes(*QuicClient(BANNED).flight, SHORT).comes(*QuicClient(ALLOWED).flight, SHORT, key=flow(1))
+    one.comes(*QuicClient(ALLOWED).flight, SHORT, key=flow(1)).comes(*QuicClient(BANNED).flight, SHORT)
     review = LiveReview(one.enforcer, one.carrier, monotonic=lambda: one.now)
     review.look()
     assert one.sent.forwarded == {KEY, flow(1)}
