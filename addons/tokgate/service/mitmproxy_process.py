@@ -91,9 +91,7 @@ async def serve(
     drains as after SIGTERM, and RETIRE has it drain without a deadline.
     """
     confdir = options.confdir.expanduser()
-    folded = FoldedWarnings(asyncio.get_running_loop().call_later)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(folded)
+    folded, told = FoldedWarnings(asyncio.get_running_loop().call_later), [*logging.getLogger().handlers]
     secure_folder(confdir)
     establish_authority(confdir, Instant.now())
     master, servers = Master(Options()), proxyserver.Proxyserver()
@@ -104,6 +102,8 @@ async def serve(
     master.addons.add(next_layer.NextLayer(), NarrowCertificates(), disable_h2c.DisableH2C(), errorcheck.ErrorCheck())
     master.addons.add(*last)
     drain = Drain(master, servers, tokgate, options.drain)
+    for handler in told:
+        handler.addFilter(folded)
     try:
         _configure(master, options, confdir)
         _tell_untrusted(confdir / AUTHORITY, tokgate)
@@ -117,6 +117,8 @@ async def serve(
         return 3
     finally:
         tokgate.done()
+        for handler in told:
+            handler.removeFilter(folded)
     return 0
 
 

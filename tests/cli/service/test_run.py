@@ -1,5 +1,6 @@
 """`tokgate run` as a command: what it takes, and how it says no. What it does is tested in tests/proxy."""
 
+import logging
 import os
 import pwd
 from collections.abc import Callable
@@ -257,3 +258,4 @@ def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
         assert "did you mean" not in said
     assert main(["run", "--mode", "regular@99999"]) == 2
     assert "invalid port: 99999" in capsys.readouterr().err
+    assert not any(handler.filters for handler in logging.getLogger().handlers)  # warnings are folded while it runs
