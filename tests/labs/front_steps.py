@@ -41,7 +41,7 @@ class Told(NotingLoop):
         super().__init__()
         self.done: list[Any] = []
         self.opener = self.hears = True
-        self.dials: dict[str, Any] = {}
+        self.fails: dict[str, Any] = {}
         self.own: tuple[Any, ...] = ("192.0.2.1", 8080)
         self.knows: AuthResult | None = None
         self.finds = AuthResult(Identity("ada"))
@@ -134,7 +134,7 @@ class Client:
     def _dial(self, _: Context, connection: Connection, destination: Address, connecting: ConnectingTunnel) -> None:
         """Note it; an address may fail, or lead back."""
         self.loop.done.append(("dial", *destination))
-        if (error := self.loop.dials.get(destination[0])) is not None:
+        if (error := self.loop.fails.get(destination[0])) is not None:
             raise error
         connection.state = connecting
 

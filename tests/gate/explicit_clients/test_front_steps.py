@@ -113,7 +113,7 @@ def test_a_name_that_leads_to_banned_addresses_alone(client: Client, opener: boo
 def test_a_name_that_leads_to_banned_addresses_too(client: Client, fails: bool) -> None:
     """The others are open; where none of these can be reached, a banned one is not tried."""
     client.addresses = (BANNED, OTHER)
-    client.loop.dials = {OTHER: OSError()} if fails else {}
+    client.loop.fails = {OTHER: OSError()} if fails else {}
     told = [("refuse", refusal_texts.UNREACHABLE)] * fails
     assert client.says(CONNECT)[1:] == [("dial", OTHER, 443), *told]
 
