@@ -11,6 +11,7 @@ import pytest
 from labs.gate_lab import until
 from tokgate.gate import sockets
 from tokgate.gate.sockets import (
+    TCP_SAVE_SYN,
     Address,
     Entry,
     Listener,
@@ -20,6 +21,7 @@ from tokgate.gate.sockets import (
     listen,
     octets,
     original_destination,
+    traffic_class,
     waiting,
 )
 from tokgate.policy.observation import Carried
@@ -264,3 +266,25 @@ def test_how_many_wait_at_a_listener(host: str) -> None:
     socket.close(taken)
     for sock in (listener, *dialled):
         sock.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_class_that_a_clients_first_packet_had(host: str) -> None:
+    """Its DSCP without ECN, once; 0 of a packet that the kernel has not kept, and of what is no TCP."""
+    v6 = ":" in host
+    family, option = (
+        (socket.AF_INET6, (socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
+        if v6
+        else (socket.AF_INET, (socket.IPPROTO_IP, socket.IP_TOS))
+    )
+    with socket.create_server((host, 0), family=family) as server:
+        for keeps in (True, False):
+            server.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, keeps)
+            with socket.socket(family) as client:
+                client.setsockopt(*option, 0xB8)
+                client.connect(server.getsockname())
+                with server.accept()[0] as accepted:
+                    assert traffic_class(accepted) == (0xB8 if keeps else 0)
+                    assert traffic_class(accepted) == 0
+    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+        assert traffic_class(datagrams) == 0

@@ -5,12 +5,13 @@ import os
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from labs.builders import snapshot
 from labs.records import enforcer_of
-from tokgate.gate.egress.dialler import Dialler, Sources, elsewhere
+from tokgate.gate.egress.dialler import Dialler, Sources, elsewhere, may_be_transparent
 from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket, connect, leads_to
 from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress
@@ -148,3 +149,10 @@ def test_of_the_destinations_family(
     monkeypatch.setattr("tokgate.gate.egress.dialler.connect", note)
     Sources(7).connect((host, 443), EgressSettings(addresses=pool))
     assert asked == [((host, 443), 7, *source)]
+
+
+def test_whose_addresses_may_be_taken() -> None:
+    """CAP_NET_ADMIN or CAP_NET_RAW is needed (capabilities(7): bits 12 and 13)."""
+    (held,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    may_be_transparent.cache_clear()
+    assert may_be_transparent() is bool(int(held.split()[1], 16) >> 12 & 0b11)
