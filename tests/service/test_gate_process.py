@@ -302,10 +302,11 @@ def test_no_refusal_that_a_client_saw_is_lost(
                 until("all have ended", partial(_have_ended, family))
             else:
                 running.close()
-        records = check_lines(running.log, recovered=True)
+        files = [*sorted(folder.glob("block-*.ndjson")), running.log]  # a new one begins at midnight
+        records = check_lines(*files, recovered=True)
         logged = [r["destination"]["domain"] for r in records if r["event"]["action"] == "connect-refused"]
         lost = set(clients.refused) - set(logged)
         assert lost == set(), f"{len(lost)} of {len(clients.refused)} after kill {begun}"
         assert len(logged) == len(set(logged))
         assert len(clients.refused) > kills * between
-        assert list(Verifier(whole=True).run([running.log])) == []
+        assert list(Verifier(whole=True).run(files)) == []
