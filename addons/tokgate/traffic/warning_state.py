@@ -71,7 +71,6 @@ class WarnedClients:
         self._read = 0
         self._last = b""
         """The octets before `_read`: with others in their place the file was emptied, and is another."""
-        self._rest = b""
         self._prune_at = 4096
         secret = _secret_in(b"" if descriptor is None else os.pread(descriptor, _AT_ONCE, 0))
         self._header: Final = _header(secret)
@@ -110,14 +109,12 @@ class WarnedClients:
         try:
             while (data := os.pread(self.descriptor, _AT_ONCE, self._read - len(self._last))) != self._last:
                 if not data.startswith(self._last):  # emptied, to show the page again
-                    self._read, self._last, self._rest, self._ends = 0, b"", b"", {}
+                    self._read, self._last, self._ends = 0, b"", {}
                     os.write(self.descriptor, self._header)
                     continue
-                data = data[len(self._last) :]
-                self._read += len(data)
-                self._last = (self._last + data)[-_LONGEST_LINE:]
-                *lines, rest = (self._rest + data).split(b"\n")
-                self._rest = rest[-_LONGEST_LINE:]
+                lines = data[self._last.rfind(b"\n") + 1 :].split(b"\n")[:-1]  # with what was unfinished before
+                self._read += len(data) - len(self._last)
+                self._last = data[-_LONGEST_LINE:]
                 for digest, end in _entries(lines):
                     self._ends[digest] = _with(end, self._ends.get(digest, ()))
         except OSError as error:
