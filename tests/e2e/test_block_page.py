@@ -57,7 +57,7 @@ def test_chromium_shows_the_page(
 
 def _shown(text: str, record: Record) -> bool:
     """Whether a record is that of the page with this text."""
-    refused = record["event"]["action"] == "http-request-blocked" and refuses(BANNED, Lab.CLIENT[4])(record)
+    refused = refuses(BANNED, Lab.CLIENT[4], "http-request-blocked")(record)
     return refused and record["http"]["response"]["status_code"] == 451 and record["event"]["id"] in text
 
 

@@ -70,7 +70,8 @@ def test_http(lab: Lab, origin: Origin, gateway: Gateway, family: int, port: int
     assert to_banned(seen) == 0
     assert allowed == (0, f"origin of {ALLOWED} over HTTP/1.1\n200")
     assert guest == (0, f"origin of {BANNED} over HTTP/1.1\n200")
-    gateway.wait_for_record("the refusal", refuses(BANNED, Lab.CLIENT[family]))
+    of_it = refuses(BANNED, Lab.CLIENT[family], "http-request-blocked")
+    gateway.wait_for_record("the refusal", lambda record: of_it(record) and record["event"]["id"] in page)
 
 
 def test_a_proxy_somewhere_else(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:

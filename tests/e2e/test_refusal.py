@@ -55,7 +55,6 @@ def test_banned_name_is_refused_before_anything_is_sent(
     assert to_banned(seen) == 0
     # Within a minute of another attempt on this name this one is only counted: the record may be that one's.
     record = gateway.wait_for_record("a record of the refusal", refuses(BANNED, Lab.CLIENT[family]))
-    assert record["event"]["action"] == "tls-handshake-refused"
     assert record["tls"]["client"]["server_name"] == BANNED
     assert record["rule"]["id"] == "office-ban"
 
@@ -90,10 +89,9 @@ def test_plain_http_gets_the_page(lab: Lab, origin: Origin, gateway: Gateway, fa
     assert to_banned(seen) == 0
     assert control.startswith("HTTP/1.1 200 ")
     assert text.strip() == f"origin of {ALLOWED} over HTTP/1.1"
-    record = gateway.wait_for_record("a record of the page", refuses(BANNED, Lab.CLIENT[family]))
-    assert record["event"]["action"] == "http-request-blocked"
+    of_it = refuses(BANNED, Lab.CLIENT[family], "http-request-blocked")
+    record = gateway.wait_for_record("a record of the page", lambda r: of_it(r) and r["event"]["id"] in body)
     assert record["http"]["response"]["status_code"] == 451
-    assert record["event"]["id"] in body
 
 
 @pytest.mark.parametrize("role", ["client", "guest", "origin"])
