@@ -11,28 +11,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from labs.builders import present
 from labs.running_lab import DEADLINE, PATIENT, POLICY, WITHOUT_BAN, Running, python_for, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 
-def test_sighup_opens_the_log_again(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -> None:
-    """After logrotate has moved it: a new file is there at once, though nothing has happened that it could tell."""
-    with closing(Running(tmp_path, workers=1)) as running:
+@pytest.mark.parametrize("mode", ["gate:explicit", "regular"])
+def test_sighup(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]], mode: str) -> None:
+    """The policy is read, and drops no connection; the log, which logrotate has moved, is there anew at once."""
+
+    def policy() -> dict[str, Any]:
+        found: dict[str, Any] = present(ask(running.confdir, ControlRequest.STATUS))["policy"]
+        return found
+
+    with closing(Running(tmp_path, workers=1, mode=("--mode", f"{mode}@127.0.0.1:0"))) as running:
         until("the start is told", lambda: running.log.exists() and running.records())
+        until("an opener answers", running.refuses)
+        before = policy()
+        _, held = running.connect("127.0.0.1", running.origin.getsockname()[1])
         rotated = running.log.rename(running.log.with_name("block.ndjson.1"))
         os.kill(running.process.pid, signal.SIGHUP)
         until("the log is opened again", running.log.exists)
+        until("the policy is read", lambda: policy()["loaded_at"] != before["loaded_at"])
+        running.write(WITHOUT_BAN)
+        until("another one is in force", lambda: policy()["version"] != before["version"] and not running.refuses())
+        with held:
+            held.sendall(b"\x00goes on")
+            assert held.recv(8) == b"\x00goes on"
     assert "stopped" in [record["event"]["action"] for record in check_lines(rotated, running.log)]
 
 
 def test_a_stop_while_nothing_writes_the_log(tmp_path: Path) -> None:
-    """The collector has died and is not started again yet: the stop is logged nevertheless."""
+    """The collector keeps dying, which is red, and is not started again yet: the stop is logged nevertheless."""
     with closing(Running(tmp_path, workers=1)) as running:
         for _ in range(4):  # each start is delayed for twice as long as the one before
             until("the collector is there", partial(_collector, running))
             os.kill(victim := _collector(running) or 0, signal.SIGKILL)
             until("its death is noticed", partial(_is_not, running, victim))
+        assert any("collector-0 keeps dying, 4 times" in each for each in running.problems_told())
     assert running.records()[-2]["event"]["action"] == "stopped"
 
 
