@@ -16,6 +16,7 @@ from labs.running_lab import DEADLINE, POLICY, children, until
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service import program_change
 from tokgate.service.children import Child, Role
+from tokgate.service.service_manager import ServiceManager, name_of
 
 
 @pytest.fixture
@@ -138,6 +139,24 @@ def test_stopped_before_it_was_ready(service: Restarting) -> None:
     assert service.process.returncode == 0
     assert not any(map(runs, (*service.before, *family)))
     assert [record["event"]["action"] for record in service.records()][-2:] == ["stopped", "log-checkpoint"]
+
+
+def test_a_crash(service: Restarting) -> None:
+    """systemd hands back what it was given: who connected while nobody ran is served; stale listeners are closed."""
+    family = children(service.process.pid)
+    service.process.kill()
+    service.process.wait()
+    service.wait_for_end_of(family)
+    with socket.create_server(("127.0.0.1", 0)) as stale:
+        name = name_of(stale)
+        ServiceManager(service.manager.environment()).keep(name, stale)
+        until("systemd has it", lambda: name in service.manager.names())
+    with socket.create_connection(("127.0.0.1", service.port), DEADLINE) as early:
+        service.go_on()
+        service.wait_until_ready()
+        early.sendall(b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
+        assert early.recv(12).startswith(b"HTTP/1.1 4")
+    until("nothing else is kept", lambda: service.manager.names() == {f"tokgate-127.0.0.1-{service.port}"})
 
 
 def test_another_versions(service: Restarting) -> None:

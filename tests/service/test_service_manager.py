@@ -3,14 +3,14 @@
 import os
 import pwd
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labs.running_lab import Running
+from labs.running_lab import Running, until
+from labs.service_manager import ServiceManager as Systemd
 from tokgate.service import service_manager
 from tokgate.service.service_manager import LONGEST, ServiceManager, kept_sockets, status_line
 
@@ -88,152 +88,80 @@ def test_problems_in_a_line() -> None:
     assert len(status_line(STATE | {"problems": ["x" * 4096]})) == LONGEST
 
 
-JOBS = {
-    "restart": "  73 tokgate.service restart running\n",
-    "stop": "  69 tokgate.service stop    running\n",
-    "none": "",
+SYSTEMCTL = {
+    "list-jobs": {
+        "  73 tokgate.service restart running": True,
+        "  69 tokgate.service stop    running": False,
+        "": False,
+    },
+    "show": {
+        "KillMode=process FileDescriptorStoreMax=64 NFileDescriptorStore=3": 61,
+        "KillMode=process FileDescriptorStoreMax=0 NFileDescriptorStore=0": 0,
+        "KillMode=process FileDescriptorStoreMax=2 NFileDescriptorStore=3": 0,
+        "KillMode=mixed FileDescriptorStoreMax=64 NFileDescriptorStore=3": 0,
+        # Another user takes nothing over: its processes could not even signal those of the one before.
+        **{
+            f"KillMode=process FileDescriptorStoreMax=64 NFileDescriptorStore=2 User={user}": free
+            for user, free in {
+                "": 62,
+                os.geteuid(): 62,
+                pwd.getpwuid(os.geteuid()).pw_name: 62,
+                54321: 0,
+                "no-such-user": 0,
+            }.items()
+        },
+    },
 }
+"""What it prints, and what that says: whether systemd restarts the unit, and how much it keeps for the next program."""
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_what_systemd_is_at(
-    manager: tuple[ServiceManager, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
-) -> None:
-    """A restart is told from a stop by systemd's job."""
-    _systemctl(tmp_path, JOBS[job], monkeypatch.setenv)
-    assert manager[0].restarts() == (job == "restart")
-    assert not ServiceManager({}).restarts()
-
-
-@pytest.mark.parametrize(
-    ("mode", "most", "kept", "free"),
-    [("process", 64, 3, 61), ("process", 0, 0, 0), ("process", 2, 3, 0), ("mixed", 64, 3, 0)],
-)
-def test_free_places(
-    manager: tuple[ServiceManager, socket.socket],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    mode: str,
-    most: int,
-    kept: int,
-    free: int,
-) -> None:
-    """What systemd still keeps; nothing is to be left where it ends the processes that would need it."""
-    shown = f"KillMode={mode}\nFileDescriptorStoreMax={most}\nNFileDescriptorStore={kept}\n"
-    _systemctl(tmp_path, shown, monkeypatch.setenv)
-    assert manager[0].free_places() == free
-    assert ServiceManager({}).free_places() == 0
-
-
-@pytest.mark.parametrize(
-    ("user", "free"),
-    [("", 62), (str(os.geteuid()), 62), (pwd.getpwuid(os.geteuid()).pw_name, 62), ("54321", 0), ("no-such-user", 0)],
-)
-def test_another_user(
-    manager: tuple[ServiceManager, socket.socket],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    user: str,
-    free: int,
-) -> None:
-    """A `User=` that was changed takes nothing over: its processes could not even signal those of the one before."""
-    shown = f"KillMode=process\nFileDescriptorStoreMax=64\nNFileDescriptorStore=2\nUser={user}\n"
-    _systemctl(tmp_path, shown, monkeypatch.setenv)
-    assert manager[0].free_places() == free
-
-
-def test_it_does_not_say(manager: tuple[ServiceManager, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its program a stop is a stop."""
-    monkeypatch.setenv("PATH", "/nowhere/at/all")
-    assert not manager[0].restarts()
-
-
-def _systemctl(folder: Path, prints: str, setenv: Callable[[str, str], None]) -> None:
-    """Put a program in its place."""
-    (folder / "bin").mkdir()
-    program = folder / "bin" / "systemctl"
-    program.write_text(f"#!/bin/sh\nprintf '%s' '{prints}'\n")
+@pytest.mark.parametrize(("asked", "said"), [(asked, said) for asked, table in SYSTEMCTL.items() for said in table])
+def test_what_systemd_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, said: str) -> None:
+    """A stop and an empty store are what is taken for so without systemd, and where it does not say."""
+    manager = ServiceManager({"NOTIFY_SOCKET": "/nowhere/at/all"})
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\n[ $1 = {asked} ] && echo '{said}' | sed 's/ \\([A-Z]\\)/\\n\\1/g'\n")
     program.chmod(0o755)
-    setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    expected = SYSTEMCTL[asked][said]
+    assert (manager.restarts(), manager.free_places()) == ((expected, 0) if asked == "list-jobs" else (False, expected))
+    assert (ServiceManager({}).restarts(), ServiceManager({}).free_places()) == (False, 0)
+    program.unlink()
+    monkeypatch.setenv("PATH", "/nowhere/at/all")
+    assert (manager.restarts(), manager.free_places()) == (False, 0)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    """What stands for it, and ends other processes of the unit with the first one."""
+    made = Systemd(tmp_path, kill_mode="mixed")
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize("job", ["restart", "stop"])
-def test_a_restart_is_short(tmp_path: Path, job: str) -> None:
+def test_a_restart_is_short(tmp_path: Path, systemd: Systemd, job: str) -> None:
     """While systemd restarts it, new clients wait for what is open: that is cut short. At a stop they are refused.
 
     Before, systemd learns when gates accept, that the supervisor lives, and how it is.
     """
-    environment: dict[str, str] = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
-    _systemctl(tmp_path, JOBS[job], environment.__setitem__)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(environment["NOTIFY_SOCKET"])
-        manager.settimeout(60)
-        running = Running(tmp_path, workers=1, environment=environment, drain=3600)
-        name = f"FDNAME=tokgate-127.0.0.1-{running.port}".encode()
-        status, held = running.connect("127.0.0.1", running.origin.getsockname()[1])
-        assert " 200 " in status
-        with held:
-            told = b""
-            for said in (b"READY=1", b"WATCHDOG=1\nSTATUS=policy", b"STOPPING=1"):
-                if said == b"STOPPING=1":
-                    running.process.terminate()
-                while said not in told:
-                    told = manager.recv(4096)
-            if job == "stop":
-                assert manager.recv(4096) == b"FDSTOREREMOVE=1\n" + name
-                held.sendall(b"\x00ping")
-                assert held.recv(5) == b"\x00ping"
-                running.process.terminate()  # nobody waits for an hour
-            assert running.process.wait(60) == 0, running.narrated()
-            assert held.recv(5) == b""
-        running.origin.close()
+    running = Running(tmp_path, 1, environment=systemd.environment(), drain=3600)
+    listener = f"tokgate-127.0.0.1-{running.port}"
+    _, held = running.connect("127.0.0.1", running.origin.getsockname()[1])
+    with held:
+        until("it lives", lambda: any(b"WATCHDOG=1\nSTATUS=policy" in each for each in systemd.told))
+        assert (b"READY=1" in systemd.told, listener in systemd.names()) == (True, True)
+        if job == "stop":
+            systemd.stops()
+        running.process.terminate()
+        until("it stops", lambda: any(b"STOPPING=1" in each for each in systemd.told))
+        if job == "stop":
+            until("clients are refused", lambda: listener not in systemd.names())
+            held.sendall(b"\x00ping")
+            assert held.recv(5) == b"\x00ping"
+            running.process.terminate()  # nobody waits for an hour
+        assert running.process.wait(60) == 0, running.narrated()
+        assert held.recv(5) == b""
+    running.origin.close()
+    assert (listener in systemd.names()) == (job == "restart")
     assert [record["event"]["action"] for record in running.records()][-2:] == ["stopped", "log-checkpoint"]
-
-
-START = """
-import os, sys
-from tokgate.cli.main import main
-os.environ["LISTEN_PID"] = str(os.getpid())
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_listeners_are_kept(tmp_path: Path) -> None:
-    """systemd hands back what it was given: who connected while nobody ran is served; stale listeners are closed."""
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-        socket.create_server(("127.0.0.1", 0)) as kept,
-        socket.create_server(("127.0.0.1", 0)) as stale,
-    ):
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(60)
-        driver, python = tmp_path / "driver.py", tmp_path / "python"
-        driver.write_text(START)
-        number = kept.getsockname()[1]
-        redirect = f"3<&{kept.fileno()} 4<&{stale.fileno()}"
-        python.write_text(f'#!/bin/bash\nshift 2\nexec "{sys.executable}" "{driver}" "$@" {redirect}\n')
-        python.chmod(0o755)
-        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "2"}
-        early = socket.create_connection(kept.getsockname(), 60)
-        kept.set_inheritable(True)
-        stale.set_inheritable(True)
-        running = Running(
-            tmp_path,
-            workers=1,
-            mode=("--mode", f"gate:explicit@127.0.0.1:{number}"),
-            python=str(python),
-            environment=environment,
-            pass_fds=(kept.fileno(), stale.fileno()),
-        )
-        try:
-            assert running.port == number
-            with early:
-                early.sendall(b"CONNECT www.clips.example.org:443 HTTP/1.1\r\nHost: www.clips.example.org\r\n\r\n")
-                assert early.recv(12).startswith(b"HTTP/1.1 4")
-            told: list[bytes] = []
-            while not any(message.startswith(b"FDSTORE=1") for message in told):
-                told.append(manager.recv(4096))
-            assert f"FDSTOREREMOVE=1\nFDNAME=tokgate-127.0.0.1-{stale.getsockname()[1]}".encode() in told
-            assert told[-1].endswith(f"FDNAME=tokgate-127.0.0.1-{number}".encode())
-        finally:
-            running.close()

@@ -70,12 +70,3 @@ def _hung(running: Scraped) -> list[dict[str, Any]]:
 
 def _named(running: Scraped, said: str) -> bool:
     return any(said in problem for problem in running.problems())
-
-
-def test_what_keeps_dying_is_red(running: Scraped) -> None:
-    """An opener that memory runs out for is back each time; red all the same."""
-    for _ in range(3):
-        pid = until("an opener is there", lambda: _workers(running).get("opener-0", {}).get("pid"))
-        os.kill(pid, signal.SIGKILL)
-        until("it is replaced", partial(_is_another, running, "opener-0", pid))
-    until("health says so", partial(_named, running, "opener-0 keeps dying, 3 times"))
