@@ -201,9 +201,3 @@ def _state(ask: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]
         state: dict[str, Any] = json.loads(capsys.readouterr().out)
         if state["known"] == "now":
             return state
-
-
-def test_no_status_without_a_tokgate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody there is exit code 3 and one line."""
-    assert main(["status", "--confdir", str(tmp_path)]) == 3
-    assert "no tokgate" in capsys.readouterr().err
