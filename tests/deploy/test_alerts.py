@@ -12,7 +12,7 @@ import pytest
 import yaml
 from whenever import Instant
 
-from labs.vitals import DEATHS, HEALTHY, LOG, NOW, measured
+from labs.vitals import DEATHS, GATEWAY, HEALTHY, LOG, NOW, measured
 from tokgate.cli.log.verify import metrics_text
 from tokgate.service.children import Child, Role
 from tokgate.service.metrics.families import families
@@ -22,7 +22,7 @@ from tokgate.service.process_health import HANGS, RestartState, faults
 from tokgate.service.status import worker_of
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "tokgate.rules.yml"
-ALERTS = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
     reason="needs promtool (Debian: prometheus)",
@@ -91,15 +91,6 @@ def _reported(**said: Any) -> Story:
     return story
 
 
-GATEWAY = {
-    "ok": False,
-    "problems": ["chain forward is missing"],
-    "differences": {"table": ["chain forward is missing"], "routes": []},
-    "restored": {"count": 0},
-    "refused": {},
-    "canary": {"ok": True, "at": "2023-03-10T08:00:07Z", "problems": []},
-}
-
 CANARY = GATEWAY | {
     "problems": ["canary: IPv4: the banned test name passed"],
     "differences": {},
@@ -162,8 +153,11 @@ MORE: dict[str, dict[str, float]] = {
 
 
 def test_every_alert_has_a_story() -> None:
-    """An alert that nobody has seen firing may be one that can't, as one over a series that is absent."""
+    """An alert that nobody has seen firing may be one that can't; each says how urgent it is, and what to do."""
     assert sorted(STORIES) == sorted(ALERTS)
+    for rule in ALERTS.values():
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"].keys() == {"summary", "description"}
 
 
 def _series(story: Story, folder: Path, instance: str, more: dict[str, float]) -> Iterator[dict[str, str]]:

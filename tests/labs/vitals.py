@@ -32,6 +32,14 @@ LOG = {
 
 REPORT = {"descriptors": [20, 1000], "accounts": ""}
 DEATHS = vitals.Deaths(("gate", "opener", "collector"), {"gate-0": 2, "gate-1": 1}, {"gate-0": 1})
+GATEWAY: dict[str, Any] = {
+    "ok": False,
+    "problems": ["chain forward is missing"],
+    "differences": {"table": ["chain forward is missing"], "routes": []},
+    "restored": {"count": 3},
+    "refused": {"quic": 7, "unknown_clients": 0},
+    "canary": {"ok": True, "at": "2023-03-10T08:00:07Z", "problems": []},
+}
 HEALTHY: dict[str, Any] = {"writer": LOG | {"failing_since": None}}
 
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from labs import builders
-from labs.vitals import HEALTHY, LOG, NOW, measured
+from labs.vitals import GATEWAY, HEALTHY, LOG, NOW, measured
 from labs.waiting import DEADLINE, until
-from tokgate.cli.log.verify import VERIFY_METRICS
 from tokgate.runtime.control_socket import Control, ControlRequest
 from tokgate.service.listeners import scrapers_endpoint
 from tokgate.service.metrics import sample as vitals
@@ -30,32 +28,22 @@ from tokgate.service.metrics.sample import Requester, problems
 ROOT = Path(__file__).parents[3]
 
 
-GATEWAY = {
-    "ok": False,
-    "problems": ["chain forward is missing"],
-    "differences": {"table": ["chain forward is missing"], "routes": []},
-    "restored": {"count": 3},
-    "refused": {"quic": 7, "unknown_clients": 0},
-    "canary": {"ok": True, "at": "2023-03-10T08:00:07Z", "problems": []},
-}
+type Value = Callable[..., float | None]
 
 
-def samples(now: vitals.Vitals) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """All values by name and labels."""
-    return {
+def value_in(now: vitals.Vitals) -> Value:
+    """What gives the value of a metric with these labels; None where there is none."""
+    found = {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families(complete(now, NOW))
         for sample in family.samples
     }
+    return lambda name, **labels: found.get((f"tokgate_{name}", frozenset(labels.items())))
 
 
 def test_the_values(tmp_path: Path) -> None:
-    """Sums over workers, numbers of the log, seconds until what a ban comes to."""
-    found = samples(measured(tmp_path))
-
-    def value(name: str, **labels: str) -> float:
-        return found[f"tokgate_{name}", frozenset(labels.items())]
-
+    """Sums over workers, numbers of the log, seconds until what a ban comes to; what isn't there has no numbers."""
+    value = value_in(measured(tmp_path))
     assert value("build_info", version="1.2.3") == 1
     assert value("healthy") == 0
     assert value("decisions_total", network="office", visibility="sni", verdict="allow") == 1
@@ -83,13 +71,9 @@ def test_the_values(tmp_path: Path) -> None:
     assert value("ban_phase", ban="ban", zone=builders.BRUSSELS, phase="block") == 1
     assert value("ban_seconds_until_end", ban="ban", zone=builders.BRUSSELS) == 10 * 86400
     assert value("ban_seconds_until_transition", ban="ban", zone=builders.BRUSSELS) == 10 * 86400
-
-
-def test_a_log_that_nobody_writes_has_no_numbers(tmp_path: Path) -> None:
-    """No values are made up; the one that alerts is there."""
-    found = samples(measured(tmp_path, writer=None))
-    assert found["tokgate_log_writable", frozenset()] == 0
-    assert not any(name == "tokgate_log_records_written_total" for name, _ in found)
+    assert value("gateway_in_step") is None
+    value = value_in(measured(tmp_path, writer=None))
+    assert (value("log_writable"), value("log_records_written_total")) == (0, None)
 
 
 def test_names_and_labels_are_valid(tmp_path: Path) -> None:
@@ -276,68 +260,30 @@ def test_every_metric_is_documented() -> None:
     assert said == {family.name: family.labels for family in FAMILIES}
 
 
-RULES = ROOT / "deploy" / "prometheus" / "tokgate.rules.yml"
-
-
-def test_alerts_ask_for_metrics_that_exist(check_rules: Callable[[Path], None]) -> None:
-    """Each rule's expression has only our metrics and labels, and says what to do."""
-    known = {family.name: family.labels for family in FAMILIES}
-    known |= {f"{f.name}_count": () for f in FAMILIES if f.kind == "histogram"}
-    known |= dict.fromkeys(VERIFY_METRICS, ())
-    groups = yaml.safe_load(RULES.read_text())["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) >= 8
-    for rule in rules:
-        named = re.findall(r"(tokgate_\w+)(?:\{([^}]*)\})?", rule["expr"])
-        assert named or "up{" in rule["expr"], rule["alert"]
-        for name, matchers in named:
-            assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= set(known[name]), rule["alert"]
-        assert rule["labels"]["severity"] in ("critical", "warning")
-        assert rule["annotations"].keys() == {"summary", "description"}
-    check_rules(RULES)
-
-
-@pytest.fixture
-def check_rules() -> Callable[[Path], None]:
-    """promtool's own opinion, where there is one."""
-    import shutil
-    import subprocess
-
-    def check(path: Path) -> None:
-        promtool = shutil.which("promtool")
-        if promtool is not None:
-            done = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
-
-    return check
-
-
 def test_the_kernel(tmp_path: Path) -> None:
-    """A kernel out of step is an alert and a red health; without a gateway there is no such metric."""
+    """A kernel out of step is an alert and a red health."""
     now = measured(tmp_path, gateway=GATEWAY)
-    found = samples(now)
-    assert found["tokgate_gateway_in_step", frozenset()] == 0
-    assert found["tokgate_gateway_differences", frozenset({("part", "table")})] == 1
-    assert found["tokgate_gateway_differences", frozenset({("part", "routes")})] == 0
-    assert found["tokgate_gateway_restored_total", frozenset()] == 3
-    assert found["tokgate_gateway_canary", frozenset()] == 1
-    assert found["tokgate_gateway_refused_packets_total", frozenset({("kind", "quic")})] == 7
-    assert "the gateway's kernel: chain forward is missing" in vitals.problems(now)
-    assert not any(name.startswith("tokgate_gateway") for name, _ in samples(measured(tmp_path)))
+    value = value_in(now)
+    assert value("gateway_in_step") == 0
+    assert [value("gateway_differences", part=part) for part in ("table", "routes")] == [1, 0]
+    assert (value("gateway_restored_total"), value("gateway_canary")) == (3, 1)
+    assert value("gateway_refused_packets_total", kind="quic") == 7
+    assert "the gateway's kernel: chain forward is missing" in problems(now)
 
 
-def test_the_canary(tmp_path: Path) -> None:
+PASSED = "IPv4: the banned test name passed"
+
+
+@pytest.mark.parametrize(
+    ("canary", "problems", "values"),
+    [
+        ({"ok": False, "at": "2023-03-10T08:00:07Z", "problems": [PASSED]}, [f"canary: {PASSED}"], (0, 1)),
+        ({"ok": True, "at": None, "problems": []}, GATEWAY["problems"], (None, 0)),
+        (None, GATEWAY["problems"], (None, 0)),
+    ],
+    ids=["fails", "never asked", "none"],
+)
+def test_the_canary(tmp_path: Path, canary: Any, problems: list[str], values: tuple[int | None, int]) -> None:
     """A canary that fails is red by itself: the kernel may be in step. One that never asked says nothing."""
-    said = ["IPv4: the banned test name passed"]
-    failing = GATEWAY | {
-        "problems": [f"canary: {each}" for each in said],
-        "canary": {"ok": False, "at": "2023-03-10T08:00:07Z", "problems": said},
-    }
-    found = samples(measured(tmp_path, gateway=failing))
-    assert found["tokgate_gateway_canary", frozenset()] == 0
-    assert found["tokgate_gateway_in_step", frozenset()] == 1
-    never: dict[str, object] = {"ok": True, "at": None, "problems": []}
-    for canary in (None, never):
-        found = samples(measured(tmp_path, gateway=GATEWAY | {"canary": canary}))
-        assert ("tokgate_gateway_canary", frozenset()) not in found
-        assert found["tokgate_gateway_in_step", frozenset()] == 0
+    value = value_in(measured(tmp_path, gateway=GATEWAY | {"problems": problems, "canary": canary}))
+    assert (value("gateway_canary"), value("gateway_in_step")) == values
