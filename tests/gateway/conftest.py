@@ -3,11 +3,13 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from labs.lab_fixtures import REQUIRE
-from labs.ruleset_lab import TPROXY, Lab, built
+from labs.netns import Namespace
+from labs.ruleset_lab import TPROXY, Host, Lab, built
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +28,9 @@ def lab(module_lab: Lab) -> Lab:
     module_lab.reset()
     module_lab.way = TPROXY
     return module_lab
+
+
+@pytest.fixture
+def host(namespace: Namespace, tmp_path: Path) -> Host:
+    """An empty machine."""
+    return Host(namespace, tmp_path)

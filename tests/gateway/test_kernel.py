@@ -9,63 +9,54 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from whenever import Instant
 
-from labs.builders import ban, network, present, snapshot
-from labs.netns import FAMILY, Namespace, wait_until
-from labs.ruleset_lab import ORIGIN, Lab
+from labs.builders import present
+from labs.netns import FAMILY, wait_until
+from labs.ruleset_lab import ORIGIN, Host, Lab
 from tokgate.gateway import GatewayError, libnftables, policy_routes, sysctls
 from tokgate.gateway.canary import links
-from tokgate.gateway.kernel import HostProblems, Kernel
-from tokgate.gateway.libnftables import changing
-from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, ruleset_of
+from tokgate.gateway.kernel import HostProblems
+from tokgate.gateway.libnftables import NftError, changing
+from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions
 from tokgate.policy.settings import CanarySettings, PortRange
 
-NOW = Instant.from_utc(2023, 6, 1)
 BEFORE = {"net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0", "net.ipv4.tcp_early_demux": "1"}
 """The settings of a new namespace."""
 NOBODY_LISTENS = ("IPv4: nothing listens at port 8080", "IPv6: nothing listens at port 8080")
 
 
-def rules(options: TableOptions, *clients: str) -> Ruleset:
-    """A ban for one network, or for several prefixes of it."""
-    office = network("office", *(clients or ("192.0.2.0/24", "2001:db8:c::/48")))
-    return ruleset_of(snapshot(ban(), networks=(office,)), NOW, options)
-
-
 @pytest.fixture
-def kernel(tmp_path: Path) -> Kernel:
-    """What `tokgate gateway` works with."""
-    return Kernel(TableOptions(), tmp_path / "keys" / "gateway.json")
+def refuses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has nftables refuse commands in which a text stands, also where it only tries them."""
+    run = libnftables.run
+
+    def refuse(text: str, why: str = "refused", *, tries: bool = True) -> None:
+        def without(commands: str, *, dry: bool = False) -> None:
+            if text in commands and (tries or not dry):
+                raise NftError(why)
+            run(commands, dry=dry)
+
+        monkeypatch.setattr(libnftables, "run", without)
+
+    return refuse
 
 
-def everything(namespace: Namespace) -> tuple[str, ...]:
-    """What is loaded, in the words of the system's own programs."""
-    commands = (
-        "nft list ruleset",
-        "ip rule",
-        "ip -6 rule",
-        "ip route show table all",
-        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.tcp_early_demux",
-    )
-    return tuple(namespace.output(*command.split()) for command in commands)
-
-
-def test_up_and_down(namespace: Namespace, kernel: Kernel) -> None:
+def test_up_and_down(host: Host) -> None:
     """A gateway that was tried and taken out leaves no rule behind that somebody else has to find."""
-    before = everything(namespace)
-    changed = namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert changed == BEFORE
-    loaded = everything(namespace)
+    before = host.shown()
+    assert host.up() == BEFORE
+    loaded = host.shown()
     assert "tproxy to :8080" in loaded[0]
     assert all("fwmark 0x746b lookup 29803" in said for said in loaded[1:3])
-    assert namespace.inside(kernel.down) == changed
-    assert everything(namespace) == before
-    assert not kernel.state.exists()
+    assert host.down() == BEFORE
+    assert host.shown() == before
+    assert not host.kernel.state.exists()
+    assert host.down() == {}  # what is out already is no error
 
 
-def test_nobody_passes_before_the_rules(lab: Lab, kernel: Kernel) -> None:
+def test_nobody_passes_before_the_rules(lab: Lab, tmp_path: Path) -> None:
     """Where nothing was forwarded before, what clients begin all the while is never forwarded past the rules."""
+    host = Host(lab.gateway, tmp_path)
     seen = "table inet seen { chain input { type filter hook input priority 0; tcp dport 443 counter; }\n}"
     lab.origin.run("nft", seen)
 
@@ -81,7 +72,7 @@ def test_nobody_passes_before_the_rules(lab: Lab, kernel: Kernel) -> None:
         return int(listed.partition("packets ")[2].split()[0])
 
     def refused() -> int:
-        return lab.gateway.inside(kernel.refused)["tcp_past_gates"]
+        return lab.gateway.inside(host.kernel.refused)["tcp_past_gates"]
 
     over = threading.Event()
     client = threading.Thread(target=lab.client.inside, args=(begins,))
@@ -89,10 +80,10 @@ def test_nobody_passes_before_the_rules(lab: Lab, kernel: Kernel) -> None:
         client.start()
         try:
             for _ in range(3):
-                lab.gateway.inside(lambda: kernel.up(rules(kernel.options)))
+                host.up()
                 wait_until("clients meet the rules", lambda: refused() > 0)
                 lab.gateway.sysctl("net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
-                lab.gateway.inside(kernel.down)
+                host.down()
         finally:
             over.set()
             client.join()
@@ -103,114 +94,95 @@ def test_nobody_passes_before_the_rules(lab: Lab, kernel: Kernel) -> None:
     lab.origin.run("nft", "delete table inet seen")
 
 
-def test_down_after_a_crash(namespace: Namespace, kernel: Kernel) -> None:
+def test_down_after_a_crash(host: Host) -> None:
     """What a canary that asked from inside the machine left behind is taken out as well."""
-    before = everything(namespace)
-    for listener in namespace.inside(lambda: links.make_inside(CanarySettings(), (4, 6))):
+    before = host.shown()
+    for listener in host.namespace.inside(lambda: links.make_inside(CanarySettings(), (4, 6))):
         listener.close()
-    assert everything(namespace) != before
-    namespace.inside(kernel.down)
-    assert everything(namespace) == before
+    assert host.shown() != before
+    host.down()
+    assert host.shown() == before
 
 
-def test_down_twice(namespace: Namespace, kernel: Kernel) -> None:
-    """What is out already is no error."""
-    assert namespace.inside(kernel.down) == {}
-
-
-def test_what_was_put_right_is_not_what_was_before(namespace: Namespace, kernel: Kernel) -> None:
+def test_what_was_put_right_is_not_what_was_before(host: Host) -> None:
     """Forwarding that the admin had on, and somebody switched off meanwhile, is on after tokgate's end."""
-    off, on = (("sysctl", "-qw", f"net.ipv4.ip_forward={value}") for value in (0, 1))
-    namespace.run(*on)
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.run(*off)
-    assert namespace.inside(lambda: kernel.up(rules(kernel.options))) == {"net.ipv4.ip_forward": "0"}
-    assert namespace.inside(kernel.down) == {name: BEFORE[name] for name in BEFORE if name != "net.ipv4.ip_forward"}
-    assert namespace.inside(lambda: sysctls.read("net.ipv4.ip_forward")) == "1"
+    forwarding = "net.ipv4.ip_forward"
+    host.namespace.sysctl(f"{forwarding}=1")
+    host.up()
+    host.namespace.sysctl(f"{forwarding}=0")
+    assert host.up() == {forwarding: "0"}
+    assert host.down() == {name: BEFORE[name] for name in BEFORE if name != forwarding}
+    assert host.namespace.inside(lambda: sysctls.read(forwarding)) == "1"
 
 
-def test_up_again_that_fails(namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_again_that_fails(host: Host, refuses: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves a gateway that works as it is: forwarding stays on, and what it was before the first time is known."""
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.sysctl("net.ipv4.tcp_early_demux=1")
-    loaded = everything(namespace)
-
-    def refuse(*_: object) -> None:
-        raise GatewayError("refused")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Kernel, "load", refuse)
-        with pytest.raises(GatewayError, match="refused"):
-            namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert everything(namespace) == loaded
-    assert namespace.inside(kernel.down).keys() == {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}
+    host.up()
+    host.namespace.sysctl("net.ipv4.tcp_early_demux=1")
+    loaded = host.shown()
+    refuses("", tries=False)
+    with pytest.raises(GatewayError, match="refused"):
+        host.up()
+    monkeypatch.undo()
+    assert host.shown() == loaded
+    assert host.down().keys() == {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}
 
 
-def test_up_again_replaces_the_table_alone(namespace: Namespace, kernel: Kernel) -> None:
+def test_up_again_replaces_the_table_alone(host: Host) -> None:
     """A new policy changes sets and chains in place, and what settings were before is still known."""
-    first, second = rules(kernel.options), rules(kernel.options, "192.0.2.0/25", "198.51.100.7")
-    namespace.inside(lambda: kernel.up(dataclasses.replace(first, strangers=True)))
-    assert namespace.inside(lambda: kernel.up(second)) == {}
-    wanted = namespace.inside(lambda: kernel.wanted(second))
-    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
-    assert "known4" not in everything(namespace)[0]
-    assert namespace.inside(kernel.down) == BEFORE
+    second = host.rules("192.0.2.0/25", "198.51.100.7")
+    host.up(dataclasses.replace(host.rules(), strangers=True))
+    assert host.up(second) == {}
+    assert tuple(host.differences(second)) == NOBODY_LISTENS
+    assert "known4" not in host.shown()[0]
+    assert host.down() == BEFORE
 
 
-def test_sets_of_traffic_keep_their_elements(namespace: Namespace, kernel: Kernel) -> None:
+def test_sets_of_traffic_keep_their_elements(host: Host) -> None:
     """An edit of the policy takes no flow out of the fast path: what traffic has put into a set stays."""
     text = "table inet tokgate {\n\tset flows {\n\t\ttype ipv4_addr; flags timeout,dynamic; timeout 1m;\n\t}\n}\n"
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.run("nft", "-f", "-", given=text)
-    namespace.run("nft", "add element inet tokgate flows { 203.0.113.9 }")
-    loaded = present(namespace.inside(kernel.loaded))
-    transactions = changing("tokgate", text.replace("type", "flags timeout,dynamic; type"), loaded)
-    namespace.run("nft", "-f", "-", given="\n".join(transactions))
-    assert "203.0.113.9" in everything(namespace)[0]
+    host.up()
+    host.nft(text)
+    host.nft("add element inet tokgate flows { 203.0.113.9 }")
+    loaded = present(host.namespace.inside(host.kernel.loaded))
+    host.nft("\n".join(changing("tokgate", text.replace("type", "flags timeout,dynamic; type"), loaded)))
+    assert "203.0.113.9" in host.shown()[0]
 
 
-def test_rules_ask_no_empty_sets(namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_ask_no_empty_sets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux fills a new set after its transaction's rules act, and so all known clients would be strangers at first."""
-    plain = rules(kernel.options, "192.0.2.0/24", "2001:db8:c::/48")
+    plain = host.rules()
     strict = dataclasses.replace(plain, strangers=True)
     run, seen = libnftables.run, list[set[str]]()
 
     def watched(commands: str, *, dry: bool = False) -> None:
         if not dry and "hook prerouting" in commands:
             assert "delete set" not in commands
-            loaded = kernel.loaded()
+            loaded = host.kernel.loaded()
             seen.append(set() if loaded is None else {name for name, held in loaded.elements.items() if held})
         run(commands, dry=dry)
 
     def filled(wanted: Ruleset) -> set[str]:
-        return {name for name, held in kernel.wanted(wanted).elements.items() if held}
+        table = host.namespace.inside(lambda: host.kernel.wanted(wanted))
+        return {name for name, held in table.elements.items() if held}
 
     with monkeypatch.context() as patched:
         patched.setattr(libnftables, "run", watched)
-        namespace.inside(lambda: kernel.up(plain))
-        namespace.inside(lambda: kernel.load(strict))
-        namespace.inside(lambda: kernel.load(plain))
-    assert "known4" not in everything(namespace)[0]
-    wanted = [namespace.inside(lambda each=each: filled(each)) for each in (plain, strict)]  # type: ignore[misc]
+        host.up(plain)
+        host.load(strict)
+        host.load(plain)
+    assert "known4" not in host.shown()[0]
+    wanted = [filled(plain), filled(strict)]
     assert seen == [*wanted, wanted[1]]
     assert "known4" in wanted[1] - wanted[0]
 
 
-def test_a_first_table_that_the_kernel_refuses(
-    namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_first_table_that_the_kernel_refuses(host: Host, refuses: Callable[..., None]) -> None:
     """Nothing of it stays, not even its sets."""
-    run = libnftables.run
-
-    def without(commands: str, *, dry: bool = False) -> None:
-        if "tproxy to" in commands:
-            raise libnftables.NftError("refused")
-        run(commands, dry=dry)
-
-    monkeypatch.setattr(libnftables, "run", without)
-    with pytest.raises(libnftables.NftError, match="refused"):
-        namespace.inside(lambda: kernel.load(rules(kernel.options)))
-    assert namespace.inside(kernel.loaded) is None
+    refuses("tproxy to")
+    with pytest.raises(NftError, match="refused"):
+        host.load()
+    assert host.namespace.inside(host.kernel.loaded) is None
 
 
 DAMAGE = {
@@ -231,73 +203,63 @@ DAMAGE = {
 }
 
 
-def test_a_flushed_table_is_ours(namespace: Namespace, kernel: Kernel) -> None:
+def test_a_flushed_table_is_ours(host: Host) -> None:
     """`nft flush table` leaves nothing but names: it is told as damage, and put right."""
-    wanted_rules = rules(kernel.options)
-    namespace.inside(lambda: kernel.up(wanted_rules))
-    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-    namespace.run("nft", "flush table inet tokgate")
-    assert "chain to_gate lacks 5 rules and has 0" in str(namespace.inside(lambda: kernel.differences(wanted)).table)
-    namespace.inside(lambda: kernel.repair(wanted_rules))
-    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+    host.up()
+    host.nft("flush table inet tokgate")
+    assert "chain to_gate lacks 5 rules and has 0" in str(host.differences().table)
+    host.repair()
+    assert tuple(host.differences()) == NOBODY_LISTENS
 
 
 @pytest.mark.parametrize("command", DAMAGE)
-def test_damage_is_seen_and_repaired(namespace: Namespace, kernel: Kernel, command: str) -> None:
+def test_damage_is_seen_and_repaired(host: Host, command: str) -> None:
     """Enforcement that somebody took out by accident shows at once, in words that say where, and comes back whole."""
-    wanted_rules = rules(kernel.options)
-    namespace.inside(lambda: kernel.up(wanted_rules))
-    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
-    namespace.run(*command.split(maxsplit=command.count(" ")))
-    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == (DAMAGE[command], *NOBODY_LISTENS)
-    namespace.inside(lambda: kernel.repair(wanted_rules))
-    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+    host.up()
+    assert tuple(host.differences()) == NOBODY_LISTENS
+    host.namespace.run(*command.split())
+    assert tuple(host.differences()) == (DAMAGE[command], *NOBODY_LISTENS)
+    host.repair()
+    assert tuple(host.differences()) == NOBODY_LISTENS
 
 
-def test_a_policy_route_that_came_later(namespace: Namespace, kernel: Kernel) -> None:
+def test_a_policy_route_that_came_later(host: Host) -> None:
     """A VPN that takes marked packets shows at once; it is its admin's, and loading it all again would not help."""
-    wanted_rules = rules(kernel.options)
-    namespace.inside(lambda: kernel.up(wanted_rules))
-    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-    namespace.run(*["ip", "rule", "add", "priority", "700", "fwmark", "0x746b", "lookup", "main"])
-    found = namespace.inside(lambda: kernel.differences(wanted))
+    host.up()
+    host.namespace.run(*["ip", "rule", "add", "priority", "700", "fwmark", "0x746b", "lookup", "main"])
+    found = host.differences()
     assert found.conflicts == ("the IPv4 policy rule 700 sends packets of mark 0x746b to table 254",)
     assert not found.repairable
 
 
-def test_a_firewall_is_no_reason_to_stay_open(namespace: Namespace, kernel: Kernel) -> None:
+def test_a_firewall_is_no_reason_to_stay_open(host: Host) -> None:
     """A firewall that flushed the table, and drops what comes to the gates, doesn't keep the table out."""
-    wanted_rules = rules(kernel.options)
-    namespace.inside(lambda: kernel.up(wanted_rules))
-    namespace.run("nft", "-f", "-", given=f"flush ruleset\n{firewall('drop', ())}")
-    namespace.inside(lambda: kernel.repair(wanted_rules))
-    assert "tproxy to :8080" in everything(namespace)[0]
-    namespace.run("nft", "-f", "-", given="flush ruleset\ntable inet tokgate {\nchain theirs { accept; }\n}\n")
-    wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-    assert namespace.inside(lambda: kernel.differences(wanted)).table == ("table inet tokgate is somebody else's",)
-    namespace.inside(lambda: kernel.repair(wanted_rules))
-    assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS
+    host.up()
+    host.nft(f"flush ruleset\n{firewall('drop', ())}")
+    host.repair()
+    assert "tproxy to :8080" in host.shown()[0]
+    host.nft("flush ruleset\ntable inet tokgate {\nchain theirs { accept; }\n}\n")
+    assert host.differences().table == ("table inet tokgate is somebody else's",)
+    host.repair()
+    assert tuple(host.differences()) == NOBODY_LISTENS
 
 
-def test_whoever_listens_is_found(namespace: Namespace, kernel: Kernel) -> None:
+def test_whoever_listens_is_found(host: Host) -> None:
     """A gate that listens over one family only leaves the other without one."""
-    wanted_rules = rules(kernel.options)
-    namespace.inside(lambda: kernel.up(wanted_rules))
-    with namespace.listen(4, 8080):
-        wanted = namespace.inside(lambda: kernel.wanted(wanted_rules))
-        assert tuple(namespace.inside(lambda: kernel.differences(wanted))) == NOBODY_LISTENS[1:]
+    host.up()
+    with host.namespace.listen(4, 8080):
+        assert tuple(host.differences()) == NOBODY_LISTENS[1:]
 
 
-def test_redirection_needs_no_routes(namespace: Namespace, tmp_path: Path) -> None:
+def test_redirection_needs_no_routes(host: Host) -> None:
     """Where TPROXY can't be used nothing of it is set up."""
-    kernel = Kernel(TableOptions(forwarded=Redirect()), tmp_path / "gateway.json")
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert "746b" not in everything(namespace)[1]
-    assert len(namespace.inside(lambda: kernel.differences(kernel.wanted(rules(kernel.options)))).listeners) == 128
+    redirects = Host(host.namespace, host.folder, TableOptions(forwarded=Redirect()))
+    redirects.up()
+    assert "746b" not in host.shown()[1]
+    assert len(redirects.differences().listeners) == 128
 
 
-FOREIGN = {
+FOREIGN: dict[str, str | None] = {
     "nft add table inet tokgate": "a table inet tokgate that tokgate did not make",
     "nft add table inet tokgate; add chain inet tokgate owner": "a table inet tokgate that tokgate did not make",
     "ip rule add fwmark 0x746b lookup 5 priority 9000": "the IPv4 policy rule 9000 sends packets",
@@ -306,34 +268,27 @@ FOREIGN = {
     "ip rule add from 192.0.2.9 lookup 29803": "uses routing table 29803 already",
     "ip route add blackhole 192.0.2.9 table 29803": "the IPv4 routing table 29803 has routes of somebody else's",
     "ip link set lo down": "the loopback interface is down",
+    "ip rule add fwmark 7 lookup 5": None,
+    "ip rule add from 192.0.2.9 lookup 5 priority 9": None,
+    "ip rule add not fwmark 7 lookup 5": None,
 }
+"""What others have set up, and what is told of it; nothing of VPNs and second uplinks, whose rules ours come before."""
 
 
 @pytest.mark.parametrize("command", FOREIGN)
-def test_what_others_have_set_up(namespace: Namespace, kernel: Kernel, command: str) -> None:
+def test_what_others_have_set_up(host: Host, command: str) -> None:
     """A host on which it can't work is told why before anything is changed, and stays as it is."""
-    namespace.run(*command.split())
-    before = everything(namespace)
+    host.namespace.run(*command.split())
+    before, said = host.shown(), FOREIGN[command]
+    if said is None:
+        host.up()
+        return
     with pytest.raises(HostProblems) as told:
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
+        host.up()
     found = [problem.partition(": ")[0] for problem in told.value.problems]  # before what helps
-    assert any(FOREIGN[command] in each for each in found)
-    assert everything(namespace) == before
-    assert not kernel.state.exists()
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "ip rule add fwmark 7 lookup 5",
-        "ip rule add from 192.0.2.9 lookup 5 priority 9",
-        "ip rule add not fwmark 7 lookup 5",
-    ],
-)
-def test_other_policy_routes_are_no_obstacle(namespace: Namespace, kernel: Kernel, command: str) -> None:
-    """VPNs and second uplinks have rules of their own, which ours come before or don't meet."""
-    namespace.run(*command.split())
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    assert any(said in each for each in found)
+    assert host.shown() == before
+    assert not host.kernel.state.exists()
 
 
 MARKED = "add `meta mark 0x746b accept` there"
@@ -376,20 +331,6 @@ def firewall(policy: str, rules: tuple[str, ...]) -> str:
     )
 
 
-@pytest.mark.parametrize("named", FIREWALLS)
-def test_firewalls(namespace: Namespace, kernel: Kernel, named: str) -> None:
-    """Clients would have no web at all, and nobody would know why: it is told with the rule that helps."""
-    held, drops = FIREWALLS[named]
-    namespace.run("nft", "-f", "-", given=firewall(named.partition(":")[0], held))
-    before = everything(namespace)
-    if not drops:
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
-        return
-    with pytest.raises(HostProblems, match=f"chain input of table inet filter drops what is delivered.*{MARKED}"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert everything(namespace) == before
-
-
 IPTABLES: dict[str, bool] = {
     "-P INPUT DROP; -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT": True,
     "-P INPUT DROP; -A INPUT -m conntrack --ctstate RELATED -j ACCEPT": True,
@@ -406,94 +347,84 @@ IPTABLES: dict[str, bool] = {
 """Commands of iptables, and whether all that comes to the gates is lost; much of them JSON doesn't show."""
 
 
-@pytest.mark.parametrize("commands", IPTABLES)
-def test_firewalls_of_iptables(namespace: Namespace, kernel: Kernel, commands: str) -> None:
-    """The rule with which most begin lets in answers alone; one with a limit is no drop of everything."""
-    if shutil.which("iptables-nft") is None:
+@pytest.mark.parametrize("named", [*FIREWALLS, *IPTABLES])
+def test_firewalls(host: Host, named: str) -> None:
+    """Clients would have no web at all, and nobody would know why: it is told with the rule that helps.
+
+    The rule with which most firewalls of iptables begin lets in answers alone; one with a limit drops not everything.
+    """
+    if named in FIREWALLS:
+        chain, (held, drops) = "chain input of table inet filter", FIREWALLS[named]
+        host.nft(firewall(named.partition(":")[0], held))
+    elif shutil.which("iptables-nft") is None:
         pytest.skip("needs iptables-nft")
-    for command in commands.split("; "):
-        namespace.run("iptables-nft", *command.split())
-    if not IPTABLES[commands]:
-        assert namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    else:
+        chain, drops = "chain INPUT of table ip filter", IPTABLES[named]
+        for command in named.split("; "):
+            host.namespace.run("iptables-nft", *command.split())
+    before = host.shown()
+    if not drops:
+        assert host.up()
         return
-    with pytest.raises(HostProblems, match=f"chain INPUT of table ip filter drops what is delivered.*{MARKED}"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    with pytest.raises(HostProblems, match=f"{chain} drops what is delivered.*{MARKED}"):
+        host.up()
+    assert host.shown() == before
 
 
-def test_a_firewall_and_redirection(namespace: Namespace, tmp_path: Path) -> None:
+def test_a_firewall_and_redirection(host: Host) -> None:
     """Redirected packets bear no mark, and have the gate's port."""
-    kernel = Kernel(TableOptions(forwarded=Redirect(PortRange(8080, 8080))), tmp_path / "gateway.json")
-    namespace.run("nft", "-f", "-", given=firewall("drop", ("meta mark 0x746b accept",)))
+    redirects = Host(host.namespace, host.folder, TableOptions(forwarded=Redirect(PortRange(8080, 8080))))
+    host.nft(firewall("drop", ("meta mark 0x746b accept",)))
     with pytest.raises(HostProblems, match="add `tcp dport 8080 accept` there"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    namespace.run("nft", "add rule inet filter input tcp dport 8080 accept")
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
+        redirects.up()
+    host.nft("add rule inet filter input tcp dport 8080 accept")
+    redirects.up()
 
 
-def test_a_foreign_table_stays(namespace: Namespace, kernel: Kernel) -> None:
+def test_a_foreign_table_stays(host: Host) -> None:
     """`down` deletes nobody else's table."""
-    namespace.run("nft", "add", "table", "inet", "tokgate")
+    host.nft("add table inet tokgate")
     with pytest.raises(GatewayError, match="not tokgate's"):
-        namespace.inside(kernel.down)
-    assert "table inet tokgate" in everything(namespace)[0]
+        host.down()
+    assert "table inet tokgate" in host.shown()[0]
 
 
 @pytest.mark.parametrize("fails", ["load", "routes", "settings"])
 def test_a_failure_on_the_way_is_undone(
-    namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, fails: str
+    host: Host, refuses: Callable[..., None], monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     """What the kernel refuses in the middle leaves no half of a gateway."""
-    before = everything(namespace)
+    before = host.shown()
 
-    def refuse(*_: object, **__: object) -> None:
-        raise GatewayError("no")
+    def refuse(*_: object) -> None:
+        raise GatewayError("refused")
 
-    def refuse_table(commands: str, *, dry: bool = False) -> None:
-        if not dry:
-            refuse()
-
-    patches: dict[str, Callable[[], None]] = {
-        "load": lambda: monkeypatch.setattr(libnftables, "run", refuse_table),
-        "routes": lambda: monkeypatch.setattr(policy_routes.PolicyRoutes, "add", refuse),
-        "settings": lambda: monkeypatch.setattr(sysctls.Sysctls, "apply", refuse),
-    }
-    patches[fails]()
-    with pytest.raises(GatewayError, match="no"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
+    if fails == "load":
+        refuses("", tries=False)
+    elif fails == "routes":
+        monkeypatch.setattr(policy_routes.PolicyRoutes, "add", refuse)
+    else:
+        monkeypatch.setattr(sysctls.Sysctls, "apply", refuse)
+    with pytest.raises(GatewayError, match="refused"):
+        host.up()
     monkeypatch.undo()
-    assert everything(namespace) == before
+    assert host.shown() == before
 
 
-def test_an_older_kernel_gets_the_table_whole(
-    namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_kernel_gets_the_table_whole(host: Host, refuses: Callable[..., None]) -> None:
     """One that can't flush a set and fill it again in one transaction still follows the policy."""
-    second, run = rules(kernel.options, "198.51.100.0/24"), libnftables.run
-    namespace.inside(lambda: kernel.up(rules(kernel.options)))
-
-    def old(commands: str, *, dry: bool = False) -> None:
-        if commands.startswith("flush table"):
-            raise libnftables.NftError("File exists")
-        run(commands, dry=dry)
-
-    monkeypatch.setattr(libnftables, "run", old)
-    namespace.inside(lambda: kernel.up(second))
-    assert "198.51.100.0/24" in everything(namespace)[0]
-    assert "2001:db8:c::/48" not in everything(namespace)[0]
+    host.up()
+    refuses("flush table", "File exists")
+    host.up(host.rules("198.51.100.0/24"))
+    assert "198.51.100.0/24" in host.shown()[0]
+    assert "2001:db8:c::/48" not in host.shown()[0]
 
 
-def test_a_kernel_without_tproxy(namespace: Namespace, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_tproxy(host: Host, refuses: Callable[..., None]) -> None:
     """It is told by name, with the way round it, and nothing is changed."""
-    before, run = everything(namespace), libnftables.run
-
-    def without(commands: str, *, dry: bool = False) -> None:
-        if "tproxy" in commands:
-            raise libnftables.NftError("Could not process rule: No such file or directory\n  tproxy to :8080\n")
-        run(commands, dry=dry)
-
-    monkeypatch.setattr(libnftables, "run", without)
+    before = host.shown()
+    refuses("tproxy", "Could not process rule: No such file or directory\n  tproxy to :8080\n")
     with pytest.raises(HostProblems, match="modprobe nft_tproxy, or use --redirect"):
-        namespace.inside(lambda: kernel.up(rules(kernel.options)))
-    assert everything(namespace) == before
-    redirecting = Kernel(TableOptions(forwarded=Redirect()), kernel.state)
-    namespace.inside(lambda: redirecting.up(rules(redirecting.options)))
+        host.up()
+    assert host.shown() == before
+    Host(host.namespace, host.folder, TableOptions(forwarded=Redirect())).up()

@@ -5,13 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from whenever import Instant
 
-from labs.builders import ban, network, snapshot
 from labs.netns import Namespace
-from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Lab
-from tokgate.gateway.kernel import Kernel, RefusalTotals
-from tokgate.gateway.ruleset import Ruleset, TableOptions, ruleset_of
+from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Host, Lab
+from tokgate.gateway.kernel import RefusalTotals
 from tokgate.policy.observation import KernelRefusal
 
 INITIAL = (b"\xc3\x00\x00\x00\x01").ljust(1200, b"\0")
@@ -28,7 +25,7 @@ def lab(module_lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
 
 def counted(lab: Lab) -> Counter[str]:
     """The kernel's counters that are not zero."""
-    return +Counter(lab.gateway.inside(Kernel(TableOptions(), Path("unused")).refused))
+    return +Counter(lab.gateway.inside(Host(lab.gateway, Path("unused")).kernel.refused))
 
 
 def sends(namespace: Namespace, version: int, address: str, port: int, said: bytes) -> None:
@@ -73,23 +70,20 @@ def test_each_kind(lab: Lab, version: int) -> None:
     assert counted(lab) == expected
 
 
-def rules(*clients: str) -> Ruleset:
-    """A ban of one network, at noon."""
-    policy = snapshot(ban(), networks=(network("office", *clients),))
-    return ruleset_of(policy, Instant.from_utc(2023, 6, 1), TableOptions())
-
-
-def test_another_policy_keeps_the_counts(namespace: Namespace, tmp_path: Path) -> None:
+def test_another_policy_keeps_the_counts(host: Host) -> None:
     """An edit changes the table in place; without a table there is nothing to count."""
-    kernel = Kernel(TableOptions(), tmp_path / "gateway.json")
-    assert namespace.inside(kernel.refused) == {}
-    namespace.inside(lambda: kernel.up(rules("127.0.0.0/8")))
-    with contextlib.suppress(ConnectionRefusedError), namespace.connect("127.0.0.1", 8080):
+
+    def counts() -> dict[str, int]:
+        return host.namespace.inside(host.kernel.refused)
+
+    assert counts() == {}
+    host.up(host.rules("127.0.0.0/8"))
+    with contextlib.suppress(ConnectionRefusedError), host.namespace.connect("127.0.0.1", 8080):
         pass
-    before = namespace.inside(kernel.refused)
+    before = counts()
     assert before[KernelRefusal.DIALLED_DIRECTLY] > 0
-    namespace.inside(lambda: kernel.load(rules("198.51.100.0/24")))
-    assert namespace.inside(kernel.refused) == before
+    host.load(host.rules("198.51.100.0/24"))
+    assert counts() == before
 
 
 def test_sums_only_grow() -> None:

@@ -5,23 +5,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from whenever import Instant
 
-from labs.builders import ban, network, snapshot
-from labs.netns import Namespace
-from labs.ruleset_lab import CLIENT, ORIGIN, PORT, Lab
+from labs.ruleset_lab import CLIENT, ORIGIN, PORT, Host, Lab
 from labs.waiting import until
 from tokgate.gateway import checks, sysctls
-from tokgate.gateway.kernel import Kernel
-from tokgate.gateway.ruleset import Redirect, Ruleset, TableOptions, Tproxy, ruleset_of
+from tokgate.gateway.ruleset import Redirect, TableOptions, Tproxy
 from tokgate.gateway.sysctls import EARLY_DEMUX
-
-SEEN_BY_ALL = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
-
-
-def rules(options: TableOptions, *clients: str) -> Ruleset:
-    """A ban for clients."""
-    return ruleset_of(snapshot(ban(), networks=(network("office", *clients),)), Instant.from_utc(2023, 6, 1), options)
 
 
 def connected(lab: Lab, version: int, patience: float) -> socket.socket:
@@ -32,65 +21,62 @@ def connected(lab: Lab, version: int, patience: float) -> socket.socket:
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_port_that_a_gate_has_served(lab: Lab, tmp_path: Path, version: int) -> None:
     """Once its network is under no ban a client's port reaches the server at once; with early demultiplexing not."""
-    kernel = Kernel(TableOptions(forwarded=Tproxy(PORT)), tmp_path / "gateway.json")
-    lab.gateway.inside(lambda: kernel.up(rules(kernel.options, CLIENT[version])))
+    host = Host(lab.gateway, tmp_path, TableOptions(forwarded=Tproxy(PORT)))
+    host.up(host.rules(CLIENT[version]))
     with lab.gateway.listen(version, PORT) as gate, connected(lab, version, 20) as client:
         gate.accept()[0].close()  # first, and so it keeps the ports in TIME_WAIT
         assert client.recv(1) == b""
     until("the gate's end is in TIME_WAIT", lambda: ":40001" in lab.gateway.output("ss", "-Htn", "state", "time-wait"))
-    lab.gateway.inside(lambda: kernel.load(rules(kernel.options, "198.51.100.9")))
+    host.load(host.rules("198.51.100.9"))
     with lab.origin.listen(version, 443):
         lab.gateway.sysctl(f"{EARLY_DEMUX}=1")
         with pytest.raises(TimeoutError):
             connected(lab, version, 1)
-        lab.gateway.inside(lambda: kernel.repair(rules(kernel.options, "198.51.100.9")))
+        host.repair(host.rules("198.51.100.9"))
         connected(lab, version, 20).close()
 
 
-def test_redirection_leaves_it(namespace: Namespace, tmp_path: Path) -> None:
+def early_demux(host: Host) -> str | None:
+    """The setting of now."""
+    return host.namespace.inside(lambda: sysctls.read(EARLY_DEMUX))
+
+
+def test_redirection_leaves_it(host: Host) -> None:
     """The gateway's own address is not the server's: there it does no harm."""
-    kernel = Kernel(TableOptions(forwarded=Redirect()), tmp_path / "gateway.json")
-    assert EARLY_DEMUX not in namespace.inside(lambda: kernel.up(rules(kernel.options, "192.0.2.0/24")))
-    assert (namespace.inside(lambda: sysctls.read(EARLY_DEMUX)), kernel.limits) == ("1", ())
+    host = Host(host.namespace, host.folder, TableOptions(forwarded=Redirect()))
+    assert EARLY_DEMUX not in host.up()
+    assert (early_demux(host), host.kernel.limits) == ("1", ())
 
 
-def test_where_it_is_right_already(namespace: Namespace, tmp_path: Path) -> None:
-    """What the admin has switched off stays so after tokgate's end."""
-    namespace.sysctl(f"{EARLY_DEMUX}=0")
-    kernel = Kernel(TableOptions(), tmp_path / "gateway.json")
-    assert EARLY_DEMUX not in namespace.inside(lambda: kernel.up(rules(kernel.options, "192.0.2.0/24")))
-    assert EARLY_DEMUX not in namespace.inside(kernel.down)
-    assert namespace.inside(lambda: sysctls.read(EARLY_DEMUX)) == "0"
+def test_where_it_is_right_already(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the admin has switched off stays so after tokgate's end, and is no limit where it can't be changed."""
+    host.namespace.sysctl(f"{EARLY_DEMUX}=0")
+    assert EARLY_DEMUX not in host.up()
+    assert EARLY_DEMUX not in host.down()
+    assert early_demux(host) == "0"
+    monkeypatch.setattr(sysctls, "writable", lambda _: False)
+    assert host.namespace.inside(lambda: host.kernel.limits) == ()
 
 
-@pytest.mark.parametrize("name", [EARLY_DEMUX, "net.ipv4.none_such"])
-def test_where_it_can_not_be_changed(
-    namespace: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """A container sees /proc/sys but may not write there, or not all of it: all else is loaded, and it is told."""
+def test_where_it_can_not_be_read(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may not see all of /proc/sys: all else is loaded, and it is told, with what helps."""
+    name = "net.ipv4.none_such"
     monkeypatch.setattr(sysctls, "EARLY_DEMUX", name)
     monkeypatch.setattr(sysctls, "writable", lambda _: False)
-    namespace.sysctl(*(f"{each}=1" for each in SEEN_BY_ALL))
-    kernel = Kernel(TableOptions(), tmp_path / "gateway.json")
-    wanted = rules(kernel.options, "192.0.2.0/24")
-    assert namespace.inside(lambda: checks.problems(wanted)) == []
-    assert namespace.inside(lambda: kernel.up(wanted)) == {}
-    (limit,) = namespace.inside(lambda: kernel.limits)
-    assert limit.startswith(f"{name} {'is 1' if name == EARLY_DEMUX else 'can not be read here'}, ")
+    host.namespace.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    assert host.namespace.inside(lambda: checks.problems(host.rules())) == []
+    assert host.up() == {}
+    (limit,) = host.namespace.inside(lambda: host.kernel.limits)
+    assert limit.startswith(f"{name} can not be read here, ")
     assert limit.endswith(f": sysctl -w {name}=0 on the machine")
-    loaded = namespace.inside(lambda: kernel.wanted(wanted))
-    assert namespace.inside(lambda: kernel.differences(loaded)).settings == ()
-    namespace.sysctl(f"{EARLY_DEMUX}=0")  # as told
-    assert namespace.inside(lambda: kernel.limits) == (() if name == EARLY_DEMUX else (limit,))
-    assert namespace.inside(kernel.down) == {}
-    assert namespace.inside(lambda: sysctls.read(EARLY_DEMUX)) == "0"
+    assert host.differences().settings == ()
+    assert host.down() == {}
 
 
-def test_settings_of_an_earlier_start(namespace: Namespace, tmp_path: Path) -> None:
+def test_settings_of_an_earlier_start(host: Host) -> None:
     """What a machine had before its power went is no setting of now: who set it since keeps it."""
-    kernel = Kernel(TableOptions(), tmp_path / "gateway.json")
-    namespace.inside(lambda: kernel.up(rules(kernel.options, "192.0.2.0/24")))
-    kept = json.loads(kernel.state.read_text())
-    kernel.state.write_text(json.dumps(kept | {"holds_for": ["another start", kept["holds_for"][1]]}))
-    assert namespace.inside(kernel.down) == {}
-    assert namespace.inside(lambda: sysctls.read("net.ipv4.ip_forward")) == "1"
+    host.up()
+    kept = json.loads(host.kernel.state.read_text())
+    host.kernel.state.write_text(json.dumps(kept | {"holds_for": ["another start", kept["holds_for"][1]]}))
+    assert host.down() == {}
+    assert host.namespace.inside(lambda: sysctls.read("net.ipv4.ip_forward")) == "1"

@@ -7,13 +7,18 @@ import io
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from whenever import Instant
+
 from labs import netns
-from labs.netns import flush_conntrack
+from labs.builders import ban, network, snapshot
+from labs.netns import Namespace, flush_conntrack
 from tokgate.cli.main import main
+from tokgate.gateway.kernel import Differences, Kernel
+from tokgate.gateway.ruleset import Ruleset, TableOptions, ruleset_of
 
 POLICY = """\
 services:
@@ -104,3 +109,41 @@ def built() -> Iterator[Lab]:
         yield lab
     finally:
         lab.down()
+
+
+class Host:
+    """A machine in a namespace, and the kernel's part of a gateway there."""
+
+    def __init__(self, namespace: Namespace, folder: Path, options: TableOptions | None = None) -> None:
+        self.namespace, self.folder = namespace, folder
+        self.kernel = Kernel(options or TableOptions(), folder / "keys" / "gateway.json")
+
+    def rules(self, *clients: str) -> Ruleset:
+        """A ban for one network, or for several prefixes of it."""
+        office = network("office", *(clients or ("192.0.2.0/24", "2001:db8:c::/48")))
+        policy = snapshot(ban(), networks=(office,))
+        return ruleset_of(policy, Instant.from_utc(2023, 6, 1), self.kernel.options)
+
+    def up(self, rules: Ruleset | None = None) -> Mapping[str, str]:
+        return self.namespace.inside(lambda: self.kernel.up(rules or self.rules()))
+
+    def load(self, rules: Ruleset | None = None) -> None:
+        self.namespace.inside(lambda: self.kernel.load(rules or self.rules()))
+
+    def repair(self, rules: Ruleset | None = None) -> None:
+        self.namespace.inside(lambda: self.kernel.repair(rules or self.rules()))
+
+    def down(self) -> Mapping[str, str]:
+        return self.namespace.inside(self.kernel.down)
+
+    def differences(self, rules: Ruleset | None = None) -> Differences:
+        return self.namespace.inside(lambda: self.kernel.differences(self.kernel.wanted(rules or self.rules())))
+
+    def nft(self, commands: str) -> None:
+        self.namespace.run("nft", "-f", "-", given=commands)
+
+    def shown(self) -> tuple[str, ...]:
+        """What is loaded, in the words of the system's own programs."""
+        settings = "net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.tcp_early_demux"
+        commands = ("nft list ruleset", "ip rule", "ip -6 rule", "ip route show table all", f"sysctl {settings}")
+        return tuple(self.namespace.output(*command.split()) for command in commands)
