@@ -88,7 +88,7 @@ def test_problems_in_a_line() -> None:
     assert len(status_line(STATE | {"problems": ["x" * 4096]})) == LONGEST
 
 
-SYSTEMCTL = {
+SYSTEMCTL: dict[str, dict[str, int]] = {
     "list-jobs": {
         "  73 tokgate.service restart running": True,
         "  69 tokgate.service stop    running": False,
