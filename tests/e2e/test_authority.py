@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from labs import clients as lab_clients
+from labs.devtools import tab
 from labs.netns import Lab, run
 from labs.origin import ALLOWED, BANNED, Origin
 
@@ -161,10 +161,10 @@ def test_chromium_believes_it_for_banned_names_only(
     lab: Lab, origin: Origin, constrained_authority: Path, thief: Thief
 ) -> None:
     """Chromium, with the root in its store, shows the forged page of a banned name and an error for any other."""
-    with lab_clients.browser(lab.client, constrained_authority / "root.pem") as browse:
+    with tab(namespace=lab.client, authorities=(constrained_authority / "root.pem",)) as page:
         with serving(lab, thief.forge(BANNED)):
-            assert browse(f"https://{BANNED}:{PORT}/").text.strip() == "forged"
+            page.open(f"https://{BANNED}:{PORT}/")
+            assert page.text.strip() == "forged"
         with serving(lab, thief.forge(ALLOWED)):
-            page = browse(f"https://{ALLOWED}:{PORT}/")
-            assert page.error.startswith("ERR_CERT_")
+            assert page.error(f"https://{ALLOWED}:{PORT}/").startswith("ERR_CERT_")
             assert "forged" not in page.text

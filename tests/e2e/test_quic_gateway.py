@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from whenever import Instant
 
-from labs.clients import Download, browser, forced_to_quic, http3
-from labs.devtools import tab
+from labs.clients import Download, http3
+from labs.devtools import forced_to_quic, tab
 from labs.gateway import Gateway, MakeGateway, office_policy, refused_over_http3
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
@@ -132,12 +132,11 @@ def test_another_network(lab: Lab, origin: Origin, gateway: Gateway) -> None:
 
 def test_browser(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     """Chromium, whose hello fills two datagrams, speaks HTTP/3 with an allowed name, and is refused a banned one."""
-    with browser(lab.client, origin.authority) as browse:
-        allowed = browse(f"https://{ALLOWED}/", 4, *forced_to_quic(ALLOWED, origin))
-        banned = browse(f"https://{BANNED}/", 4, *forced_to_quic(BANNED, origin))
-
-    assert allowed.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
-    assert banned.error.startswith("ERR_QUIC_")
+    flags = forced_to_quic(origin, ALLOWED, BANNED)
+    with tab(*flags, namespace=lab.client, authorities=(origin.authority,)) as page:
+        page.open(f"https://{ALLOWED}/")
+        assert page.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
+        assert page.error(f"https://{BANNED}/").startswith("ERR_QUIC_")
 
 
 def flows(lab: Lab) -> str:
@@ -184,7 +183,6 @@ def test_a_browser_meets_the_page(lab: Lab, origin: Origin, gateway: Gateway) ->
     flags = (
         f"--ignore-certificate-errors-spki-list={origin.pins[BANNED]}",
         f"--origin-to-force-quic-on={BANNED}:8443",  # on that port alone; but its authority then does for QUIC at all
-        f"--host-resolver-rules=MAP {BANNED} {Lab.BANNED[4]}, MAP * ~NOTFOUND",
         "--no-proxy-server",
     )
     authorities = (origin.authority, gateway.home / ".tokgate" / "mitmproxy-ca-cert.pem")

@@ -9,7 +9,8 @@ import contextlib
 
 import pytest
 
-from labs.clients import UNRECOGNIZED_NAME, Client, browser, chromium, curl, forced_to_quic, http3
+from labs.clients import UNRECOGNIZED_NAME, Client, curl, http3
+from labs.devtools import forced_to_quic, tab
 from labs.gateway import Gateway, got_round, refuses
 from labs.netns import Lab, Namespace
 from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, Origin, to_banned
@@ -120,17 +121,19 @@ def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin,
 
 def test_chromium(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     """It reads an allowed page, is refused the banned one, reads that as a visitor; the control trusts nobody."""
-    with origin.watch() as seen:
-        refused = chromium(lab.client, BANNED, 6, True, origin.authority)
-    allowed = chromium(lab.client, ALLOWED, 4, True, origin.authority)
-    visitor = chromium(lab.guest, BANNED, 4, True, origin.authority)
-
-    assert (refused.error, to_banned(seen)) == (UNRECOGNIZED_NAME, 0)
-    assert (allowed.certificate, allowed.protocol) == (origin.fingerprints[ALLOWED], "h2")
-    assert allowed.body.strip() == f"origin of {ALLOWED} over HTTP/2.0"
-    assert visitor.certificate == origin.fingerprints[BANNED]
-    with browser(lab.client) as browse:
-        assert browse(f"https://{ALLOWED}/").error == "ERR_CERT_AUTHORITY_INVALID"
+    authorities = (origin.authority,)
+    with origin.watch() as seen, tab(namespace=lab.client, authorities=authorities, family=6) as page:
+        assert page.error(f"https://{BANNED}/") == "ERR_SSL_UNRECOGNIZED_NAME_ALERT"
+    assert to_banned(seen) == 0
+    with tab(namespace=lab.client, authorities=authorities) as page:
+        page.open(f"https://{ALLOWED}/")
+        assert (page.certificate, page.document["protocol"]) == (origin.fingerprints[ALLOWED], "h2")
+        assert page.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
+    with tab(namespace=lab.guest, authorities=authorities) as page:
+        page.open(f"https://{BANNED}/")
+        assert page.certificate == origin.fingerprints[BANNED]
+    with tab(namespace=lab.client) as page:
+        assert page.error(f"https://{ALLOWED}/") == "ERR_CERT_AUTHORITY_INVALID"
 
 
 def test_other_network_reaches_the_banned_name(
@@ -155,16 +158,17 @@ def test_plain_http_of_another_network_passes(lab: Lab, origin: Origin, gateway:
 
 def test_quic(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     """A browser bound to HTTP/3 gets an allowed page by TPROXY, else gives up; unbound it uses TCP; visitors get it."""
-    with origin.watch() as seen, browser(lab.client, origin.authority) as browse:
-        bound = browse(f"https://{ALLOWED}/", 4, *forced_to_quic(ALLOWED, origin))
-        free = browse(f"https://{ALLOWED}/")
-
-    if gateway.mode == "gate:tproxy":
-        assert bound.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
-    else:
-        assert bound.error.startswith("ERR_QUIC_")
-        assert seen["allowed-udp443"] == 0
-    assert free.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
+    flags, authorities = forced_to_quic(origin, ALLOWED), (origin.authority,)
+    with origin.watch() as seen, tab(*flags, namespace=lab.client, authorities=authorities) as page:
+        if gateway.mode == "gate:tproxy":
+            page.open(f"https://{ALLOWED}/")
+            assert page.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
+        else:
+            assert page.error(f"https://{ALLOWED}/").startswith("ERR_QUIC_")
+    assert gateway.mode == "gate:tproxy" or seen["allowed-udp443"] == 0
+    with tab(namespace=lab.client, authorities=authorities) as page:
+        page.open(f"https://{ALLOWED}/")
+        assert page.text.strip() == f"origin of {ALLOWED} over HTTP/2.0"
     for family in (4, 6):
         assert http3(lab.guest, origin, BANNED, family) == (0, f"origin of {BANNED} over HTTP/3.0\n")
 

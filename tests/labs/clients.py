@@ -1,9 +1,8 @@
-"""The clients behind the gateway, each as a function of one shape: curl, OpenSSL, Python and Chromium."""
+"""The clients behind the gateway, each as a function of one shape: curl, OpenSSL and Python."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import ssl
@@ -14,12 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import h2.connection
 import h2.events
 
-from labs.netns import Namespace, run
+from labs.netns import Namespace
 from labs.origin import ADDRESSES, ALLOWED, Origin, fingerprint
 
 UNRECOGNIZED_NAME = "unrecognized name"
@@ -108,11 +106,6 @@ class Download(threading.Thread):
             *self._given, 4, *patience, "--output", "/dev/null", "--write-out", "%{size_download}", path="/paced"
         )
         self.octets = int(size)
-
-
-def forced_to_quic(name: str, origin: Origin) -> tuple[str, str]:
-    """What binds Chromium to HTTP/3 for a name."""
-    return f"--origin-to-force-quic-on={name}:443", f"--ignore-certificate-errors-spki-list={origin.pins[name]}"
 
 
 def openssl(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:
@@ -205,103 +198,6 @@ def downloading(
         while stream.readline() not in (b"\r\n", b""):
             pass
         yield stream
-
-
-def chromium(namespace: Namespace, name: str, family: int, http2: bool, authority: Path) -> Answer:
-    """Headless Chromium; the certificate and the protocol come from its own network log."""
-    with browser(namespace, authority) as browse:
-        page = browse(f"https://{name}/", family, *([] if http2 else ["--disable-http2"]))
-        if page.error:
-            return Answer(error=_wording(page.error))
-        return Answer(body=page.text, protocol=page.protocol, certificate=page.certificate)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What Chromium shows: its document, the network error of an error page, and what its network log says."""
-
-    dom: str
-    error: str
-    protocol: str
-    certificate: str
-
-    @property
-    def text(self) -> str:
-        """The document without its tags."""
-        return re.sub(r"<[^>]+>", "", self.dom)
-
-
-type Browse = Callable[..., Page]
-"""(url, family, *flags) -> Page"""
-
-_FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--net-log-capture-mode=Everything"),
-    *("--disable-features=HttpsUpgrades,HttpsFirstBalancedMode,OptimizationHints,MediaRouter", "--hide-scrollbars"),
-)
-
-
-@contextlib.contextmanager
-def profile(*authorities: Path) -> Iterator[Path]:
-    """A home folder for Chromium, in which these authorities are trusted."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        home = Path(folder)
-        store = home / ".pki/nssdb"
-        store.mkdir(parents=True)
-        run("certutil", "-N", "-d", f"sql:{store}", "--empty-password")
-        for number, authority in enumerate(authorities):
-            run(
-                *("certutil", "-A", "-d", f"sql:{store}", "-n", f"authority {number}"),
-                *("-t", "C,,", "-i", authority),
-            )
-        yield home
-
-
-@contextlib.contextmanager
-def browser(namespace: Namespace, *authorities: Path) -> Iterator[Browse]:
-    """A Chromium profile that trusts these authorities: call it with a URL, a family and more flags to see a page."""
-    with profile(*authorities) as home:
-
-        def browse(url: str, family: int = 4, *flags: str) -> Page:
-            name = urlsplit(url).hostname or ""
-            address = ADDRESSES[name][family]
-            log = home / "net.json"
-            done = namespace.run(
-                *("chromium", *_FLAGS, *flags, f"--user-data-dir={home}/profile", f"--log-net-log={log}"),
-                f"--host-resolver-rules=MAP {name} {f'[{address}]' if family == 6 else address}, MAP * ~NOTFOUND",
-                *("--timeout=15000", "--dump-dom", url),
-                env={
-                    "HOME": str(home),
-                    "TMPDIR": str(home),
-                    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
-                    "LANG": "C.UTF-8",
-                },
-                check=False,
-            )
-            return _read_page(url, done.stdout, log)
-
-        yield browse
-
-
-def _read_page(url: str, dom: str, log: Path) -> Page:
-    """Chromium dumps no document for a failed navigation, so that the error, too, comes from its network log."""
-    written = json.loads(log.read_text())
-    events = [event for event in written["events"] if "params" in event]
-    names = {number: name for name, number in written["constants"]["netError"].items()}
-    requests = {event["source"]["id"] for event in events if event["params"].get("url") == url}
-    errors = [
-        event["params"]["net_error"]
-        for event in events
-        if event["source"]["id"] in requests and event["params"].get("net_error", 0) < 0
-    ]
-    chains = [event["params"]["certificates"] for event in events if event["params"].get("certificates")]
-    protocols = [event["params"]["next_proto"] for event in events if "next_proto" in event["params"]]
-    return Page(
-        dom=dom,
-        error=names[errors[-1]] if errors and not dom else "",
-        protocol=next((protocol for protocol in protocols if protocol != "unknown"), ""),
-        certificate=fingerprint(chains[0][0].encode()) if chains else "",
-    )
 
 
 def _wording(error: str) -> str:

@@ -7,13 +7,13 @@ import contextlib
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labs.clients import profile
-from labs.netns import Namespace
-from labs.origin import fingerprint
+from labs.netns import Namespace, run
+from labs.origin import ADDRESSES, Origin, fingerprint
 from labs.waiting import until
 
 _FLAGS = (
@@ -56,10 +56,14 @@ class Tab:
 
     def open(self, url: str) -> None:
         """Go somewhere, and wait until the page has loaded."""
-        self.events.clear()
-        answer = self.call("Page.navigate", url=url)
-        assert "errorText" not in answer, (url, answer)
+        error = self.error(url)
+        assert not error, (url, error)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def error(self, url: str) -> str:
+        """Go somewhere; the network's error, where no page comes."""
+        self.events.clear()
+        return str(self.call("Page.navigate", url=url).get("errorText", "")).removeprefix("net::")
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; promises are waited for."""
@@ -125,14 +129,18 @@ class Tab:
             self.run(f"{script}({json.dumps(url)}, {json.dumps(fields)})")
 
     @property
-    def status(self) -> int:
-        """The status that the page came with."""
-        documents = [
+    def document(self) -> dict[str, Any]:
+        """The response that the page came with, as `Network.Response`."""
+        documents: list[dict[str, Any]] = [
             event["params"]["response"]
             for event in self.events
             if event.get("method") == "Network.responseReceived" and event["params"]["type"] == "Document"
         ]
-        return int(documents[-1]["status"])
+        return documents[-1]
+
+    @property
+    def status(self) -> int:
+        return int(self.document["status"])
 
     @property
     def certificate(self) -> str:
@@ -184,8 +192,39 @@ class Tab:
 
 
 @contextlib.contextmanager
-def tab(*flags: str, namespace: Namespace | None = None, authorities: Sequence[Path] = ()) -> Iterator[Tab]:
-    """A tab of a Chromium with a fresh profile that trusts these authorities, which ends with the block."""
+def profile(*authorities: Path) -> Iterator[Path]:
+    """A home folder for Chromium, in which these authorities are trusted."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        store = home / ".pki/nssdb"
+        store.mkdir(parents=True)
+        run("certutil", "-N", "-d", f"sql:{store}", "--empty-password")
+        for number, authority in enumerate(authorities):
+            run(
+                *("certutil", "-A", "-d", f"sql:{store}", "-n", f"authority {number}"),
+                *("-t", "C,,", "-i", authority),
+            )
+        yield home
+
+
+def forced_to_quic(origin: Origin, *names: str) -> tuple[str, str]:
+    """What binds Chromium to HTTP/3 for names."""
+    places, pins = (",".join(each) for each in ([f"{n}:443" for n in names], [origin.pins[n] for n in names]))
+    return f"--origin-to-force-quic-on={places}", f"--ignore-certificate-errors-spki-list={pins}"
+
+
+@contextlib.contextmanager
+def tab(
+    *flags: str, namespace: Namespace | None = None, authorities: Sequence[Path] = (), family: int = 4
+) -> Iterator[Tab]:
+    """A tab of a Chromium with a fresh profile that trusts these authorities, which ends with the block.
+
+    In a namespace of the laboratory it finds the laboratory's names, at their addresses of one family, and no others.
+    """
+    if namespace is not None:
+        places = {name: addresses[family] for name, addresses in ADDRESSES.items()}
+        rules = [f"MAP {name} {f'[{at}]' if family == 6 else at}" for name, at in places.items()]
+        flags += (f"--host-resolver-rules={', '.join(rules)}, MAP * ~NOTFOUND",)
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     with profile(*authorities) as home:
