@@ -1,17 +1,15 @@
 """Each alert fires when what it warns of happens, as tokgate's own metrics tell of it, and is silent otherwise."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from whenever import Instant
 
+from labs.requirements import needs
 from labs.vitals import DEATHS, GATEWAY, HEALTHY, LOG, NOW, measured
 from tokgate.cli.log.verify import metrics_text
 from tokgate.service.children import Child, Role
@@ -23,10 +21,7 @@ from tokgate.service.status import worker_of
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "tokgate.rules.yml"
 ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1",
-    reason="needs promtool (Debian: prometheus)",
-)
+needs_promtool = needs("promtool")
 LENGTH = 180
 """Minutes of each story, which is scraped once a minute."""
 

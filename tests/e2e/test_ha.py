@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -22,6 +21,7 @@ from labs.gateway import KERNEL_TOO, ROOT, Gateway, office_policy
 from labs.ha_lab import HaLab
 from labs.netns import Lab, wait_until
 from labs.origin import ALLOWED, BANNED, Origin, to_banned
+from labs.requirements import require
 from tokgate.runtime.control_socket import ControlRequest, ask
 
 SOON = 3.0
@@ -33,9 +33,7 @@ PATIENCE = 0.25
 @pytest.fixture
 def ha(requirements: None, tmp_path: Path) -> Iterator[HaLab]:
     """The laboratory, where keepalived is installed."""
-    if shutil.which("keepalived") is None:
-        said = "missing here: keepalived (apt-get install keepalived)"
-        (pytest.fail if os.environ.get("TOKGATE_REQUIRE_E2E") == "1" else pytest.skip)(said)
+    require("keepalived")
     with HaLab(os.getpid(), tmp_path) as lab:
         yield lab
 

@@ -17,12 +17,12 @@ import dns.query
 import dns.rdatatype
 import pytest
 
-from labs import phones
 from labs.clients import UNRECOGNIZED_NAME, python
 from labs.gateway import KERNEL_TOO, Gateway, office_policy, refuses
 from labs.netns import Lab, Namespace, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin
-from labs.phones import PhoneGateway, connected
+from labs.phones import TOOLS, PhoneGateway, connected
+from labs.requirements import require
 from labs.resolver import ADDRESS as RESOLVER
 from labs.resolver import Resolver
 
@@ -37,11 +37,7 @@ PREFIX = {4: "10.83.0.", 6: "fd83:7467:6174:6500::"}
 @pytest.fixture
 def interface(lab: Lab) -> str:
     """A name that no other run has: sockets of wireguard-go lie beside each other, whatever the namespace."""
-    if missing := phones.missing():
-        absent = ", ".join(missing)
-        if os.environ.get("TOKGATE_REQUIRE_E2E") == "1":
-            pytest.fail(f"missing here: {absent}", pytrace=False)
-        pytest.skip(f"missing here: {absent}")
+    require(*TOOLS)
     return f"wg{os.getpid()}"
 
 

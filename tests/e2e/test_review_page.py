@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import trustme
 from labs.builders import at, present
 from labs.command_line import POLICY
 from labs.devtools import Tab, tab
+from labs.requirements import needs
 from labs.samples import OBSERVER, judged, seen
 from labs.waiting import until
 from labs.web_server import served as web_served
@@ -42,16 +42,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "dark": {"width": 1280, "height": 900, "dark": True},
     "phone": {"width": 390, "height": 844, "mobile": True},
 }
+pytestmark = needs("chromium")
 HOSTILE = "<img src=x onerror=document.title='owned'>.clips.example.org"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _chromium() -> None:
-    """Skip, or fail where nothing may be missing."""
-    if shutil.which("chromium") is None:
-        if os.environ.get("TOKGATE_REQUIRE_E2E") == "1":
-            pytest.fail("chromium is missing", pytrace=False)
-        pytest.skip("chromium is missing")
 
 
 @dataclass

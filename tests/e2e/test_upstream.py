@@ -14,11 +14,11 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from labs.requirements import require
 from labs.running_lab import POLICY, Running
 from labs.waiting import DEADLINE, until
 from labs.web_server import served, web_server
 
-REQUIRE = "TOKGATE_REQUIRE_E2E"
 STARTS = 5
 """How often Squid is started, each time with another port."""
 SIGN_IN = Path("/usr/lib/squid/basic_ncsa_auth")
@@ -104,10 +104,7 @@ def squid(web: int) -> Iterator[Squid]:
 
     As root's it becomes the user `proxy`, who can't reach the folders that pytest makes for root.
     """
-    if shutil.which("squid") is None or not SIGN_IN.exists():
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail(f"{REQUIRE}=1 and missing here: squid", pytrace=False)
-        pytest.skip("missing here: squid")
+    require("squid", str(SIGN_IN))
     with tempfile.TemporaryDirectory(prefix="tokgate-squid-") as made:
         folder = Path(made)
         folder.chmod(0o777)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from evasion.requirements import skip_or_fail
 from evasion.runner import Runner
 from evasion.table import Case
 from labs.gate_fixtures import monotonic, start_gate, start_origin
 from labs.proxy_fixtures import records
+from labs.requirements import require
 
 __all__ = ["monotonic", "records", "start_gate", "start_origin"]
 
@@ -24,4 +24,4 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def available(case: Case) -> None:
     if case.server.missing:
-        skip_or_fail(case.server.missing)
+        require(case.server.missing)

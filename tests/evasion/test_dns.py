@@ -1,7 +1,6 @@
 """DNS: neither the banned name nor a name that only leads to it is answered, and other names are."""
 
 import contextlib
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ import dns.rrset
 import pytest
 
 from evasion.carriers import NAME_SERVER, Clients, Program, Running, Settings
-from evasion.requirements import skip_or_fail
 from evasion.rows.dns import BANNED, Question, questions
+from labs.requirements import require
 from labs.resolver import Resolver
 
 DEADLINE = 20.0
@@ -42,8 +41,7 @@ class NameServer(Resolver):
 
 @pytest.fixture(scope="module")
 def name_server() -> Iterator[NameServer]:
-    if os.geteuid() != 0:
-        skip_or_fail("root, for port 53")
+    require("root")  # for port 53
     with NameServer() as made:
         yield made
 

@@ -1,24 +1,19 @@
 """Fixtures of the gateway's tests: the lab for rulesets, which a module shares."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from labs.lab_fixtures import REQUIRE
 from labs.netns import Namespace
+from labs.requirements import require
 from labs.ruleset_lab import TPROXY, Host, Lab, built
 
 
 @pytest.fixture(scope="module")
 def module_lab() -> Iterator[Lab]:
     """The namespaces of a module."""
-    if os.geteuid() != 0 or not (shutil.which("nft") and shutil.which("ip")):
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail("needs root, nft and ip", pytrace=False)
-        pytest.skip("needs root, nft and ip")
+    require("root", "nft", "ip")
     yield from built()
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,33 +13,16 @@ from labs import netns as lab_netns
 from labs.gateway import Gateway, MakeGateway
 from labs.netns import Namespace
 from labs.origin import Origin
+from labs.requirements import require
 from labs.resolver import Resolver
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 TOOLS = ("ip", "ss", "sysctl", "nft", "curl", "openssl", "nginx", "chromium", "certutil")
-REQUIRE = "TOKGATE_REQUIRE_E2E"
-
-
-def _missing() -> Iterable[str]:
-    """What this machine lacks for the laboratory; empty when it can be built."""
-    if sys.platform != "linux" or not hasattr(os, "setns"):
-        yield "Linux"
-        return
-    if os.geteuid() != 0:
-        yield "root"
-    yield from (tool for tool in TOOLS if shutil.which(tool) is None)
 
 
 @pytest.fixture(scope="session")
 def requirements() -> None:
-    """Skip where a part is missing; fail instead where the environment says that nothing may be missing."""
-    missing = ", ".join(_missing())
-    if missing and os.environ.get(REQUIRE) == "1":
-        pytest.fail(f"{REQUIRE}=1 and missing here: {missing}", pytrace=False)
-    if missing:
-        pytest.skip(f"missing here: {missing}")
+    """All that the laboratory is built of."""
+    require("root", *TOOLS)
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +66,7 @@ def any_gateway(
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     """An empty network namespace, in which nothing is forwarded."""
-    if os.geteuid() != 0 or not (shutil.which("nft") and shutil.which("ip")):
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail("needs root, nft and ip", pytrace=False)
-        pytest.skip("needs root, nft and ip")
+    require("root", "nft", "ip")
     made = Namespace(f"tokgate{os.getpid()}-kernel").add()
     try:
         yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,7 @@ from labs.gateway import Gateway
 from labs.netns import Namespace
 
 TOOLS = ("wg", "wireguard-go")
-
-
-def missing() -> list[str]:
-    """What this machine lacks for phones."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+"""What a machine needs for phones."""
 
 
 @contextmanager

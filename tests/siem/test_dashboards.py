@@ -1,9 +1,7 @@
 """Dashboards: each query has an answer, each field is one of the log, each key is one that Grafana knows."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from day import Gateway, Traffic
 
+from labs.requirements import REQUIRED, needs
 from labs.siem import elastic_fields, leaves, needs_chdb
 from labs.vitals import HEALTHY, NOW, measured
 from tokgate.blocklog.paths import with_rotated
@@ -28,7 +27,6 @@ ROOT = Path(generate.HERE)
 BOARDS = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "grafana/dashboards").glob("*.json")}
 OBJECTS = [json.loads(line) for line in (ROOT / "elastic/dashboards.ndjson").read_text("utf-8").splitlines()]
 MINUTES = 120
-REQUIRED = os.environ.get("TOKGATE_REQUIRE_E2E") == "1"
 
 
 def targets(board: str, key: str) -> list[Any]:
@@ -51,7 +49,7 @@ def _series(folder: Path) -> Iterator[dict[str, str]]:
         yield {"series": name, "values": values}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None and not REQUIRED, reason="needs promtool (Debian: prometheus)")
+@needs("promtool")
 def test_expressions_have_answers(tmp_path: Path) -> None:
     """Prometheus answers each over tokgate's own metrics, with at least one series."""
     asked = [param.values[0] for param in targets("tokgate-gateways", "expr")]

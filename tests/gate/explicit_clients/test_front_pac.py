@@ -1,14 +1,11 @@
 """The PAC file, as browsers evaluate it."""
 
 import json
-import os
-import shutil
 import subprocess
 from ipaddress import ip_network
 
-import pytest
-
 from labs import builders
+from labs.requirements import needs
 from tokgate.gate.explicit_clients.front import pac_file
 from tokgate.policy.settings import PacSettings
 
@@ -23,9 +20,7 @@ var isInNetEx = (h, prefix) => v6[prefix](h);
 """
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None and os.environ.get("TOKGATE_REQUIRE_E2E") != "1", reason="needs Node.js"
-)
+@needs("node")
 def test_what_goes_where() -> None:
     """What is banned must not go past the proxy; what is inside need not go through it."""
     settings = PacSettings(direct_names=("intranet.example.org",), direct_addresses=(ip_network("203.0.113.0/24"),))
