@@ -14,7 +14,7 @@ from typing import Any, Final
 from evasion.carriers import Clients, Key, Running, start
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE
 from evasion.servers import ALLOWED, DEADLINE, Recorder, Server, running_servers
-from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, Logged, twin_of
+from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, twin_of
 from tokgate.evasion.attempt import Attempt, Result, ServerReply, Target
 from tokgate.evasion.trial import AttemptRoute, make
 
@@ -80,7 +80,7 @@ class Runner:
             local = address in (OPEN_ADDRESS, BANNED_ADDRESS)
             leak = b"example.org" if twin and name == ALLOWED and case.row.leak != ANYTHING else case.row.leak
             has_come = partial(shows, leak)
-            comes = twin or (case.row.passes is not None and case.row.certain)
+            comes = twin or (case.row.counted and case.row.certain)
             with closing(Recorder(address if local else BANNED_ADDRESS, has_come if comes else None)) as recorder:
                 target = Target(name, address, recorder.port)
                 answer = make(attempt, self._route(case, client, recorder.port, twin=twin), target)
@@ -96,8 +96,7 @@ class Runner:
     def _route(self, case: Case, client: str, port: int, *, twin: bool) -> AttemptRoute:
         """The way to a server; what has to come is waited for, however long a crowded machine takes."""
         route, row = self.running[case.key].route(case.carrier, client, port), case.row
-        passes, refused = row.passes is not None and row.certain, row.logged is Logged.RECORD
-        comes = passes or (refused and case.server is row.server)
+        comes = row.certain if row.counted else row.recorded and case.server is row.server
         return replace(route, patience=DEADLINE) if twin or comes else route
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from evasion.carriers import Carrier, Key, Settings
 from evasion.servers import ALLOWED, BANNED, Server
-from tokgate.evasion.attempt import Attempt, Family, Limit, Opens
+from tokgate.evasion.attempt import Attempt, Family, Opens
 from tokgate.evasion.families import ATTEMPTS
 
 OPEN_ADDRESS: Final = "127.0.0.1"
@@ -49,17 +49,6 @@ class Twin(StrEnum):
     """The very same octets from a client that is under no ban."""
 
 
-class Logged(StrEnum):
-    """What has to be in the log."""
-
-    RECORD = "record"
-    """A refusal of this client: under the ban, or under none where the row can't be read (`Row.unreadable`)."""
-    COUNTED = "counted"
-    """One more connection of what could be seen of it, in coverage."""
-    OPTIONAL = "optional"
-    """It got an error of its own protocol, which says what was wrong with it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the table."""
@@ -73,16 +62,19 @@ class Row:
     settings: Settings = Settings.DEFAULT
     name: str = BANNED
     address: str = OPEN_ADDRESS
-    passes: Limit | None = None
-    """None: it is stopped. Else it passes, and docs/cannot-see.md says why."""
+    counted: str = ""
+    """Empty: it is stopped. Else it passes, docs/cannot-see.md says why, and coverage counts it as this visibility."""
     certain: bool = True
     """False: no server reads it, so that it may as well be stopped as be decided by its address."""
-    logged: Logged = Logged.RECORD
-    counted: str = ""
-    """The visibility under which it is counted."""
-    twin: Twin = Twin.PLAIN
-    leak: bytes = NAME_OF_THE_SERVICE
-    """What shows in arriving octets that the attempt passed."""
+    recorded: bool = True
+    """A refusal of what is stopped is in the log: under the ban, or under none where the row is `unreadable`.
+
+    False: it may get an error of its own protocol instead, which says what was wrong with it.
+    """
+    twin: Twin | None = None
+    """None: the same trick of an innocent attempt, of others what is usual."""
+    shows: bool = True
+    """Whether its name stands in what arrives at the recorder; else whatever arrives there has passed."""
 
     @property
     def id(self) -> str:
@@ -91,6 +83,11 @@ class Row:
         words += [self.settings] if self.settings is not Settings.DEFAULT else []
         words += [self.address] if self.address != OPEN_ADDRESS else []
         return "/".join(words)
+
+    @property
+    def leak(self) -> bytes:
+        """What shows in arriving octets that the attempt passed."""
+        return NAME_OF_THE_SERVICE if self.shows and self.address == OPEN_ADDRESS else ANYTHING
 
     @property
     def unreadable(self) -> bool:
@@ -149,7 +146,10 @@ PLAIN: Final = {
 def twin_of(case: Case) -> tuple[Attempt, str, str, bool]:
     """Attempt, name, address, and whether the client is under the ban."""
     row = case.row
-    match row.twin:
+    usual = (
+        Twin.VISITOR if row.attempt.opens is Opens.TLS and row.attempt.family is not Family.HIDDEN_NAMES else Twin.PLAIN
+    )
+    match row.twin or (Twin.SAME_TRICK if row.attempt.innocent else usual):
         case Twin.SAME_TRICK:
             return row.attempt, ALLOWED, OPEN_ADDRESS, True
         case Twin.VISITOR if case.server is Server.RECORDER:  # what a real server makes of it is its own affair

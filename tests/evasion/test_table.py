@@ -7,7 +7,7 @@ import pytest
 from evasion.rows import http, proxies, tls
 from evasion.runner import Outcome, Runner
 from evasion.servers import Server
-from evasion.table import Case, Logged, cases
+from evasion.table import Case, cases
 from tokgate.evasion.attempt import Limit
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all cases
@@ -19,17 +19,18 @@ def problems(case: Case, outcome: Outcome) -> list[str]:
     """What is not as the row says."""
     row, found = case.row, []
     said = f"{outcome.answer.result}: {outcome.answer.detail}"
-    if row.passes is None and outcome.served:
+    if not row.counted and outcome.served:
         found.append(f"it passed, undocumented ({said})")
-    if row.passes is Limit.OTHER_BYTES and outcome.served and case.server is not Server.RECORDER:
+    if row.attempt.limit is Limit.OTHER_BYTES and outcome.served and case.server is not Server.RECORDER:
         found.append(f"it is carried unread, and {case.server} takes it for the banned name ({said})")
-    if row.passes is not None and row.certain and not outcome.served:
+    if row.counted and row.certain and not outcome.served:
         found.append(f"it is said to pass, and does not ({said})")
     refusals = [record for record in outcome.records if "denied" in record["event"]["type"]]
-    if row.logged is Logged.RECORD and case.server is row.server and not refusals:  # others may end it by themselves
+    recorded = row.recorded and not row.counted and case.server is row.server  # others may end it by themselves
+    if recorded and not refusals:
         found.append(f"no record of it ({said})")
     accused = {record["event"]["action"] != "unreadable-refused" for record in refusals}
-    if row.logged is Logged.RECORD and case.server is row.server and accused - {not row.unreadable}:
+    if recorded and accused - {not row.unreadable}:
         found.append("it is recorded as refused under a ban" if row.unreadable else "the ban is not in its record")
     if not outcome.twin_served:
         found.append(f"its twin ({row.twin}) was not served ({outcome.twin.result}: {outcome.twin.detail})")
@@ -50,7 +51,7 @@ def test_what_passes_is_counted(runner: Runner) -> None:
         passed = [
             case.row.counted
             for case, outcome in runner.outcomes.items()
-            if case.key == key and case.row.logged is Logged.COUNTED and outcome.served
+            if case.key == key and case.row.counted and outcome.served
         ]
         assert {seen: passed.count(seen) for seen in set(passed) if passed.count(seen) > counted.get(seen, 0)} == {}, (
             key

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from evasion.carriers import Carrier
 from evasion.servers import Server
-from evasion.table import ANYTHING, Logged, Row, Twin, carriers_of, family
+from evasion.table import Row, carriers_of, family
 from tokgate.evasion.attempt import Attempt, Family, Limit
 from tokgate.evasion.families import ATTEMPTS
 
@@ -34,31 +34,18 @@ def rows() -> Iterator[Row]:
     for which in (Family.HTTP_HEADS, Family.HTTP_HOSTS, Family.HTTP_BODIES, Family.HTTP2_FRAMES):
         for attempt in family(which):
             unread = attempt.limit is Limit.OTHER_BYTES
-            if attempt.limit is not None and not unread:
-                continue
-            yield Row(
-                attempt=attempt,
-                carriers=carriers_of(attempt) if which is Family.HTTP_HEADS or attempt.id in _ALL_WAYS else _REDIRECTED,
-                server=_server(attempt),
-                servers=_servers(attempt),
-                passes=Limit.OTHER_BYTES if unread else None,
-                certain=not unread,
-                counted="address" if unread else "",
-                logged=Logged.COUNTED if unread else Logged.RECORD if attempt.innocent else Logged.OPTIONAL,
-                twin=Twin.SAME_TRICK if attempt.innocent else Twin.PLAIN,
-            )
-    yield Row(
-        attempt=ATTEMPTS["no-host"],
-        carriers=(Carrier.GATE, Carrier.MITMPROXY),
-        passes=Limit.NO_NAME,
-        logged=Logged.COUNTED,
-        counted="decrypted",
-        leak=ANYTHING,
-    )
-    yield Row(
-        attempt=ATTEMPTS["forwarded-host"],
-        carriers=(Carrier.GATE, Carrier.MITMPROXY),
-        passes=Limit.FRONTING,
-        logged=Logged.COUNTED,
-        counted="decrypted",
-    )
+            if attempt.limit is None or unread:
+                yield Row(
+                    attempt=attempt,
+                    carriers=carriers_of(attempt)
+                    if which is Family.HTTP_HEADS or attempt.id in _ALL_WAYS
+                    else _REDIRECTED,
+                    server=_server(attempt),
+                    servers=_servers(attempt),
+                    counted="address" if unread else "",
+                    certain=not unread,
+                    recorded=attempt.innocent,
+                )
+    carriers = (Carrier.GATE, Carrier.MITMPROXY)
+    yield Row(attempt=ATTEMPTS["no-host"], carriers=carriers, counted="decrypted", shows=False)
+    yield Row(attempt=ATTEMPTS["forwarded-host"], carriers=carriers, counted="decrypted")

@@ -5,128 +5,45 @@ from collections.abc import Iterator
 from evasion.carrier_main import DESTINATIONS
 from evasion.carriers import Carrier, Settings
 from evasion.servers import ALLOWED, Server
-from evasion.table import ANYTHING, BANNED_ADDRESS, NAME_OF_THE_SERVICE, Logged, Row, Twin, carriers_of, family
-from tokgate.evasion.attempt import Attempt, Family, Limit, Opens
+from evasion.table import BANNED_ADDRESS, Row, Twin, carriers_of, family
+from tokgate.evasion.attempt import Family, Limit, Opens
 from tokgate.evasion.families import ATTEMPTS
 from tokgate.evasion.families.server_names import MAPPED
 
 _REAL = (Server.NGINX, Server.NODE, Server.HAPROXY, Server.CADDY)
-_SEEN_TOGETHER = (Carrier.GATE, Carrier.MITMPROXY, Carrier.CONNECT)
+_REDIRECTED = (Carrier.GATE, Carrier.MITMPROXY)
+_SEEN_TOGETHER = (*_REDIRECTED, Carrier.CONNECT)
 EMBEDDED = [address for address in DESTINATIONS.values() if ":" in address]
 """IPv6 addresses that stand for the banned IPv4 address."""
 _SPELLED_OTHERWISE = frozenset({"sni-utf-16", "sni-dns-labels", "sni-name-cut"}) | MAPPED
 """In which the name doesn't stand as it is."""
-_NAMELESS = frozenset({"sslv2"})
-"""What can't carry a name: whatever of it arrives has passed."""
-
-
-def _twin(attempt: Attempt) -> Twin:
-    return Twin.SAME_TRICK if attempt.innocent else Twin.VISITOR
 
 
 def rows() -> Iterator[Row]:
     for attempt in family(Family.TLS_RECORDS):
         unread = attempt.limit is Limit.OTHER_BYTES
-        for settings, carriers in ((Settings.DEFAULT, carriers_of(attempt)), (Settings.STRICT, _SEEN_TOGETHER[:2])):
-            if settings is Settings.STRICT and (attempt.innocent or unread):
-                continue
-            yield Row(
-                attempt=attempt,
-                carriers=carriers,
-                servers=((Server.PYTHON, *_REAL) if unread else (Server.CADDY, Server.NGINX))
-                if settings is Settings.DEFAULT
-                else (),
-                settings=settings,
-                passes=Limit.OTHER_BYTES if unread else None,
-                certain=not unread,
-                counted="address" if unread else "",
-                logged=Logged.COUNTED if unread else Logged.RECORD,
-                leak=ANYTHING if attempt.id in _NAMELESS else NAME_OF_THE_SERVICE,
-                twin=_twin(attempt),
-            )
-    for attempt in family(Family.TWO_HELLOS):
         yield Row(
             attempt=attempt,
             carriers=carriers_of(attempt),
-            server=Server.PYTHON,  # the recorder asks for no second hello
-            servers=_REAL,
-            twin=_twin(attempt),
+            servers=(Server.PYTHON, *_REAL) if unread else (Server.CADDY, Server.NGINX),
+            counted="address" if unread else "",
+            certain=not unread,
+            shows=attempt.id != "sslv2",  # which can't carry a name
         )
+        if not (attempt.innocent or unread):
+            shows = attempt.id != "sslv2"
+            yield Row(attempt=attempt, carriers=_REDIRECTED, settings=Settings.STRICT, shows=shows)
+    for attempt in family(Family.TWO_HELLOS):  # the recorder asks for no second hello
+        yield Row(attempt=attempt, carriers=carriers_of(attempt), server=Server.PYTHON, servers=_REAL)
     for attempt in family(Family.SERVER_NAMES):
-        yield Row(
-            attempt=attempt,
-            carriers=_SEEN_TOGETHER,
-            servers=(Server.NGINX, Server.CADDY),
-            twin=_twin(attempt),
-            leak=ANYTHING if attempt.id in _SPELLED_OTHERWISE else NAME_OF_THE_SERVICE,
-        )
+        shows, servers = attempt.id not in _SPELLED_OTHERWISE, (Server.NGINX, Server.CADDY)
+        yield Row(attempt=attempt, carriers=_SEEN_TOGETHER, servers=servers, shows=shows)
     for attempt in family(Family.SEGMENTS):
-        yield Row(attempt=attempt, carriers=carriers_of(attempt), servers=(Server.NGINX,), twin=_twin(attempt))
+        yield Row(attempt=attempt, carriers=carriers_of(attempt), servers=(Server.NGINX,))
     yield from _hidden()
-
-
-def _hidden() -> Iterator[Row]:
-    redirected = (Carrier.GATE, Carrier.MITMPROXY)
-    yield Row(attempt=ATTEMPTS["ech-and-name"], carriers=redirected, twin=Twin.SAME_TRICK)
-    for attempt in family(Family.HIDDEN_NAMES):
-        if attempt.opens is not Opens.TLS or attempt.id in ("ech-and-name", "fronting"):
-            continue
-        if attempt.limit is Limit.NO_NAME:
-            yield Row(
-                attempt=attempt,
-                carriers=redirected,
-                passes=Limit.NO_NAME,
-                certain=not attempt.id.startswith("empty"),
-                logged=Logged.COUNTED,
-                counted="none",
-                leak=ANYTHING,
-            )
-            yield Row(attempt=attempt, carriers=redirected, address=BANNED_ADDRESS, leak=ANYTHING, twin=Twin.VISITOR)
-        if attempt.limit is None:
-            yield Row(attempt=attempt, carriers=redirected, leak=ANYTHING, twin=Twin.VISITOR)
-        if attempt.id != "ech-elsewhere":
-            yield Row(
-                attempt=attempt,
-                carriers=(Carrier.GATE, Carrier.MITMPROXY),
-                settings=Settings.STRICT,
-                leak=ANYTHING,
-                twin=Twin.VISITOR,
-            )
-    for nameless in ("no-name", "no-extensions", "ipv4-for-name", "ipv6-for-name", "empty-extension"):
-        yield Row(
-            attempt=ATTEMPTS[nameless],
-            carriers=redirected,
-            server=Server.NAMELESS,
-            settings=Settings.CERTIFICATE,
-            twin=Twin.PLAIN if nameless in ("no-extensions", "empty-extension") else Twin.SAME_TRICK,
-        )
-    for hidden in ("ech-outer", "ech-elsewhere"):
-        counted = "ech-outer" if hidden == "ech-outer" else "sni"
-        yield Row(
-            attempt=ATTEMPTS[hidden],
-            carriers=redirected,
-            passes=Limit.ECH,
-            logged=Logged.COUNTED,
-            counted=counted,
-            leak=ANYTHING,
-        )
-    yield Row(
-        attempt=ATTEMPTS["fronting"],
-        carriers=(Carrier.GATE, Carrier.MITMPROXY),
-        servers=(Server.NODE, Server.PYTHON),
-        passes=Limit.FRONTING,
-        logged=Logged.COUNTED,
-        counted="sni",
-        leak=ANYTHING,
-    )
-    yield Row(
-        attempt=ATTEMPTS["sni-plain"],
-        carriers=(*redirected, Carrier.CONNECT),
-        name=ALLOWED,
-        address=BANNED_ADDRESS,
-        leak=ANYTHING,
-        twin=Twin.SAME_TRICK,
-    )
+    yield Row(attempt=ATTEMPTS["sni-plain"], carriers=_SEEN_TOGETHER, name=ALLOWED, address=BANNED_ADDRESS)
+    for address in EMBEDDED:
+        yield Row(attempt=ATTEMPTS["sni-plain"], carriers=_REDIRECTED, name=ALLOWED, address=address)
     for opened in (
         "sni-plain",
         "sni-uppercase",
@@ -137,16 +54,36 @@ def _hidden() -> Iterator[Row]:
     ):
         yield Row(
             attempt=ATTEMPTS[opened],
-            carriers=(Carrier.GATE, Carrier.MITMPROXY),
+            carriers=_REDIRECTED,
             settings=Settings.PAGE,
-            logged=Logged.OPTIONAL,  # the page is asked for inside, or the certificate is not believed
+            recorded=False,  # the page is asked for inside, or the certificate is not believed
+            twin=Twin.PLAIN,
         )
-    yield Row(
-        attempt=ATTEMPTS["other-name"],
-        carriers=(Carrier.GATE, Carrier.MITMPROXY),
-        server=Server.PYTHON,
-        settings=Settings.PAGE,
-        twin=Twin.VISITOR,
-    )
-    for address in EMBEDDED:
-        yield Row(attempt=ATTEMPTS["sni-plain"], carriers=redirected, name=ALLOWED, address=address, leak=ANYTHING)
+    yield Row(attempt=ATTEMPTS["other-name"], carriers=_REDIRECTED, server=Server.PYTHON, settings=Settings.PAGE)
+
+
+def _hidden() -> Iterator[Row]:
+    for attempt in family(Family.HIDDEN_NAMES):
+        if attempt.opens is not Opens.TLS or attempt.id in ("ech-and-name", "fronting"):
+            continue
+        if attempt.limit is Limit.NO_NAME:
+            certain = not attempt.id.startswith("empty")
+            yield Row(attempt=attempt, carriers=_REDIRECTED, counted="none", certain=certain, shows=False)
+            yield Row(attempt=attempt, carriers=_REDIRECTED, address=BANNED_ADDRESS, twin=Twin.VISITOR)
+        if attempt.limit is None:
+            yield Row(attempt=attempt, carriers=_REDIRECTED, shows=False, twin=Twin.VISITOR)
+        if attempt.id != "ech-elsewhere":
+            yield Row(attempt=attempt, carriers=_REDIRECTED, settings=Settings.STRICT, shows=False, twin=Twin.VISITOR)
+    yield Row(attempt=ATTEMPTS["ech-and-name"], carriers=_REDIRECTED)
+    for hidden, counted in (("ech-outer", "ech-outer"), ("ech-elsewhere", "sni")):
+        yield Row(attempt=ATTEMPTS[hidden], carriers=_REDIRECTED, counted=counted, shows=False)
+    servers = (Server.NODE, Server.PYTHON)
+    yield Row(attempt=ATTEMPTS["fronting"], carriers=_REDIRECTED, servers=servers, counted="sni", shows=False)
+    for nameless in ("no-name", "no-extensions", "ipv4-for-name", "ipv6-for-name", "empty-extension"):
+        yield Row(
+            attempt=ATTEMPTS[nameless],
+            carriers=_REDIRECTED,
+            server=Server.NAMELESS,
+            settings=Settings.CERTIFICATE,
+            twin=Twin.PLAIN if nameless in ("no-extensions", "empty-extension") else Twin.SAME_TRICK,
+        )
