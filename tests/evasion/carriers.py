@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from evasion.carrier_main import DESTINATIONS
-from evasion.servers import ALLOWED, DEADLINE, Recorder
+from evasion.servers import ALLOWED
 from labs.ports import hold_port, number
-from tokgate.evasion.attempt import Result, Target
-from tokgate.evasion.families import ATTEMPTS
-from tokgate.evasion.trial import Address, AttemptRoute, Carriage, make
+from labs.running_lab import Running, python_for
+from labs.waiting import until
+from tokgate.evasion.trial import Address, AttemptRoute, Carriage
 
 HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parents[1]
 NAME_SERVER: Final = "127.53.0.1"
 """Where the upstream resolver listens, at port 53."""
 START: Final = 240.0
@@ -120,58 +111,33 @@ class Clients:
         return f"127.{kind + (0 if banned else 128)}.{number >> 8}.{number & 255}"
 
 
-class Running:
-    """`tokgate run`, from its start to its orderly end, after which its log can be read."""
+@dataclass(frozen=True, slots=True)
+class Key:
+    program: Program
+    settings: Settings
 
-    def __init__(self, program: Program, settings: Settings, folder: Path) -> None:
-        self.program, self.settings, self.folder = program, settings, folder
-        self._held = [hold_port() for _ in range(3)]
+
+class Carried(Running):
+    """`tokgate run` whose redirected clients are told where they were going by `carrier_main`."""
+
+    def __init__(self, key: Key, folder: Path) -> None:
+        self.program, self._held = key.program, [hold_port() for _ in range(3)]
         self.redirected, self.explicit, self.socks = map(number, self._held)
-        policies = folder / "policies"
-        policies.mkdir(parents=True)
-        (policies / "policy.yaml").write_text(yaml.safe_dump(policy(settings)))
-        self.log, self.narration = folder / "block.ndjson", folder / "narration"
-        command = [sys.executable, str(HERE / "carrier_main.py"), "run", "--drain", "1", "--policies", str(policies)]
-        command += ["--log", str(self.log), "--confdir", str(folder / "keys"), *self._modes()]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "addons"), "HOME": str(folder)}
-        with self.narration.open("wb") as output:
-            self._process = subprocess.Popen(command, stderr=output, stdout=output, cwd=folder, env=environment)
-        self.records: list[dict[str, Any]] = []
+        folder.mkdir()
+        python = python_for(folder, (HERE / "carrier_main.py").read_text())
+        super().__init__(folder, 1, self._modes(), policy=policy(key.settings), python=python, drain=1)
+        until("all its parts have started", lambda: self.problems_told() == [], START)
 
     def _modes(self) -> list[str]:
         here = "127.0.0.1"
         if self.program is Program.DNS:
-            self.redirected = self.socks = self.explicit
             return ["--mode", f"dns@{here}:{self.explicit}", "--name-server", NAME_SERVER]
         if self.program is Program.MITMPROXY:
             modes = {"transparent": self.redirected, "regular": self.explicit, "socks5": self.socks}
         else:
             modes = {"gate": self.redirected, "gate:explicit": self.explicit}
             self.socks = self.explicit
-        words = [word for mode, port in modes.items() for word in ("--mode", f"{mode}@{here}:{port}")]
-        return words + (["--workers", "1"] if self.program is Program.GATES else [])
-
-    def wait(self) -> None:
-        give_up = time.monotonic() + START
-        wanted = {f":{port:04X}" for port in (self.redirected, self.explicit, self.socks)}
-        # mitmproxy's resolver listens for connections first, and for datagrams a moment later
-        table, state = ("udp", " 07 ") if self.program is Program.DNS else ("tcp", " 0A ")
-        while time.monotonic() < give_up:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"it ended: {self.narrated()}")
-            lines = Path("/proc/net", table).read_text().splitlines()
-            listening = {line.split()[1][8:] for line in lines if state in line}
-            if wanted <= listening and (self.program is not Program.GATES or self._opens()):
-                return
-            time.sleep(0.02)
-        raise TimeoutError(self.narrated())
-
-    def _opens(self) -> bool:
-        """Whether its opener reads HTTP: a gate listens before there is one."""
-        with closing(Recorder()) as recorder:
-            route = self.route(Carrier.GATE, "127.1.255.1", recorder.port)
-            target = Target(ALLOWED, "127.0.0.1", recorder.port)
-            return make(ATTEMPTS["plain-request"], route, target).result is Result.SERVED
+        return [word for mode, port in modes.items() for word in ("--mode", f"{mode}@{here}:{port}")]
 
     def route(self, carrier: Carrier, client: str, port: int) -> AttemptRoute:
         routed = carrier.carriage is Carriage.ROUTE
@@ -180,60 +146,27 @@ class Running:
             place = ("127.0.0.1", self.socks)
 
         def dial(_: Address) -> socket.socket:
-            return dial_from((client, port if routed else 0), place)
+            return socket.create_connection(place, PATIENCE, (client, port if routed else 0))
 
         tunnel = ALLOWED if carrier.carriage is Carriage.SOCKS else None
         return AttemptRoute(carriage=carrier.carriage, proxy=place, tunnel_host=tunnel, patience=PATIENCE, dial=dial)
 
-    def narrated(self) -> str:
-        return self.narration.read_text(errors="replace")
-
-    def end(self) -> int:
-        """Stop it in order, read its log, and give its exit code."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            code = self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+    def close(self) -> None:
+        """End it in order, after which its log can be read."""
+        super().close()
         for held in self._held:
             held.close()
-        if self.log.exists():
-            self.records = [json.loads(line) for line in self.log.read_bytes().splitlines()]
-        return code
 
     def coverage(self) -> dict[str, int]:
         """How many connections of the banned network were counted, by what could be seen of them."""
         found: dict[str, int] = {}
-        for record in self.records:
+        for record in self.records():
             if record["event"]["action"] == "coverage-counted":
                 for seen, number in record["tokgate"]["coverage"].get("office", {}).items():
                     found[seen] = found.get(seen, 0) + number
         return found
 
 
-def dial_from(source: Address, place: Address) -> socket.socket:
-    """Connect from an address and port of our choice."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(source)
-        sock.settimeout(PATIENCE)
-        sock.connect(place)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    program: Program
-    settings: Settings
-
-
-def start(keys: Iterable[Key], folder: Path) -> dict[Key, Running]:
-    running = {key: Running(key.program, key.settings, folder / f"{key.program}-{key.settings}") for key in keys}
-    for each in running.values():
-        each.wait()
-    return running
+def start(keys: Iterable[Key], folder: Path) -> dict[Key, Carried]:
+    with ThreadPoolExecutor() as pool:
+        return dict(pool.map(lambda key: (key, Carried(key, folder / f"{key.program}-{key.settings}")), keys))

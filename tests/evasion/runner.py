@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from evasion.carriers import Clients, Key, Running, start
+from evasion.carriers import Carried, Clients, Key, start
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE
 from evasion.servers import ALLOWED, DEADLINE, Recorder, Server, running_servers
 from evasion.table import ANYTHING, BANNED_ADDRESS, OPEN_ADDRESS, Case, twin_of
@@ -42,8 +42,7 @@ class Runner:
         self._clients = Clients()
         self._twins: dict[tuple[object, ...], tuple[ServerReply, bool]] = {}
         self._lock = threading.Lock()
-        self.running: dict[Key, Running] = {}
-        self.codes: dict[Key, int] = {}
+        self.running: dict[Key, Carried] = {}
         self.outcomes: dict[Case, Outcome] = {}
 
     def run(self) -> None:
@@ -54,11 +53,12 @@ class Runner:
                 with ThreadPoolExecutor(AT_ONCE) as pool:
                     self.outcomes = dict(zip(self._cases, pool.map(self._run, self._cases), strict=True))
             finally:
-                with ThreadPoolExecutor(len(self.running) or 1) as pool:
-                    self.codes = dict(zip(self.running, pool.map(Running.end, self.running.values()), strict=True))
+                with ThreadPoolExecutor() as pool:
+                    list(pool.map(Carried.close, self.running.values()))
+        logged = {key: running.records() for key, running in self.running.items()}
         for case, outcome in self.outcomes.items():
-            found = self.running[case.key].records
-            outcome.records = [record for record in found if record.get("source", {}).get("ip") == outcome.client]
+            records = logged[case.key]
+            outcome.records = [record for record in records if record.get("source", {}).get("ip") == outcome.client]
 
     def _run(self, case: Case) -> Outcome:
         row = case.row

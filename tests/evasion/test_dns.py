@@ -4,6 +4,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dns.edns
@@ -16,13 +17,14 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from evasion.carriers import NAME_SERVER, Clients, Program, Running, Settings
+from evasion.carriers import NAME_SERVER, Carried, Clients, Key, Program, Settings
 from evasion.rows.dns import BANNED, Question, questions
 from labs.requirements import require
 from labs.resolver import Resolver
 
 DEADLINE = 20.0
 QUESTIONS = list(questions())
+DNS = Key(Program.DNS, Settings.DEFAULT)
 
 
 class NameServer(Resolver):
@@ -47,19 +49,18 @@ def name_server() -> Iterator[NameServer]:
 
 
 @pytest.fixture(scope="module")
-def resolver(name_server: NameServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def resolver(name_server: NameServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Carried]:
     """tokgate as a resolver; what it said is looked at when it has ended."""
-    running = Running(Program.DNS, Settings.DEFAULT, tmp_path_factory.mktemp("dns"))
-    running.wait()
+    running = Carried(DNS, tmp_path_factory.mktemp("resolver") / "dns")
     yield running
-    running.end()
+    running.close()
     assert "Traceback" not in running.narrated()
 
 
 CLIENTS = Clients()
 
 
-def ask(resolver: Running, name: str, kind: str, *, edns: bool = True, tcp: bool = False) -> dns.message.Message:
+def ask(resolver: Carried, name: str, kind: str, *, edns: bool = True, tcp: bool = False) -> dns.message.Message:
     """One question by a client of its own that is under the ban."""
     query = dns.message.make_query(name, kind, use_edns=0 if edns else None)
     send = dns.query.tcp if tcp else dns.query.udp
@@ -74,7 +75,7 @@ def is_refused(answer: dns.message.Message) -> bool:
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.id)
-def test_question(resolver: Running, name_server: NameServer, question: Question, tcp: bool) -> None:
+def test_question(resolver: Carried, name_server: NameServer, question: Question, tcp: bool) -> None:
     """The question is refused with a reason where it can carry one, and the same question for its twin is answered."""
     name_server.records = {question.name.lower(): list(question.answers)}
     answer = ask(resolver, question.name, question.kind, edns=question.edns, tcp=tcp)
@@ -90,15 +91,11 @@ def test_question(resolver: Running, name_server: NameServer, question: Question
 
 def test_each_refusal_is_in_the_log(name_server: NameServer, tmp_path: Path) -> None:
     """A name that leads to the banned one leaves the record that the banned one leaves."""
-    running = Running(Program.DNS, Settings.DEFAULT, tmp_path / "dns")
-    running.wait()
-    try:
+    with closing(Carried(DNS, tmp_path / "dns")) as running:
         for number, question in enumerate(QUESTIONS):
             name_server.records = {question.name.lower(): list(question.answers)}
             ask(running, question.name, question.kind, tcp=bool(number % 2))
-    finally:
-        running.end()
-    actions = [record["event"]["action"] for record in running.records]
+    actions = [record["event"]["action"] for record in running.records()]
     assert actions.count("dns-query-blocked") == len(QUESTIONS)
 
 
@@ -136,7 +133,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("data", ODD.values(), ids=ODD)
-def test_odd_message(resolver: Running, name_server: NameServer, data: bytes) -> None:
+def test_odd_message(resolver: Carried, name_server: NameServer, data: bytes) -> None:
     """The name server is not asked for the banned name, by UDP or TCP, and answers what is asked behind it."""
     name_server.records = {
         BANNED: [f"{BANNED}. 60 A 192.0.2.80"],
@@ -159,7 +156,7 @@ def test_odd_message(resolver: Running, name_server: NameServer, data: bytes) ->
     assert ask(resolver, "www.example.org", "A", tcp=True).answer
 
 
-def asked_over_tcp(resolver: Running, pieces: list[bytes], wanted: int) -> list[str]:
+def asked_over_tcp(resolver: Carried, pieces: list[bytes], wanted: int) -> list[str]:
     """The names of so many answers to a client that sends these pieces; fewer where the stream ends."""
     client, said, found = CLIENTS.address("127.0.0.1", banned=True), b"", list[str]()
     with socket.create_connection(("127.0.0.1", resolver.explicit), DEADLINE, (client, 0)) as stream:
@@ -177,7 +174,7 @@ def asked_over_tcp(resolver: Running, pieces: list[bytes], wanted: int) -> list[
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 40, 1000])
-def test_questions_in_one_stream(resolver: Running, name_server: NameServer, size: int) -> None:
+def test_questions_in_one_stream(resolver: Carried, name_server: NameServer, size: int) -> None:
     """Each is decided by itself, whatever pieces they come in, also where the length is cut."""
     name_server.records = {
         name: [f"{name}. 60 A 192.0.2.80"] for name in (BANNED, "www.example.org", "x.example.net", "y.example.net")
