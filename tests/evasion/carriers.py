@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,6 @@ from labs.waiting import until
 from tokgate.evasion.trial import Address, AttemptRoute, Carriage
 
 HERE: Final = Path(__file__).parent
-NAME_SERVER: Final = "127.53.0.1"
-"""Where the upstream resolver listens, at port 53."""
 START: Final = 240.0
 """Seconds that ten processes may take to start on a crowded machine: openers give way to everything else."""
 PATIENCE: Final = 4.0
@@ -33,8 +32,6 @@ class Program(StrEnum):
     GATES = "gates"
     """A supervisor, a gate, an opener and a collector."""
     MITMPROXY = "mitmproxy"
-    DNS = "dns"
-    """mitmproxy as a resolver."""
 
 
 class Carrier(StrEnum):
@@ -130,8 +127,6 @@ class Carried(Running):
 
     def _modes(self) -> list[str]:
         here = "127.0.0.1"
-        if self.program is Program.DNS:
-            return ["--mode", f"dns@{here}:{self.explicit}", "--name-server", NAME_SERVER]
         if self.program is Program.MITMPROXY:
             modes = {"transparent": self.redirected, "regular": self.explicit, "socks5": self.socks}
         else:
@@ -159,11 +154,10 @@ class Carried(Running):
 
     def coverage(self) -> dict[str, int]:
         """How many connections of the banned network were counted, by what could be seen of them."""
-        found: dict[str, int] = {}
+        found = Counter[str]()
         for record in self.records():
             if record["event"]["action"] == "coverage-counted":
-                for seen, number in record["tokgate"]["coverage"].get("office", {}).items():
-                    found[seen] = found.get(seen, 0) + number
+                found.update(record["tokgate"]["coverage"].get("office", {}))
         return found
 
 

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -24,9 +23,8 @@ RECORDS = {"A": ADDRESS, "AAAA": Lab.ALLOWED[6], "HTTPS": "1 . alpn=h2", "TXT": 
 class Resolver:
     """Answers over UDP and TCP while the `with` block lasts."""
 
-    def __init__(self, namespace: Namespace | None, address: str = ADDRESS) -> None:
-        """`namespace`: where it listens; None for where the test runs."""
-        self._namespace, self._address = namespace, address
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
         self.asked: list[tuple[str, str]] = []
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -35,13 +33,11 @@ class Resolver:
         def bound(kind: socket.SocketKind) -> socket.socket:
             made = socket.socket(socket.AF_INET, kind)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((self._address, 53))
+            made.bind((ADDRESS, 53))
             return made
 
-        def there(kind: socket.SocketKind) -> socket.socket:
-            return bound(kind) if self._namespace is None else self._namespace.inside(lambda: bound(kind))
-
-        datagrams, listener = there(socket.SOCK_DGRAM), there(socket.SOCK_STREAM)
+        kinds = socket.SOCK_DGRAM, socket.SOCK_STREAM
+        datagrams, listener = self._namespace.inside(lambda: [bound(kind) for kind in kinds])
         listener.listen()
         self._sockets = [datagrams, listener]
         for work in (lambda: self._serve_datagrams(datagrams), lambda: self._serve_connections(listener)):
@@ -86,15 +82,9 @@ class Resolver:
         name, kind = question.name.to_text(omit_final_dot=True), question.rdtype.name
         self.asked.append((name.lower(), kind))
         made = dns.message.make_response(query, recursion_available=True)
-        for record in self.answers(name, kind):
-            owner, ttl, of, rest = record.split(None, 3)
-            made.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", of, rest))
-        return made.to_wire(max_size=65535)
-
-    def answers(self, name: str, kind: str) -> Iterator[str]:
-        """The records for a question, as in zone files: owner, TTL, type and data."""
         if kind in RECORDS:
-            yield f"{name}. {TTL} {kind} {RECORDS[kind]}"
+            made.answer.append(dns.rrset.from_text(question.name, TTL, "IN", kind, RECORDS[kind]))
+        return made.to_wire(max_size=65535)
 
 
 def ask(

@@ -41,10 +41,11 @@ from tokgate.traffic import dns_questions
 ECH = "ech=AEX+DQBBAAAgACDsmhA1bA9Gkp5XzFSlB0kUqvRgmJMYvRYgiO34ESwvUgAEAAEAAQASY2xvdWRmbGFyZS1lY2guY29tAAA="
 
 
+@pytest.mark.parametrize("kind", ["AAAA", "MX", "ANY", "TYPE65281"])
 @TRANSPORTS
-async def test_refused(running: Dns, transport: Transport) -> None:
-    """A banned name does not exist, by whose decision, and nobody else hears of it."""
-    got = await running.ask(BANNED, "AAAA", transport, use_edns=0)
+async def test_refused(running: Dns, transport: Transport, kind: str) -> None:
+    """A banned name does not exist, by whose decision, and nobody else hears of it, whatever is asked about it."""
+    got = await running.ask(BANNED, kind, transport, use_edns=0)
 
     assert got.rcode() == dns.rcode.NXDOMAIN
     (error,) = got.options
@@ -52,7 +53,7 @@ async def test_refused(running: Dns, transport: Transport) -> None:
     assert (error.code, "The Council" in (error.text or "")) == (16, True)
     assert running.upstream.asked == []
     (record,) = running.lab.records.all
-    assert (record["event"]["action"], record["dns"]["question"]["type"]) == ("dns-query-blocked", "AAAA")
+    assert (record["event"]["action"], record["dns"]["question"]["type"]) == ("dns-query-blocked", kind)
     assert record["network"]["transport"] == ("udp" if transport is dns.asyncquery.udp else "tcp")
     assert running.counted("block") == 1
 
