@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mitmproxy.connection import Client
-from mitmproxy.http import HTTPFlow
+from mitmproxy.flow import Flow
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers import http, tls
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 from mitmproxy.proxy.server import ConnectionHandler
-from mitmproxy.tcp import TCPFlow
 
 REPLACED = {
     *(http.HttpLayer, http.HttpStream, http.HttpClient, Http1Client, Http1Server, Http2Client, Http2Server),
@@ -42,26 +41,14 @@ class OwnLayers:
 
     def __init__(self, connections: Mapping[Any, ConnectionHandler]) -> None:
         self.connections = connections
-        self.looked = 0
         self.found: set[type] = set()
 
-    def responseheaders(self, flow: HTTPFlow) -> None:
-        self._look(flow.client_conn)
-
-    def response(self, flow: HTTPFlow) -> None:
-        self._look(flow.client_conn)
-
-    def websocket_start(self, flow: HTTPFlow) -> None:
-        self._look(flow.client_conn)
-
-    def tcp_start(self, flow: TCPFlow) -> None:
-        self._look(flow.client_conn)
-
     def client_disconnected(self, client: Client) -> None:
-        self._look(client)
-
-    def _look(self, client: Client) -> None:
         handler = self.connections.get(client.id)
         if handler is not None:
-            self.looked += 1
             self.found |= {type(each) for each in layers_in(handler.layer)} & REPLACED
+
+    def response(self, flow: Flow) -> None:
+        self.client_disconnected(flow.client_conn)
+
+    responseheaders = websocket_start = tcp_start = response

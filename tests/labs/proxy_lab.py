@@ -28,7 +28,7 @@ from labs import builders
 from labs.own_layers import OwnLayers
 from labs.records import Holder, Records, enforcer_of
 from labs.serving import Handler, all_taken_up, serving
-from labs.waiting import eventually as wait_for
+from labs.waiting import eventually as eventually
 from tokgate.mitm.addon import hooks
 from tokgate.mitm.hooks.traffic import ProxyContext, Traffic
 from tokgate.mitm.options import DEFAULTS, REQUIRED
@@ -46,11 +46,6 @@ ALLOWED = "www.example.org"
 BANNED_ADDRESS = "127.0.0.2"
 STORE = "play.google.com"
 NOW = Instant.parse_iso("2023-04-01T12:00:00Z")
-
-
-async def eventually(what: str, condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, at most until the deadline."""
-    await wait_for(what, condition)
 
 
 class Authority:

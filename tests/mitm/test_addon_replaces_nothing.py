@@ -66,6 +66,5 @@ async def test_another_addon_gets_mitmproxys_own_layers(lab: Lab, other: tuple[O
     async with client(proxy.port) as guest:
         url = f"http://{ALLOWED}:{origin.port}/"
         assert (await guest.get(f"{ALLOWED}:{origin.port}", url)).status == 200
-    assert proxy.layers.looked > 0
     theirs = {each.__name__ for each in proxy.layers.found}
     assert theirs == ({"HttpLayer", "HttpStream", "HttpClient", "Http1Server", "Http1Client"} if other else set())

@@ -12,12 +12,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+import tldextract
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
-from labs.suffixes import private_suffixes
 from tokgate.config.loader import load
 from tokgate.config.service_lists.selection import SHARED_HOSTS, shared_host
 from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceIndex, compile_regex
@@ -278,8 +278,13 @@ def test_store_listings_are_found_by_their_urls() -> None:
 
 def test_domains_that_strangers_share_are_left_alone() -> None:
     """Of the domains under which anybody may have names only those match that a service names itself."""
+    public, all_ = (
+        set(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=private).tlds)
+        for private in (False, True)
+    )
+    shared = sorted(name.removeprefix("*.") for name in all_ - public if not name.startswith("!"))
     own = {value for _, _, value in entries("suffix", "exact")}
-    caught = [name for name in private_suffixes() if matched(f"somebody.{name}")]
+    caught = [name for name in shared if matched(f"somebody.{name}")]
     parents = {name: {name.split(".", depth)[-1] for depth in range(name.count(".") + 1)} for name in caught}
     assert [name for name in caught if not parents[name] & own] == []
 
