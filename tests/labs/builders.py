@@ -1,10 +1,12 @@
 """Small policies for tests, stated as plainly as YAML would."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from whenever import Instant, PlainDateTime
 
+from tokgate.config.loader import load
 from tokgate.policy.bans import Ban, Exemption
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
@@ -107,3 +109,8 @@ def present[T](value: T | None) -> T:
     """A value that has to be there."""
     assert value is not None
     return value
+
+
+def policy_in(folder: Path, now: Instant | None = None) -> Policy:
+    """The policy of files without errors."""
+    return present(load(folder, now or Instant.now()).policy)

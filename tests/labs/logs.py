@@ -14,6 +14,7 @@ from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.policy.decide import Judgement, Sighting, decide_unreadable
 from tokgate.policy.decision import Reason, Signal
 from tokgate.policy.observation import Endpoint, Stage
+from tokgate.policy.snapshot import Snapshot
 
 Record = dict[str, Any]
 
@@ -25,6 +26,12 @@ def refusal(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z", sta
     """A refused attempt."""
     observation = seen(stage, client=Endpoint(client))
     return present(traffic_record(stamp(moment), observation, judged(observation, moment), SNAPSHOT))
+
+
+def decided(policy: Snapshot, moment: str, client: str, *names: tuple[Signal, str]) -> Record:
+    """What is logged of a client that showed these names, as a policy decides it."""
+    observation = seen(Stage.HTTP if len(names) > 1 else Stage.TLS, *names, client=Endpoint(client, 51234))
+    return present(traffic_record(stamp(moment), observation, judged(observation, moment, policy), policy))
 
 
 def unreadable(client: str = "192.0.2.7", moment: str = "2023-03-10T11:00:00Z") -> Record:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from labs.builders import at, present
+from labs.builders import at, policy_in
 from labs.command_line import POLICY, Command
 from labs.logs import WriteLog, refusal, repeats
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
@@ -35,7 +35,6 @@ from tokgate.blocklog.records.record import encode
 from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.cli.log.report import with_information
-from tokgate.config.loader import load
 from tokgate.policy.analysis.timeline import transitions
 from tokgate.policy.snapshot import compile_policy
 
@@ -154,8 +153,7 @@ exemptions:
 def test_each_ban_has_the_time_of_its_own_zone(tmp_path: Path) -> None:
     """Where networks live in several zones; a ban in two of them has its phases in both."""
     (tmp_path / "policy.yaml").write_text(_TWO_ZONES)
-    policy = present(load(tmp_path, NOON).policy)
-    snapshot = compile_policy(policy)
+    snapshot = compile_policy(policy_in(tmp_path, NOON))
     say = Wording(Language.EN)
     begins = {
         facts.name: [str(say.moment(phase.start, phase.zone)) for phase in facts.phases if phase.phase == "block"]
@@ -210,8 +208,7 @@ def test_phases_come_from_the_policies_where_there_are_any(
     (policies / "policy.yaml").write_text(POLICY)
     record = refusal(moment="2023-03-20T08:00:00Z")
     record["tokgate"] |= {"ban": ban}
-    policy = present(load(policies, NOON).policy)
-    record["tokgate"]["policy"] = {"version": policy.version if version is None else version}
+    record["tokgate"]["policy"] = {"version": version or policy_in(policies, NOON).version}
     page = reported(tokgate, write_log([record]), *OF_MARCH)
     assert ("spring-ban: announced" in page) is drawn
     assert ("No phases of bans that the log met are known" in page) is not drawn

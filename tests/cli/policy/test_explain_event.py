@@ -7,15 +7,12 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at, present
+from labs.builders import at, policy_in
 from labs.command_line import POLICY, Command
+from labs.logs import decided
 from labs.samples import stamp
 from tokgate.blocklog.records.record import encode
-from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.config.loader import load
-from tokgate.policy.decide import Judgement, Sighting, decide, decide_signals
 from tokgate.policy.decision import Signal
-from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Stage, Visibility
 from tokgate.policy.snapshot import compile_policy
 
 WHEN = "2023-05-02T08:00:00.5Z"
@@ -27,24 +24,8 @@ type Log = Callable[..., dict[str, Any]]
 def log(policies: Path) -> Log:
     """Write the event of a client that showed these names to ./block.ndjson, as the policy in the folder decides it."""
 
-    def write(client: str, *shown: tuple[Signal, str], address: str = "203.0.113.5", **changes: Any) -> dict[str, Any]:
-        policy = present(load(policies, at(WHEN)).policy)
-        snapshot, sightings = compile_policy(policy), tuple(Sighting(*each) for each in shown)
-        if sightings:
-            judgement = decide_signals(snapshot, client, sightings, at(WHEN))
-        else:
-            last = Sighting(Signal.ADDRESS, address)
-            judgement = Judgement(decide(snapshot, client, address, at(WHEN), last.signal), last, mismatch=False)
-        seen = Observation(
-            client=Endpoint(client, 51234),
-            destination=Endpoint(address, 443),
-            stage=Stage.HTTP if len(shown) > 1 else Stage.TLS,
-            http=HttpSeen(method="GET", path="/", status=451) if len(shown) > 1 else None,
-            visibility=Visibility.SNI,
-            names=sightings,
-        )
-        record: dict[str, Any] | None = traffic_record(stamp(WHEN), seen, judgement, snapshot)
-        assert record is not None
+    def write(client: str, *shown: tuple[Signal, str], **changes: Any) -> dict[str, Any]:
+        record = decided(compile_policy(policy_in(policies, at(WHEN))), WHEN, client, *shown)
         record["tokgate"] |= changes
         Path("block.ndjson").write_bytes(b"no record\n" + encode(record))
         return record

@@ -14,11 +14,11 @@ from mitmproxy.http import Headers, Request
 from mitmproxy.test import tflow
 from whenever import Instant
 
+from labs.builders import policy_in
 from labs.command_line import POLICY
 from tokgate.blocklog.records.record import Observer
 from tokgate.cli.main import build_parser
 from tokgate.cli.policy.explain import run
-from tokgate.config.loader import load
 from tokgate.evasion.hello import hello, records, server_name
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
@@ -99,9 +99,7 @@ def snapshot(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "policy.yaml").write_text(
         f"{text[: text.index('tests:')]}settings: {{missing_sni: {missing}, unknown_clients: {unknown}}}\n"
     )
-    policy = load(tmp_path / "policy.yaml", AT).policy
-    assert policy is not None
-    compiled = compile_policy(policy)
+    compiled = compile_policy(policy_in(tmp_path, AT))
     monkeypatch.setattr("tokgate.cli.policy.explain.open_source", lambda *_: compiled)
     return compiled
 

@@ -4,15 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from whenever import Instant
 
-from labs.builders import at, present
+from labs.builders import at, policy_in
 from labs.command_line import Command
 from labs.logs import Record, write
 from labs.samples import judged, seen, stamp
 from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
-from tokgate.config.loader import load
 from tokgate.policy.decision import Signal
 from tokgate.policy.observation import Endpoint, Stage
 from tokgate.policy.snapshot import Snapshot, compile_policy
@@ -39,8 +37,7 @@ bans:
 def policy(policies: Path) -> Snapshot:
     """A folder with the policy, which is the working directory."""
     (policies / "policy.yaml").write_text(KIOSK)
-    loaded = present(load(Path("policies"), Instant.now()).policy)
-    return compile_policy(loaded)
+    return compile_policy(policy_in(policies))
 
 
 def asked(policy: Snapshot, name: str, client: int = 7, hour: int = 10, count: int = 1) -> Record:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from labs.builders import present
+from labs.builders import policy_in
 from labs.command_line import Command
-from tokgate.config.loader import load
 from tokgate.policy.services import Service
 
 MADE = int(Instant.from_utc(2026, 8, 19).timestamp())
@@ -34,8 +33,7 @@ def test_import(folder: Path, tokgate: Command) -> None:
         "clips.list:6: not read: not a line: `a` is neither an `@attribute` nor an `&affiliation`",
         "tokgate: `tokgate diff` shows what it changes; a ban has to name it",
     ]
-    policy = present(load(folder / "policies", Instant.now()).policy)
-    films = policy.services["films"]
+    films = policy_in(folder / "policies").services["films"]
     assert [pattern.value for pattern in films.patterns] == ["www.clips.example.org", "clips.example"]
     assert films.source is not None
     assert films.source.revision is not None
@@ -118,8 +116,7 @@ def imported(folder: Path, tokgate: Command) -> Path:
 
 
 def films() -> Service:
-    policy = present(load(Path("policies"), Instant.now()).policy)
-    return policy.services["films"]
+    return policy_in(Path("policies")).services["films"]
 
 
 @pytest.mark.usefixtures("imported")

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from labs.builders import at, present
+from labs.builders import at, policy_in
 from labs.command_line import POLICY, Command
-from tokgate.config.loader import load
 from tokgate.policy.analysis.held_bans import restricted
 from tokgate.runtime.held_file import HeldFile
 
@@ -16,7 +15,7 @@ NOW = "2023-05-01T00:00Z"
 @pytest.fixture
 def confdir(policies: Path, tmp_path: Path) -> Path:
     """The folder of a tokgate that holds a ban which was taken out of the files."""
-    policy = present(load(policies, at("2023-05-01T00:00Z")).policy)
+    policy = policy_in(policies, at(NOW))
     HeldFile.of(tmp_path / "keys", policies).write(restricted(policy, ("spring-ban",)))
     (policies / "policy.yaml").write_text(POLICY.partition("bans:")[0])
     return tmp_path / "keys"

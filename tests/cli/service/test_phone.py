@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 from whenever import Instant
 
+from labs.builders import policy_in
 from labs.command_line import Command, Outcome
 from tokgate.config.loader import load
 from tokgate.gateway.phones.interface import Interface
@@ -53,9 +54,7 @@ def test_the_first_time(phones: Command, policies: Path) -> None:
     assert phones("up").err.count("\n") == 1
     assert load(policies, Instant.now()).errors == ()
     assert phones("add", "one", "--owner", "alice", "--config", "-").code == 0
-    policy = load(policies, Instant.now()).policy
-    assert policy is not None
-    network = policy.networks["phones"]
+    network = policy_in(policies).networks["phones"]
     assert [str(each) for each in network.cidrs] == ["10.83.0.0/16", "fd83:7467:6174:6500::/64"]
     assert [(device.name, device.owner) for device in network.devices] == [("one", "alice")]
     assert phones("revoke", "one").code == 0

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from whenever import Instant
 
+from labs.builders import policy_in
 from labs.command_line import Command
 from tokgate.cli.setup import init
-from tokgate.config.loader import load
 from tokgate.policy.snapshot import Policy
 
 HERE = ("127.0.0.0/8", "192.0.2.0/24", "::1/128", "2001:db8:1::/64")
@@ -24,9 +23,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(folder: str = "policies") -> Policy:
-    policy = load(Path(folder), Instant.now()).policy
-    assert policy is not None
-    return policy
+    return policy_in(Path(folder))
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
