@@ -1,6 +1,5 @@
 """Check: what it shows of errors, warnings, failed tests and ends, and the exit code of each."""
 
-import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -11,19 +10,6 @@ from labs.command_line import POLICY, Command
 from tokgate.config.diagnostics import Code
 
 THEN = ("--at", "2023-05-02T08:00Z")
-
-
-def test_clean(policies: Path, tokgate: Command) -> None:
-    """Nothing but the summary; and which bans that block don't say why."""
-    clean = POLICY.replace("cidrs: [192.0.2.64/28,", "cidrs: [203.0.113.64/28,")
-    with_reason = clean.replace("    title: No clips", "    reason: To learn\n    title: No clips")
-    (policies / "policy.yaml").write_text(with_reason)
-    outcome = tokgate("check", *THEN)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "1 files, 0 errors, 0 warnings, 2 tests passed, 0 failed\n"
-    (policies / "policy.yaml").write_text(clean)
-    assert tokgate("check", *THEN).out.splitlines()[0] == "no `reason` is given by: spring-ban"
-    assert json.loads(tokgate("check", "--json", *THEN).out)["without_reason"] == ["spring-ban"]
 
 
 def test_errors(policies: Path, tokgate: Command) -> None:
@@ -43,21 +29,6 @@ def test_an_invisible_character_is_pointed_at(policies: Path, tokgate: Command, 
     assert f"`{code}clips`" in out
     source, caret = next(pair for pair in pairwise(out.splitlines()) if "^" in pair[1] and code in pair[0])
     assert source[caret.index("^") :].startswith(f"{code}clips")
-
-
-@pytest.mark.parametrize(
-    ("at", "listed"),
-    [
-        ("2023-08-10T21:59Z", False),
-        ("2023-08-10T22:00Z", True),
-        ("2023-09-09T21:59Z", True),
-        ("2023-09-09T22:00Z", False),
-    ],
-)
-def test_bans_near_their_end(policies: Path, tokgate: Command, at: str, listed: bool) -> None:
-    """From thirty days before until the end itself."""
-    out = tokgate("check", "--at", at).out
-    assert ("warning: the ban `spring-ban` ends 2023-09-10 00:00 +02:00 Europe/Brussels" in out) is listed
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,9 @@ from typing import Any
 
 import pytest
 
-from labs.builders import at, present
+from labs.builders import policy_in
 from labs.command_line import POLICY, Command
-from labs.samples import SNAPSHOT, judged, seen, stamp
-from tokgate.blocklog.records.record import encode
-from tokgate.blocklog.records.traffic import traffic_record
-from tokgate.config.loader import load
-from tokgate.policy.observation import Stage
+from labs.logs import refusal, repeats, write
 
 YEAR = ("--from", "2023-01-01", "--to", "2024-01-01")
 
@@ -63,20 +59,12 @@ def new(policies: Path) -> Path:
     return folder
 
 
-def versions(*folders: str) -> list[str]:
-    found = []
-    for folder in folders:
-        policy = present(load(Path(folder), at("2023-05-01T00:00Z")).policy)
-        found.append(policy.version)
-    return found
-
-
 def test_text(new: Path, tokgate: Command) -> None:
     """Verdicts over time, exemptions, definitions: each change once, in local time."""
     outcome = tokgate("diff", "policies", "new", *YEAR)
     text = outcome.out
-    for version in versions("policies", "new"):
-        text = text.replace(version, "VERSION")
+    for folder in ("policies", "new"):
+        text = text.replace(policy_in(Path(folder)).version, "VERSION")
     assert text == TEXT
     assert (outcome.code, outcome.err) == (0, "")
 
@@ -213,23 +201,14 @@ def test_at_puts_all_traffic_at_one_time(new: Path, tokgate: Command, tmp_path: 
 
 
 def test_text_of_traffic(new: Path, tokgate: Command, tmp_path: Path) -> None:
-    """Counts, who and what, examples with the reason before and after; what is no flow is told on stderr."""
-    file = flows(tmp_path / "flows", "", *(
+    """Of what is too much to be shown the most frequent, and how many others there are."""
+    file = flows(tmp_path / "flows", *(
         {"client": f"192.0.2.{n % 7}", "host": f"h{n}.clips.example.org", "at": "2023-03-07T12:00Z"} for n in range(9)
     ))  # fmt: skip
     outcome = tokgate("diff", "policies", "new", "--flows", file, *YEAR)
     assert "Traffic: 9 events from 2023-03-07T12:00:00Z to 2023-03-07T12:00:00Z\n  newly blocked: 9\n" in outcome.out
-    clients = "192.0.2.0 2, 192.0.2.1 2, 192.0.2.2 1, 192.0.2.3 1, 192.0.2.4 1, others 2"
-    assert f"allow -> block: 9\n  networks: office 9\n  clients: {clients}\n" in outcome.out
-    assert (
-        "  e.g. 192.0.2.0 h0.clips.example.org at 2023-03-07T12:00:00Z: allow (announced spring-ban) -> "
-        "block (ban-block spring-ban)\n"
-    ) in outcome.out
+    assert "  clients: 192.0.2.0 2, 192.0.2.1 2, 192.0.2.2 1, 192.0.2.3 1, 192.0.2.4 1, others 2\n" in outcome.out
     assert outcome.out.count("e.g.") == 5
-    assert (
-        f"tokgate: {file}:1: not JSON, and no line of Squid, dnsmasq, Unbound, Zeek or conntrack (0 bytes)"
-        in outcome.err
-    )
 
 
 @pytest.mark.parametrize(
@@ -255,19 +234,15 @@ def test_lines_that_are_no_flow(new: Path, tokgate: Command, tmp_path: Path, lin
 
 def test_log(new: Path, tokgate: Command, tmp_path: Path) -> None:
     """Recorded events are decided again; repeats count as many; another policy's are told."""
-    record = present(traffic_record(stamp(), seen(Stage.TLS), judged(seen(Stage.TLS)), SNAPSHOT))
-    record["source"]["ip"] = "192.0.2.10"
-    record["@timestamp"] = "2023-04-01T12:00:00.000000Z"
-    repeats = json.loads(json.dumps(record))
-    repeats["tokgate"]["repeats"] = {"count": 41, "first": "2023-04-01T12:00:00.000000Z", "last": "x", "of": "x"}
-    path = tmp_path / "block.ndjson"
-    path.write_bytes(encode(record) + encode(repeats) + b"torn")
+    client, moment, path = "192.0.2.10", "2023-04-01T12:00:00Z", tmp_path / "block.ndjson"
+    records = [refusal(client, moment), repeats(41, moment, "2023-04-01T13:00:00Z", client)]
+    write(path, [*records, b"torn"])
     outcome = tokgate("diff", "policies", "new", "--log", str(path), "--json", *YEAR)
     traffic = json.loads(outcome.out)["traffic"]
     assert (traffic["events"], traffic["newly_allowed"], traffic["unreadable"]) == (42, 42, 1)
     assert traffic["effects"][0]["after"] == "exempt"
     assert "42 events were recorded under another policy than OLD" in outcome.err
-    path.write_bytes(encode(record) + encode(repeats))
+    write(path, records)
     path.rename(tmp_path / "block-20230402T000000.000000Z.ndjson")
     path.touch()
     assert replayed(tokgate, "--log", str(path))["events"] == 42
