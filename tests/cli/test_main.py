@@ -1,9 +1,7 @@
 """The program around the commands: help, usage errors, exit codes, and what happens when something goes wrong."""
 
 import argparse
-import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -167,19 +165,6 @@ def test_closed_streams(policies: Path) -> None:
         out, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert (bool(out), bool(errors)) == (1 not in closed, 2 not in closed)
-
-
-def test_interrupt(policies: Path) -> None:
-    """Ctrl-C while waiting for queries ends it without a trace."""
-    process = start("simulate", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write('{"client": "192.0.2.7", "host": "www.example.org"}\n')
-    process.stdin.flush()
-    assert json.loads(process.stdout.readline())["verdict"] == "allow"  # it is up, and waits for more
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "")
 
 
 def test_help_is_quick() -> None:

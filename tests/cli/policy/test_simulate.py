@@ -4,6 +4,7 @@ import io
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -15,12 +16,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from whenever import Instant
 
+from labs.builders import policy_in
 from labs.command_line import POLICY, Command
 from labs.waiting import DEADLINE
 from tokgate.cli.main import build_parser
 from tokgate.cli.policy.explain import run as explain
 from tokgate.cli.policy.simulate import MAX_LINE, Simulation, lines_of
-from tokgate.config.loader import load
 from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.policy.values.hostname import AddressLiteral, normalise, parse_address
@@ -39,9 +40,7 @@ KEYS = [
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     path = tmp_path_factory.mktemp("simulate") / "policy.yaml"
     path.write_text(POLICY)
-    policy = load(path, AT).policy
-    assert policy is not None
-    return compile_policy(policy)
+    return compile_policy(policy_in(path, AT))
 
 
 def answers(tokgate: Command, lines: Iterable[object], tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -133,13 +132,6 @@ def test_nothing_in_nothing_out(policies: Path, tokgate: Command) -> None:
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
-def test_no_such_file(policies: Path, tokgate: Command) -> None:
-    """A file that is not there is told apart from findings."""
-    outcome = tokgate("simulate", "nowhere.ndjson")
-    assert (outcome.code, outcome.out) == (3, "")
-    assert "nowhere.ndjson: No such file or directory" in outcome.err
-
-
 def test_deciding_that_fails_falls_back(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for live traffic: what `on_error` says, and the next line is answered."""
 
@@ -189,8 +181,8 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def test_a_program_can_ask_as_it_goes(policies: Path) -> None:
-    """Each query is answered while the pipe stays open."""
-    with start("-", stdin=subprocess.PIPE) as process:
+    """Each query is answered while the pipe stays open; Ctrl-C ends the waiting without a trace."""
+    with start("-", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for number in range(3):
@@ -200,8 +192,9 @@ def test_a_program_can_ask_as_it_goes(policies: Path) -> None:
             readable, _, _ = select.select([process.stdout], [], [], DEADLINE)
             assert readable, "no answer while the pipe is open"
             assert json.loads(process.stdout.readline())["host"] == host
-        process.stdin.close()
-        assert process.wait(DEADLINE) == 0
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE)
+        assert (process.returncode, errors) == (130, b"")
 
 
 def test_constant_memory(policies: Path) -> None:
