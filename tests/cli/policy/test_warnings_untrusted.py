@@ -1,17 +1,12 @@
 """`tokgate check --authority`: for which names devices would not believe the block page's authority."""
 
-import datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from whenever import Instant
 
 from labs.command_line import Command
-from tokgate.block_page.authority import AUTHORITY, establish_authority
+from tokgate.block_page.authority import AUTHORITY, establish_authority, make_root, pem
 
 POLICY = """\
 services:
@@ -33,20 +28,9 @@ bans:
 
 
 def write_authority(folder: Path, *permitted: tuple[str, ...]) -> Path:
-    """Key and certificates as the gateway has them; each certificate permits these names, all where there are none."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Example")])
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    for names in permitted:
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        if names:
-            trees = [x509.DNSName(each) for each in names]
-            builder = builder.add_extension(x509.NameConstraints(trees, None), critical=True)
-        pem += builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    path = folder / "mitmproxy-ca.pem"
-    path.write_bytes(pem)
+    """Certificates as the gateway has them; each permits these names."""
+    path = folder / AUTHORITY
+    path.write_bytes(pem(make_root(names, "Example", Instant.now(), 1).certificate for names in permitted))
     return path
 
 
@@ -59,7 +43,6 @@ def policy(policies: Path) -> Path:
 @pytest.mark.parametrize(
     ("permitted", "rules"),
     [
-        (((),), []),
         ((("clips.example.org", "example.net"),), ["label:clips"]),
         ((("clips.example.org", "example.net"), ("example.org", "example.net")), ["label:clips"]),
         ((("example.org", "example.net"), ("example.org",)), ["suffix:other.example.net", "label:clips"]),
@@ -85,6 +68,8 @@ def test_only_where_a_page_is_wanted(policy: Path, tokgate: Command, tmp_path: P
     assert "page-untrusted" not in tokgate("check", "--authority", file).out
     policy.write_text(POLICY.replace("response: page", "inspect_stores: true"))
     assert "`exact:play.google.com` of `clips`" in tokgate("check", "--authority", file).out
+    establish_authority(tmp_path / "unlimited", Instant.now())
+    assert "page-untrusted" not in tokgate("check", "--authority", str(tmp_path / "unlimited" / AUTHORITY)).out
 
 
 def test_no_certificates(policy: Path, tokgate: Command, tmp_path: Path) -> None:
@@ -114,5 +99,5 @@ def test_a_page_that_no_device_believes(policy: Path, tokgate: Command, tmp_path
     policy.write_text(POLICY.replace("response: page", "inspect_stores: true"))
     assert "policies/policy.yaml:10:3: warning: devices reject the page of the ban `spring`" in tokgate(*check).out
     (confdir / AUTHORITY).unlink()
-    write_authority(confdir, ())
+    write_authority(confdir, ("example.org",))
     assert "no-authority" not in tokgate(*check).out
