@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.cli.commands import CommandError, Exit
-from tokgate.cli.main import build_parser, main
+from labs.command_line import Command
+from tokgate.cli.commands import Exit
+from tokgate.cli.main import build_parser
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
@@ -21,7 +22,7 @@ type Supervised = Callable[..., SuperviseOptions]
 
 
 @pytest.fixture
-def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
+def supervised(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Supervised:
     """Runs `tokgate run` with these words, and gives what a supervisor would have been started with."""
     given: list[SuperviseOptions] = []
 
@@ -34,8 +35,7 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
     monkeypatch.setattr(privileges, "become", lambda *_: None)
 
     def run(*words: str) -> SuperviseOptions:
-        args = build_parser(("run",)).parse_args(["run", *words])
-        assert args.run(args) == 0
+        assert tokgate("run", *words).code == 0
         return given[-1]
 
     return run
@@ -77,30 +77,34 @@ def test_how_many_openers(
     assert supervised(*said).openers == number
 
 
+@pytest.mark.usefixtures("supervised")
 @pytest.mark.parametrize(
-    "said",
+    ("said", "why"),
     [
-        ("--listen-port", "65536"),
-        ("--listen-port", "-1"),
-        ("--listen-port", "http"),
-        ("--drain", "-1"),
-        ("--drain", "nan"),
-        ("--drain", "soon"),
-        ("--mark", "0"),
-        ("--mark", "0x100000000"),
-        ("--mark", "1_0"),
-        ("--name-server", "resolver.example.org"),
-        *(("--openers", number) for number in ("0", "2-4", "9999")),
-        ("--unexpected",),
+        *((f"--listen-port {port}", "--listen-port") for port in ("65536", "-1", "http")),
+        *((f"--drain {seconds}", "--drain") for seconds in ("-1", "nan", "soon")),
+        *((f"--mark {mark}", "--mark") for mark in ("0", "0x100000000", "1_0")),
+        *((f"--openers {number}", "--openers") for number in ("0", "2-4", "9999")),
+        ("--name-server resolver.example.org", "--name-server"),
+        ("--unexpected", "--unexpected"),
+        ("--gateway --mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
+        ("--gateway --mode gate:tproxy@0", "needs one port"),
+        ("--gateway --listen-port 0 --mode gate:explicit", "needs one port"),
+        (
+            "--gateway --mode gate:tproxy@8080 --mode gate:explicit",
+            "gate:tproxy@8080 and gate:explicit both want port 8080",
+        ),
+        ("--gateway --mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
+        ("--gateway --mode regular", "start tokgate twice"),
+        ("--redirect", "are for --gateway"),
+        ("--local", "are for --gateway"),
+        ("--gateway --mark 0x746b", "are for the gates"),
     ],
 )
-def test_usage_errors(said: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """Values that make no sense end with 2 and a line that names the option."""
-    with pytest.raises(SystemExit) as leaving:
-        build_parser(("run",)).parse_args(["run", *said])
-
-    assert leaving.value.code == 2
-    assert said[0] in capsys.readouterr().err
+def test_usage_errors(tokgate: Command, said: str, why: str) -> None:
+    """What makes no sense, or the kernel could not bring clients to, is refused before anything is loaded."""
+    refused = tokgate("run", *said.split())
+    assert (refused.code, why in refused.err) == (Exit.USAGE, True), refused.err
 
 
 @pytest.mark.parametrize(
@@ -150,42 +154,18 @@ def test_redirection(
     assert sorted(each.port for each in options.endpoints if each.host == "::") == sorted(wanted)
 
 
-def test_the_proxys_own_connections(supervised: Supervised, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_proxys_own_connections(
+    supervised: Supervised, tokgate: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """With `--local` they are known by the user that it becomes, or is; root's could be anybody's."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(CommandError, match="needs a user of tokgate's own") as refused:
-        supervised("--gateway", "--local")
-    assert refused.value.code is Exit.USAGE
+    refused = tokgate("run", "--gateway", "--local")
+    assert (refused.code, "needs a user of tokgate's own" in refused.err) == (Exit.USAGE, True)
     monkeypatch.setattr(os, "geteuid", lambda: 999)
     assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(999)
     account = pwd.struct_passwd(("tokgate", "x", 10451, 10451, "", str(tmp_path), "/bin/false"))
     monkeypatch.setattr(privileges, "account_to_become", lambda name: account)
     assert (supervised("--gateway", "--local").gateway or TableOptions()).bypass == Bypass.by_uid(10451)
-
-
-@pytest.mark.parametrize(
-    ("said", "why"),
-    [
-        ("--gateway --mode gate:tproxy@8080 --mode gate:tproxy@8081", "needs one port"),
-        ("--gateway --mode gate:tproxy@0", "needs one port"),
-        ("--gateway --listen-port 0 --mode gate:explicit", "needs one port"),
-        (
-            "--gateway --mode gate:tproxy@8080 --mode gate:explicit",
-            "gate:tproxy@8080 and gate:explicit both want port 8080",
-        ),
-        ("--gateway --mode gate:tproxy@192.0.2.1:8080", "leave its host out"),
-        ("--gateway --mode regular", "start tokgate twice"),
-        ("--redirect", "are for --gateway"),
-        ("--local", "are for --gateway"),
-        ("--gateway --mark 0x746b", "are for the gates"),
-    ],
-)
-def test_what_a_gateway_cannot_be(said: str, why: str) -> None:
-    """What the kernel could not bring clients to is refused before anything is loaded, and its part without it."""
-    args = build_parser(("run",)).parse_args(["run", *said.split()])
-    with pytest.raises(CommandError, match=why) as refused:
-        args.run(args)
-    assert refused.value.code is Exit.USAGE
 
 
 @pytest.fixture
@@ -200,62 +180,56 @@ def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[object
     return made
 
 
-def test_root_is_left_before_anything_is_opened(
-    became: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_root_is_left_before_anything_is_opened(became: list[tuple[object, ...]], tokgate: Command) -> None:
     """With what the modes need, and after what it will use was named, so that it can be looked at."""
-    said = "--mode gate:tproxy --log /l/b.ndjson --confdir /k"
-    args = build_parser(("run",)).parse_args(["run", *said.split()])
-    assert args.run(args) == 0
+    outcome = tokgate("run", "--mode", "gate:tproxy", "--log", "/l/b.ndjson", "--confdir", "/k")
     ((account, kept, places),) = became
     assert getattr(account, "pw_name", None) == "tokgate"
     assert kept == {Capability.NET_ADMIN, Capability.NET_RAW}
     assert places == privileges.Places(Path("policies"), Path("/l/b.ndjson"), Path("/k"))
-    assert capsys.readouterr().err == "tokgate: running as tokgate\n"
+    assert (outcome.code, outcome.err) == (0, "tokgate: running as tokgate\n")
 
 
 @pytest.mark.parametrize(("said", "warns"), [((), True), (("--user", "root"), False)])
 def test_root_that_stays_is_warned_of(
     became: list[tuple[object, ...]],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tokgate: Command,
     said: tuple[str, ...],
     warns: bool,
 ) -> None:
     """Whoever has made no user for it learns what that means; whoever asks for root gets it."""
     monkeypatch.setattr(privileges, "account_to_become", lambda name: None)
-    args = build_parser(("run",)).parse_args(["run", *said])
-    assert args.run(args) == 0
-    assert became == []
-    assert ("WARNING: running as root" in capsys.readouterr().err) is warns
+    outcome = tokgate("run", *said)
+    assert (outcome.code, became) == (0, [])
+    assert ("WARNING: running as root" in outcome.err) is warns
 
 
-def test_what_keeps_root_in_place_ends_it(became: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_keeps_root_in_place_ends_it(
+    became: list[tuple[object, ...]], tokgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A user that can't do the work is no reason to do it as root."""
 
     def fail(*given: object) -> None:
         raise privileges.PrivilegeError("tokgate can't use what tokgate needs")
 
     monkeypatch.setattr(privileges, "become", fail)
-    args = build_parser(("run",)).parse_args(["run"])
-    with pytest.raises(CommandError, match="can't use what") as refused:
-        args.run(args)
-    assert refused.value.code == Exit.FAILURE
-    assert became == []
+    outcome = tokgate("run")
+    assert (outcome.code, "can't use what" in outcome.err, became) == (Exit.FAILURE, True, [])
 
 
-def test_an_unknown_mode(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings("ignore:.* is deprecated. Please use:DeprecationWarning")  # ldap3's, of pyasn1
+def test_an_unknown_mode(tokgate: Command) -> None:
     """A mistyped mode ends with 2 before anything is started, and says which there are."""
-    assert main(["run", "--mode", "transparant@8443"]) == 2
-    said = capsys.readouterr().err
-    assert "did you mean `transparent`?" in said
-    assert "`gate:explicit`" in said
+    mistyped = tokgate("run", "--mode", "transparant@8443")
+    assert mistyped.code == 2
+    assert "did you mean `transparent`?" in mistyped.err
+    assert "`gate:explicit`" in mistyped.err
     for mode in ("foo", "upstream:http://192.0.2.1:80", "reverse:http://192.0.2.1:80", "wireguard", "local:curl"):
-        assert main(["run", "--mode", mode]) == 2
-        said = capsys.readouterr().err
-        assert f"unknown mode `{mode}`; " in said
+        code, said = (unknown := tokgate("run", "--mode", mode)).code, unknown.err
+        assert (code, f"unknown mode `{mode}`; " in said) == (2, True)
         assert ("docs/phones.md" in said) == (mode == "wireguard")
         assert "did you mean" not in said
-    assert main(["run", "--mode", "regular@99999"]) == 2
-    assert "invalid port: 99999" in capsys.readouterr().err
+    high = tokgate("run", "--mode", "regular@99999")
+    assert (high.code, "invalid port: 99999" in high.err) == (2, True)
     assert not any(handler.filters for handler in logging.getLogger().handlers)  # warnings are folded while it runs
