@@ -1,23 +1,18 @@
 """Keeping results, and telling what got slower since."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from comparison.regression import compare
 from comparison.report import text_table
-from comparison.results import Failure, Results, Sample
+from comparison.results import Failure, Results
+
+from bench.test_bars import results as rates
 
 
 def results(ours: list[float], theirs: list[float]) -> Results:
     """The rate of small connections, of tokgate and of HAProxy."""
-    pairs = {"tokgate": ours, "haproxy": theirs}
-    return Results(
-        about={"date": "2026-01-01"},
-        samples=[
-            Sample("small32", proxy, number, 0.0, {"rate": value})
-            for proxy, values in pairs.items()
-            for number, value in enumerate(values)
-        ],
-    )
+    return replace(rates(tokgate=ours, haproxy=theirs), about={"date": "2026-01-01"})
 
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
