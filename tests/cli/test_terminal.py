@@ -1,14 +1,10 @@
 """On a terminal: colour, tables and progress; in a pipe, and for those who ask for it, plain text."""
 
-import contextlib
 import json
 import os
-import pty
 import re
 import shutil
-import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,43 +18,7 @@ from tokgate.blocklog.records.record import encode
 from tokgate.cli import terminal
 
 ESCAPE = "\x1b["
-END = b"\0the end"
-IMPATIENT = (
-    "import sys; from tokgate.cli import main, terminal; "
-    "terminal.Patience._SECONDS = 0.0; sys.exit(main.main(sys.argv[1:]))"
-)
-"""Shows progress from the start, however quick the machine is."""
 BLOCKED = ("explain", "--client", "192.0.2.7", "--host", "clips.example.org", "--at", "2023-05-02T08:00Z")
-
-
-def at_a_terminal(*arguments: str, output: Path | None = None) -> str:
-    """What a command's answer is on a terminal; with `output` that goes to a file, and what it narrates is shown.
-
-    Never both: on a slow machine there is progress between the lines of an answer.
-    """
-    ours, theirs = pty.openpty()
-    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    shown = b""
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, ours)
-        stack.callback(os.close, theirs)
-        process = stack.enter_context(
-            subprocess.Popen(
-                (sys.executable, *(("-m", "tokgate") if output is None else ("-c", IMPATIENT)), *arguments),
-                env=inherited | {"TERM": "xterm", "COLUMNS": "160"},
-                stdin=subprocess.DEVNULL,
-                stdout=theirs if output is None else stack.enter_context(output.open("wb")),
-                stderr=subprocess.DEVNULL if output is None else theirs,
-            )
-        )
-        ending = threading.Thread(target=lambda: (process.wait(), os.write(theirs, END)))
-        ending.start()
-        while not shown.endswith(END):  # a terminal keeps the order: all that the command said has come by then
-            shown += os.read(ours, 1 << 16)
-        ending.join()
-    shown = shown.removesuffix(END)
-    assert process.returncode in (0, 1), shown.decode()
-    return shown.decode()
 
 
 type Shown = Callable[..., str]
@@ -66,7 +26,7 @@ type Shown = Callable[..., str]
 
 @pytest.fixture
 def on_terminal(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Shown:
-    """The same of what is taken for one, which costs no process."""
+    """What a command's answer is on what it takes for a terminal."""
 
     def show(*arguments: str, **environment: str) -> str:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -78,8 +38,8 @@ def on_terminal(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Shown:
     return show
 
 
-def test_explain_in_color(policies: Path) -> None:
-    assert f"{ESCAPE}1;31mblock{ESCAPE}0m" in at_a_terminal(*BLOCKED)
+def test_explain_in_color(policies: Path, on_terminal: Shown) -> None:
+    assert f"{ESCAPE}1;31mblock{ESCAPE}0m" in on_terminal(*BLOCKED)
 
 
 def test_check_in_color(policies: Path, on_terminal: Shown) -> None:
@@ -127,13 +87,15 @@ def test_a_summary_fits_the_terminal(tmp_path: Path, on_terminal: Shown, columns
     assert shown.count("2023-03-10 11:00Z") == 4
 
 
-def test_simulate_shows_progress(policies: Path) -> None:
+def test_simulate_shows_progress(policies: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress goes to the terminal, answers stay clean."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(terminal.Patience, "_SECONDS", 0.0)
     file = policies.parent / "queries.ndjson"
     file.write_text('{"client": "192.0.2.7", "host": "clips.example.org"}\n' * 1000)
-    answers = policies.parent / "answers.ndjson"
-    assert re.search(r"queries: [1-9]", at_a_terminal("simulate", str(file), output=answers))
-    hosts = [json.loads(line)["host"] for line in answers.read_text().splitlines()]
+    outcome = tokgate("simulate", str(file))
+    assert re.search(r"queries: [1-9]", outcome.err)
+    hosts = [json.loads(line)["host"] for line in outcome.out.splitlines()]
     assert hosts == ["clips.example.org"] * 1000
 
 

@@ -167,20 +167,6 @@ def test_a_log_that_is_not_there_is_an_error(log: Path, tokgate: Command) -> Non
         assert outcome.err.startswith("tokgate: there is no log at nowhere.ndjson")
 
 
-def test_summary_answers_who_what_when_why(log: Path, tokgate: Command) -> None:
-    """The first table has client, name, ban, network, count, first and last."""
-    outcome = tokgate("log", "summary")
-    assert outcome.code == 0
-    assert outcome.err == ""
-    lines = outcome.out.splitlines()
-    assert lines[0] == "3 events from 2023-03-10T11:00:00.000000Z to 2023-03-11T11:00:00.000000Z, in 3 records"
-    [row] = [line.split() for line in lines if "192.0.2.7" in line and "example.org" in line]
-    assert row == [
-        "192.0.2.7", "example.org", "ban", "office", "2",
-        "2023-03-10", "11:00Z", "2023-03-11", "11:00Z",
-    ]  # fmt: skip
-
-
 def test_summary_as_json(log: Path, tokgate: Command) -> None:
     """One object; `--by` and `--top` choose tables and rows, and what is cut off is in `other`."""
     with log.open("ab") as stream:
@@ -209,17 +195,16 @@ def test_summary_as_json(log: Path, tokgate: Command) -> None:
             }
         },
     }
-    assert "4 records were dropped" in tokgate("log", "summary").out
+    told = tokgate("log", "summary").out
+    assert told.startswith("3 events from 2023-03-10T11:00:00.000000Z to 2023-03-11T11:00:00.000000Z, in 4 records\n")
+    assert "4 records were dropped" in told
 
 
 def test_summary_tells_coverage(log: Path, tokgate: Command) -> None:
-    """Hours are added up; the share that showed a name, and in words what did not."""
+    """Hours are added up."""
     with log.open("ab") as stream:
         for _ in range(2):
             stream.write(encode(coverage_counted(stamp(), {"office": {"sni": 3, "none": 1}}, stamp().at)))
-    out = tokgate("log", "summary", "--by", "ban").out
-    assert "Of 8 connections and requests 75 % showed a name, by which they were judged. Not seen by name: 2 TLS" in out
-    assert ["office", "8", "75", "%", "none", "2,", "sni", "6"] in [line.split() for line in out.splitlines()]
     assert json.loads(tokgate("log", "summary", "--json").out)["coverage"] == {
         "total": 8,
         "named": 6,
