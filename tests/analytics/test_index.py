@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from labs.builders import present
 from labs.logs import refusal, repeats, write
+from labs.review_page import _eager, numbered
 from labs.samples import stamp
 from tokgate.analytics import index as module
 from tokgate.analytics.columns import KEPT, rows_of
@@ -25,6 +26,8 @@ from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode
 from tokgate.webui.log_query import LogQuery
 
+__all__ = ["_eager"]
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -32,23 +35,10 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "block.ndjson"
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What there is to read is looked up each time; only files that a test has dated back are old enough to be over."""
-    monkeypatch.setattr(module, "_LOOK_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(module, "time", lambda: 1000.0)
-
-
 @pytest.fixture
 def index(log: Path) -> Iterator[Index]:
     with closing(Index([log])) as opened:
         yield opened
-
-
-def numbered(number: int) -> dict[str, Any]:
-    made = refusal(f"192.0.2.{number % 250}", "2023-03-10T11:00:00Z")
-    made["event"]["id"] = f"01862000-0000-7000-8000-{number:012x}"
-    return made
 
 
 def event(number: int) -> str:
