@@ -146,8 +146,10 @@ def test_answers_are_final(message: bytes, size: int, changes: list[tuple[int, i
 @given(name=names, before=st.lists(others, max_size=6), after=st.lists(others, max_size=6))
 @example(name="example.org", before=[(0xFE0D, b"")], after=[(0xFE0D, b"")])
 def test_the_name_is_found_anywhere(name: str, before: list[build.Extension], after: list[build.Extension]) -> None:
+    """Among any other extensions, of which each counts by its type, also without a body."""
     seen = present(read_client_hello(build.records(build.hello(*before, build.server_name(name.encode()), *after))))
     assert (seen.name, seen.name_status) == (name, NameStatus.VALID)
+    assert_all_facts_readable(seen)
 
 
 def ends_otherwise(name: str) -> bool:
