@@ -5,10 +5,7 @@ What a server says first: a HelloRetryRequest, told from everything else, howeve
 
 from __future__ import annotations
 
-import ssl
-import subprocess
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -16,7 +13,7 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs.builders import present
-from labs.hello_builder import HelloPieces, openssl_hello
+from labs.hello_builder import HelloPieces
 from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import ClientHello, ClientHelloError, is_grease, ja4
 from tokgate.wire.hello_reader import (
@@ -251,21 +248,3 @@ def test_what_may_hold_a_second_hello(said: bytes, may: bool) -> None:
     assert may_begin_record(said) is may
     assert may_begin_record(said + b"\x16") is (may or not said)
     assert may_begin_record(said + b"G") is may
-
-
-def test_openssl_asks_for_a_retry(tmp_path: Path) -> None:
-    """A real server whose groups the client guessed wrong asks again; one whose groups it guessed right does not."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    make = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=a -keyout {key}"
-    subprocess.run([*make.split(), "-out", str(certificate)], check=True, capture_output=True)
-    for curve, expected in (("secp521r1", True), ("X25519", False)):
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(certificate, key)
-        if expected:
-            server.set_ecdh_curve(curve)
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        serving = server.wrap_bio(incoming, outgoing, server_side=True)
-        incoming.write(openssl_hello())
-        with pytest.raises(ssl.SSLWantReadError):
-            serving.do_handshake()
-        assert told([outgoing.read()]) is expected
