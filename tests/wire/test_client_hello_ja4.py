@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import ssl
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,7 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 from labs.builders import present
 from labs.hello_builder import HelloPieces, chromium_hello, s_client_hello
 from tokgate.evasion import hello as build
-from tokgate.wire.client_hello import REFUSAL, ClientHello, is_ech_outer, is_grease, ja4
+from tokgate.wire.client_hello import ClientHello, is_ech_outer, is_grease, ja4
 from tokgate.wire.hello_reader import read_client_hello
 
 # The example of https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md, with GREASE sprinkled in.
@@ -221,27 +220,3 @@ def test_chromium() -> None:
     assert b"\x11\xec\x04\xc0" in share
     # the middle part is the one that FoxIO publishes for Chrome's ciphers
     assert ja4(seen) == "t13d1517h2_8daaf6152771_cb7bf5808d99"
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_understands_a_refusal(version: ssl.TLSVersion) -> None:
-    """OpenSSL, offering TLS 1.2 or 1.3, gives up at the record and names the alert."""
-    context = ssl.create_default_context()
-    context.minimum_version = context.maximum_version = version
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = context.wrap_bio(incoming, outgoing, server_hostname="example.org")
-    with pytest.raises(ssl.SSLWantReadError):
-        client.do_handshake()
-    incoming.write(REFUSAL)
-    with pytest.raises(ssl.SSLError) as caught:
-        client.do_handshake()
-    assert "UNRECOGNIZED_NAME" in caught.value.reason
-
-
-def test_no_alert_leaves_a_client_waiting() -> None:
-    """Without the record the same client goes on waiting: the test above measures the alert."""
-    incoming = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="example.org")
-    for _ in range(2):
-        with pytest.raises(ssl.SSLWantReadError):
-            client.do_handshake()
