@@ -70,13 +70,6 @@ def test_every_fact_of_an_ordinary_hello() -> None:
     assert seen.extension(0x9999) is None
 
 
-def test_early_data_is_seen() -> None:
-    """A client that will not wait for an answer says so."""
-    name = build.server_name(b"example.org")
-    assert read(build.records(build.hello(name, (build.EARLY_DATA, b"")))).early_data is True
-    assert read(build.records(build.hello(name, (build.PADDING, b"\0*")))).early_data is False
-
-
 LONGEST = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
 
 
@@ -186,19 +179,6 @@ def test_what_is_legible_of_a_name_that_is_none(
     assert seen.legible == parts or len(seen.legible) == 8
 
 
-def test_split_at_every_octet() -> None:
-    """A hello cut anywhere is incomplete, by the reader and by the buffer, until its last octet is there."""
-    data = build.records(PLAIN, size=400)
-    whole = read(data)
-    buffer = HelloPieces()
-    for end in range(len(data)):
-        assert read_client_hello(data[:end]) is None
-        if end:
-            assert buffer.feed(data[end - 1 : end]) is None
-    assert buffer.feed(data[-1:]) == whole
-    assert buffer.received == data
-
-
 def test_another_message_in_the_same_record() -> None:
     """A second hello behind the first in its record could be the one that a server goes by: neither is read."""
     data = build.records(PLAIN + PLAIN)
@@ -247,18 +227,13 @@ def test_records_that_some_server_passes_over(odd: bytes, place: int) -> None:
     assert end_of_hello(data + CHANGE, read(data)) == len(data)
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 0x0200, 0x0300, 0x0301, 0x0304, 0x03FF, 0x0401, 0x0FFF])
-def test_record_versions_that_go_takes(version: int) -> None:
-    """Go's server reads records of any version below 0x1000, so the name in them counts (and see RFC 8446 §5.1)."""
-    assert read(build.records(PLAIN, version=version)).name == "www.Example.org"
-    assert read(build.records(PLAIN[:50]) + build.records(PLAIN[50:], version=version)).name == "www.Example.org"
-
-
-@pytest.mark.parametrize("version", [0x1000, 0x1603, 0x7F1C, 0xFEFD, 0xFFFF])
-def test_record_versions_that_wolfssl_takes(version: int) -> None:
-    """wolfSSL's server reads a first record of any version, if it holds the beginning of a hello."""
-    assert read(build.records(PLAIN, version=version)).name == "www.Example.org"
-    assert read(build.records(PLAIN[:4], version=version) + build.records(PLAIN[4:])).name == "www.Example.org"
+@pytest.mark.parametrize("version", [0, 2, 0x0200, 0x0300, 0x0304, 0x0401, 0x0FFF, 0x1000, 0x1603, 0x7F1C, 0xFFFF])
+def test_record_versions_that_some_server_takes(version: int) -> None:
+    """Go's reads records of any version below 0x1000, wolfSSL's a first one of any that holds a hello's beginning."""
+    begun = build.records(PLAIN[:4], version=version) + build.records(PLAIN[4:])
+    gone_on = build.records(PLAIN[:50]) + build.records(PLAIN[50:], version=version)
+    for data in (build.records(PLAIN, version=version), begun, *([gone_on] if version < 0x1000 else [])):
+        assert read(data).name == "www.Example.org"
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 1000, len(PLAIN)])
@@ -327,7 +302,7 @@ NO_HELLO = [
     (b"\x15\x10", NotTlsError),
     (b"\x16\xfe\xfd\x00\x00\x00\x00", NotTlsError),
     (b"\x00", NotTlsError),
-    (SSLV2, ClientHelloError),
+    (SSLV2[:11], ClientHelloError),
     (b"\x80\x3e\1\3\1\0\x15\0\x10\0\x10" + b"c" * 53, ClientHelloError),
     (SSLV2[:1] + b"\x2f" + SSLV2[2:], NotTlsError),
     (b"\x80\x2e\x02", NotTlsError),
@@ -365,19 +340,6 @@ NO_HELLO = [
 def test_what_can_never_become_a_hello(data: bytes, problem: type[ClientHelloError]) -> None:
     """Bytes that no continuation can save are refused under the same word however they arrive."""
     assert problem_of(data) is problem
-
-
-def test_what_is_no_hello_is_refused_as_soon_as_it_shows() -> None:
-    """A client that speaks another protocol and waits for an answer isn't left to wait for one."""
-    assert HelloPieces().feed(b"\x80\x2e") is None
-    assert HelloPieces().feed(SSLV2[:10]) is None
-    for sslv2 in (b"\x80\x2e\x02", SSLV2[:11]):
-        with pytest.raises(ClientHelloError):
-            HelloPieces().feed(sslv2)
-    with pytest.raises(ClientHelloError):
-        HelloPieces().feed(b"\x16\x10\0\0\3")
-    with pytest.raises(ClientHelloError):
-        HelloPieces().feed(b"\x16\x03\x01\x10\x00\x02")
 
 
 def test_every_truncation_of_the_message_is_malformed() -> None:
@@ -480,8 +442,3 @@ def test_outer_hellos(extensions: tuple[build.Extension, ...], outer: bool) -> N
     seen = read(build.records(build.hello(*extensions)))
     assert is_ech_outer(seen) is outer
     assert is_ech_outer(seen, frozenset({"ech.example.org"})) is (seen.name == "ech.example.org")
-
-
-def test_list_is_normalised() -> None:
-    """The list is compared in lower case without a trailing dot, so it must be written so."""
-    assert all(name == name.lower() and not name.endswith(".") for name in PUBLIC_NAMES)

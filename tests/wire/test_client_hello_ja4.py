@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs.builders import present
-from labs.hello_builder import HelloPieces, chromium_hello, s_client_hello
+from labs.hello_builder import chromium_hello, s_client_hello
 from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import ClientHello, is_ech_outer, is_grease, ja4
 from tokgate.wire.hello_reader import read_client_hello
@@ -192,21 +192,6 @@ def test_s_client(arguments: tuple[str, ...], name: str | None) -> None:
     """The same for the openssl command, which also sends names that are none."""
     seen = assert_same_as_mitmproxy(s_client_hello(*arguments))
     assert seen.name == name
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
-def test_post_quantum_key_share() -> None:
-    """A hello with an X25519MLKEM768 key share passes one Ethernet segment; it is read however TCP cuts it."""
-    data = s_client_hello("-servername", "www.example.org", "-groups", "X25519MLKEM768:X25519")
-    seen = assert_same_as_mitmproxy(data)
-    share = present(seen.extension(build.KEY_SHARE))
-    assert share[2:4] == b"\x11\xec"
-    assert len(data) > 1400
-    for mss in (536, 1220, 1380):
-        buffer = HelloPieces()
-        results = [buffer.feed(data[i : i + mss]) for i in range(0, len(data), mss)]
-        assert results[-1] == seen
-        assert not any(results[:-1])
 
 
 def test_chromium() -> None:

@@ -225,14 +225,6 @@ def test_answers(data: bytes, answer: bool | None) -> None:
     assert told([data[i : i + 1] for i in range(len(data))]) is answer
 
 
-@given(data=st.sampled_from([p.values[0] for p in ANSWERS]), cuts=st.lists(st.integers(0, 150), max_size=5))
-def test_cuts_do_not_matter(data: bytes, cuts: list[int]) -> None:
-    """TCP may cut an answer anywhere."""
-    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    pieces = [data[start:end] for start, end in pairwise(edges)]
-    assert told(pieces) is told([data])
-
-
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x16\3\3\0\x60", b"\x16\3\3\0\x60\2\0\0\x5c\3\3"]))
 def test_answers_that_are_garbage(data: bytes, prefix: bytes) -> None:
     """No answer of a server breaks the reader, and none is a retry by accident."""
