@@ -22,27 +22,6 @@ from tokgate.traffic.seen import FirstBytes, Hello, OtherBytes, ProxyConnect, Un
 from tokgate.wire.http_detection import LinePart, UnreadLine
 from tokgate.wire.proxy_request import MAX_HEAD
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "openable", "seen"),
-    [
-        (REQUEST, False, Unreadable(http=True)),
-        (b"CONNECT a:443 HTTP/1.10\r\n", True, Unreadable(http=True)),
-        (b"SSH-2.0-client\r\n", False, OtherBytes()),
-        (
-            b"CONNECT a.example.org:443 HTTP/1.1\r\nHost: a.example.org\r\n\r\nrest",
-            True,
-            ProxyConnect("a.example.org", b"rest"),
-        ),
-    ],
-    ids=["request_in_a_proxys_tunnel", "lenient_connect", "ssh_in_a_tunnel", "connect"],
-)
-def test_what_they_are(data: bytes, openable: bool, seen: FirstBytes) -> None:
-    """A request that nobody can answer with a page is refused to clients under a ban, and not carried unread."""
-    assert FirstBytesReader(openable=openable).feed(data) == seen
-
 
 @pytest.mark.parametrize("before", [b"", b"\r\n"])
 def test_the_longest_head_of_a_connect(before: bytes) -> None:
@@ -176,14 +155,6 @@ def test_requests_to_another_proxy(data: bytes, seen: FirstBytes) -> None:
     assert said(data) == seen
 
 
-def test_a_request_that_ends_early() -> None:
-    """Half a CONNECT is no other protocol."""
-    reader = FirstBytesReader()
-    assert reader.feed(CONNECT[:-1]) is None
-    assert reader.ended() == Unreadable(http=True)
-    assert FirstBytesReader().ended() == OtherBytes()
-
-
 def test_behind_a_hello() -> None:
     """A record that a server may take for another hello waits until the server has asked for one, and is then read."""
     first = said(PLAIN)
@@ -206,6 +177,7 @@ def test_behind_a_request_to_another_proxy() -> None:
         True,
     )
     assert watched.reader().feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == Unreadable(http=True)
+    assert watched.reader().feed(b"SSH-2.0-client\r\n") == OtherBytes()
 
 
 def test_a_line_that_becomes_a_request() -> None:

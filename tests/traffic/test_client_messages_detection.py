@@ -45,6 +45,7 @@ ALERT = b"\x15\3\1\0\2\1\x70"
         (b"GET / HTTP/1.1\r\n", HTTP1),
         (PREFACE, HTTP2),
         (b"GET /\r\n", LENIENT_HTTP),
+        (b"CONNECT a:443 HTTP/1.10\r\n", LENIENT_HTTP),
         (b"\x85GET / HTTP/1.1\r\n", LENIENT_HTTP),
         (b"SSH-2.0-x\r\n", UNKNOWN),
         (b"0032git-upload-pack /project.git\0host=example.org\0", UNKNOWN),
@@ -73,11 +74,17 @@ def test_protocols(data: bytes, protocol: object) -> None:
         (b"", UNKNOWN),
         (HELLO[:-1], LENIENT_TLS),
         (b"GET / HTTP/1.1", LENIENT_HTTP),
-        (b"USER", UNKNOWN),
+        (b"GET /", LENIENT_HTTP),
+        (b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: a\r\n\r", LENIENT_HTTP),
+        (b"PRI * HTTP", LENIENT_HTTP),
+        (PREFACE[:-2], LENIENT_HTTP),
+        (b"\r\n", UNKNOWN),
+        (b"GET", UNKNOWN),
+        (b"USER someone", UNKNOWN),
     ],
 )
 def test_the_end_of_the_stream(data: bytes, protocol: FirstBytes) -> None:
-    """A client that ends its side early gets no further than one that says all of it."""
+    """It tells as much as the end of the line: Python's server serves a last line without one."""
     first = FirstBytesReader()
     if data:
         assert first.feed(data) is None

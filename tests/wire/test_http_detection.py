@@ -115,37 +115,11 @@ def test_a_request_is_told_by_its_last_octet(line: bytes, kind: HttpKind) -> Non
     assert all(kind_of(line[:length]) is None for length in range(len(line) - (1 if kind is HTTP2 else 2)))
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        (b"GET /", LENIENT),
-        (b"PRI * HTTP", LENIENT),
-        (b"PRI * HTTP/2.0\r\n\r\nSM", LENIENT),
-        (b"GET", NONE),
-        (b"\r\n", NONE),
-        (b"USER someone", NONE),
-    ],
-)
-def test_a_line_that_ends_with_the_stream(line: bytes, expected: HttpKind) -> None:
-    """Python's server serves a last line without its end, so the end of the stream tells as much as the line's."""
-    received = bytearray(line)
-    start = HttpStartReader(received)
-    assert start.read() is None
-    assert start.ended() is expected
-
-
 def test_the_line_has_to_end() -> None:
     """An endless request line is refused under a ban: Go's server takes a megabyte of it."""
     endless = b"GET /" + b"a" * MAX_LINE
     assert kind_of(endless[: MAX_LINE - 1]) is None
     assert kind_of(endless[:MAX_LINE]) is kind_of(endless + b" HTTP/1.1\r\n") is LENIENT
-
-
-def test_where_the_line_begins() -> None:
-    """Empty lines before a request are not passed on to an opener that doesn't expect them."""
-    start = HttpStartReader(bytearray(b"\r\n\r\nGET / HTTP/1.1\r\n"))
-    assert start.read() is REQUEST
-    assert start.line == 4
 
 
 @pytest.mark.parametrize("unit", [b"GET /" + b"a" * 60_000, b"\r\n" * 100 + b"G" * 32, b"GET" + b"\t" * 60_000])
