@@ -3,6 +3,7 @@
 import secrets
 import ssl
 import struct
+from typing import Any
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
@@ -97,9 +98,9 @@ def crypto(offset: int, data: bytes) -> bytes:
 class QuicClient:
     """One connection: what it sends first, and how it ended."""
 
-    def __init__(self, name: str | None, *, large: bool = False, identity: bytes | None = None) -> None:
-        """`large`: with a hello that fills several datagrams. `identity`: the id from which the keys come."""
-        self._quic, self.flight = client(name, large=large, identity=identity)
+    def __init__(self, name: str | None, **options: Any) -> None:
+        """`options` are those of `client`."""
+        self._quic, self.flight = client(name, **options)
 
     def again(self, message: bytes, size: int = 900) -> list[bytes]:
         """A second hello under the same keys, as after a HelloRetryRequest, in packets of `size` octets of it."""
