@@ -1,21 +1,18 @@
 """What is remembered of clients under a warning: exact in all processes, over restarts, and without naming anybody."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labs.builders import at, duration, present
-from labs.gate_lab import RunningGate
 from labs.hello_builder import hello_for
 from tokgate.blocklog.paths import warned_path_for
 from tokgate.evasion import hello as build
 from tokgate.policy.analysis.terms import LONGEST
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Passed
-from tokgate.traffic.enforcer import Enforcer
 from tokgate.traffic.warning_state import SLOTS, Person, WarnedClients, open_beside, software
 from tokgate.wire.client_hello import ClientHello
 from tokgate.wire.hello_reader import read_client_hello
@@ -32,16 +29,6 @@ def hello(name: str = "www.clips.example.org", *more: build.Extension) -> Client
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "log" / "block.ndjson"
-
-
-def test_nothing_is_known_at_first(log: Path) -> None:
-    """Without a line nobody has continued, and everyone can be shown a page."""
-    warned = open_beside(log, NOW)
-
-    assert warned.passed(Person(CLIENT), "ban", NOW) is None
-    assert warned.passed(Person(CLIENT), "ban", NOW, hello()) is None
-    path = warned_path_for(log)
-    assert path.read_bytes().count(b"\n") == 1, "asking writes nothing"
 
 
 def test_continuing_holds_for_one_client_and_one_ban_until_its_end(log: Path) -> None:
@@ -148,14 +135,6 @@ def test_a_line_that_is_being_written(log: Path, cut: int) -> None:
     assert reader.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
 
 
-def test_an_end_that_no_ban_can_set_is_damage(log: Path) -> None:
-    """A line for a year is no line."""
-    warned = open_beside(log, NOW)
-    warned.continues(Person(CLIENT), "ban", NOW.add(hours=24 * 365))
-
-    assert warned.passed(Person(CLIENT), "ban", NOW) is None
-
-
 @pytest.mark.parametrize("beside_a_log", [True, False])
 def test_an_emptied_file_forgets(log: Path, beside_a_log: bool) -> None:
     """Truncating the file shows everyone the page again, in all processes, and it goes on serving."""
@@ -252,14 +231,6 @@ def test_what_is_over_leaves_memory() -> None:
     assert len(warned._ends) == 0
 
 
-def test_enforcers_remember_by_themselves(start_gate: Callable[..., RunningGate]) -> None:
-    """Without a shared file an enforcer has a memory of its own."""
-    gate = start_gate(None)
-
-    assert isinstance(gate.gate.enforcer, Enforcer)
-    assert gate.gate.enforcer.warned.descriptor is None
-
-
 # -- when ends overlap, the disk is full, or software varies its ClientHello
 
 
@@ -296,10 +267,12 @@ def test_the_same_software_on_its_second_visit(kind: int) -> None:
 
 
 def test_the_longest_time_to_continue_holds() -> None:
-    """With `continue_for: P30D` nobody is shown the page again within the month."""
+    """With `continue_for: P30D` nobody is shown the page again within the month; a line for a year is no line."""
     warned = WarnedClients()
-    warned.continues(Person(CLIENT), "ban", NOW + LONGEST)
+    for ban, end in (("ban", NOW + LONGEST), ("damage", NOW.add(hours=24 * 365))):
+        warned.continues(Person(CLIENT), ban, end)
     assert warned.passed(Person(CLIENT), "ban", NOW) is Passed.CONTINUED
+    assert warned.passed(Person(CLIENT), "damage", NOW) is None
 
 
 class Scanned(dict[str, tuple[int, ...]]):
