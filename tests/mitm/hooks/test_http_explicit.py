@@ -77,19 +77,6 @@ async def test_what_comes_while_the_guard_asks(lab: Lab) -> None:
     assert bytes(origin.received).endswith(hello + b"and more")
 
 
-async def test_no_certificate_under_a_ban(lab: Lab) -> None:
-    """Where the origin shows no certificate, a client under a ban does not pass without a name."""
-    origin = await lab.sink_origin(b"through")
-    proxy = await lab.proxy(policy(missing_sni="check-certificate"), destination=("127.0.0.1", origin.port))
-    proxy.traffic.certificates = OriginCertificates(ProbeLimits(deadline=0.2))
-
-    async with client(proxy.port) as guest:
-        await guest.send(openssl_hello(None))
-        assert await guest.to_end() != b"through"
-
-    assert [record["tokgate"]["reason"] for record in lab.records.all] == ["missing-sni"]
-
-
 async def test_proxy_asked_for_itself(lab: Lab) -> None:
     """A request that would lead back to the proxy ends instead of going round."""
     proxy = await lab.proxy()

@@ -9,9 +9,6 @@ from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client, eventually, policy
 from tokgate.block_page import render
 from tokgate.mitm import http_request
 from tokgate.mitm.hooks import connection, http
-from tokgate.traffic import admission
-
-ALERT = bytes.fromhex("15030300020270")
 
 
 def broken(*_: Any, **__: Any) -> Any:
@@ -67,23 +64,6 @@ async def test_next_layer_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch, on_e
     assert proxy.counters.errors["next_layer"] == 1
 
 
-async def test_guard_raises(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What breaks in the guard itself is refused under `on_error: block`, instead of hanging."""
-    origin = await lab.sink_origin(b"through")
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-    monkeypatch.setattr(admission, "visibility_of", broken)
-
-    async with client(proxy.port) as guest:
-        await guest.send(openssl_hello(BANNED))
-        assert await guest.to_end() == ALERT
-    async with client(proxy.port) as guest:
-        await guest.send(openssl_hello(ALLOWED))
-        guest.writer.write_eof()
-        assert await guest.to_end() == b"through"
-
-    assert proxy.counters.errors["guard"] == 2
-
-
 async def test_no_policy_no_traffic(lab: Lab) -> None:
     origin = await lab.sink_origin(b"through")
     proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
@@ -93,24 +73,16 @@ async def test_no_policy_no_traffic(lab: Lab) -> None:
         assert await guest.to_end() == b""
 
 
-async def test_direct_dial_of_the_redirected_port(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that dials the redirected port itself is turned away; a redirected one is served."""
+@pytest.mark.parametrize("dialled", [True, False])
+async def test_a_circle(lab: Lab, monkeypatch: pytest.MonkeyPatch, dialled: bool) -> None:
+    """A client that dials the redirected port itself is turned away, as are our own connections that come back here."""
     proxy = await lab.proxy(destination=("127.0.0.1", 1))
-    monkeypatch.setattr("mitmproxy.platform.original_addr", lambda sock: sock.getsockname())
+    place = ("127.0.0.1", proxy.port)
+    monkeypatch.setattr("mitmproxy.platform.original_addr", lambda sock: sock.getsockname() if dialled else place)
 
     async with client(proxy.port) as guest:
-        assert await guest.to_end() == b""
-
-    assert proxy.counters.loops == 1
-
-
-async def test_redirection_of_the_proxys_own_traffic(lab: Lab) -> None:
-    """Should the firewall send the proxy's own connections back to it, they end instead of going round."""
-    proxy = await lab.proxy(destination=("127.0.0.1", 1))
-    lab.monkeypatch.setattr("mitmproxy.platform.original_addr", lambda _sock: ("127.0.0.1", proxy.port))
-
-    async with client(proxy.port) as guest:
-        await guest.send(openssl_hello(ALLOWED))
+        if not dialled:
+            await guest.send(openssl_hello(ALLOWED))
         assert await guest.to_end() == b""
 
     await eventually("it came round once", lambda: proxy.counters.loops == 1)

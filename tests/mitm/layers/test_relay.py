@@ -1,12 +1,15 @@
 """What a client under a ban says after its first words, through mitmproxy: after a retry, and through another proxy."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
 from labs.hello_builder import openssl_hello
-from labs.proxy_lab import ALLOWED, BANNED, Lab, client, eventually, policy
+from labs.proxy_lab import ALLOWED, BANNED, Client, Lab, Origin, client, eventually, policy
 from tokgate.evasion import hello as build
+from tokgate.policy.snapshot import Snapshot
 from tokgate.wire.hello_reader import HELLO_RETRY
 
 ALERT = bytes.fromhex("15030300020270")
@@ -36,6 +39,14 @@ class Peer:
             writer.write(data)
 
 
+@contextlib.asynccontextmanager
+async def redirected(lab: Lab, origin: Origin, snapshot: Snapshot | None = None) -> AsyncIterator[Client]:
+    """A client whose connections were going to a server."""
+    proxy = await lab.proxy(snapshot, destination=("127.0.0.1", origin.port))
+    async with client(proxy.port) as guest:
+        yield guest
+
+
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
@@ -48,9 +59,7 @@ class Peer:
 async def test_second_hello(lab: Lab, second: bytes, reason: str | None) -> None:
     """After a HelloRetryRequest the same name passes, and no other reaches the server."""
     origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin) as guest:
         await guest.send(FIRST)
         assert await guest.exactly(len(RETRY)) == RETRY
         for start in range(0, len(second), 7):
@@ -67,9 +76,7 @@ async def test_second_hello(lab: Lab, second: bytes, reason: str | None) -> None
 async def test_second_hello_that_does_not_wait(lab: Lab) -> None:
     """A second hello that was sent before the server asked for it is held until then, and decided about."""
     origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin) as guest:
         await guest.send(FIRST)
         await guest.send(openssl_hello(BANNED))
         assert await guest.to_end() in (RETRY + ALERT, ALERT)
@@ -94,9 +101,7 @@ async def test_a_client_that_ends_before_the_answer(lab: Lab, answer: bytes, beh
         ended.set()
 
     origin = await lab.raw_origin(serve)
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin) as guest:
         await guest.send(FIRST)
         await eventually("the first hello arrives", lambda: arrived)
         await guest.send(behind)
@@ -112,9 +117,7 @@ async def test_a_client_that_ends_before_the_answer(lab: Lab, answer: bytes, beh
 async def test_clients_under_no_ban(lab: Lab) -> None:
     """Of others nothing is held and nothing decided."""
     origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))
-    proxy = await lab.proxy(policy(networks=("192.0.2.0/24",)), destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin, policy(networks=("192.0.2.0/24",))) as guest:
         await guest.send(said := FIRST + openssl_hello(BANNED))
         await eventually("all of it arrives", lambda: peer.heard == said)
 
@@ -125,9 +128,7 @@ async def test_clients_under_no_ban(lab: Lab) -> None:
 async def test_another_proxy(lab: Lab, behind: bytes) -> None:
     """A tunnel through a proxy behind this one is carried for an allowed name."""
     origin = await lab.raw_origin(peer := Peer((connect(ALLOWED), ESTABLISHED)))
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin) as guest:
         await guest.send(connect(ALLOWED) + behind)
         assert await guest.exactly(len(ESTABLISHED)) == ESTABLISHED
         if not behind:
@@ -144,9 +145,7 @@ async def test_another_proxy(lab: Lab, behind: bytes) -> None:
 async def test_banned_names_through_another_proxy(lab: Lab, then: tuple[bytes, ...]) -> None:
     """Neither a request to another proxy nor what its tunnel carries gets a banned name past this one."""
     origin = await lab.raw_origin(peer := Peer((connect(ALLOWED), ESTABLISHED)))
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin) as guest:
         for words in then:
             await guest.send(words)
             if words is not then[-1]:
@@ -164,9 +163,7 @@ async def test_absolute_form_to_another_proxy(lab: Lab, host: str, status: bytes
     request = f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     peer = Peer((request, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
     origin = await lab.raw_origin(peer)
-    proxy = await lab.proxy(destination=("127.0.0.1", origin.port))
-
-    async with client(proxy.port) as guest:
+    async with redirected(lab, origin) as guest:
         await guest.send(request)
         assert (await guest.head()).startswith(b"HTTP/1.1 " + status)
 
