@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-import subprocess
 from pathlib import Path
 
 from tokgate.evasion.hello import (
@@ -49,26 +47,6 @@ def openssl_hello(name: str | None = "www.example.org", **settings: object) -> b
     except ssl.SSLWantReadError:
         return outgoing.read()
     raise AssertionError("a handshake that nobody answered is over")
-
-
-def s_client_hello(*arguments: str) -> bytes:
-    """What `openssl s_client` sends first, to a listener on loopback that reads one record and hangs up."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        command = ["openssl", "s_client", "-connect", address, *arguments]
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as client:
-            try:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.settimeout(20)
-                    stream = connection.makefile("rb")
-                    header = stream.read(5)
-                    return header + stream.read(int.from_bytes(header[3:5]))
-            finally:
-                client.kill()
 
 
 class HelloPieces:

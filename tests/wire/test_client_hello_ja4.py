@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import ssl
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs.builders import present
-from labs.hello_builder import chromium_hello, s_client_hello
+from labs.hello_builder import chromium_hello, openssl_hello
 from tokgate.evasion import hello as build
 from tokgate.wire.client_hello import ClientHello, is_ech_outer, is_grease, ja4
 from tokgate.wire.hello_reader import read_client_hello
@@ -177,21 +177,11 @@ def assert_same_as_mitmproxy(data: bytes) -> ClientHello:
     return ours
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        pytest.param(("-servername", "www.example.org", "-alpn", "h2,http/1.1"), "www.example.org", id="name_and_alpn"),
-        pytest.param(("-noservername",), None, id="no_name"),
-        pytest.param(("-servername", "www.example.org", "-tls1_2"), "www.example.org", id="tls12"),
-        pytest.param(("-servername", "example.org."), "example.org.", id="trailing_dot"),
-        pytest.param(("-servername", "two words"), None, id="invalid_name"),
-    ],
-)
-def test_s_client(arguments: tuple[str, ...], name: str | None) -> None:
-    """The same for the openssl command, which also sends names that are none."""
-    seen = assert_same_as_mitmproxy(s_client_hello(*arguments))
-    assert seen.name == name
+@pytest.mark.parametrize("name", ["www.example.org", None])
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_openssl(name: str | None, newest: ssl.TLSVersion) -> None:
+    seen = assert_same_as_mitmproxy(openssl_hello(name, maximum_version=newest, alpn=["h2", "http/1.1"]))
+    assert (seen.name, seen.alpn) == (name, (b"h2", b"http/1.1"))
 
 
 def test_chromium() -> None:
