@@ -70,8 +70,9 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> SetPatience:
 
 
 @TRANSPORTS
-async def test_the_first_is_closed(running: Dns, second: Upstream, transport: Transport) -> None:
+async def test_the_first_is_closed(running: Dns, second: Upstream, transport: Transport, patience: SetPatience) -> None:
     """Where nothing listens the next one is asked at once, and first from then on."""
+    patience(2 * DEADLINE, 2 * DEADLINE)
     name(running, THIRD, SECOND)
 
     for number in (1, 2):
