@@ -3,13 +3,13 @@
 What may follow a client's first words: what has to wait for the answer, and what is made of it.
 """
 
+import time
 import tracemalloc
 
 import pytest
 
 from labs.hello_builder import hello_for
 from tokgate.evasion import hello as build
-from tokgate.traffic import client_messages
 from tokgate.traffic.client_messages import (
     AfterHello,
     AfterProxyRequest,
@@ -32,21 +32,27 @@ def test_the_longest_head_of_a_connect(before: bytes) -> None:
     assert reader.feed(b"x") == Unreadable(http=True)
 
 
-def test_the_head_of_a_connect_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that sends it octet by octet costs no more than one that sends it whole."""
-    looked = 0
-    ends_head = client_messages._ends_head
-
-    def counting(data: bytearray, at: int) -> object:
-        nonlocal looked
-        looked += len(data) - at
-        return ends_head(data, at)
-
-    monkeypatch.setattr(client_messages, "_ends_head", counting)
-    reader = FirstBytesReader()
-    for octet in b"CONNECT www.example.org:443 HTTP/1.1\r\nX: " + b"x" * 1000:
-        assert reader.feed(bytes((octet,))) is None
-    assert looked < 4 * len(reader.received)
+@pytest.mark.parametrize(
+    "begun",
+    [
+        build.records(b"\1\0\xf0\0" + bytes(3_000), size=1),
+        b"GET /" + b"a" * 60_000,
+        b"GET" + b"\t" * 60_000,
+        b"CONNECT www.example.org:443 HTTP/1.1\r\nX: " + b"x" * 60_000,
+    ],
+    ids=["records", "target", "blanks", "connect"],
+)
+def test_the_cost_of_an_octet_is_constant(begun: bytes) -> None:
+    """A client that sends all of it octet by octet costs as much for each at the end as at the beginning."""
+    costs = []
+    for data in (begun[: len(begun) // 10], begun):
+        runs = []
+        for _ in range(3):
+            reader, started = FirstBytesReader(), time.process_time()
+            assert not any(reader.feed(bytes((octet,))) for octet in data)
+            runs.append((time.process_time() - started) / len(data))
+        costs.append(min(runs))
+    assert costs[1] < 4 * costs[0]
 
 
 @pytest.mark.parametrize(

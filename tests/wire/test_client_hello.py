@@ -5,8 +5,6 @@ Outer hellos told from GREASE.
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from labs.hello_builder import HelloPieces
@@ -382,22 +380,6 @@ def test_an_endless_hello_is_refused_at_the_cap() -> None:
     with pytest.raises(ClientHelloError, match=r"^too long$"):
         feed_singly(buffer, build.records(b"\1\0\xf0\0" + b"\0" * 0xF000, size=1))
     assert len(buffer.received) == MAX_HELLO // 6 * 6 + 5  # the header of the record that would pass it
-
-
-def test_the_buffer_is_linear() -> None:
-    """Ten times the octets, in the smallest pieces, cost nowhere near a hundred times the time."""
-    small, large = (build.records(build.hello((build.PADDING, b"\0" * size)), size=1) for size in (1_000, 10_000))
-    costs = []
-    for data in (small, large):
-        runs = []
-        for _ in range(3):
-            started = time.process_time()
-            results = feed_singly(HelloPieces(), data)
-            runs.append(time.process_time() - started)
-            assert results[-1] is not None
-            assert not any(results[:-1])
-        costs.append(min(runs))
-    assert costs[1] < 40 * costs[0]
 
 
 def test_grease_is_exactly_the_reserved_values() -> None:

@@ -1,7 +1,5 @@
 """The first line of a connection: a request that all read alike, one that only some servers serve, or neither."""
 
-import time
-
 import pytest
 
 from tokgate.wire.http_detection import (
@@ -120,24 +118,6 @@ def test_the_line_has_to_end() -> None:
     endless = b"GET /" + b"a" * MAX_LINE
     assert kind_of(endless[: MAX_LINE - 1]) is None
     assert kind_of(endless[:MAX_LINE]) is kind_of(endless + b" HTTP/1.1\r\n") is LENIENT
-
-
-@pytest.mark.parametrize("unit", [b"GET /" + b"a" * 60_000, b"\r\n" * 100 + b"G" * 32, b"GET" + b"\t" * 60_000])
-def test_the_cost_of_an_octet_is_constant(unit: bytes) -> None:
-    """60 kB and then single octets cost as much for each octet at the end as at the beginning."""
-    costs = []
-    for data in (unit[:6_000], unit):
-        received, runs = bytearray(), []
-        for _ in range(3):
-            received.clear()
-            start = HttpStartReader(received)
-            started = time.process_time()
-            for octet in data:
-                received.append(octet)
-                start.read()
-            runs.append((time.process_time() - started) / len(data))
-        costs.append(min(runs))
-    assert costs[1] < 4 * costs[0]
 
 
 def test_the_longest_line() -> None:
