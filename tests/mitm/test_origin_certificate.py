@@ -6,7 +6,6 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
@@ -78,11 +77,6 @@ async def test_forgotten_in_time_and_number() -> None:
         assert len(one.asked) == 3
 
 
-async def test_nobody_there() -> None:
-    """No answer is no name."""
-    assert await OriginCertificates().names("127.0.0.1", 1, client="192.0.2.1") == ()
-
-
 async def test_somebody_who_says_nothing() -> None:
     """The deadline ends a handshake that gets no answer, and those that wait behind it."""
     certificates = OriginCertificates(ProbeLimits(deadline=0.05, per_client=1))
@@ -108,11 +102,6 @@ def test_common_name_without_alternatives() -> None:
     der = load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
     assert certificate_names(der) == ("old.example.org",)
-
-
-def test_no_certificate() -> None:
-    with pytest.raises(ValueError, match=r"(?i)asn1|parse"):
-        certificate_names(b"nonsense")
 
 
 async def test_a_failure_is_asked_about_again_soon() -> None:

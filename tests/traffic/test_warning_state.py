@@ -221,16 +221,6 @@ def test_one_client_can_cause_few_lines_only(log: Path) -> None:
     assert sum(bool(line) for line in path.read_bytes().split(b"\n")) <= SLOTS + 1
 
 
-def test_what_is_over_leaves_memory() -> None:
-    """Without a file, too, memory doesn't grow with everyone who ever continued."""
-    warned = WarnedClients()
-    for number in range(6000):
-        warned.continues(Person(str(number)), "ban", NOW.add(minutes=1))
-    warned.passed(Person(CLIENT), "ban", NOW.add(hours=1))
-
-    assert len(warned._ends) == 0
-
-
 # -- when ends overlap, the disk is full, or software varies its ClientHello
 
 
@@ -286,7 +276,10 @@ class Scanned(dict[str, tuple[int, ...]]):
 
 
 def test_memory_is_not_looked_through_for_each_question() -> None:
-    """Where thousands of people have continued, a request doesn't wait for all of their ends to be compared."""
+    """Where thousands of people have continued, a request doesn't wait for all of their ends to be compared.
+
+    What is over leaves memory all the same, without a file too.
+    """
     warned = WarnedClients()
     for number in range(6000):
         warned.continues(Person(str(number)), "ban", NOW.add(hours=1))
@@ -297,3 +290,7 @@ def test_memory_is_not_looked_through_for_each_question() -> None:
         if number % 1000 == 0:
             assert warned.passed(Person(str(number)), "ban", NOW) is Passed.CONTINUED
     assert known.scans == 0
+    for number in range(16000, 17000):
+        warned.continues(Person(str(number)), "ban", NOW.add(hours=1))
+    assert warned.passed(Person("17"), "ban", NOW.add(hours=2)) is None
+    assert len(warned._ends) == 0

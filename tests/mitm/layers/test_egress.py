@@ -5,9 +5,9 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,22 +204,13 @@ async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> Non
         await Egress(lambda: None).connect("nowhere.example", 443)
 
 
-@dataclass
-class Place:
-    port: int
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
-
-
 @pytest.fixture
 def parent() -> Iterator[Callable[..., ParentProxy]]:
     """Starts parents that lead everything to the origin at a port."""
     running: list[ParentProxy] = []
 
     def start(port: int, **options: Any) -> ParentProxy:
-        running.append(ParentProxy(Place(port), **options))
+        running.append(ParentProxy(SimpleNamespace(address=("127.0.0.1", port)), **options))
         return running[-1]
 
     yield start
