@@ -6,7 +6,6 @@ First bytes against what serves them: a request or a name that any server would 
 import contextlib
 import io
 import ssl
-import subprocess
 from collections.abc import Iterable, Sequence
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
@@ -14,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -290,21 +290,14 @@ def test_python_serves_nothing_that_is_unknown(line: bytes, end: bytes) -> None:
         assert not isinstance(FirstBytesReader().feed(data), OtherBytes)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("certificate")
-    key, certificate = folder / "key.pem", folder / "cert.pem"
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=a"
-    subprocess.run([*make.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    return certificate, key
-
-
 class Openssl:
     """A server of OpenSSL in memory: which names it takes, and what it answers."""
 
-    def __init__(self, certificate: tuple[Path, Path], curve: str | None = None) -> None:
+    certificate = trustme.CA().issue_cert("www.example.org")
+
+    def __init__(self, curve: str | None = None) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
+        self.certificate.configure_cert(context)
         context.sni_callback = lambda _connection, name, _context: self.names.append(name)
         if curve is not None:
             context.set_ecdh_curve(curve)
@@ -342,13 +335,11 @@ RECORDS = st.lists(
     cut=st.integers(0, len(MESSAGE)),
     version=st.sampled_from([0x0301, 0x0303, 0x0200, 0x0001, 0x0401, 0x03FF]),
 )
-def test_openssl_takes_no_name_that_was_not_read(
-    certificate: tuple[Path, Path], before: bytes, between: bytes, cut: int, version: int
-) -> None:
+def test_openssl_takes_no_name_that_was_not_read(before: bytes, between: bytes, cut: int, version: int) -> None:
     """Whatever records stand around a hello, the name by which OpenSSL would serve it is the one that was read."""
     parts = [build.records(part, version=version) if part else b"" for part in (MESSAGE[:cut], MESSAGE[cut:])]
     data = before + parts[0] + between + parts[1]
-    server = Openssl(certificate)
+    server = Openssl()
     server.answers(data)
     if "www.example.org" in server.names:
         hello = present(hello_in(data))
@@ -373,9 +364,9 @@ def test_octets_that_a_wildcard_matches(names: list[bytes], kind: int, repeated:
 
 
 @given(length=st.integers(43, 300), curve=st.sampled_from(["secp521r1", "X25519", "prime256v1"]))
-def test_a_retry_is_seen(certificate: tuple[Path, Path], length: int, curve: str) -> None:
+def test_a_retry_is_seen(length: int, curve: str) -> None:
     """OpenSSL waits for a second hello exactly when its answer was read as a HelloRetryRequest."""
-    server = Openssl(certificate, curve)
+    server = Openssl(curve)
     answer = server.answers(build.records(MESSAGE))
     waits = curve != "X25519" and len(answer) < 200
     assert asks_again(answer[:length]) is asks_again(answer) is waits

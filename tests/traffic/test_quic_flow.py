@@ -7,23 +7,19 @@ import pytest
 
 from labs import builders
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
+from labs.quic_lab import EARLY, SHORT
 from labs.quic_packets import QuicClient, initial
 from labs.records import Records, enforcer_of
 from tokgate.evasion import hello as build
 from tokgate.policy import decide
 from tokgate.policy.observation import Endpoint, Transport
 from tokgate.traffic import admission, kind
-from tokgate.traffic.counters import Counters
 from tokgate.traffic.quic_flow import MAX_CONNECTIONS, MAX_PENDING, QuicFlow
 from tokgate.traffic.seen import Arrival
 from tokgate.traffic.warning_state import Person
 from tokgate.wire.quic import initials
 
 CLIENT = ("127.0.0.1", 40000)
-SHORT = b"\x40" + bytes(40)
-"""As packets of a connection that is established."""
-EARLY = b"\xd0\x00\x00\x00\x01\x00\x00\x14" + bytes(20)
-"""As early data that goes before the server's first word."""
 
 
 class Flow(QuicFlow):
@@ -35,14 +31,9 @@ class Flow(QuicFlow):
                 client=Endpoint(*CLIENT), destination=Endpoint(address, 443), connection="1", transport=Transport.UDP
             )
         )
-        self.counters = Counters()
-        self.enforcer = enforcer_of(snapshot or policy(), records, counters=self.counters, now=lambda: NOW)
+        self.enforcer = enforcer_of(snapshot or policy(), records, now=lambda: NOW)
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
-
-    @property
-    def passed(self) -> list[str | None]:
-        return [shown.name for shown in self.shown]
 
     def sends(self, *data: bytes) -> "Flow":
         for datagram in data:
@@ -52,7 +43,7 @@ class Flow(QuicFlow):
         return self
 
     def counted(self) -> dict[str, int]:
-        kinds = self.counters.decisions.items()
+        kinds = self.enforcer.counters.decisions.items()
         return {f"{kind.visibility} {kind.outcome}": number for kind, number in kinds}
 
 
@@ -74,7 +65,7 @@ def test_refused(flow: Callable[..., Flow], records: Records, large: bool) -> No
     end = client.told(told)
     assert end is not None
     assert (end.error_code, "The Council" in end.reason_phrase) == (0x0170, True)
-    assert (one.to_server, one.passed) == ([], [])
+    assert (one.to_server, one.shown) == ([], [])
     assert records.actions == ["quic-refused"]
     record = records.all[0]
     assert (record["tokgate"]["signal"], record["tokgate"]["visibility"]) == ("quic-sni", "quic-sni")
@@ -175,7 +166,7 @@ def test_a_second_hello_of_who_has_continued(flow: Callable[..., Flow]) -> None:
     again = client.again(build.hello(build.server_name(BANNED.encode())))
 
     assert one.sends(*client.flight, *again).to_server == [*client.flight, *again]
-    assert one.counters.errors == {}
+    assert one.enforcer.counters.errors == {}
 
 
 def test_a_second_hello_that_does_not_wait(flow: Callable[..., Flow], records: Records) -> None:

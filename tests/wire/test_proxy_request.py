@@ -170,17 +170,18 @@ def test_basic(value: str | None, expected: Credentials | None) -> None:
     assert read_basic(value) == expected
 
 
-def test_password_in_pieces() -> None:
-    """Complete with anything behind it; incomplete at every shorter length."""
-    said = b"\x01\x05alice\x06secret"
-    assert read_password(said) == read_password(said + b"more") == (Credentials("alice", "secret"), len(said))
+@pytest.mark.parametrize(
+    ("said", "credentials"),
+    [
+        (b"\x01\x05alice\x06secret", Credentials("alice", "secret")),
+        (b"\x01\x05alice\x00", Credentials("alice", "")),
+        (b"\x01\x00\x00", Credentials("", "")),
+    ],
+)
+def test_passwords_in_pieces(said: bytes, credentials: Credentials) -> None:
+    """Complete with anything behind it, also if it is empty; incomplete at every shorter length."""
+    assert read_password(said) == read_password(said + b"more") == (credentials, len(said))
     assert all(read_password(said[:length]) is None for length in range(len(said)))
-
-
-def test_an_empty_password() -> None:
-    """A client that sends none is answered, and not waited for."""
-    assert read_password(b"\x01\x05alice\x00") == (Credentials("alice", ""), 8)
-    assert read_password(b"\x01\x00\x00") == (Credentials("", ""), 3)
 
 
 @pytest.mark.parametrize("said", [b"\x05\x01\x00", b"\x01\x01\xff\x01x"])
