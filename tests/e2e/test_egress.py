@@ -39,7 +39,7 @@ def proxy(request: pytest.FixtureRequest, lab: Lab, origin: Origin, any_gateway:
 def inside(lab: Lab) -> Iterator[int]:
     """The port of a web server on the gateway's loopback."""
 
-    with served(lab.gateway.inside(lambda: web_server(lambda _: b"secret"))) as port:
+    with served(lab.gateway.inside(lambda: web_server(b"secret"))) as port:
         yield port
 
 

@@ -366,7 +366,7 @@ def test_names_of_attackers_stay_text(page: Tab, served: Served) -> None:
 def another_site() -> Iterator[str]:
     """A page of somebody else on this machine."""
 
-    with web_served(web_server(lambda _: b"<!doctype html><title>evil</title>", "text/html")) as port:
+    with web_served(web_server(b"<!doctype html><title>evil</title>", "text/html")) as port:
         yield f"127.0.0.1:{port}"
 
 

@@ -94,7 +94,7 @@ class Squid:
 def web() -> Iterator[int]:
     """The port of a web server in the clear."""
 
-    with served(web_server(lambda _: b"origin")) as port:
+    with served(web_server(b"origin")) as port:
         yield port
 
 

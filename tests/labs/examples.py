@@ -34,15 +34,15 @@ class Example:
     passed: Sequence[Record]
 
 
-def stamped(second: int = 0, gateway: str = "gw1.example.org", number: int = 1) -> Stamp:
+def stamped(second: int = 0, gateway: str = "gw1.example.org") -> Stamp:
     """A stamp so many seconds after noon."""
     observer = Observer(hostname=gateway, version="0.1.0", name="gate-0")
-    return Stamp(stamp(number=number + second).id, NOON.add(seconds=second), observer)
+    return Stamp(stamp(number=1 + second).id, NOON.add(seconds=second), observer)
 
 
-def traffic(observation: Observation, second: int = 0, policy: Snapshot = SNAPSHOT) -> Record:
+def traffic(observation: Observation, second: int = 0) -> Record:
     """The record of an observation under the ban of the samples."""
-    return present(traffic_record(stamped(second), observation, judged(observation, policy=policy), policy))
+    return present(traffic_record(stamped(second), observation, judged(observation), SNAPSHOT))
 
 
 def chained(record: Record, sequence: int) -> Record:
@@ -81,10 +81,11 @@ def changes(kind: TransitionKind) -> list[Record]:
     return [lifecycle.phase_changed(stamped(), change, "test") for change in found if change.kind is kind]
 
 
-def continued(file: str | None, torn: Record | None = None) -> Record:
+def continued(file: str | None) -> Record:
     """The first record of a new file."""
+    last = Head(CHAIN, 7, "ab" * 32)
     return log_state.log_continued(
-        stamped(), file=file, records=3, size=99, why="renamed or removed", last=Head(CHAIN, 7, "ab" * 32), torn=torn
+        stamped(), file=file, records=3, size=99, why="renamed or removed", last=last, torn=None
     )
 
 

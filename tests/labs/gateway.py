@@ -301,15 +301,13 @@ class Gateway:
             return []
         return [json.loads(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
 
-    def wait_for_record(self, what: str, matches: Callable[[Record], bool], seconds: float = DEADLINE) -> Record:
+    def wait_for_record(self, what: str, matches: Callable[[Record], bool]) -> Record:
         """The newest record that matches, as soon as there is one."""
 
         def newest() -> Record | None:
             return next((record for record in reversed(self.records()) if matches(record)), None)
 
-        found = wait_until(what, newest, seconds)
-        assert found
-        return found
+        return present(wait_until(what, newest))
 
 
 def refuses(name: str, client: str, action: str = "tls-handshake-refused") -> Callable[[Record], bool]:

@@ -137,9 +137,9 @@ class Namespace:
         """Run a command here to its end."""
         return run(*self.command(*command), check=check, given=given, seconds=seconds, env=env)
 
-    def output(self, *command: str | Path, given: str = "") -> str:
+    def output(self, *command: str | Path) -> str:
         """What a command prints that ends well."""
-        return self.run(*command, given=given).stdout
+        return self.run(*command).stdout
 
     def sysctl(self, *settings: str) -> None:
         """Change kernel settings."""

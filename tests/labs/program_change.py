@@ -37,13 +37,7 @@ class Restarting(Scraped):
         by_systemd: dict[str, Any] = {}
         if how is How.STORE:
             by_systemd = {"python": str(self.manager.python), "environment": self.manager.environment()}
-        super().__init__(
-            folder,
-            mode,
-            workers=2,
-            addons=folder / "program",
-            **by_systemd,
-        )
+        super().__init__(folder, mode, workers=2, addons=folder / "program", **by_systemd)
         self.before: set[int] = set()
         """The processes of programs before."""
         if by_systemd:

@@ -74,7 +74,6 @@ class Running:
         addons: Path = ROOT / "addons",
         python: str = sys.executable,
         environment: Mapping[str, str] = MappingProxyType({}),
-        pass_fds: Sequence[int] = (),
         drain: float = 2,
     ) -> None:
         """`policy` is written to `folder`/policies; None where they are there already."""
@@ -90,7 +89,7 @@ class Running:
         command += ["--workers", str(workers), "--policies", str(self.policies), "--log", str(self.log)]
         self._command = [*command, "--confdir", str(self.confdir)]
         self._folder = folder
-        self.start(environment, pass_fds)
+        self.start(environment)
         try:
             announced = until("it announces its port", self._announced)
         except BaseException:  # or it is found in the middle of another test
@@ -195,17 +194,9 @@ class Running:
 class Scraped(Running):
     """One with metrics at a free port."""
 
-    def __init__(
-        self,
-        folder: Path,
-        mode: Sequence[str],
-        log: Path | None = None,
-        workers: int = 1,
-        addons: Path = ROOT / "addons",
-        **more: Any,
-    ) -> None:
+    def __init__(self, folder: Path, mode: Sequence[str], workers: int = 1, **more: Any) -> None:
         """`more` is what `Running` takes besides."""
-        super().__init__(folder, workers, (*mode, "--metrics", "0"), log, addons=addons, **more)
+        super().__init__(folder, workers, (*mode, "--metrics", "0"), **more)
         self.base = until("it says where", self._told)[1]
 
     def _told(self) -> re.Match[str] | None:

@@ -26,7 +26,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Scraped]]:
     running: list[Scraped] = []
 
     def begin(carrier: str, log: Path | None = None) -> Scraped:
-        running.append(Scraped(tmp_path, CARRIERS[carrier], log))
+        running.append(Scraped(tmp_path, CARRIERS[carrier], log=log))
         return running[0]
 
     yield begin
