@@ -12,7 +12,7 @@ import pytest
 
 from labs.gateway import ROOT, Gateway, MakeGateway, office_policy
 from labs.netns import Lab
-from labs.resolver import ADDRESS, Resolver, ask
+from labs.resolver import ADDRESS, Upstream, ask
 
 BANNED = "dns.tiktok.com"
 ALLOWED = "resolved.example.org"
@@ -24,7 +24,7 @@ both_transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp
 
 
 @pytest.fixture(scope="module", params=CARRIERS)
-def dns_gateway(request: pytest.FixtureRequest, resolver: Resolver, any_gateway: MakeGateway) -> Iterator[Gateway]:
+def dns_gateway(request: pytest.FixtureRequest, resolver: Upstream, any_gateway: MakeGateway) -> Iterator[Gateway]:
     """A gateway that resolves for the office and for visitors."""
     with any_gateway(policy=office_policy(), mode="dns", ports=(53,), **CARRIERS[request.param]) as running:
         yield running
@@ -32,7 +32,7 @@ def dns_gateway(request: pytest.FixtureRequest, resolver: Resolver, any_gateway:
 
 @both_transports
 @pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS"])
-def test_banned_name(lab: Lab, resolver: Resolver, dns_gateway: Gateway, kind: str, tcp: bool) -> None:
+def test_banned_name(lab: Lab, resolver: Upstream, dns_gateway: Gateway, kind: str, tcp: bool) -> None:
     """A banned name is refused with the reason, logged, and asked of nobody."""
     resolver.asked.clear()
 
@@ -78,7 +78,7 @@ def redirection() -> str:
 
 
 @both_transports
-def test_redirected_clients(lab: Lab, resolver: Resolver, dns_gateway: Gateway, tcp: bool) -> None:
+def test_redirected_clients(lab: Lab, resolver: Upstream, dns_gateway: Gateway, tcp: bool) -> None:
     """Clients that ask another resolver are answered in its place when the firewall redirects them."""
     assert ask(lab.client, BANNED, server=ADDRESS, tcp=tcp).answer, "the control"
     lab.gateway.run("nft", "-f", "-", given=redirection())

@@ -11,13 +11,13 @@ from whenever import Instant
 
 from labs.gateway import Gateway, office_policy
 from labs.netns import Lab, wait_until
-from labs.resolver import ADDRESS, TTL, Resolver, ask
+from labs.resolver import ADDRESS, TTL, Upstream, ask
 
 BANNED = "dns.tiktok.com"
 
 
 def test_nothing_outlives_a_ban_s_edges(
-    lab: Lab, resolver: Resolver, any_gateway: Callable[..., Gateway], tmp_path: Path
+    lab: Lab, resolver: Upstream, any_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     """Before a start no answer lasts beyond it, before an end no refusal does; and they come at their instants."""
     options = ("--listen-host", "", "--name-server", ADDRESS)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.server import serve
+from aioquic.quic.configuration import QuicConfiguration
 from whenever import Instant
 
 from labs.clients import Download, http3
@@ -14,7 +18,6 @@ from labs.devtools import forced_to_quic, tab
 from labs.gateway import Gateway, MakeGateway, office_policy, refused_over_http3
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
-from labs.quic_origin import RetryingOrigin, fetch
 from labs.quic_packets import QuicClient
 
 ELSEWHERE = "elsewhere.tiktok.com"
@@ -106,8 +109,27 @@ def test_a_packet_too_large_for_the_way(lab: Lab, origin: Origin, gateway: Gatew
 
 def test_retry(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     """A server that makes clients prove their address is asked again, with other keys and its token."""
-    with RetryingOrigin(lab.origin, origin, ALLOWED) as retrying:
-        assert fetch(lab.client, retrying.address, ALLOWED, origin.authority)
+    address, alpn = "203.0.113.30", ["hello"]
+    servers = QuicConfiguration(is_client=False, alpn_protocols=alpn)
+    servers.load_cert_chain(origin.folder / f"{ALLOWED}.pem", origin.folder / f"{ALLOWED}.key")
+    clients = QuicConfiguration(is_client=True, server_name=ALLOWED, alpn_protocols=alpn)
+    clients.load_verify_locations(str(origin.authority))
+
+    @contextlib.asynccontextmanager
+    async def retrying() -> AsyncIterator[None]:
+        server = await serve(address, 443, configuration=servers, retry=True)
+        yield
+        server.close()  # type: ignore[no-untyped-call]
+
+    async def talk() -> bool:
+        async with asyncio.timeout(20), connect(address, 443, configuration=clients) as client:
+            await client.ping()
+        return True
+
+    lab.origin.address("eth0", f"{address}/24")
+    with lab.origin.serving(retrying):
+        assert lab.client.inside(lambda: asyncio.run(talk()))
+    lab.origin.run("ip", "addr", "del", f"{address}/24", "dev", "eth0")
 
 
 def test_what_is_not_understood(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:

@@ -14,7 +14,7 @@ from labs.gateway import Gateway, MakeGateway
 from labs.netns import Namespace
 from labs.origin import Origin
 from labs.requirements import require
-from labs.resolver import Resolver
+from labs.resolver import Upstream, resolver_in
 
 TOOLS = ("ip", "ss", "sysctl", "nft", "curl", "openssl", "nginx", "chromium", "certutil")
 
@@ -45,9 +45,9 @@ def origin(lab: lab_netns.Lab, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="module")
-def resolver(lab: lab_netns.Lab) -> Iterator[Resolver]:
+def resolver(lab: lab_netns.Lab) -> Iterator[Upstream]:
     """The resolver that gateways ask."""
-    with Resolver(lab.origin) as running:
+    with resolver_in(lab.origin) as running:
         yield running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -12,7 +13,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final, Self
 
 from pyroute2 import DiagSocket, NFCTSocket
@@ -170,6 +173,26 @@ class Namespace:
     def inside[T](self, work: Callable[[], T]) -> T:
         """Call something in a thread that is inside: the sockets it makes stay there, wherever they are used later."""
         return inside(self.name, work)
+
+    @contextlib.contextmanager
+    def serving(self, server: Callable[[], AbstractAsyncContextManager[object]]) -> Iterator[None]:
+        """A server in here while the block lasts, on an event loop of its own."""
+        ends = SimpleQueue[Callable[[], object]]()
+
+        async def serve() -> None:
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            async with server():
+                ends.put(lambda: loop.call_soon_threadsafe(ended.set))
+                await ended.wait()
+
+        thread = threading.Thread(target=lambda: self.inside(lambda: asyncio.run(serve())), daemon=True)
+        thread.start()
+        end = ends.get(timeout=SECONDS)
+        try:
+            yield
+        finally:
+            end()
+            thread.join(SECONDS)
 
     def listen(self, version: int, port: int) -> socket.socket:
         """A transparent listener on all addresses of one version of IP."""

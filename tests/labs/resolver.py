@@ -1,90 +1,116 @@
-"""A resolver, in the origin's network: every name has an address for an hour. It keeps what it is asked."""
+"""Name servers that keep what they are asked, on loopback or in the origin's network; and who asks as `dig` does."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import socket
 import struct
-import threading
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import dns.message
 import dns.query
 import dns.rrset
 
 from labs.netns import Lab, Namespace
+from labs.serving import DEADLINE, serving
 
 TTL = 3600
 ADDRESS = Lab.ALLOWED[4]
 RECORDS = {"A": ADDRESS, "AAAA": Lab.ALLOWED[6], "HTTPS": "1 . alpn=h2", "TXT": '"as it is"'}
 
 
-class Resolver:
-    """Answers over UDP and TCP while the `with` block lasts."""
+def answer(query: dns.message.Message, *records: str) -> dns.message.Message:
+    """A server's answer, with records of the question's name as in zone files."""
+    made = dns.message.make_response(query, recursion_available=True)
+    for text in records:
+        ttl, kind, rest = text.split(None, 2)
+        made.answer.append(dns.rrset.from_text(query.question[0].name, int(ttl), "IN", kind, rest))
+    return made
 
-    def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-        self.asked: list[tuple[str, str]] = []
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Self:
-        def bound(kind: socket.SocketKind) -> socket.socket:
-            made = socket.socket(socket.AF_INET, kind)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((ADDRESS, 53))
-            return made
+def usual(query: dns.message.Message) -> list[bytes]:
+    """An address for a day."""
+    return [answer(query, "86400 A 192.0.2.80").to_wire(max_size=65535)]
 
-        kinds = socket.SOCK_DGRAM, socket.SOCK_STREAM
-        datagrams, listener = self._namespace.inside(lambda: [bound(kind) for kind in kinds])
-        listener.listen()
-        self._sockets = [datagrams, listener]
-        for work in (lambda: self._serve_datagrams(datagrams), lambda: self._serve_connections(listener)):
-            self._threads.append(threading.Thread(target=work))
-            self._threads[-1].start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for made in self._sockets:
-            with contextlib.suppress(OSError):
-                made.shutdown(socket.SHUT_RDWR)
-            made.close()
-        for thread in self._threads:
-            thread.join(10)
+@dataclass
+class Upstream:
+    """A name server on loopback: what it was asked, and how it answers. It does what it is told with what is sent."""
 
-    def _serve_datagrams(self, datagrams: socket.socket) -> None:
+    port: int = 0
+    reply: Callable[[dns.message.Message], list[bytes]] = usual
+    asked: list[str] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
+    send: Callable[[bytes], None] = print
+    """Sends a datagram to who asked last."""
+
+    def replies(self, data: bytes) -> list[bytes]:
+        self.received.append(data)
+        query = dns.message.from_wire(data, keyring=False)
+        self.asked.append(query.question[0].name.to_text(omit_final_dot=True))
+        return self.reply(query)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.upstream.send = lambda message: self.transport.sendto(message, addr)
+        for reply in self.upstream.replies(data):
+            self.transport.sendto(reply, addr)
+
+
+async def read_message(reader: asyncio.StreamReader) -> bytes:
+    """One message of a TCP connection; nothing at its end."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await reader.readexactly(struct.unpack("!H", await reader.readexactly(2))[0])
+    except asyncio.IncompleteReadError:
+        return b""
+
+
+@contextlib.asynccontextmanager
+async def name_server(made: Upstream, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Upstream]:
+    """A name server, over UDP and TCP at one port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while True:
-                data, client = datagrams.recvfrom(65535)
-                if not data:
-                    return
-                datagrams.sendto(self._answer(data), client)
+            while data := await read_message(reader):
+                for reply in made.replies(data):
+                    writer.write(struct.pack("!H", len(reply)) + reply)
 
-    def _serve_connections(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                thread = threading.Thread(target=self._serve_stream, args=(connection,), daemon=True)
-                thread.start()
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            made.port = await stack.enter_async_context(serving(serve, host, port=port))
+            try:
+                datagrams, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(made), (host, made.port))
+            except OSError:  # free in TCP alone
+                assert not port
+                continue
+            stack.callback(datagrams.close)
+            break
+        yield made
 
-    def _serve_stream(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, EOFError, struct.error), connection, connection.makefile("rb") as stream:
-            connection.settimeout(30)
-            while True:
-                data = stream.read(struct.unpack("!H", stream.read(2))[0])
-                answer = self._answer(data)
-                connection.sendall(struct.pack("!H", len(answer)) + answer)
 
-    def _answer(self, data: bytes) -> bytes:
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name, kind = question.name.to_text(omit_final_dot=True), question.rdtype.name
-        self.asked.append((name.lower(), kind))
-        made = dns.message.make_response(query, recursion_available=True)
-        if kind in RECORDS:
-            made.answer.append(dns.rrset.from_text(question.name, TTL, "IN", kind, RECORDS[kind]))
-        return made.to_wire(max_size=65535)
+def _for_an_hour(query: dns.message.Message) -> list[bytes]:
+    kind = query.question[0].rdtype.name
+    records = [f"{TTL} {kind} {RECORDS[kind]}"] if kind in RECORDS else []
+    return [answer(query, *records).to_wire(max_size=65535)]
+
+
+@contextlib.contextmanager
+def resolver_in(namespace: Namespace) -> Iterator[Upstream]:
+    """A name server in the origin's network, for which every name has an address for an hour."""
+    made = Upstream(reply=_for_an_hour)
+    with namespace.serving(lambda: name_server(made, ADDRESS, 53)):
+        yield made
 
 
 def ask(

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from labs.dns_lab import Dns, Resolver, Start, Upstream, name_server
+from labs.dns_lab import Dns, Resolver, Start
 from labs.proxy_lab import Lab
+from labs.resolver import Upstream, name_server
 
 
 @pytest.fixture

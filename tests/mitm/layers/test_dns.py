@@ -22,16 +22,13 @@ from labs.dns_lab import (
     Dns,
     Start,
     Transport,
-    Upstream,
-    answer,
     explained,
     framed,
-    read_message,
     stream,
-    usual,
 )
 from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, Lab, ban, client, eventually, policy
+from labs.resolver import Upstream, answer, read_message, usual
 from labs.serving import serving
 from tokgate.mitm.hooks import connection as connection_hooks
 from tokgate.mitm.hooks.connection import close_silent

@@ -16,16 +16,12 @@ from labs.dns_lab import (
     Dns,
     Start,
     Transport,
-    Upstream,
-    answer,
     explained,
     framed,
-    name_server,
-    read_message,
     stream,
-    usual,
 )
 from labs.proxy_lab import ALLOWED, DEADLINE, eventually
+from labs.resolver import Upstream, answer, name_server, read_message, usual
 from labs.serving import serving
 from tokgate.mitm.layers import dns as dns_layer
 from tokgate.mitm.layers.dns import FAILED_FOR, MOST_ASKED, NameServers
