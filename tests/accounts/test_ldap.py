@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tokgate.accounts import AccountsError, UnusablePasswordError
+from tokgate.policy.membership import Identity
 from tokgate.policy.settings import Directory
 from tokgate.wire.proxy_request import Credentials
 
@@ -30,14 +31,25 @@ ALICE = Credentials("alice", "secret")
 STARTTLS = b"1.3.6.1.4.1.1466.20037"
 
 
-@pytest.mark.parametrize("user", ["alic*", "alice)(sn=*", "*)(uid=alice", "alic\\65", "alice\0"])
-def test_a_name_is_no_filter(user: str) -> None:
-    """Whoever signs in with a pattern that finds one user isn't that user, whatever password they give."""
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [
+        *(
+            (user, "secret")
+            for user in ("alic*", "alice)(sn=*", "*)(uid=alice", "alic\\65", "alice\0", "*", "eve", "bob")
+        ),
+        ("alice", "wrong"),
+    ],
+)
+def test_who_is_nobody(user: str, password: str) -> None:
+    """A stranger, a wrong password, a name that two have, or a pattern: whoever it finds isn't who signs in."""
     accounts = LdapAccounts(Directory(url="ldap://127.0.0.1", base=PEOPLE), "MOCK_SYNC")
     strategy = ldap3.Connection(accounts._server, client_strategy=ldap3.MOCK_SYNC).strategy
-    strategy.add_entry(f"uid=alice,{PEOPLE}", {"uid": "alice", "userPassword": "secret", "sn": "x"})
-    assert accounts.identify(ALICE) is not None
-    assert accounts.identify(Credentials(user, "secret")) is None
+    for dn, uid in (("uid=alice", "alice"), ("uid=bob", "bob"), ("cn=Bob", "bob")):
+        entry = {"uid": uid, "userPassword": "secret", "memberOf": ["plain"], "sn": "x"}
+        strategy.add_entry(f"{dn},{PEOPLE}", entry)
+    assert accounts.identify(Credentials("ALICE", "secret")) == Identity("alice", frozenset({"plain"}))
+    assert accounts.identify(Credentials(user, password)) is None
 
 
 class Listener:
@@ -91,12 +103,13 @@ def directory(url: str, folder: Path, **stated: Any) -> LdapAccounts:
     return LdapAccounts(Directory(url=url, base=PEOPLE, bind=bind, password=str(folder / "password"), **stated))
 
 
-def test_no_password_leaves_in_the_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("host", ["directory.example.org", "127.0.0.1.example.org"])
+def test_no_password_leaves_in_the_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     """A directory on another machine is asked for encryption before it is told anything, and told nothing without."""
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1", *rest, **more))
     with listening() as listener:
-        accounts = directory(f"ldap://directory.example.org:{listener.port}", tmp_path)
+        accounts = directory(f"ldap://{host}:{listener.port}", tmp_path)
         with pytest.raises(AccountsError):
             accounts.identify(ALICE)
     assert STARTTLS in listener.heard
@@ -119,10 +132,11 @@ def test_a_directory_has_to_prove_who_it_is(tmp_path: Path, ours: bool) -> None:
     assert (b"of-the-proxy" in listener.heard) is ours
 
 
-def test_a_directory_on_this_machine_needs_no_encryption(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_directory_on_this_machine_needs_no_encryption(tmp_path: Path, host: str) -> None:
     """On loopback a directory without TLS is asked as it is: else none of its users could sign in."""
     with listening() as listener:
-        accounts = directory(f"ldap://127.0.0.1:{listener.port}", tmp_path)
+        accounts = directory(f"ldap://{host}:{listener.port}", tmp_path)
         with pytest.raises(AccountsError):
             accounts.identify(ALICE)
     assert b"of-the-proxy" in listener.heard
@@ -149,9 +163,10 @@ def test_a_directory_that_refuses_connections_costs_no_descriptors(tmp_path: Pat
     gc.disable()  # what is left behind is to be seen
     try:
         before = descriptors()
-        with pytest.raises(AccountsError):
+        with pytest.raises(AccountsError, match=r"ldap://127\.0\.0\.1:") as raised:
             accounts.identify(ALICE)
         assert descriptors() <= before
+        assert "secret" not in str(raised.value)
     finally:
         gc.enable()
 
@@ -175,6 +190,13 @@ def test_a_directory_that_does_not_accept_is_given_up(tmp_path: Path, monkeypatc
         asking.join(DEADLINE / 2)
     assert len(failures) == 1
     assert "timed out" in failures[0]
+
+
+def test_missing_authorities(tmp_path: Path) -> None:
+    """A file that isn't there is no reason to trust anybody, nor to fall over."""
+    accounts = directory("ldaps://localhost", tmp_path, authorities=str(tmp_path / "none.pem"))
+    with pytest.raises(AccountsError, match="ldaps://localhost"):
+        accounts.identify(ALICE)
 
 
 def test_a_lost_password_of_the_proxy(tmp_path: Path) -> None:
