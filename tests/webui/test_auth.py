@@ -66,8 +66,10 @@ def test_the_link_opens_once(open_page: OpenPage) -> None:
         assert page.tokens[0] not in cookie
         assert page.get("/").status_code == 200
         page.client.cookies.clear()
-        assert page.client.get(f"/enter?token={page.tokens[0]}").status_code == 403
-        assert page.get("/").status_code == 303
+        for used in (f"/enter?token={page.tokens[0]}", "/enter?token=", "/enter"):
+            answer = page.client.get(used)
+            assert (answer.status_code, "This link was used already" in answer.text) == (403, True)
+            assert page.get("/").status_code == 303
         assert len(page.tokens) == 1
 
 
@@ -200,17 +202,6 @@ def attempt(page: Page, user: str, password: str, client: str = "") -> int:
     return int(page.client.post("/sign-in", data=said, headers=headers).status_code)
 
 
-def test_many_names_from_one_address(open_page: OpenPage, users: Path, waits: list[float]) -> None:
-    """Are slowed down in all; whoever has the right password there waits as well, and is let in."""
-    with open_page(authenticator=passwords(users)) as page:
-        for number in range(MAX_FAILURES_OF_ADDRESS):
-            assert attempt(page, f"user-{number}", "x") == 403
-        assert waits == []
-        assert attempt(page, "z", "x") == 403
-        assert attempt(page, "alice", "correct horse") == 303
-        assert waits == [SLOW_SECONDS] * 2
-
-
 def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path, waits: list[float]) -> None:
     """After ten for one user from one address each takes seconds, also the right one; nobody else waits."""
     with open_page(authenticator=passwords(users)) as page:
@@ -223,16 +214,6 @@ def test_wrong_passwords_cost_time(open_page: OpenPage, users: Path, waits: list
         assert waits == [SLOW_SECONDS] * 2
         assert attempt(page, "alice", "wrong") == 403
         assert len(waits) == 2
-
-
-def test_failures_are_over_after_a_while(open_page: OpenPage, users: Path, waits: list[float]) -> None:
-    """An attack in the morning slows nobody in the afternoon."""
-    with open_page(authenticator=passwords(users)) as page:
-        for _ in range(MAX_FAILURES):
-            attempt(page, "alice", "wrong")
-        page.clock.now += FAILURE_SECONDS + 1
-        assert attempt(page, "alice", "correct horse") == 303
-        assert waits == []
 
 
 def test_one_behind_a_proxy_slows_no_other(open_page: OpenPage, users: Path, waits: list[float]) -> None:
@@ -586,14 +567,6 @@ def authenticator(users: Path, clock: Monotonic) -> PasswordAuthenticator:
 def password_page(open_page: OpenPage, users: Path) -> Iterator[Page]:
     with open_page(authenticator=passwords(users)) as page:
         yield page
-
-
-def test_an_empty_token_opens_nothing_once_the_link_is_used(page: Page) -> None:
-    """After the link has been opened no token is expected; whoever sends none gets no session."""
-    page.client.cookies.clear()
-    for url in ("/enter?token=", "/enter"):
-        assert page.client.get(url).status_code == 403
-        assert page.get("/").status_code == 303
 
 
 def test_who_reads_stays_signed_in_and_who_only_follows_does_not(
