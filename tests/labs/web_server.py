@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-def web_server(content: bytes, media_type: str = "text/plain") -> ThreadingHTTPServer:
-    """A server on loopback that answers every GET with this."""
+def web_server(content: bytes, media_type: str = "text/plain", host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """A server that answers every GET with this."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -20,7 +20,7 @@ def web_server(content: bytes, media_type: str = "text/plain") -> ThreadingHTTPS
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
-    return ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    return ThreadingHTTPServer((host, 0), Page)
 
 
 @contextmanager
