@@ -14,37 +14,60 @@ from tokgate.policy.stores import (
     store_of_front,
 )
 
-
-@pytest.mark.parametrize(
-    ("url", "store", "identifier"),
-    [
-        ("https://play.google.com/store/apps/details?id=org.example.clips", "google-play", "org.example.clips"),
-        (
-            "https://play.google.com:443/store/apps/details?hl=fr&id=org.example.clips",
-            "google-play",
-            "org.example.clips",
-        ),
-        ("https://play.google.com/store/apps/datasafety?id=org.example.clips", "google-play", "org.example.clips"),
-        ("https://apps.apple.com/be/app/some-app/id835599320?l=nl", "apple", "835599320"),
-        ("https://apps.apple.com/app/id835599320", "apple", "835599320"),
-        ("https://APPS.apple.com./us/app/x/id835599320/", "apple", "835599320"),
-        ("https://apps.microsoft.com/detail/9nh2gph4jzs4", "microsoft", "9nh2gph4jzs4"),
-        ("https://apps.microsoft.com/store/detail/some-app/9NH2GPH4JZS4", "microsoft", "9NH2GPH4JZS4"),
-        ("https://www.amazon.de/Some-App/dp/B0117U0G3M/ref=x", "amazon", "B0117U0G3M"),
-        ("https://galaxystore.samsung.com/detail/org.example.clips", "galaxy-store", "org.example.clips"),
-        ("https://appgallery.huawei.com/app/C100315379", "huawei", "C100315379"),
-        ("https://appgallery.huawei.com/#/app/C100315379", "huawei", "C100315379"),
-        ("https://www.apkmirror.com/apk/example-ltd/clips/clips-1-0-release/", "apkmirror", "example-ltd/clips"),
-        ("https://apkpure.com/clips/org.example.clips", "apkpure", "org.example.clips"),
-        ("https://apkpure.com/nl/clips/org.example.clips/download", "apkpure", "org.example.clips"),
-        ("https://d.apkpure.com/b/APK/org.example.clips?version=latest", "apkpure", "org.example.clips"),
+PLAY = "https://play.google.com"
+FORMS = {
+    "google-play/org.example.clips": [
+        f"{PLAY}/store/apps/details?id=org.example.clips",
+        "https://play.google.com:443/store/apps/details?hl=fr&id=org.example.clips",
+        f"{PLAY}/store/apps/datasafety?id=org.example.clips",
+        f"{PLAY}/store/apps/details?id=org.example.other&id=org.example.clips",
+        f"{PLAY}/store/apps/details?hl=en;id=org.example.clips",
+        f"{PLAY}/store/apps/details?&&id=org.example.clips&",
+        f"{PLAY}/store/apps/details?%69d=org.example.clips",
+        f"{PLAY}/store/apps/details?id=org%2Eexample%2e%63lips",
+        f"{PLAY}/store/apps/details?ID=+org.example.clips",
+        f"{PLAY}/store/apps/details;id=org.example.clips",
+        f"{PLAY}/store/apps/details?hl=en?id=org.example.clips",
+        f"{PLAY}/store/search?q=pname:org.example.clips&c=apps",
+        f"{PLAY}/store//apps/details?id=org.example.clips",
+        f"{PLAY}/store/x/../apps/details?id=org.example.clips",
+        f"{PLAY}/store/apps%2fdetails?id=org.example.clips",
+        "https://market.android.com/details?id=org.example.clips",
+        "http://play.google.com:80/x/../store//apps/details/?id=org.example.clips",
     ],
-)
-def test_listings(url: str, store: str, identifier: str) -> None:
-    """Each store's own form of URL."""
-    found = listing(url)
-    assert found is not None
-    assert (found.store, found.identifier) == (store, identifier)
+    "apple/835599320": [
+        "https://apps.apple.com/be/app/some-app/id835599320?l=nl",
+        "https://apps.apple.com/app/id835599320",
+        "https://APPS.apple.com./us/app/x/id835599320/",
+        "https://apps.apple.com/be-nl/app/some-app/ID835599320/",
+        "https://apps.apple.com//us//app/./x/id835599320;a=b",
+        "https://itunes.apple.com/us/app/id835599320",
+        "https://itunes.apple.com/lookup?id=1,835599320",
+        "https://itunes.apple.com/WebObjects/MZStore.woa/wa/viewSoftware?id=835599320&mt=8",
+        "itms-apps://itunes.apple.com/app/id835599320",
+    ],
+    "microsoft/9nh2gph4jzs4": ["https://apps.microsoft.com/detail/9nh2gph4jzs4"],
+    "microsoft/9NH2GPH4JZS4": ["https://apps.microsoft.com/store/detail/some-app/9NH2GPH4JZS4"],
+    "amazon/B0117U0G3M": ["https://www.amazon.de/Some-App/dp/B0117U0G3M/ref=x"],
+    "galaxy-store/org.example.clips": ["https://galaxystore.samsung.com/detail/org.example.clips"],
+    "huawei/C100315379": [
+        "https://appgallery.huawei.com/app/C100315379",
+        "https://appgallery.huawei.com/#/app/C100315379",
+    ],
+    "apkmirror/example-ltd/clips": ["https://www.apkmirror.com/apk/example-ltd/clips/clips-1-0-release/"],
+    "apkpure/org.example.clips": [
+        "https://apkpure.com/clips/org.example.clips",
+        "https://apkpure.com/nl/clips/org.example.clips/download",
+        "https://d.apkpure.com/b/APK/org.example.clips?version=latest",
+    ],
+}
+
+
+@pytest.mark.parametrize(("listed", "url"), [(listed, url) for listed, urls in FORMS.items() for url in urls])
+def test_listings(listed: str, url: str) -> None:
+    """Each store's own forms of URL; whichever parameter it goes by, however it is separated and encoded."""
+    assert listed in {f"{each.store}/{each.identifier}" for each in listings(url)}
+    assert listing(url) == listings(url)[0]
 
 
 @pytest.mark.parametrize(
@@ -76,50 +99,6 @@ def test_never_raises(text: str) -> None:
     """Any text is a URL or it is not."""
     listing(text)
     listing("https://play.google.com/" + text)
-
-
-PLAY = "https://play.google.com"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        f"{PLAY}/store/apps/details?id=org.example.other&id=org.example.clips",
-        f"{PLAY}/store/apps/details?hl=en;id=org.example.clips",
-        f"{PLAY}/store/apps/details?&&id=org.example.clips&",
-        f"{PLAY}/store/apps/details?%69d=org.example.clips",
-        f"{PLAY}/store/apps/details?id=org%2Eexample%2e%63lips",
-        f"{PLAY}/store/apps/details?ID=+org.example.clips",
-        f"{PLAY}/store/apps/details;id=org.example.clips",
-        f"{PLAY}/store/apps/details?hl=en?id=org.example.clips",
-        f"{PLAY}/store/search?q=pname:org.example.clips&c=apps",
-        f"{PLAY}/store//apps/details?id=org.example.clips",
-        f"{PLAY}/store/x/../apps/details?id=org.example.clips",
-        f"{PLAY}/store/apps%2fdetails?id=org.example.clips",
-        "https://market.android.com/details?id=org.example.clips",
-        "http://play.google.com:80/x/../store//apps/details/?id=org.example.clips",
-    ],
-)
-def test_every_identifier_is_read(url: str) -> None:
-    """Whichever parameter the store goes by, however it is separated and encoded, the listing is seen."""
-    assert "org.example.clips" in {each.identifier for each in listings(url)}
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://apps.apple.com/app/id835599320",
-        "https://apps.apple.com/be-nl/app/some-app/ID835599320/",
-        "https://apps.apple.com//us//app/./x/id835599320;a=b",
-        "https://itunes.apple.com/us/app/id835599320",
-        "https://itunes.apple.com/lookup?id=1,835599320",
-        "https://itunes.apple.com/WebObjects/MZStore.woa/wa/viewSoftware?id=835599320&mt=8",
-        "itms-apps://itunes.apple.com/app/id835599320",
-    ],
-)
-def test_apples_forms(url: str) -> None:
-    """Apple's listings are seen in every country, with and without a name, and in the forms that other apps link to."""
-    assert "835599320" in {each.identifier for each in listings(url)}
 
 
 def test_a_url_of_many_identifiers() -> None:
