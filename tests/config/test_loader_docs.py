@@ -8,10 +8,11 @@ import pytest
 from pydantic import BaseModel
 from whenever import Instant
 
+from labs.builders import present
 from tokgate.config.diagnostics import Code, Level, render
 from tokgate.config.format import bans, connection_settings, networks, policy_file, services, settings
 from tokgate.config.format.test_model import TestModel
-from tokgate.config.loader import load
+from tokgate.config.loader import Loaded, load
 from tokgate.policy.decision import Reason
 from tokgate.policy.snapshot import compile_policy
 from tokgate.traffic.policy_tests import run_tests
@@ -96,15 +97,19 @@ def test_exit_codes() -> None:
     assert re.findall(r"^\| (\d) \|", section("Exit codes"), re.MULTILINE) == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
-def test_examples_load_and_pass(text: str, tmp_path: Path) -> None:
-    """Each example is a whole policy without errors, whose tests pass."""
-    path = tmp_path / "policy.yaml"
-    path.write_text(text)
+def passing(path: Path) -> Loaded:
+    """A whole policy without errors, whose tests pass."""
     loaded = load(path, NOW)
     assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
     results = run_tests(compile_policy(loaded.policy), loaded.tests)
     assert [result for result in results if not result.passed] == []
+    return loaded
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
+def test_examples_load_and_pass(text: str, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(text)
+    passing(tmp_path / "policy.yaml")
 
 
 def test_name_files_example(tmp_path: Path) -> None:
@@ -113,10 +118,7 @@ def test_name_files_example(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(policy)
     (tmp_path / "clips.txt").write_text("clips.example.org  # the site\n")
     (tmp_path / "hosts.txt").write_text("# one\nhost.example.net\n")
-    loaded = load(tmp_path, NOW)
-    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
-    assert all(result.passed for result in run_tests(compile_policy(loaded.policy), loaded.tests))
-    names = {pattern.value for pattern in loaded.policy.services["clips"].patterns}
+    names = {pattern.value for pattern in present(passing(tmp_path).policy).services["clips"].patterns}
     assert names == {"clips.example.org", "static.example.net", "host.example.net"}
 
 
@@ -125,7 +127,4 @@ def test_inventory_example(tmp_path: Path) -> None:
     ((rows, policy),) = re.findall(r"```csv\n(.*?)```\n\n```yaml inventory\n(.*?)```", DOCS, re.DOTALL)
     (tmp_path / "devices.csv").write_text(rows)
     (tmp_path / "policy.yaml").write_text(policy)
-    loaded = load(tmp_path, NOW)
-    assert loaded.policy is not None
-    assert loaded.diagnostics == ()
-    assert all(result.passed for result in run_tests(compile_policy(loaded.policy), loaded.tests))
+    assert passing(tmp_path).diagnostics == ()
