@@ -24,6 +24,11 @@ def ban(more: str, networks: str = "[brussels]") -> str:
     return f"{HEAD}bans: {{it: {{title: x, services: [tiktok], networks: {networks}, {more}}}}}\n"
 
 
+def hole(times: str, client: str = "192.0.2.9/32") -> str:
+    """An exemption from it."""
+    return f"exemptions: {{hole: {{ban: it, clients: [{client}], {times}, reason: x}}}}\n"
+
+
 def codes(loaded: Loaded) -> list[Code]:
     return [each.code for each in loaded.diagnostics]
 
@@ -89,9 +94,8 @@ def test_windows_that_never_open(say: Say, more: str, never: bool) -> None:
 def test_over_when_the_last_zone_is(tmp_path: Path, at: Instant, expected: list[Code]) -> None:
     """A ban is over when it has ended in all its zones, to the second."""
     networks = "[tokyo]" if at == Instant.from_utc(2024, 3, 10, 15) else "[brussels, tokyo]"
-    clients = "192.0.2.128/28"
-    holes = f"exemptions: {{hole: {{ban: it, clients: [{clients}], until: 2024-03-11T00:00, reason: x}}}}\n"
     path = tmp_path / "x.yaml"
+    holes = hole("until: 2024-03-11T00:00", "192.0.2.128/28")
     path.write_text(ban("starts: 2024-03-01, last_day: 2024-03-10", networks) + holes)
     assert codes(load(path, at)) == expected
 
@@ -109,21 +113,18 @@ def test_over_when_the_last_zone_is(tmp_path: Path, at: Instant, expected: list[
 )
 def test_exemption_that_exempts_nobody(say: Say, times: str, expected: list[Code]) -> None:
     """An exemption that ends as it, or its ban, begins helps nobody to whom it was promised: the admin is told."""
-    holes = f"exemptions: {{hole: {{ban: it, clients: [192.0.2.9/32], {times}, reason: x}}}}\n"
-    assert codes(say(ban("starts: 2024-03-10, last_day: 2024-09-09") + holes)) == expected
+    assert codes(say(ban("starts: 2024-03-10, last_day: 2024-09-09") + hole(times))) == expected
 
 
 @pytest.mark.parametrize(("until", "expected"), [("T12:00", []), ("T12:01", [Code.OVERRIDE_TOO_LONG])])
 def test_an_override_lasts_a_day(say: Say, until: str, expected: list[Code]) -> None:
     """Where nothing else is said, who is let through for once is let through for a day at most."""
-    times = f"starts: 2024-04-01T12:00, until: 2024-04-02{until}, override: true"
-    holes = f"exemptions: {{hole: {{ban: it, clients: [192.0.2.9/32], {times}, reason: x, by: alice}}}}\n"
-    assert codes(say(ban("starts: 2024-03-10") + holes)) == expected
+    times = f"starts: 2024-04-01T12:00, until: 2024-04-02{until}, override: true, by: alice"
+    assert codes(say(ban("starts: 2024-03-10") + hole(times))) == expected
 
 
 @pytest.mark.parametrize(("zones", "expected"), [("[brussels]", []), ("[brussels, tokyo]", [Code.OVERRIDE_TOO_LONG])])
 def test_an_override_is_measured_in_each_zone(say: Say, zones: str, expected: list[Code]) -> None:
     """A day and an hour by the clock is a day where that night loses an hour, and too long where it doesn't."""
-    times = "starts: 2024-03-30T12:00, until: 2024-03-31T13:00, override: true"
-    holes = f"exemptions: {{hole: {{ban: it, clients: [192.0.2.9/32], {times}, reason: x, by: alice}}}}\n"
-    assert codes(say(ban("starts: 2024-03-10", zones) + holes)) == expected
+    times = "starts: 2024-03-30T12:00, until: 2024-03-31T13:00, override: true, by: alice"
+    assert codes(say(ban("starts: 2024-03-10", zones) + hole(times))) == expected
