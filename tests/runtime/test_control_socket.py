@@ -4,7 +4,7 @@ import shutil
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,10 +32,18 @@ def serve(control: Control, react: Callable[[Caller], None] = thoughtful) -> Cal
     return thread.join
 
 
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    """One that listens."""
+    made = Control(tmp_path)
+    assert made.open() is not None
+    yield made
+    made.close(remove=True)
+
+
 @pytest.mark.parametrize("request_", list(ControlRequest))
-def test_ask(tmp_path: Path, request_: ControlRequest) -> None:
-    control, said = Control(tmp_path), list[str]()
-    assert control.open() is not None
+def test_ask(tmp_path: Path, control: Control, request_: ControlRequest) -> None:
+    said = list[str]()
     served = serve(control)
     assert ask(tmp_path, request_, said.append) == {"asked": request_}
     served()
@@ -60,11 +68,9 @@ def asked(control: Control) -> list[Call | None]:
     return calls
 
 
-def test_a_long_request(tmp_path: Path) -> None:
+def test_a_long_request(tmp_path: Path, control: Control) -> None:
     """A reload that lifts many bans arrives whole, however slowly; others are served before it."""
     call = Call(ControlRequest.RELOAD, tuple(f"order-{number:04}" for number in range(2_000)), "alice")
-    control = Control(tmp_path)
-    control.open()
     with connected(tmp_path) as slow, connected(tmp_path) as client:
         slow.sendall(call.line[:1000])
         assert asked(control) == []
@@ -72,20 +78,18 @@ def test_a_long_request(tmp_path: Path) -> None:
         assert asked(control) == [Call(ControlRequest.STATUS)]
         slow.sendall(call.line[1000:])
         assert asked(control) == [call]
-    control.close(remove=True)
 
 
 @pytest.mark.parametrize("sent", [b"s", b"nonsense\n", b""])
-def test_a_request_without_an_end(tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_an_end(
+    tmp_path: Path, control: Control, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who sends an octet now and then holds up nobody, and is given up."""
-    control = Control(tmp_path)
-    control.open()
     monkeypatch.setattr("tokgate.runtime.control_socket.REQUEST", 0.0)
     with connected(tmp_path) as client:
         client.sendall(sent)
         assert asked(control) == [None]
         assert control.sockets == control.sockets[:1]
-    control.close(remove=True)
 
 
 def test_a_folder_with_a_long_path(tmp_path: Path) -> None:
@@ -103,20 +107,18 @@ def test_a_folder_with_a_long_path(tmp_path: Path) -> None:
     assert ask(folder / "gone", ControlRequest.STATUS) is None
 
 
-def test_the_first_keeps_its_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_keeps_its_socket(tmp_path: Path, control: Control, caplog: pytest.LogCaptureFixture) -> None:
     """A second tokgate says that it can't be asked, and takes nothing away when it ends."""
-    first, second = Control(tmp_path), Control(tmp_path)
-    assert first.open() is not None
+    second = Control(tmp_path)
     assert second.open() is None
     assert "another tokgate answers there" in caplog.text
     second.close(remove=True)
-    [caller] = first.callers()  # the question whether anybody is there
+    [caller] = control.callers()  # the question whether anybody is there
     assert caller.request is None
     caller.close()
-    served = serve(first)
+    served = serve(control)
     assert ask(tmp_path, ControlRequest.STATUS) == {"asked": "status"}
     served()
-    first.close(remove=True)
 
 
 def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
@@ -160,14 +162,11 @@ def test_a_folder_that_can_not_be(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "tokgate status" in caplog.text
 
 
-def test_whoever_ends_without_an_answer(tmp_path: Path) -> None:
-    control = Control(tmp_path)
-    control.open()
+def test_whoever_ends_without_an_answer(tmp_path: Path, control: Control) -> None:
     dropped = serve(control, Caller.close)
     with pytest.raises(ConnectionError):
         ask(tmp_path, ControlRequest.RELOAD)
     dropped()
-    control.close(remove=True)
 
 
 def test_only_its_user(tmp_path: Path) -> None:
