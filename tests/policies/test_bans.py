@@ -4,7 +4,6 @@ Embedded tests prove something only if they notice a mistake, so the mistakes ar
 bans, services and prefixes.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
 from whenever import Instant
 
 from tokgate.config.diagnostics import render
@@ -61,32 +59,6 @@ def test_embedded_tests_hold(loaded: Loaded, snapshot: Snapshot) -> None:
     failed = [f"{r.test.origin}: {r.decision}" for r in run_tests(snapshot, loaded.tests) if not r.passed]
     assert loaded.tests
     assert failed == []
-
-
-def test_every_boundary_is_tested_on_both_sides(loaded: Loaded, snapshot: Snapshot) -> None:
-    """Each phase change of each ban, in each of its networks, has a test in the second before it and one after it."""
-    untested = [
-        f"{track.ban.name} in {network}, {change.phase} at {change.at}: no test {side}"
-        for track in snapshot.tracks
-        for network in track.networks
-        for change in track.schedule.changes
-        if change.at > Instant.MIN
-        for side, first, last in (
-            ("before", change.at.subtract(seconds=1), change.at.subtract(nanoseconds=1)),
-            ("after", change.at, change.at.add(seconds=1)),
-        )
-        if not any(first <= test.at <= last for test in _about(track, network, loaded.tests, snapshot))
-    ]
-    assert untested == []
-
-
-def _about(track: Track, network: str, tests: Sequence[PolicyTest], snapshot: Snapshot) -> Iterator[PolicyTest]:
-    """The tests that ask for a name of the ban's services from one of its networks."""
-    for test in tests:
-        match = snapshot.services.match(test.host)
-        banned = any(hit.service in track.ban.services and not hit.front for hit in match.hits)
-        if banned and network in snapshot.membership(str(test.client)).networks:
-            yield test
 
 
 def _notices(policy: Policy, tests: Sequence[PolicyTest]) -> bool:
@@ -276,37 +248,14 @@ def test_bans_say_why_who_decided_on_what_basis_and_whom_to_ask(policy: Policy) 
         assert ban.reference is None or ban.reference.startswith("https://")
 
 
-class _EditorLoader(yaml.SafeLoader):
-    """YAML as editors read it (YAML 1.2): a date is text."""
-
-
-_EditorLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-SCHEMA = ROOT / "schema" / "policy.schema.json"
-
-
-@pytest.fixture(scope="module")
-def schema() -> Draft202012Validator:
-    """The schema of policy files, which is valid itself."""
-    loaded = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    Draft202012Validator.check_schema(loaded)
-    return Draft202012Validator(loaded)
-
-
 @pytest.mark.parametrize("path", sorted(POLICIES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(POLICIES)))
-def test_editors_find_the_schema_and_nothing_to_complain_of(path: Path, schema: Draft202012Validator) -> None:
-    """Each file begins with a path that leads to the schema, states its version, and is valid under that schema."""
-    text = path.read_text(encoding="utf-8")
+def test_editors_find_the_schema(path: Path) -> None:
+    """Each file begins with a path that leads to the schema, and states its version."""
     prefix = "# yaml-language-server: $schema="
-    first, *rest = text.splitlines()
+    first, *rest = path.read_text(encoding="utf-8").splitlines()
     assert first.startswith(prefix)
-    assert (path.parent / first.removeprefix(prefix)).resolve() == SCHEMA
+    assert (path.parent / first.removeprefix(prefix)).resolve() == ROOT / "schema" / "policy.schema.json"
     assert "version: 1" in rest
-    schema.validate(yaml.load(text, _EditorLoader))
 
 
 def test_examples_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
@@ -339,8 +288,7 @@ def test_a_sentence_of_the_documents(row: re.Match[str], snapshot: Snapshot) -> 
     assert (decision.verdict, decision.ban) == (row["verdict"], row["ban"])
     origin = snapshot.bans[row["ban"]].origin
     assert origin is not None
-    stated = yaml.load(Path(origin.file).read_text(encoding="utf-8"), _EditorLoader)["bans"][row["ban"]]
-    assert row["key"] in stated
+    assert row["key"] in yaml.safe_load(Path(origin.file).read_text(encoding="utf-8"))["bans"][row["ban"]]
 
 
 def test_every_ban_has_a_sentence(policy: Policy) -> None:
