@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tokgate.config.reload.quiescence import SETTLE, SETTLE_LOSS, Fingerprint, StabilityCheck, being_written
+from tokgate.config.reload.quiescence import (
+    SETTLE,
+    SETTLE_LOSS,
+    UNSTABLE_AFTER,
+    Fingerprint,
+    StabilityCheck,
+    being_written,
+    statuses,
+)
 
 POLICY, GONE = Path("policies/a.yaml"), Path("policies/b.yaml")
 
@@ -49,6 +57,18 @@ def test_open_for_writing(tmp_path: Path) -> None:
         assert being_written(path)
     with path.open():
         assert not being_written(path)
+
+
+def test_a_save_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that rests while somebody has it open is not read half, unless it stays open for long."""
+    now, path = 0.0, tmp_path / "a.yaml"
+    monkeypatch.setattr("tokgate.config.reload.quiescence.time.monotonic", lambda: now)
+    with path.open("w"):
+        check = StabilityCheck(lambda: statuses([path]), {}, on_unstable=lambda: None)
+        now += SETTLE
+        assert check.stable_state() is None
+        now += UNSTABLE_AFTER
+        assert check.stable_state() == statuses([path])
 
 
 def test_where_nothing_is_told(tmp_path: Path) -> None:
