@@ -22,7 +22,6 @@ bans:
   ban: {title: TikTok, services: [SERVICES], networks: [office], starts: 2025-01-01T00:00}
 """
 OWN = "services: {tiktok: {title: Ours, names: {suffix: [clips.example.org]}}}\n"
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -111,12 +110,3 @@ def test_a_broken_file_of_the_catalogue_is_an_error(
     loaded = load(policies, NOW)
     assert loaded.policy is None
     assert any(str(each.origin).startswith("catalogue/tiktok.yaml:") for each in loaded.errors)
-
-
-def test_each_file_is_named_after_its_service() -> None:
-    """A name leads to its file without reading the others."""
-    assert catalogue.catalogue_folder() == ROOT / "policies" / "services"
-    for name, path in catalogue.catalogue_files().items():
-        loaded = load(path, NOW)
-        assert loaded.policy is not None
-        assert list(loaded.policy.services) == [name]

@@ -1,6 +1,5 @@
 """The catalogue: each shipped service is valid, says on what evidence each entry stands, takes no stranger's name."""
 
-import json
 import re
 import runpy
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import tldextract
 import yaml
@@ -27,7 +25,6 @@ from tokgate.wire.client_hello import PUBLIC_NAMES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "policies" / "services").glob("*.yaml"))
-SCHEMA = ROOT / "schema" / "policy.schema.json"
 WITH_CORPUS = {"tiktok", "tiktok-ads", "bytedance-shared", "bytedance-other", "encrypted-dns"}
 CATALOGUE = [file.stem for file in FILES]
 OTHERS = [name for name in CATALOGUE if name not in WITH_CORPUS]
@@ -46,11 +43,6 @@ _CORPUS = Path(__file__).parent / "corpus"
 def stated() -> dict[str, dict[str, Any]]:
     """What each file states, by the name of the file."""
     return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in FILES}
-
-
-@cache
-def validator() -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
 @cache
@@ -99,12 +91,8 @@ def test_the_catalogue_has_what_governments_ban() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_each_file_is_one_service_and_valid(file: Path) -> None:
-    """A file that is copied into a policy folder loads without a word, and editors find its schema."""
-    first, text = file.read_text(encoding="utf-8").splitlines()[0], stated()[file.stem]
-    assert first == "# yaml-language-server: $schema=../../schema/policy.schema.json"
-    assert text["version"] == 1
-    assert list(text) == ["version", "services"]
-    assert list(validator().iter_errors(text)) == []
+    """A file that is copied into a policy folder loads without a word."""
+    assert list(stated()[file.stem]) == ["version", "services"]
     loaded = load(file, Instant.from_utc(2026, 1, 1))
     assert loaded.diagnostics == ()
     assert loaded.policy is not None
