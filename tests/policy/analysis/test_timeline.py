@@ -139,6 +139,12 @@ def test_none_wanted() -> None:
     assert planned_reminders(snapshot(ENDING, reminders=(Duration(years=3000),))) == ()
 
 
+def test_in_order_of_time() -> None:
+    """The plan is sorted, whatever the order of the settings."""
+    planned = planned_reminders(snapshot(ENDING, reminders=(Duration(days=1), Duration(days=30), Duration(days=7))))
+    assert [reminder.at for reminder in planned] == sorted(EDGES.values())
+
+
 def test_when_an_end_counts_as_near() -> None:
     """`tokgate check` warns of an end from the first reminder on, and of none where no reminder is wanted."""
     assert near_from(snapshot(ENDING), ENDS, BRUSSELS) == EDGES["P30D"]
