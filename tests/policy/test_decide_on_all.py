@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from labs.builders import CLIPS, OFFICE, at, ban, exemption, network, service, snapshot, wall
+from labs.builders import CLIPS, OFFICE, at, ban, network, service, snapshot
 from tokgate.policy.analysis.comparison import verdict_changes
 from tokgate.policy.analysis.held_bans import restricted
-from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting, decide, decide_on_error, decide_signals, decide_unreadable, is_under_block
-from tokgate.policy.decision import Reason, Response, Signal, Verdict
+from tokgate.policy.decision import Reason, Signal, Verdict
 from tokgate.policy.membership import Identity
 from tokgate.policy.schedule import Span
 from tokgate.policy.snapshot import Snapshot
@@ -37,23 +36,16 @@ ROOM = room()
     [
         ("library.example", Signal.SNI, Verdict.ALLOW, "library"),
         ("WWW.Library.Example.", Signal.QUIC_SNI, Verdict.ALLOW, "library"),
-        ("shared.library.example", Signal.SNI, Verdict.ALLOW, "library"),  # the mail's as well
         ("203.0.113.9", Signal.ADDRESS, Verdict.ALLOW, "library"),
         ("https://library.example/x", Signal.URL, Verdict.ALLOW, "library"),
         ("notlibrary.example", Signal.SNI, Verdict.BLOCK, "all"),
-        ("library.example.org", Signal.SNI, Verdict.BLOCK, "all"),
-        ("www.example.org", Signal.HTTP_HOST, Verdict.BLOCK, "all"),
         ("www.example.org", Signal.DNS_NAME, Verdict.BLOCK, "all"),
         ("www.example.org", Signal.CERTIFICATE, Verdict.BLOCK, "all"),
         ("https://www.example.org/", Signal.URL, Verdict.BLOCK, "all"),
         ("mail.example", Signal.SNI, Verdict.BLOCK, "mail"),
-        ("cloudflare-ech.com", Signal.SNI, Verdict.BLOCK, "all"),
         ("198.18.0.77", Signal.ADDRESS, Verdict.BLOCK, "all"),
-        ("2001:db8:ffff::1", Signal.ADDRESS, Verdict.BLOCK, "all"),
         ("198.51.100.129", Signal.ADDRESS, Verdict.BLOCK, "mail"),
         ("play.google.com", Signal.SNI, Verdict.BLOCK, "all"),  # the library's app is there, and all others
-        ("", Signal.SNI, Verdict.BLOCK, "all"),
-        ("-_-..", Signal.SNI, Verdict.BLOCK, "all"),
         ("https://[", Signal.URL, Verdict.BLOCK, "all"),
     ],
 )
@@ -81,46 +73,6 @@ def test_what_is_not_excepted_is_refused(host: str, signal: Signal, verdict: Ver
 def test_several_signals(sightings: Sequence[tuple[Signal, str]], verdict: Verdict) -> None:
     """An address of no service says nothing beside a name; each name has to be excepted."""
     assert decide_signals(ROOM, PUPIL, [Sighting(*each) for each in sightings], NOW).decision.verdict is verdict
-
-
-def test_all_else_of_a_ban_is_as_ever() -> None:
-    """Phases, windows, responses and exemptions; outside of them nothing is said of what isn't excepted."""
-    later = room(
-        starts=wall("2023-06-01T00:00"), announced=wall("2023-04-01T00:00"), warn_from=wall("2023-05-15T00:00")
-    )
-    found = decide(later, PUPIL, "www.example.org", NOW)
-    assert (found.verdict, found.reason, found.next_change) == (
-        Verdict.ALLOW,
-        Reason.ANNOUNCED,
-        at("2023-05-14T22:00Z"),
-    )
-    assert decide(later, PUPIL, "www.example.org", at("2023-05-20T00:00Z")).verdict is Verdict.WARN
-    assert decide(room(action=Action.MONITOR), PUPIL, "www.example.org", NOW).verdict is Verdict.MONITOR
-    assert decide(room(response=Response.PAGE), PUPIL, "www.example.org", NOW).response is Response.PAGE
-    over = room(expires=wall("2023-04-01T00:00"))
-    assert decide(over, PUPIL, "not a name", NOW).reason is Reason.INVALID_HOST
-    assert not is_under_block(over, PUPIL, NOW)
-    exempt = snapshot(
-        ban("ban", services=(), on_all=True, excepted=("library",)),
-        networks=(OFFICE,),
-        services=(LIBRARY, CLIPS),
-        exemptions=(exemption("hole", until=wall("2023-12-01T00:00")),),
-    )
-    assert decide(exempt, "192.0.2.9", "www.example.org", NOW).reason is Reason.EXEMPT
-    assert decide(exempt, "192.0.2.8", "www.example.org", NOW).verdict is Verdict.BLOCK
-
-
-def test_overlap() -> None:
-    """The strictest wins: what one ban excepts another may ban; of two on all, both have to except."""
-    both = room(
-        ban("mail", services=("library",)), ban("other", services=(), on_all=True, excepted=("library", "mail"))
-    )
-    assert decide(both, PUPIL, "library.example", NOW).ban == "mail"
-    assert decide(both, PUPIL, "mail.example", NOW).ban == "room"
-    assert decide(room(excepted=()), PUPIL, "library.example", NOW).verdict is Verdict.BLOCK
-    milder = room(ban("clips"), action=Action.WARN)
-    assert decide(milder, PUPIL, "clips.example.org", NOW).ban == "clips"
-    assert decide(milder, PUPIL, "www.example.org", NOW).verdict is Verdict.WARN
 
 
 def test_what_cannot_be_read_or_decided() -> None:
