@@ -38,9 +38,3 @@ OUTER = Upstream(
 def test_the_first_that_carries_it(hosts: tuple[str | None, ...], expected: Upstream | None) -> None:
     """By any name or address that is known, whatever its spelling; what is excluded everywhere goes directly."""
     assert upstream_for((INNER, OUTER), hosts) is expected
-
-
-def test_a_difference_shows_every_part() -> None:
-    """Whoever reviews a change of policy sees where traffic goes from then on."""
-    assert str(INNER) == "http://inner.example.org:1080 for intranet.example, 192.0.2.0/24, 2001:db8:2::/48"
-    assert str(OUTER) == "http://outer.example.org:3128 except direct.example, 198.51.100.0/24"
