@@ -1,17 +1,15 @@
 """The closed sets of a decision: each word means one thing for everyone who asks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labs import builders
 from labs.builders import at
-from labs.samples import seen
 from tokgate.policy import decide as decide_module
 from tokgate.policy.decide import Sighting, is_under_block
-from tokgate.policy.decision import Response, Signal
-from tokgate.policy.membership import Identity
-from tokgate.policy.networks import Network
+from tokgate.policy.decision import Decision, Reason, Response, Signal, Verdict
 from tokgate.policy.settings import PortRange
 
 
@@ -27,16 +25,6 @@ def test_the_host_of_a_sighting() -> None:
     assert Sighting(Signal.SNI, "").host is None
     assert Sighting(Signal.URL, "https://www.example.org:8443/a").host == "www.example.org"
     assert Sighting(Signal.URL, "https://[::1/").host is None
-
-
-def test_a_ban_on_users() -> None:
-    """An authenticated client is watched by who it is, and nobody else at its address."""
-    networks = (Network("people", (), builders.BRUSSELS, users=("alice",)),)
-    snapshot = builders.snapshot(builders.ban(networks=("people",)), networks=networks)
-    at_noon = at("2023-04-01T12:00:00Z")
-    assert is_under_block(snapshot, "192.0.2.7", at_noon, Identity("alice"))
-    assert not is_under_block(snapshot, "192.0.2.7", at_noon, Identity("bob"))
-    assert not is_under_block(snapshot, "192.0.2.7", at_noon)
 
 
 def test_bans_are_gone_through_once_for_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +50,9 @@ def test_ports_in_messages() -> None:
     assert [str(each) for each in (PortRange(443, 443), PortRange(8000, 8010))] == ["443", "8000-8010"]
 
 
-def test_names_of_an_observation() -> None:
-    """A report finds the name by the signal that it asks for."""
-    observation = seen()
-    assert observation.name(Signal.SNI, Signal.HTTP_HOST) == "www.clips.example.org"
-    assert observation.name(Signal.URL) is None
+def test_what_is_unreadable() -> None:
+    """A refusal under no ban, for one of the reasons why something can't be read."""
+    refused = Decision(Verdict.BLOCK, Reason.MISSING_SNI)
+    assert refused.is_unreadable
+    for other in ({"ban": "ban"}, {"reason": Reason.UNKNOWN_CLIENT}, {"verdict": Verdict.ALLOW}):
+        assert not replace(refused, **other).is_unreadable
