@@ -60,12 +60,17 @@ def test_open_for_writing(tmp_path: Path) -> None:
 
 
 def test_a_save_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that rests while somebody has it open is not read half, unless it stays open for long."""
-    now, path = 0.0, tmp_path / "a.yaml"
+    """Files that keep changing are not read, which is told once; one that stays open for writing, late."""
+    now, path, told = 0.0, tmp_path / "a.yaml", list[float]()
     monkeypatch.setattr("tokgate.config.reload.quiescence.time.monotonic", lambda: now)
-    with path.open("w"):
-        check = StabilityCheck(lambda: statuses([path]), {}, on_unstable=lambda: None)
+    check = StabilityCheck(lambda: statuses([path]), {}, on_unstable=lambda: told.append(now))
+    for size in range(int(UNSTABLE_AFTER / SETTLE) + 9):
+        path.write_text("x" * size)
         now += SETTLE
+        assert check.stable_state() is None
+    assert len(told) == 1
+    with path.open("a"):
+        now += 2 * SETTLE
         assert check.stable_state() is None
         now += UNSTABLE_AFTER
         assert check.stable_state() == statuses([path])
