@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokgate.gateway.nft_sets import ClientSets
 from tokgate.policy.membership import Identity
-from tokgate.policy.networks import Composition, Device, Network, linked, with_parts
+from tokgate.policy.networks import Composition, Device, Network, hardware_address, linked, with_parts
 from tokgate.policy.settings import Settings
 from tokgate.policy.snapshot import Policy, compile_policy
 from tokgate.policy.values.prefixes import IPNetwork, difference
@@ -44,10 +44,10 @@ def policies(draw: st.DrawFn) -> dict[str, Network]:
             Network(
                 f"n{number}",
                 draw(prefixes()),
-                users=tuple(draw(st.lists(st.just("alice"), max_size=1))),
+                users=tuple(draw(st.lists(st.just("Alice"), max_size=1))),
                 interfaces=tuple(draw(st.lists(st.sampled_from(["eth1", "eth2"]), max_size=1))),
-                groups=tuple(draw(st.lists(st.just("press"), max_size=1))),
-                devices=(Device(None, tuple(hosts), tuple(macs), None, ()),),
+                groups=tuple(draw(st.lists(st.just("Press"), max_size=1))),
+                devices=(Device("Laptop", tuple(hosts), tuple(macs), None, ()),),
                 networks=tuple(dict.fromkeys(draw(earlier))),
                 except_cidrs=draw(prefixes()),
                 except_networks=tuple(dict.fromkeys(draw(earlier))),
@@ -58,10 +58,10 @@ def policies(draw: st.DrawFn) -> dict[str, Network]:
 
 CLIENTS: Final = st.builds(
     Identity,
-    user=st.sampled_from([None, "alice", "bob"]),
-    groups=st.sampled_from([frozenset(), frozenset({"press", "staff"})]),
-    device=st.sampled_from([None, *MACS]),
-    interface=st.sampled_from([None, "eth1", "eth2"]),
+    user=st.sampled_from([None, "aLICE", "press"]),
+    groups=st.sampled_from([frozenset(), frozenset({"press", "staff"}), frozenset({"alice"})]),
+    device=st.sampled_from([None, "0053.0000.0001", MACS[1], "laptop"]),
+    interface=st.sampled_from([None, "eth1", "eth2", "eth1.20"]),
 )
 
 
@@ -70,10 +70,10 @@ def holds(networks: Mapping[str, Network], name: str, address: str, who: Identit
     network, client = networks[name], ip_address(address)
     inside = (
         any(client in prefix for prefix in network.cidrs)
-        or who.user in network.users
+        or (who.user or "").lower() in map(str.lower, network.users)
         or who.interface in network.interfaces
-        or not who.groups.isdisjoint(network.groups)
-        or any(who.device in device.hardware for device in network.devices)
+        or not who.groups.isdisjoint(map(str.lower, network.groups))
+        or any(who.device == "laptop" or hardware_address(who.device or "") in d.hardware for d in network.devices)
         or any(client in prefix for device in network.devices for prefix in device.addresses)
         or any(holds(networks, each, address, who) for each in network.networks)
     )
@@ -154,7 +154,7 @@ def nested_exceptions(network: Network) -> bool:
 @given(networks=policies(), address=st.sampled_from(ADDRESSES), who=CLIENTS)
 def test_the_kernel_takes_the_same_clients(networks: dict[str, Network], address: str, who: Identity) -> None:
     """The sets and conditions of nftables hold whom the policy holds; users are known to no kernel."""
-    seen = Identity(device=who.device, interface=who.interface)
+    seen = Identity(device=hardware_address(who.device or ""), interface=who.interface)
     for name, network in networks.items():
         people = (out for part in network.parts for out in part.excluded if out.users or out.groups)
         if nested_exceptions(network) or any(people):
