@@ -55,12 +55,6 @@ def test_names_are_made_canonical() -> None:
     assert [each.place.line for each in chosen.unreadable] == [2, 3, 4]
 
 
-def test_keywords() -> None:
-    """A keyword would take parts of strangers' names: it is reported."""
-    chosen = of("keyword:clips")
-    assert (chosen.count, chosen.dropped[0].why) == (0, "a keyword matches parts of strangers' names")
-
-
 def test_attributes() -> None:
     """Only entries with an attribute, or none with it, as the options say."""
     assert of(ATTRIBUTES).count == 4
