@@ -36,6 +36,7 @@ ROOM = room()
     [
         ("library.example", Signal.SNI, Verdict.ALLOW, "library"),
         ("WWW.Library.Example.", Signal.QUIC_SNI, Verdict.ALLOW, "library"),
+        ("shared.library.example", Signal.SNI, Verdict.ALLOW, "library"),  # the mail's as well
         ("203.0.113.9", Signal.ADDRESS, Verdict.ALLOW, "library"),
         ("https://library.example/x", Signal.URL, Verdict.ALLOW, "library"),
         ("notlibrary.example", Signal.SNI, Verdict.BLOCK, "all"),
