@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tokgate.cli.setup import init
-from tokgate.cli.setup.init import v4_networks, v6_networks
 
 ROUTE = """\
 Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
@@ -22,18 +21,14 @@ fe8000000000000000fc00fffe000001 04 40 20 80     eth0
 """
 
 
-def test_v4() -> None:
-    """Networks on a link are the host's; not the default route, one behind a gateway, one that is down, link-local."""
-    assert [str(network) for network in v4_networks(ROUTE.splitlines())] == ["192.0.2.0/24"]
+def test_host_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback, and the networks on a link of this machine.
 
-
-def test_v6() -> None:
-    """The prefix of an address is the host's; not link-local, not loopback."""
-    assert [str(network) for network in v6_networks(IF_INET6.splitlines())] == ["2001:db8:1::/64"]
-
-
-def test_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback is among them; a kernel without IPv6 has no file for it, and that is no error."""
+    Not the default route, one behind a gateway, one that is down, link-local. A kernel without IPv6 has no file for it.
+    """
     monkeypatch.setattr(init, "_PROC", tmp_path)
     (tmp_path / "route").write_text(ROUTE)
     assert [str(network) for network in init.host_networks()] == ["127.0.0.0/8", "192.0.2.0/24", "::1/128"]
+    (tmp_path / "if_inet6").write_text(IF_INET6)
+    assert "2001:db8:1::/64" in map(str, init.host_networks())
+    assert len(init.host_networks()) == 4
