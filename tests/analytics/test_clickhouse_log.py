@@ -152,14 +152,9 @@ def there(clickhouse: "ClickHouse") -> Iterator[Source]:
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-def test_counts_are_the_same(here: Index, there: Source, query: LogQuery) -> None:
-    """The overview with its chart, rankings and coverage."""
+def test_answers_are_the_same(here: Index, there: Source, query: LogQuery) -> None:
+    """The overview with its chart, rankings and coverage; a page of lines, one sorted otherwise, and the download."""
     assert queries.overview(there, query) == queries.overview(here, query)
-
-
-@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-def test_lines_are_the_same(here: Index, there: Source, query: LogQuery) -> None:
-    """A page of lines, one sorted otherwise, the newest, and the download."""
     by_events = replace(query, view=replace(query.view, sort="-events"), page=2)
     assert queries.lines(there, query).total == queries.lines(here, query).total
     for ask in (_rows(query), _rows(by_events), lambda source: queries.newest(source, query, 20)):
