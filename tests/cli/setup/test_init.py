@@ -98,18 +98,8 @@ def test_an_end(tokgate: Command, ends: str, before: str, over: str) -> None:
 def test_options_are_not_asked_for(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script can say everything, and a person is asked for the rest alone."""
     answer(monkeypatch, "lifted", "Board", "Decision 1")
-    said = (
-        "--service",
-        "encrypted-dns",
-        "--network",
-        "192.0.2.0/25",
-        "::1/128",
-        "--timezone",
-        "UTC",
-        "--starts",
-        "2027-01-01",
-    )
-    outcome = tokgate("init", *said)
+    said = "--service encrypted-dns --network 192.0.2.0/25 ::1/128 --timezone UTC --starts 2027-01-01"
+    outcome = tokgate("init", *said.split())
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("]: ") == 3
     (ban,) = written().bans.values()
