@@ -102,13 +102,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def serving(folder: Path, told: str, *options: str) -> Iterator[tuple[str, Path]]:
-    """The command over the log of a folder: what it told in a place of its narration, and where it narrates."""
-    errors = folder / "stderr.txt"
+    """The command over the log of a folder: what it told in a place of its narration, and where it narrates.
+
+    It ends well and leaves nothing, on Ctrl-C as on systemd's signal, which one with options gets.
+    """
+    errors, temporary = folder / "stderr.txt", folder / "tmp"
+    temporary.mkdir()
     with errors.open("wb") as stderr:
         running = subprocess.Popen(
             [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0", *options],
             cwd=folder, stderr=stderr, stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons")},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "addons"), "TMPDIR": str(temporary)},
         )  # fmt: skip
     try:
 
@@ -116,11 +120,13 @@ def serving(folder: Path, told: str, *options: str) -> Iterator[tuple[str, Path]
             assert running.poll() is None, errors.read_text()
             return re.search(told, errors.read_text())
 
-        yield until(f"it tells {told}", found)[1], errors
+        place = until(f"it tells {told}", found)[1]
+        assert list(temporary.iterdir())
+        yield place, errors
     finally:
-        running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGTERM if options else signal.SIGINT)
         code = running.wait(30)
-    assert code == 0, errors.read_text()
+    assert (code, list(temporary.iterdir())) == (0, []), errors.read_text()
     assert "Traceback" not in errors.read_text()
 
 

@@ -1,13 +1,7 @@
 """`tokgate review` as a command: who it lets in by default, what it refuses to do, and how it explains lines."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +12,6 @@ from labs.builders import at, policy_in
 from labs.command_line import POLICY, Command
 from labs.logs import decided
 from labs.samples import stamp
-from labs.waiting import DEADLINE, until
 from tokgate.blocklog.read.reader import Line, parse_line
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.record import encode
@@ -195,48 +188,3 @@ def test_who_is_believed_about_clients(
     monkeypatch.setattr("tokgate.webui.app.build", build)
     assert "that is enough" in tokgate("review", "--listen", "127.0.0.1:0", *said.split()).err
     assert [str(each) for each in given[0]] == ["192.0.2.4/32", "2001:db8::4/128"][:believed]
-
-
-@pytest.fixture
-def running(line: Made, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str, Path]]:
-    """The command, its printed link, and where it narrates."""
-    line()
-    told = tmp_path / "stderr"
-    (tmp_path / "tmp").mkdir()
-    with told.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tokgate", "review", "--listen", "127.0.0.1:0"], stderr=stderr,
-            env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
-        )  # fmt: skip
-
-        def found() -> re.Match[str] | None:
-            assert process.poll() is None, told.read_text()
-            return re.search(r"open, once: (\S+)", told.read_text())
-
-        try:
-            yield process, until("it prints its link", found)[1], told
-        finally:
-            process.kill()
-            process.wait()
-
-
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_from_the_printed_link_to_the_end(
-    running: tuple["subprocess.Popen[bytes]", str, Path], ending: signal.Signals
-) -> None:
-    """The link signs in; looks are told; it ends with exit code 0, and leaves nothing."""
-    process, link, told = running
-    base = link.partition("/enter")[0]
-    with urllib.request.urlopen(link) as answer:
-        cookie = answer.headers["Set-Cookie"].partition(";")[0]
-    request = urllib.request.Request(f"{base}/lines", headers={"Cookie": cookie})
-    with urllib.request.urlopen(request) as answer:
-        assert "192.0.2.7" in answer.read().decode()
-    assert told.read_text().count("looks at lines") == 1
-    folder = told.parent / "tmp"
-    assert list(folder.iterdir())
-    process.send_signal(ending)
-    assert process.wait(DEADLINE) == 0
-    assert list(folder.iterdir()) == []
-    assert "Traceback" not in told.read_text()
-    assert json.dumps(cookie)[1:-1].partition("=")[2] not in told.read_text()
