@@ -1,10 +1,17 @@
 """A small policy, and what running a command leaves behind."""
 
+import io
+import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from tokgate.cli.main import build_parser
 
 POLICY = """\
 version: 1
@@ -58,6 +65,18 @@ class Outcome:
 
 
 type Command = Callable[..., Outcome]
+
+
+def explained(*words: str) -> dict[str, Any]:
+    """What `tokgate explain --json` answers, by a parser that is made once: for thousands of questions."""
+    options = _explain().parse_args(["explain", "--json", *words])
+    with redirect_stdout(io.StringIO()) as out:
+        assert options.run(options) == 0
+    document: dict[str, Any] = json.loads(out.getvalue())
+    return document
+
+
+_explain = cache(lambda: build_parser(("explain",)))
 
 
 def shell_environment(folder: Path, **more: str) -> dict[str, str]:

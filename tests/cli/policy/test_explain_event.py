@@ -61,38 +61,32 @@ def test_the_same_policy(log: Log, tokgate: Command) -> None:
     assert outcome.code == 0
 
 
-def test_another_policy_that_decides_otherwise(log: Log, policies: Path, tokgate: Command) -> None:
-    """Said in so many words, with what the policy at hand decides; exit code 1."""
+@pytest.mark.parametrize(
+    ("policy", "told", "agrees", "verdict"),
+    [
+        (
+            POLICY.replace("duration: P6M", "action: monitor"),
+            "otherwise now than the line says: verdict: block, now monitor; reason: ban-block, now ban-mon",
+            False,
+            "monitor",
+        ),
+        (POLICY.replace("No clips at work", "Clips"), "the same again.\n", True, "block"),
+        ("version: 1\n", "ban: spring-ban, now none; response: refuse, now none.\n", False, "allow"),
+    ],
+    ids=["otherwise", "the same", "without the service"],
+)
+def test_another_policy(
+    log: Log, policies: Path, tokgate: Command, policy: str, told: str, agrees: bool, verdict: str
+) -> None:
+    """Said in so many words, with what the policy at hand decides, be it the same; exit code 1."""
     version = log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))["tokgate"]["policy"]["version"]
-    (policies / "policy.yaml").write_text(POLICY.replace("duration: P6M", "action: monitor"))
+    (policies / "policy.yaml").write_text(policy)
     outcome = tokgate("explain", "--event", EVENT)
-    assert outcome.code == 1
     assert f"Not by the policy that decided it: the line names version {version}, which is not to be had" in outcome.out
-    assert (
-        "Decided otherwise now than the line says: verdict: block, now monitor; reason: ban-block, now ban-mon"
-        in outcome.out
-    )
-    assert "\n\nmonitor: 192.0.2.7 www.clips.example.org (ban-monitor)\n" in outcome.out
+    assert (outcome.code, told in outcome.out.partition("\nDecided ")[2]) == (1, True)
     found = document(tokgate, code=1)
-    assert (found["same_policy"], found["agrees"], found["verdict"]) == (False, False, "monitor")
-    assert found["event"]["logged"]["verdict"] == "block"
-    assert found["event"]["policy"] == version
-
-
-def test_what_a_decision_lacks_is_none(log: Log, policies: Path, tokgate: Command) -> None:
-    """A policy without the service names no ban, service or rule."""
-    log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))
-    (policies / "policy.yaml").write_text("version: 1\n")
-    assert "ban: spring-ban, now none; response: refuse, now none.\n" in tokgate("explain", "--event", EVENT).out
-
-
-def test_another_policy_that_decides_the_same(log: Log, policies: Path, tokgate: Command) -> None:
-    """Still not the policy that the log names: exit code 1."""
-    log("192.0.2.7", (Signal.SNI, "www.clips.example.org"))
-    (policies / "policy.yaml").write_text(POLICY.replace("No clips at work", "Clips"))
-    assert "\nDecided the same again.\n" in tokgate("explain", "--event", EVENT).out
-    found = document(tokgate, code=1)
-    assert (found["same_policy"], found["agrees"]) == (False, True)
+    assert (found["same_policy"], found["agrees"], found["verdict"]) == (False, agrees, verdict)
+    assert (found["event"]["logged"]["verdict"], found["event"]["policy"]) == ("block", version)
 
 
 def test_several_signals(log: Log, tokgate: Command) -> None:

@@ -1,13 +1,9 @@
 """Explain against live traffic: for hosts in all spellings, by what the carriers themselves read off the wire."""
 
-import io
 import itertools
-import json
 import re
 import struct
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mitmproxy.http import Headers, Request
@@ -15,10 +11,8 @@ from mitmproxy.test import tflow
 from whenever import Instant
 
 from labs.builders import policy_in
-from labs.command_line import POLICY
+from labs.command_line import POLICY, explained
 from tokgate.blocklog.records.record import Observer
-from tokgate.cli.main import build_parser
-from tokgate.cli.policy.explain import run
 from tokgate.evasion.hello import hello, records, server_name
 from tokgate.mitm import http_request
 from tokgate.mitm.client_connection import ClientConnection
@@ -36,7 +30,6 @@ from tokgate.wire.dns_message.query import QueryError, read_query
 from tokgate.wire.proxy_request import ConnectReader, ConnectRequestError
 
 AT = Instant.from_utc(2023, 5, 2, 8)
-PARSER = build_parser(("explain",))
 CLIENTS = ("192.0.2.7", "192.0.2.9", "198.51.100.7", "203.0.113.200")
 """Under a ban that blocks, exempt from it, under one that monitors, in no network."""
 # What is typed, and what a client then sends for it (UTS 46, RFC 5890); None: it is an address.
@@ -102,15 +95,6 @@ def snapshot(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     compiled = compile_policy(policy_in(tmp_path, AT))
     monkeypatch.setattr("tokgate.cli.policy.explain.open_source", lambda *_: compiled)
     return compiled
-
-
-def explained(client: str, host: str) -> dict[str, Any]:
-    options = PARSER.parse_args(["explain", f"--client={client}", f"--host={host}", "--at", AT.format_iso(), "--json"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", out := io.StringIO())
-        assert run(options) == 0
-    document: dict[str, Any] = json.loads(out.getvalue())
-    return document
 
 
 class Live:
@@ -190,7 +174,7 @@ def test_explain_agrees_with_the_carriers(snapshot: Snapshot) -> None:
         if sent is not None:
             found |= {"dns": live.dns(sent)}
         expected = {carrier: refusal for carrier, refusal in found.items() if refusal is not None}
-        said = explained(client, spelling.format(typed))
+        said = explained(f"--client={client}", f"--host={spelling.format(typed)}", "--at", AT.format_iso())
         got = {each["carrier"]: each["verdict"] == "block" for each in said["carriers"]}
         assert got == expected, (client, spelling.format(typed), said["carriers"])
         assert (said["verdict"] == "block") is any(expected.values())
