@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from labs.builders import present
 from labs.hello_builder import openssl_hello
 from labs.running_lab import AS_WE_ARE, DEADLINE, POLICY, ROOT, Running, until
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.policy.observation import Endpoint
+from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.mitmproxy_process import Drain
 from tokgate.traffic.seen import Arrival
 
@@ -47,6 +49,7 @@ def test_run(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -
     """
     (tmp_path / "keys").mkdir(mode=0o755)
     with closing(alone(tmp_path)) as running:
+        assert "mitmproxy runs alone" in present(ask(running.confdir, ControlRequest.RESTART))["problems"]
         for name, answer in (
             ("www.example.org", b"\x16\x03\x01"),
             ("www.clips.example.org", b"\x15\x03\x03\0\2\2\x70"),

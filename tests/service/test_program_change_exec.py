@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ import pytest
 
 from labs.command_line import Command
 from labs.program_change import How, Restarting, bequest_of
-from labs.running_lab import POLICY, ROOT, Running, Scraped, children, until
+from labs.running_lab import POLICY, ROOT, Running, children, until
 from tokgate.runtime.control_socket import Caller, ControlRequest, ask
 from tokgate.service.program_change import ProgramChange
 
@@ -86,15 +85,6 @@ def test_stopped_while_the_program_changes(tmp_path: Path) -> None:
     running.origin.close()
     actions = [record["event"]["action"] for record in running.records()]
     assert (actions.count("started"), actions.count("stopped"), actions[-1]) == (2, 2, "log-checkpoint")
-
-
-def test_without_gates(tmp_path: Path, tokgate: Command) -> None:
-    """mitmproxy alone can't be replaced, and says so."""
-    with closing(Scraped(tmp_path, ("--mode", "regular@127.0.0.1:0"))) as alone:
-        until("it is well", lambda: alone.problems() == [])
-        outcome = tokgate("restart", "--confdir", str(alone.confdir))
-        assert (outcome.code, "mitmproxy runs alone" in outcome.err) == (1, True)
-        assert alone.passes()
 
 
 NONE_LEFT = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
