@@ -103,27 +103,6 @@ def test_a_wrong_policy_on_disk_keeps_nobody_from_starting_again(
     until("allowed tunnels pass", running.passes)
 
 
-def test_files_that_never_rest_hold_up_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A transfer that goes on for long: whoever dies is replaced, whoever asks is answered, the end is heeded."""
-    running, ask, stop = Running(tmp_path), ["status", "--confdir", str(tmp_path / "keys")], threading.Event()
-
-    def write_on() -> None:
-        while not stop.wait(0.03):
-            (running.policies / "growing.yaml").write_text(f"# {time.monotonic()}")
-
-    writer = threading.Thread(target=write_on)
-    writer.start()
-    try:
-        until("it grows", (running.policies / "growing.yaml").exists)
-        gate = next(each["pid"] for each in _state(ask, capsys)["workers"] if each["name"].startswith("gate-"))
-        os.kill(gate, signal.SIGKILL)
-        until("it is replaced", lambda: len(set(children(running.process.pid)) - {gate}) == 4)
-        running.close()
-    finally:
-        stop.set()
-        writer.join()
-
-
 SLOW = """
 import sys, time
 from pathlib import Path
@@ -143,10 +122,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_who_asks_while_the_policy_is_read_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Reading many names takes a while; nobody who asks how things are waits as long as that."""
+def test_a_policy_that_takes_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reading many names, or files that never rest: whoever asks is answered, whoever dies is replaced, it ends."""
     hold, ask = tmp_path / "hold", ["status", "--confdir", str(tmp_path / "keys")]
-    running = Running(tmp_path, python=python_for(tmp_path, SLOW))
+    running, stop = Running(tmp_path, python=python_for(tmp_path, SLOW)), threading.Event()
+
+    def write_on() -> None:
+        while not stop.wait(0.03):
+            (running.policies / "growing.yaml").write_text(f"# {time.monotonic()}")
+
+    writer = threading.Thread(target=write_on)
     try:
         before = _state(ask, capsys)["policy"]["version"]
         hold.touch()
@@ -155,9 +140,18 @@ def test_who_asks_while_the_policy_is_read_is_answered(tmp_path: Path, capsys: p
         assert _state(ask, capsys)["policy"]["version"] == before
         hold.unlink()
         until("the new policy is in force", lambda: _state(ask, capsys)["policy"]["version"] != before)
-    finally:
-        hold.unlink(missing_ok=True)
+        writer.start()
+        until("it grows", (running.policies / "growing.yaml").exists)
+        workers = _state(ask, capsys)["workers"]
+        gate = next(each["pid"] for each in workers if each["name"].startswith("gate-") and not each["retired"])
+        os.kill(gate, signal.SIGKILL)
+        until("it is replaced", lambda: len(set(children(running.process.pid)) - {gate}) == 4)
         running.close()
+    finally:
+        stop.set()
+        hold.unlink(missing_ok=True)
+        if writer.is_alive():
+            writer.join()
 
 
 def test_a_new_policy_is_a_new_generation(running: Running) -> None:
