@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from labs.running_lab import Running, until
+from labs.netns import Namespace
+from labs.running_lab import Running, python_for, until
 from labs.service_manager import ServiceManager as Systemd
 from tokgate.service import service_manager
 from tokgate.service.service_manager import LONGEST, ServiceManager, kept_sockets, status_line
@@ -165,3 +167,40 @@ def test_a_restart_is_short(tmp_path: Path, systemd: Systemd, job: str) -> None:
     running.origin.close()
     assert (listener in systemd.names()) == (job == "restart")
     assert [record["event"]["action"] for record in running.records()][-2:] == ["stopped", "log-checkpoint"]
+
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+from tokgate.cli.main import main
+from tokgate.gateway.kernel import Kernel
+
+up = Kernel.up
+
+def slowly(kernel, rules):
+    while not Path("goes-on").exists():
+        time.sleep(0.01)
+    return up(kernel, rules)
+
+Kernel.up = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+"""A tokgate whose kernel takes its time for the table, as for a hundred thousand prefixes."""
+
+
+def test_a_start_that_takes_long(tmp_path: Path, namespace: Namespace, systemd: Systemd) -> None:
+    """systemd is asked for more time again and again, until gates accept: else it would kill what only takes long."""
+
+    class Patient(Running):
+        def _announced(self) -> re.Match[str] | None:
+            if systemd.told.count(b"EXTEND_TIMEOUT_USEC=60000000") > 1:
+                (tmp_path / "goes-on").touch()
+            return super()._announced()
+
+    python = Path(python_for(tmp_path, SLOW))
+    python.write_text(python.read_text().replace("exec ", f"exec ip netns exec {namespace.name} "))
+    mode = ("--gateway", "--mode", "gate:explicit@127.0.0.1:0")
+    running = Patient(tmp_path, 1, mode, python=str(python), environment=systemd.environment())
+    until("it is ready", lambda: b"READY=1" in systemd.told)
+    systemd.stops()
+    running.close()
