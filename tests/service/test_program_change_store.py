@@ -40,6 +40,7 @@ def test_no_valid_policy(service: Restarting) -> None:
         kept.unlink()
     service.go_on()
     until("it says so", lambda: "no valid policy to start with" in service.narrated())
+    until("systemd gives it time", lambda: b"EXTEND_TIMEOUT_USEC=60000000" in service.manager.told)
     assert service.passes()
     assert service.refuses()
     assert all(map(runs, service.before))

@@ -86,6 +86,7 @@ def _valid_policy(
                 known.write(None, Work(why, str(Instant.now()), normal=0.0), Instant.now())
         if not waits:
             return None
+        ServiceManager().keep_alive(None)
         time.sleep(1.0)
 
 
