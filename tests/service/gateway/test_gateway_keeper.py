@@ -24,7 +24,7 @@ from tokgate.gateway.ruleset import Ruleset, TableOptions
 from tokgate.policy.settings import CanarySettings, GatewaySettings, Passage
 from tokgate.policy.snapshot import Snapshot
 from tokgate.service.gateway import gateway_keeper
-from tokgate.service.gateway.gateway_keeper import AT_ONCE, LONGEST_DELAY, LOOK, SHARE, SHOWN, GatewayKeeper, NoGateway
+from tokgate.service.gateway.gateway_keeper import AT_ONCE, LONGEST_DELAY, LOOK, SHARE, SHOWN, GatewayKeeper
 
 NOON = at("2023-06-01T12:00:00Z")
 FLUSHED = Differences(table=("table inet tokgate is not loaded",))
@@ -41,7 +41,7 @@ class FakeKernel:
         self.rules: Ruleset | None = None
         self.counted = {"quic": 5}
         self.settings = {"net.ipv4.ip_forward": "1"}
-        self.limits = ("early demultiplexing stays",)
+        self.limits = ()
         self.drops: list[str] = []
         self.takes: Callable[[], None] = lambda: None
         """What happens while it is loaded or compared."""
@@ -210,25 +210,6 @@ def setting(begin: Callable[..., Setting]) -> Setting:
     return begin()
 
 
-def test_what_was_changed_is_said(begin: Callable[..., Setting]) -> None:
-    """Settings with their values from now on, and what tokgate may not change."""
-    assert begin().said[:2] == [
-        "net.ipv4.ip_forward was 0: it is 1 while tokgate runs",
-        "warning: early demultiplexing stays",
-    ]
-
-
-def test_a_changed_policy_is_loaded_at_once(setting: Setting) -> None:
-    """A network under a new ban would pass until somebody runs a command."""
-    setting.keeper.look()
-    assert setting.kernel.told == ["up"]
-    setting.policy = setting.made(ban(), ban("more", services=("clips",)))
-    object.__setattr__(setting.policy, "version", "another")
-    setting.keeper.look()
-    assert setting.kernel.told == ["up", "load"]
-    assert setting.keeper.state()["policy"] == "another"
-
-
 def test_rules_are_kept_for_the_next_start(setting: Setting) -> None:
     """Those of now are on the disk, whatever becomes of the file; while that fails all goes on, and status says so."""
     kept = setting.boot_file.read_text()
@@ -337,17 +318,6 @@ def test_another_process_keeps_this_gateway(setting: Setting) -> None:
     setting.lock.held_by = None
     setting.passes(LONGEST_DELAY)
     assert setting.kernel.told == ["up", "repair"]
-
-
-def test_the_lock_comes_before_anything_is_loaded(tmp_path: Path) -> None:
-    """A second gateway in the same network namespace ends before it changes anything, and lets children go on."""
-    setting = Setting(tmp_path)
-    setting.lock.held_by = "process 7"
-    with pytest.raises(GatewayError, match="process 7 keeps"):
-        setting.keeper.up()
-    assert setting.kernel.told == []
-    setting.keeper.let_go()
-    assert setting.lock.closed
 
 
 def test_without_a_notification(setting: Setting) -> None:
@@ -500,21 +470,14 @@ def test_a_stop_opens(setting: Setting) -> None:
     assert "net.ipv4.ip_forward is 0 again" in setting.said
 
 
-def test_a_stop_that_stays_closed(begin: Callable[..., Setting]) -> None:
-    """The rules stay as they are, and it is said how to take them out."""
-    setting = begin(gateway=GatewaySettings(on_stop=Passage.CLOSED))
-    setting.keeper.drain()
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_stop_that_stays_closed(begin: Callable[..., Setting], restarts: bool) -> None:
+    """The rules stay, where the policy says so, with how to take them out; or for a start that is seconds away."""
+    setting = begin(gateway=GatewaySettings(on_stop=Passage.OPEN if restarts else Passage.CLOSED))
+    setting.keeper.drain(restarts=restarts)
     setting.keeper.down()
     assert setting.kernel.told == ["up"]
-    assert "tokgate gateway down" in setting.said[-1]
-
-
-def test_a_restart_stays_closed(setting: Setting) -> None:
-    """The next start is seconds away: nobody passes undecided until then, whatever a stop would do."""
-    setting.keeper.drain(restarts=True)
-    setting.keeper.down()
-    assert setting.kernel.told == ["up"]
-    assert "next start" in setting.said[-1]
+    assert ("next start" if restarts else "tokgate gateway down") in setting.said[-1]
 
 
 def test_a_stop_with_a_kernel_that_refuses(setting: Setting) -> None:
@@ -522,23 +485,3 @@ def test_a_stop_with_a_kernel_that_refuses(setting: Setting) -> None:
     setting.kernel.error = GatewayError("no")
     setting.keeper.drain()
     assert setting.said[-1] == "the gateway's rules: no"
-
-
-def test_without_a_gateway(tmp_path: Path) -> None:
-    """Where the kernel is somebody else's business nothing is watched, and nothing waits for it."""
-    nothing = NoGateway()
-    for does in (nothing.up, nothing.noticed, nothing.look, nothing.let_go, nothing.drain, nothing.down):
-        does()
-    assert nothing.due() == math.inf
-    assert (nothing.state(), nothing.sockets) == (None, [])
-
-
-def test_before_anything_is_loaded(tmp_path: Path) -> None:
-    """A supervisor that ends before its kernel is loaded takes nothing out."""
-    setting = Setting(tmp_path)
-    setting.keeper.drain()
-    setting.keeper.down()
-    setting.keeper.look()
-    setting.keeper.let_go()
-    setting.keeper.noticed()
-    assert setting.kernel.told == []
