@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,13 @@ QUIC = (
 )
 AROUND = (-72, -1, 1, 72)
 """Hours from now at which something begins or ends."""
+BEFORE: tuple[dict[str, int], ...] = (
+    {},
+    {"announced": -100},
+    {"monitor_from": -100},
+    {"monitor_from": -100, "warn_from": -90},
+)
+"""What a ban does before it begins, and when."""
 
 
 @st.composite
@@ -52,7 +59,7 @@ def policies(draw: st.DrawFn, now: Instant) -> Snapshot:
     def one(name: str) -> Ban:
         starts = draw(st.sampled_from(AROUND))
         ends = draw(st.sampled_from((None, *(each for each in AROUND if each > starts))))
-        stated = {"monitor_from": now.add(hours=-100)} if draw(st.booleans()) else {}
+        stated = draw(st.sampled_from(BEFORE))
         return ban(
             name,
             services=tuple(draw(st.sets(st.sampled_from(list(SERVICES)), min_size=1))),
@@ -61,7 +68,7 @@ def policies(draw: st.DrawFn, now: Instant) -> Snapshot:
             expires=None if ends is None else now.add(hours=ends),
             on_expiry=draw(st.sampled_from(OnExpiry)),
             action=draw(st.sampled_from(Action)),
-            **stated,
+            **{key: now.add(hours=hours) for key, hours in stated.items()},
         )
 
     bans = [one(f"ban{number}") for number in range(draw(st.integers(1, 3)))]
@@ -167,6 +174,33 @@ def test_a_table_holds_for_its_span(data: st.DataObject) -> None:
     one, other = (now.add(hours=data.draw(st.integers(-120, 120))) for _ in range(2))
     made, again = (ruleset_of(policy, each, TableOptions()) for each in (one, other))
     assert (made == again) is (other in made.holds)
+
+
+@given(st.data())
+def test_what_the_kernel_hears(data: st.DataObject) -> None:
+    """Whom a ban concerns now or within a day, on whom one acts, and whom it keeps from which addresses."""
+    base = at("2023-06-01T00:00:00Z")
+    policy = data.draw(policies(base))
+    now = base.add(hours=data.draw(st.integers(-120, 120)))
+    rules = ruleset_of(policy, now, TableOptions())
+    for where, client in ((OFFICE, "192.0.2.200"), (OFFICE, CLIENT[4]), (BRANCH, "198.51.100.200")):
+
+        def said(host: str, signal: Signal, hours: int = 0, client: str = client) -> Verdict:
+            return decide(policy, client, host, now.add(hours=hours), signal).verdict
+
+        if client != CLIENT[4]:  # who may be exempt
+            verdicts = [{said(name, Signal.SNI, hours) for name in SERVICES.values()} for hours in range(25)]
+            assert (where in rules.clients) is any(each != {Verdict.ALLOW} for each in verdicts)
+            assert (where in rules.under_ban) is bool(verdicts[0] & {Verdict.WARN, Verdict.BLOCK})
+        for address in ("203.0.113.20", "192.0.2.33"):
+            refused = any(
+                where in each.networks
+                and now in each.blocks
+                and any(ip_address(address) in prefix for prefix in each.addresses)
+                and not any(ip_address(client) in prefix and now in span for prefix, span in each.exempt)
+                for each in rules.address_bans
+            )
+            assert refused is (said(address, Signal.ADDRESS) is Verdict.BLOCK)
 
 
 def test_boot_rules() -> None:
