@@ -19,7 +19,7 @@ def started(
     tmp_path_factory: pytest.TempPathFactory, check_lines: Callable[..., list[dict[str, Any]]]
 ) -> Iterator[Scraped]:
     """One with metrics for all drills, each of which leaves it well."""
-    made = Scraped(tmp_path_factory.mktemp("crowds"), ("--mode", "gate:explicit@127.0.0.1:0"))
+    made = Scraped(tmp_path_factory.mktemp("crowds"))
     until("an opener answers", made.refuses)
     yield made
     made.close()

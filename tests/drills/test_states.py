@@ -306,7 +306,7 @@ def test_a_policy_in_each_state(watched: Watched, tokgate: Command) -> None:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Scraped]:
     """One with metrics, all of which is well."""
-    started = Scraped(tmp_path, ("--mode", "gate:explicit@127.0.0.1:0"), workers=1)
+    started = Scraped(tmp_path, workers=1)
     until("it is well", lambda: started.problems() == [])
     yield started
     if started.process.poll() is None:

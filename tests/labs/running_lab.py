@@ -31,7 +31,7 @@ POLICY: dict[str, Any] = {
     "bans": {"ban": {"title": "Clips", "services": ["clips"], "networks": ["here"], "starts": "2023-03-10T00:00"}},
 }
 
-
+GATES = ("--mode", "gate:explicit@127.0.0.1:0")
 WITHOUT_BAN: dict[str, Any] = POLICY | {"bans": {}, "lifted": {"ban": "ban", "reason": "Repealed"}}
 """The policy without its ban, which has been lifted."""
 PATIENT = """
@@ -68,7 +68,7 @@ class Running:
         self,
         folder: Path,
         workers: int = 2,
-        mode: Sequence[str] = ("--mode", "gate:explicit@127.0.0.1:0"),
+        mode: Sequence[str] = GATES,
         log: Path | None = None,
         policy: dict[str, Any] | None = POLICY,
         addons: Path = ROOT / "addons",
@@ -194,7 +194,7 @@ class Running:
 class Scraped(Running):
     """One with metrics at a free port."""
 
-    def __init__(self, folder: Path, mode: Sequence[str], workers: int = 1, **more: Any) -> None:
+    def __init__(self, folder: Path, mode: Sequence[str] = GATES, workers: int = 1, **more: Any) -> None:
         """`more` is what `Running` takes besides."""
         super().__init__(folder, workers, (*mode, "--metrics", "0"), **more)
         self.base = until("it says where", self._told)[1]

@@ -100,7 +100,7 @@ def started(
     tmp_path_factory: pytest.TempPathFactory, check_lines: Callable[..., list[dict[str, Any]]]
 ) -> Iterator[Scraped]:
     """One for several tests."""
-    made = Scraped(tmp_path_factory.mktemp("few"), ("--mode", "gate:explicit@127.0.0.1:0"), workers=GATES)
+    made = Scraped(tmp_path_factory.mktemp("few"), workers=GATES)
     yield made
     made.close()
     check_lines(made.log)

@@ -91,6 +91,8 @@ def test_what_keeps_it_from_starting(tmp_path: Path) -> None:
         for mode in (REGULAR, GATES):
             code, said = refused("block.ndjson", *mode)
             assert (code, "another process writes this log" in said) == (3, True), said
+            code, said = refused("metrics.ndjson", *mode, "--metrics", str(running.port))
+            assert (code, "in use" in said) == (3, True), said
         code, said = refused("other.ndjson", "--mode", f"regular@127.0.0.1:{running.port}")
         assert (code, f"failed to listen on 127.0.0.1:{running.port}" in said) == (3, True), said
     running.write(POLICY | {"bans": {"ban": POLICY["bans"]["ban"] | {"services": ["clipz"], "networks": ["there"]}}})

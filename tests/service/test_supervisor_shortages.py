@@ -66,8 +66,7 @@ def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
 
     Whoever looks after the machine sees by the metrics how it is just then.
     """
-    mode = ("--mode", "gate:explicit@127.0.0.1:0")
-    running = Scraped(tmp_path, mode, workers=2, python=python_for(tmp_path, DRIVER))
+    running = Scraped(tmp_path, workers=2, python=python_for(tmp_path, DRIVER))
     try:
         until("an opener answers", running.refuses)
         until("the process for metrics serves", lambda: _reports(running, "metrics-0"))
