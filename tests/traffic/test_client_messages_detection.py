@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import trustme
@@ -221,30 +220,10 @@ def test_a_line_of_64_kib(data: bytes) -> None:
         assert verdict(data[at : at + size] for at in range(0, len(data), size)) == verdict([data])
 
 
-ROWS = [
-    line.split("\t")
-    for line in Path(__file__).with_name("data").joinpath("first_lines.tsv").read_text("ascii").splitlines()
-    if not line.startswith("#")
-]
-
-
 def hello_in(data: bytes) -> ClientHello | None:
     """The hello that was read in first bytes."""
     seen = FirstBytesReader().feed(data)
     return seen.hello if isinstance(seen, Hello) else None
-
-
-def is_unknown(data: bytes) -> bool:
-    """Whether the bytes are neither TLS nor HTTP, where nothing comes behind them."""
-    first = FirstBytesReader()
-    return isinstance(first.feed(data) or first.ended(), OtherBytes)
-
-
-@pytest.mark.parametrize("text", [row[-1] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_what_servers_served(text: str) -> None:
-    """What one of five servers answered is a request, or is refused under a ban: it never passes as something else."""
-    data = text.encode("ascii").decode("unicode_escape").encode("latin-1")
-    assert not is_unknown(data)
 
 
 class Handler(BaseHTTPRequestHandler):
