@@ -8,7 +8,7 @@ import pytest
 from labs import builders
 from labs.proxy_lab import ALLOWED, BANNED, NOW, ban, policy
 from labs.quic_lab import EARLY, SHORT
-from labs.quic_packets import QuicClient, initial
+from labs.quic_packets import QuicClient
 from labs.records import Records, enforcer_of
 from tokgate.evasion import hello as build
 from tokgate.policy import decide
@@ -248,15 +248,6 @@ def test_first_flight_that_makes_no_sense(flow: Callable[..., Flow], records: Re
     cut = first[:100]
     assert flow().sends(cut).to_server == []
     assert flow(policy(networks=("192.0.2.0/24",))).sends(cut).to_server == [cut]
-
-
-def test_a_first_message_that_is_no_hello(flow: Callable[..., Flow], records: Records) -> None:
-    """The client is told at once, and not after as many datagrams as a hello might take."""
-    other = initial(b"\x06\0\x08\2\0\0\4abcd")
-
-    assert len(flow().sends(other).to_client) == 1
-    assert records.actions == ["unreadable-refused"]
-    assert flow(policy(networks=("192.0.2.0/24",))).sends(other).to_server == [other]
 
 
 def test_forged_packets(flow: Callable[..., Flow]) -> None:
