@@ -29,7 +29,6 @@ from labs.dns_lab import (
 from labs.hello_builder import openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, DEADLINE, Lab, ban, client, eventually, policy
 from labs.resolver import Upstream, answer, read_message, usual
-from labs.serving import serving
 from tokgate.mitm.hooks import connection as connection_hooks
 from tokgate.mitm.hooks.connection import close_silent
 from tokgate.policy.settings import DnsSettings, EchKeys
@@ -256,37 +255,6 @@ async def test_malformed(running: Dns, transport: Transport) -> None:
 
     assert (await running.ask(ALLOWED, "A", transport)).answer
     assert running.upstream.asked == [ALLOWED]
-
-
-async def test_zone_transfers_come_in_many_messages(running: Dns) -> None:
-    def reply(query: dns.message.Message) -> list[bytes]:
-        first = answer(query, "60 SOA ns. x. 1 2 3 4 5")
-        later = [dns.message.make_response(query) for _ in range(2)]
-        for message in later:
-            message.question.clear()
-        return [message.to_wire() for message in (first, *later)]
-
-    running.upstream.reply = reply
-
-    async with stream(running.proxy.port) as client:
-        client.writer.write(framed(dns.message.make_query("example.org", "AXFR", id=9)))
-        assert [(await client.message()).id for _ in range(3)] == [9, 9, 9]
-
-
-async def test_server_closes(running: Dns) -> None:
-    """When the server closes, whoever still waits learns that there will be no answer."""
-    held = asyncio.Event()
-
-    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        assert await read_message(reader)
-        held.set()
-
-    async with serving(hang_up) as running.resolver.port, stream(running.proxy.port) as client:
-        client.writer.write(framed(dns.message.make_query(ALLOWED, "A", id=5, use_edns=0)))
-        await eventually("the question arrives", held.is_set)
-        got = await client.message()
-        assert (got.id, got.rcode(), explained(got)) == (5, dns.rcode.SERVFAIL, [23])
-        assert await read_message(client.reader) == b""
 
 
 async def test_a_client_that_has_asked_all(running: Dns) -> None:

@@ -223,27 +223,19 @@ def behind(proxy: ParentProxy, **stated: Any) -> Snapshot:
     return policy(ban(), upstream=(upstream,))
 
 
-async def test_plain_requests_of_an_http_parent(lab: Lab, parent: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("destination", [None, ("192.0.2.80", 80)], ids=["explicit", "redirected"])
+async def test_plain_requests_of_an_http_parent(lab: Lab, parent: Any, tmp_path: Path, destination: Any) -> None:
     """They are sent in absolute form with credentials, as proxies expect, and never with a CONNECT."""
     secret = tmp_path / "credentials"
     secret.write_text(PASSWORD)
     proxy = parent(1, password=PASSWORD)
-    running = await lab.proxy(behind(proxy, credentials=str(secret)))
+    running = await lab.proxy(behind(proxy, credentials=str(secret)), destination=destination)
     async with client(running.port) as asking:
-        reply = await asking.get("only.beyond.example", "http://only.beyond.example/path?q=1")
+        to_proxy = "" if destination else "http://only.beyond.example"
+        reply = await asking.get("only.beyond.example", f"{to_proxy}/path?q=1")
     assert (reply.status, reply.body) == (200, b"parent")
     assert proxy.asked == ["http://only.beyond.example/path?q=1"]
     assert b"\r\nHost: only.beyond.example\r\n" in proxy.heads[0]
-
-
-async def test_redirected_plain_requests(lab: Lab, parent: Any) -> None:
-    """A request that was redirected here names its host to the parent, too."""
-    proxy = parent(1)
-    running = await lab.proxy(behind(proxy), destination=("192.0.2.80", 80))
-    async with client(running.port) as asking:
-        reply = await asking.get(ALLOWED, "/path")
-    assert (reply.status, reply.body) == (200, b"parent")
-    assert proxy.asked == [f"http://{ALLOWED}/path"]
 
 
 async def test_tunnels(lab: Lab, parent: Any) -> None:
