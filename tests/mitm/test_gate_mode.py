@@ -13,6 +13,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 
 from labs.addon_context import addon_context
 from labs.gate_lab import broken_off
+from labs.gate_steps import pair
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.gate_mode import GateInstance, GateMode
 from tokgate.mitm.hooks.connection import TurnHooks
@@ -39,11 +40,8 @@ def connected() -> Iterator[Any]:
     ends: list[socket.socket] = []
 
     def connect() -> tuple[socket.socket, socket.socket]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            near = socket.create_connection(server.getsockname(), 10)
-            far = server.accept()[0]
-        ends.extend((near, far))
-        return near, far
+        ends.extend(made := pair())
+        return made
 
     yield connect
     for end in ends:
