@@ -1,13 +1,10 @@
-"""JA4 against the values in its specification, and against a slow computation from mitmproxy's reading."""
+"""JA4 against the values in its specification."""
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from mitmproxy.proxy.layers.tls import parse_client_hello
 
 from labs.builders import present
@@ -20,7 +17,6 @@ from tokgate.wire.hello_reader import read_client_hello
 CIPHERS = "1301,1302,1303,c02b,c02f,c02c,c030,cca9,cca8,c013,c014,009c,009d,002f,0035"
 KINDS = "001b,0000,0033,0010,4469,0017,002d,000d,0005,0023,0012,002b,ff01,000b,000a,0015"
 SCHEMES = "0403,0804,0401,0503,0805,0501,0806,0601"
-GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]
 
 
 def numbers(text: str) -> list[int]:
@@ -111,54 +107,6 @@ def test_version(legacy: int, supported: tuple[int, ...] | None, word: str) -> N
     """The highest of supported_versions without GREASE, else the legacy version, else 00."""
     extensions = [build.supported_versions(*supported)] if supported else []
     assert fingerprint(build.records(build.hello(*extensions, version=legacy)))[1:3] == word
-
-
-def slow_ja4(data: bytes) -> str:
-    """JA4 from mitmproxy's reading, written down as the specification tells it."""
-    seen = present(parse_client_hello(data))
-    ciphers = [f"{c:04x}" for c in seen.cipher_suites if c not in GREASE]
-    extensions = [(f"{kind:04x}", body) for kind, body in seen.extensions if kind not in GREASE]
-    bodies = dict(reversed(extensions))
-    words = {"0304": "13", "0303": "12", "0302": "11", "0301": "10", "0300": "s3", "0002": "s2"}
-    if "002b" in bodies:
-        versions = [bodies["002b"][1:][i : i + 2].hex() for i in range(0, len(bodies["002b"]) - 1, 2)]
-    else:
-        versions = [seen.raw_bytes(wrap_in_record=False)[:2].hex()]
-    versions = [version for version in versions if int(version, 16) not in GREASE]
-    version = words.get(max(versions), "00") if versions else "00"
-    schemes = [bodies.get("000d", b"")[2:][i : i + 2].hex() for i in range(0, len(bodies.get("000d", b"")) - 2, 2)]
-    schemes = [scheme for scheme in schemes if int(scheme, 16) not in GREASE]
-    first = seen.alpn_protocols[0].decode() if seen.alpn_protocols else "0"
-    part_c = ",".join(sorted(kind for kind, _ in extensions if kind not in ("0000", "0010")))
-    if schemes:
-        part_c += "_" + ",".join(schemes)
-    hashes = [
-        hashlib.sha256(part.encode()).hexdigest()[:12] if part else "0" * 12
-        for part in (",".join(sorted(ciphers)), part_c)
-    ]
-    counts = f"{min(99, len(ciphers)):02d}{min(99, len(extensions)):02d}"
-    return f"t{version}{'d' if '0000' in bodies else 'i'}{counts}{first[0]}{first[-1]}_{hashes[0]}_{hashes[1]}"
-
-
-@given(
-    ciphers=st.lists(st.integers(0, 0xFFFF) | st.sampled_from(GREASE), min_size=1, max_size=120),
-    kinds=st.lists(st.integers(0x4000, 0xFFFF) | st.sampled_from(GREASE), max_size=120),
-    versions=st.lists(st.integers(0, 0xFFFF) | st.sampled_from([0x0304, 0x0303, *GREASE]), min_size=1, max_size=5),
-    schemes=st.lists(st.integers(0, 0xFFFF) | st.sampled_from(GREASE), min_size=1, max_size=8),
-    protocol=st.from_regex(r"[a-z0-9](/[a-z0-9])?", fullmatch=True),
-)
-def test_equals_the_slow_computation(
-    ciphers: list[int], kinds: list[int], versions: list[int], schemes: list[int], protocol: str
-) -> None:
-    extensions = [
-        *((kind, b"") for kind in kinds),
-        build.server_name(b"example.org"),
-        build.supported_versions(*versions),
-        build.signature_algorithms(*schemes),
-        build.alpn(protocol.encode()),
-    ]
-    data = build.records(build.hello(*extensions, ciphers=ciphers))
-    assert fingerprint(data) == slow_ja4(data)
 
 
 # The ClientHello reader on hellos that OpenSSL and Chromium wrote, side by side with mitmproxy's parser.
