@@ -340,23 +340,6 @@ def test_what_can_never_become_a_hello(data: bytes, problem: type[ClientHelloErr
     assert problem_of(data) is problem
 
 
-def test_every_truncation_of_the_message_is_malformed() -> None:
-    """A message that ends early but says so in its own header is refused at every cut but where it may end."""
-    may_end = len(build.hello(with_extensions=False, ciphers=(0x4A4A, 0x1301, 0x1302, 0x00FF))) - 4
-    for end in range(len(PLAIN) - 4):
-        data = body(PLAIN[4 : 4 + end])
-        if end == may_end:
-            assert read(data).name_status is NameStatus.NONE
-        else:
-            assert problem_of_whole(data) is ClientHelloError
-
-
-def problem_of_whole(data: bytes) -> type[ClientHelloError]:
-    with pytest.raises(ClientHelloError) as caught:
-        read_client_hello(data)
-    return caught.type
-
-
 def padded_to(stream_octets: int) -> bytes:
     """A hello for example.org that takes exactly this many octets of stream in records of full size."""
     message = stream_octets - 5 * -(-stream_octets // (16384 + 5))
@@ -371,7 +354,7 @@ def test_the_cap_to_the_octet() -> None:
     assert read(data).name == "example.org"
     too_long = padded_to(MAX_HELLO + 1)
     assert len(too_long) == MAX_HELLO + 1
-    assert problem_of_whole(too_long) is ClientHelloError
+    assert problem_of(too_long) is ClientHelloError
 
 
 def test_an_endless_hello_is_refused_at_the_cap() -> None:
