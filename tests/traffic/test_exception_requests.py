@@ -40,29 +40,23 @@ def test_it_is_there_for_other_processes(folder: RequestFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "is_the_same"),
+    ("one", "other", "is_the_same"),
     [
-        ({}, True),
-        ({"client": "192.0.2.8"}, False),
-        ({"ban": "other"}, False),
-        ({"user": "alice"}, False),
+        ({}, {}, True),
+        ({}, {"client": "192.0.2.8"}, False),
+        ({}, {"ban": "other"}, False),
+        ({}, {"user": "alice"}, False),
+        ({"user": "alice"}, {"user": "Alice", "client": "192.0.2.8"}, True),
     ],
 )
 def test_one_that_waits_for_each_person_and_ban(
-    folder: RequestFolder, other: dict[str, Any], is_the_same: bool
+    folder: RequestFolder, one: dict[str, Any], other: dict[str, Any], is_the_same: bool
 ) -> None:
-    """A second one of the same person under the same ban is the first."""
-    first, second = asked(), asked(**other)
+    """A second one of the same person under the same ban is the first; a user is the same at any client."""
+    first, second = asked(**one), asked(**other)
     folder.add(first)
     assert folder.add(second) == (first if is_the_same else second)
     assert len(folder.all()) == (1 if is_the_same else 2)
-
-
-def test_a_user_is_the_same_at_any_client(folder: RequestFolder) -> None:
-    """By the name, however it is written."""
-    first = asked(user="alice")
-    folder.add(first)
-    assert folder.add(asked(user="Alice", client="192.0.2.8")) == first
 
 
 def test_so_many_an_hour(folder: RequestFolder) -> None:
