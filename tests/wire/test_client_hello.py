@@ -326,6 +326,7 @@ NO_HELLO = [
     (build.records(build.hello(ciphers=())), ClientHelloError),
     (build.records(build.hello(compressions=b"")), ClientHelloError),
     (body(build.hello()[4:] + b"\0"), ClientHelloError),
+    (body(build.hello()[4:] + b"\0\0\0\0"), ClientHelloError),
     (body(build.hello()[4:-2] + b"\0"), ClientHelloError),
     (body(build.hello()[4:-2] + b"\0\1"), ClientHelloError),
     (body(build.hello()[4:-2] + build.vector(2, b"\0\0\0")), ClientHelloError),
