@@ -66,7 +66,9 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> SetPatience:
 
 
 @TRANSPORTS
-async def test_the_first_is_closed(running: Dns, second: Upstream, transport: Transport, patience: SetPatience) -> None:
+async def test_the_first_is_closed(
+    running: Dns, second: Upstream, transport: Transport, patience: SetPatience, caplog: pytest.LogCaptureFixture
+) -> None:
     """Where nothing listens the next one is asked at once, and first from then on."""
     patience(2 * DEADLINE, 2 * DEADLINE)
     name(running, THIRD, SECOND)
@@ -74,6 +76,7 @@ async def test_the_first_is_closed(running: Dns, second: Upstream, transport: Tr
     for number in (1, 2):
         assert (await running.ask(ALLOWED, "A", transport)).answer
         assert len(second.asked) == number
+    assert caplog.text.count(f"name server {THIRD} gives no answer") == 1
 
 
 async def test_the_first_is_silent(running: Dns, upstream: Upstream, second: Upstream, patience: SetPatience) -> None:
