@@ -188,7 +188,7 @@ class AfterProxyRequest:
 
     def waits(self, said: bytes | bytearray) -> bool:
         """Whether the client has said anything: all of it waits for the proxy's answer."""
-        return bool(said)
+        return bool(self.rest or said)
 
     def reader(self) -> FirstBytesReader:
         """A reader of what the client sends next."""
