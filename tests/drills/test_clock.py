@@ -57,12 +57,6 @@ def snapshot(tmp_path: Path) -> Snapshot:
     return open_policy(tmp_path, NOON).snapshot
 
 
-@pytest.fixture
-def kernel(tmp_path: Path) -> Kernel:
-    """The kernel's part, with the options of most gateways."""
-    return Kernel(TableOptions(), tmp_path / "keys" / "gateway.json")
-
-
 def held(namespace: Namespace, kernel: Kernel) -> dict[str, int]:
     """The sets that the policy fills, as the kernel has them, and how many elements each has."""
     loaded = namespace.inside(kernel.loaded)
@@ -75,13 +69,13 @@ def held(namespace: Namespace, kernel: Kernel) -> dict[str, int]:
 def test_the_clock_is_days_off(
     request: pytest.FixtureRequest,
     namespace: Namespace,
-    kernel: Kernel,
     snapshot: Snapshot,
     tmp_path: Path,
     days: int,
     first: bool,
 ) -> None:
     """Each set follows it and comes back within a second, and so do the rules for the next start; nothing is red."""
+    kernel = Kernel(TableOptions(), tmp_path / "keys" / "gateway.json")
     clock, boot_file = Clock(days if first else 0), tmp_path / "rules.nft"
     canary: Any = NoCanary()
     keeper = GatewayKeeper(

@@ -303,16 +303,6 @@ def test_a_policy_in_each_state(watched: Watched, tokgate: Command) -> None:
 # -- the supervisor
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Scraped]:
-    """One with metrics, all of which is well."""
-    started = Scraped(tmp_path, workers=1)
-    until("it is well", lambda: started.problems() == [])
-    yield started
-    if started.process.poll() is None:
-        started.close()
-
-
 def known(running: Scraped) -> Status:
     """What `tokgate status` has to tell, in time."""
     return in_time(lambda: last_state.status_of(running.confdir, Instant.now()))
@@ -323,8 +313,13 @@ def health(running: Scraped) -> list[str]:
     return in_time(running.problems)
 
 
-def test_a_supervisor_in_each_state(running: Scraped) -> None:
-    """Both answer at once, and agree on who was stopped, restarts or ends; a restart is no reason to turn elsewhere."""
+def test_a_supervisor_in_each_state(tmp_path: Path) -> None:
+    """Both answer at once, and agree on who was stopped, restarts, ends or died; a restart is not red.
+
+    Of who died nothing of before is taken for what is.
+    """
+    running = Scraped(tmp_path)
+    until("it is well", lambda: running.problems() == [])
     pid, control = running.process.pid, running.confdir / "control.sock"
     os.kill(pid, signal.SIGSTOP)
     assert health(running) == known(running)["problems"] == [f"tokgate (pid {pid}) was stopped: kill -CONT {pid}"]
@@ -351,12 +346,12 @@ def test_a_supervisor_in_each_state(running: Scraped) -> None:
     assert last_state.status_of(running.confdir, Instant.now()) is None
     assert health(running) == ["nobody answers"]
 
-
-def test_a_supervisor_that_died(running: Scraped) -> None:
-    """It is told that it did; nothing of before is taken for what is."""
+    running.start({})
+    until("it answers", lambda: ask(running.confdir, ControlRequest.STATUS))
     family = children(running.process.pid)
     running.process.kill()
     running.process.wait()
+    running.origin.close()
     with pytest.raises(last_state.Unanswered, match="has died"):
         last_state.status_of(running.confdir, Instant.now())
     until("all have ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))

@@ -15,7 +15,7 @@ from labs import builders
 from labs.builders import present
 from labs.waiting import until
 from tokgate.runtime.control_socket import Control
-from tokgate.service.last_state import ANSWERS, NAME, StateFile, status_of
+from tokgate.service.last_state import ANSWERS, NAME, StateFile, Unanswered, status_of
 from tokgate.service.status import LONGEST, Work
 
 NOW = builders.at("2023-04-01T12:00:00Z")
@@ -77,7 +77,7 @@ def test_one_that_is_there(
 
 
 def test_one_that_has_ended(tmp_path: Path, other: int) -> None:
-    """It hands over, for which the next one has its time; one that was stopped meanwhile has none."""
+    """It hands over, for which the next one has its time; or it was stopped meanwhile, or has died."""
     written_by(tmp_path, other, Work("the next program takes over", str(NOW), hands_over=True))
     os.kill(other, signal.SIGSTOP)
     until("it is stopped", lambda: _stat(other)[0] == "T")
@@ -87,6 +87,9 @@ def test_one_that_has_ended(tmp_path: Path, other: int) -> None:
     until("it has ended", lambda: _stat(other)[0] == "Z")
     early, late = (present(status_of(tmp_path, NOW.add(seconds=seconds))) for seconds in (1, LONGEST))
     assert (early["ok"], late["ok"]) == (True, False)
+    written_by(tmp_path, other)
+    with pytest.raises(Unanswered, match="has died"):
+        status_of(tmp_path, NOW)
 
 
 def test_a_port_at_which_nobody_listens(tmp_path: Path, other: int) -> None:
