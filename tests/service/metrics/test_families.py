@@ -4,9 +4,9 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -176,51 +176,53 @@ def test_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control.close(remove=True)
 
 
-def test_who_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only two paths, only to be read, without a body; who says half a request keeps nobody waiting."""
-    with socket.create_server(("127.0.0.1", 0)) as sock, ExitStack() as crowd:
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """Where metrics are served."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
         server = Server(sock, lambda: measured(tmp_path))
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        crowd.callback(server.shutdown)
+        yield sock.getsockname()
+        server.shutdown()
+
+
+def asked(address: tuple[str, int], method: str, path: str) -> tuple[int, str | None, bytes]:
+    """Status, length and body of the answer."""
+    with closing(HTTPConnection(*address, timeout=DEADLINE)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.getheader("content-length"), response.read()
+
+
+def test_who_asks(address: tuple[str, int], capsys: pytest.CaptureFixture[str]) -> None:
+    """Only two paths, only to be read, without a body; who says half a request keeps nobody waiting."""
+    with ExitStack() as crowd:
         for _ in range(8):
-            crowd.enter_context(socket.create_connection(sock.getsockname())).sendall(b"GET /metrics HT")
-
-        def asked(method: str, path: str) -> tuple[int, str | None, bytes]:
-            connection = HTTPConnection("127.0.0.1", sock.getsockname()[1], timeout=DEADLINE)
-            with closing(connection):
-                connection.request(method, path)
-                response = connection.getresponse()
-                return response.status, response.getheader("content-length"), response.read()
-
-        status, length, body = asked("GET", "/metrics?again")
+            crowd.enter_context(socket.create_connection(address)).sendall(b"GET /metrics HT")
+        status, length, body = asked(address, "GET", "/metrics?again")
         assert (status, length) == (200, str(len(body)))
         assert b"tokgate_build_info" in body
-        status, length, nothing = asked("HEAD", "/metrics")
+        status, length, nothing = asked(address, "HEAD", "/metrics")
         assert (status, int(length or 0) > 0, nothing) == (200, True, b"")
         for method, path, refused in (("GET", "/", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 501)):
-            assert asked(method, path)[0] == refused
+            assert asked(address, method, path)[0] == refused
         for body in (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Content-Length: -1\r\n\r\n"):
-            with socket.create_connection(sock.getsockname(), DEADLINE) as client:
+            with socket.create_connection(address, DEADLINE) as client:
                 client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + body)
                 assert client.makefile("rb").readline() == b"HTTP/1.0 400 a request here has no body\r\n"
     assert capsys.readouterr().err == ""
 
 
-def test_more_than_there_are_places(tmp_path: Path) -> None:
+def test_more_than_there_are_places(address: tuple[str, int]) -> None:
     """Whoever comes then is told nothing at once; when a place is free again all is answered."""
-    with socket.create_server(("127.0.0.1", 0)) as sock, ExitStack() as crowd:
-        server = Server(sock, lambda: measured(tmp_path))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        crowd.callback(server.shutdown)
-        silent = [crowd.enter_context(socket.create_connection(sock.getsockname(), DEADLINE)) for _ in range(33)]
+    with ExitStack() as crowd:
+        silent = [crowd.enter_context(socket.create_connection(address, DEADLINE)) for _ in range(33)]
         assert silent[-1].recv(1) == b""
         silent[0].close()
 
         def well() -> bool:
-            connection = HTTPConnection("127.0.0.1", sock.getsockname()[1], timeout=DEADLINE)
-            with closing(connection), suppress(OSError, HTTPException):
-                connection.request("GET", "/metrics")
-                return connection.getresponse().status == 200
+            with suppress(OSError, HTTPException):
+                return asked(address, "GET", "/metrics")[0] == 200
             return False
 
         until("a place is free", well)
@@ -234,18 +236,13 @@ def test_more_than_there_are_places(tmp_path: Path) -> None:
         ("192.0.2.1:9300", ("192.0.2.1", 9300)),
         ("[::1]:9300", ("::1", 9300)),
         ("[]:0", ("127.0.0.1", 0)),
+        *((text, None) for text in ("", "host", "host:", "127.0.0.1:99999", "127.0.0.1:-1", "[::1]:x")),
     ],
 )
-def test_where(text: str, place: tuple[str, int]) -> None:
-    """Loopback unless an address is given."""
-    assert scrapers_endpoint(text) == place
-
-
-@pytest.mark.parametrize("text", ["", "host", "host:", "127.0.0.1:99999", "127.0.0.1:-1", "[::1]:x"])
-def test_nowhere(text: str) -> None:
-    """What has no port is an error."""
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        scrapers_endpoint(text)
+def test_where(text: str, place: tuple[str, int] | None) -> None:
+    """Loopback unless an address is given; what has no port is an error."""
+    with nullcontext() if place else pytest.raises(ValueError, match="HOST:PORT"):
+        assert scrapers_endpoint(text) == place
 
 
 DOCUMENTED = (ROOT / "docs" / "operation.md").read_text()
