@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from labs.netns import Namespace
-from labs.ruleset_lab import BANNED, GATEWAY, ORIGIN, POLICY, PORT, WAYS, Host, Lab
+from labs.ruleset_lab import BANNED, GATEWAY, INITIAL, ORIGIN, POLICY, PORT, WAYS, Host, Lab
 from tokgate.gateway.kernel import RefusalTotals
 from tokgate.policy.observation import KernelRefusal
-
-INITIAL = (b"\xc3\x00\x00\x00\x01").ljust(1200, b"\0")
 
 
 @pytest.fixture(params=WAYS)

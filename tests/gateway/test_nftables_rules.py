@@ -8,7 +8,7 @@ import pytest
 from whenever import Instant
 
 from labs.packet_fates import GATE, REFUSED, Fates, Packet
-from labs.ruleset_lab import BANNED, CLIENT, EGRESS, GATEWAY, ORIGIN, PORT, Lab
+from labs.ruleset_lab import BANNED, CLIENT, EGRESS, GATEWAY, INITIAL, ORIGIN, PORT, Lab
 from tokgate.config.reload.holder import open_policy
 from tokgate.gateway import nftables, udp_rules
 from tokgate.gateway.policy_routes import commands
@@ -44,7 +44,6 @@ exemptions:
 settings: {unknown_clients: block}
 """
 HELLO = b"hello"
-INITIAL = b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")
 DRAFT = b"\xc3\xff\x00\x00\x1d".ljust(1200, b"\0")
 
 

@@ -10,7 +10,7 @@ from pyroute2 import NFCTSocket
 
 from labs.builders import at
 from labs.netns import FAMILY, flush_conntrack
-from labs.ruleset_lab import BANNED, CLIENT, ORIGIN, POLICY, PORT, WAYS, Lab, printed
+from labs.ruleset_lab import BANNED, CLIENT, INITIAL, ORIGIN, POLICY, PORT, WAYS, Lab, printed
 from tokgate.config.reload.holder import open_policy
 from tokgate.gate.quic.flow_table import QuicLimits
 from tokgate.gateway import libnftables, nftables, udp_rules
@@ -18,7 +18,8 @@ from tokgate.gateway.ruleset import TableOptions, ruleset_of
 
 SHORT = b"\x40" + bytes(40)
 """A packet with a short header."""
-INITIAL = b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")
+LONG = b"\xe3\x00\x00\x00\x01" + bytes(40)
+"""One with a long header, which begins no connection."""
 
 
 def test_gates_remember_flows_for_longer_than_the_kernel() -> None:
@@ -90,7 +91,7 @@ def test_a_flow_passes_while_it_is_in_its_set(lab: Lab, version: int) -> None:
             lab.gateway.inside(lambda: libnftables.run(f"delete {element}"))
             near.send(SHORT)
             assert gate.recv(64) == SHORT
-        for passes, datagram in ((False, SHORT), (False, INITIAL), (True, INITIAL)):
+        for passes, datagram in ((False, SHORT), (False, INITIAL), (True, LONG)):
             if passes:
                 lab.gateway.inside(lambda: libnftables.run(f"add {element}"))
             near.send(datagram)

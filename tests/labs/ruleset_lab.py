@@ -31,6 +31,8 @@ bans:
   clips: {title: No clips, services: [clips], networks: [office], starts: 2023-03-10T00:00}
 """
 """One ban in force, of names and addresses."""
+INITIAL = b"\xc3\x00\x00\x00\x01".ljust(1200, b"\0")
+"""A datagram as large as a client's first one has to be, with a long header of QUIC."""
 PORT = 18080
 """Where the proxy would listen."""
 CLIENT, GATEWAY, EGRESS = netns.Lab.CLIENT, netns.Lab.GATEWAY, netns.Lab.EGRESS

@@ -26,14 +26,14 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 class ServiceManager:
     """Reads what a service tells it, in a thread."""
 
-    def __init__(self, folder: Path, *, job: str = "restart", kill_mode: str = "process", store: int = 64) -> None:
+    def __init__(self, folder: Path, *, kill_mode: str = "process") -> None:
         self.told: list[bytes] = []
         self.store: list[tuple[str, int]] = []
         """Names and descriptors, as the service may have them."""
         (folder / "bin").mkdir()
         self._systemctl: Final = folder / "bin" / "systemctl"
-        jobs = f"echo '  73 tokgate.service {job} running'"
-        shown = f"KillMode={kill_mode} FileDescriptorStoreMax={store} NFileDescriptorStore=2"
+        jobs = "echo '  73 tokgate.service restart running'"
+        shown = f"KillMode={kill_mode} FileDescriptorStoreMax=64 NFileDescriptorStore=2"
         answers = f"list-jobs) {jobs};; show) printf '%s\\n' {shown};;"
         self._systemctl.write_text(f"#!/bin/sh\ncase $1 in {answers} esac\n")
         self._systemctl.chmod(0o755)
