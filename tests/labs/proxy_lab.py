@@ -156,6 +156,8 @@ class Lab:
         self.folder = folder
         self.monkeypatch = monkeypatch
         self.stack = stack
+        self.names: dict[str, tuple[str, ...]] = {}
+        """What names resolve to at present."""
 
     async def raw_origin(self, handler: Handler, context: ssl.SSLContext | None = None) -> Origin:
         """A server that gives each connection to `handler`."""
@@ -201,13 +203,14 @@ class Lab:
         return origin
 
     def resolve_to_loopback(self) -> None:
-        """Every name is 127.0.0.1 from now on."""
+        """Every name that isn't in `names` is 127.0.0.1 from now on."""
         loop = asyncio.get_running_loop()
         real = loop.getaddrinfo
 
         async def getaddrinfo(host: Any, port: Any, **kwargs: Any) -> Any:
             named = isinstance(host, str) and host and not host.replace(".", "").isdigit() and ":" not in host
-            return await real("127.0.0.1" if named else host, port, **kwargs)
+            addresses = self.names.get(host, ("127.0.0.1",)) if named else (host,)
+            return [entry for address in addresses for entry in await real(address, port, **kwargs)]
 
         self.monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
 

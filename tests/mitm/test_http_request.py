@@ -1,9 +1,5 @@
 """Requests as policy and page see them: navigations, what is asked for in tunnels, bodies that begin like requests."""
 
-import asyncio
-import socket
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,16 +102,7 @@ async def test_what_connect_named_is_judged_with_every_request(lab: Lab) -> None
     )
     origin = await lab.web_origin(tls=False)
     proxy = await lab.proxy(held)
-    loop = asyncio.get_running_loop()
-    real = loop.getaddrinfo
-
-    async def getaddrinfo(host: Any, port: Any, **options: Any) -> Any:
-        if host != BANNED:
-            return await real(host, port, **options)
-        ends = [(address, port or 0) for address in (BANNED_ADDRESS, "127.0.0.1")]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", end) for end in ends]
-
-    lab.monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    lab.names[BANNED] = (BANNED_ADDRESS, "127.0.0.1")
     async with client(proxy.port) as guest:
         assert (await guest.connect(f"{BANNED}:{origin.port}")).status == 200
         assert (await guest.get("www.example.net", User_Agent="test")).status == 200

@@ -88,16 +88,11 @@ async def test_in_turn(lab: Lab, peers: Peers, host: str) -> None:
         assert peers[-1] == expected
 
 
-async def test_a_name_of_both_families(lab: Lab, peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_of_both_families(lab: Lab, peers: Peers) -> None:
     """Each of its addresses is tried, from an address of its own family."""
     origin = await lab.raw_origin(peers.serve)
     running = await lab.proxy(pooled(*POOL))
-
-    async def getaddrinfo(_: str, port: int, **__: Any) -> list[Any]:
-        found = ((socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, ("127.0.0.1", port)))
-        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for family, address in found]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    lab.names[ALLOWED] = ("::1", "127.0.0.1")
     assert await _get(running.port, f"http://{ALLOWED}:{origin.port}/") == (200, b"origin")  # at ::1 nobody listens
     assert peers == ["127.0.0.7"]
 
