@@ -9,8 +9,9 @@ from labs.carriers import Kind, Lab, Way
 from labs.proxy_fixtures import authority, records
 from labs.proxy_lab import Authority
 from labs.records import Records
+from labs.sign_in import asking
 
-__all__ = ["authority", "records"]
+__all__ = ["asking", "authority", "records"]
 
 
 @pytest.fixture(params=Kind)

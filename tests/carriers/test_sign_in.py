@@ -4,37 +4,17 @@ import base64
 from dataclasses import replace
 from pathlib import Path
 
-import bcrypt
 import pytest
 
-from labs import builders
 from labs.carriers import ALERT, EXPLICIT, OPENING, Lab, Way
 from labs.gate_lab import until
 from labs.hello_builder import hello_for
-from labs.proxy_lab import ALLOWED, BANNED, ban
+from labs.proxy_lab import ALLOWED, BANNED
 from labs.raw_client import RawClient, Reply
-from tokgate.policy.networks import Network
-from tokgate.policy.settings import ProxyAuth
+from labs.sign_in import entry
 from tokgate.policy.snapshot import Snapshot, compile_policy
 
 HELLO = hello_for(BANNED)
-
-
-def entry(user: str, password: str = "secret") -> str:
-    return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
-
-
-@pytest.fixture
-def asking(tmp_path: Path) -> Snapshot:
-    """Clips are banned for the press, which Alice is in and Bob is not; both have to say who they are."""
-    (tmp_path / "htpasswd").write_text(entry("alice") + entry("bob"))
-    (tmp_path / "groups").write_text("press: alice\nstaff: alice bob\n")
-    return builders.snapshot(
-        ban(networks=("press",)),
-        services=(builders.service("clips", "suffix:clips.example.org"),),
-        networks=(builders.network("loop", "127.0.0.0/8"), Network("press", (), groups=("Press",))),
-        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups")),
-    )
 
 
 def basic(said: str | None) -> dict[str, str]:

@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import pytest
 from whenever import Instant
 
-from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import (
     BANNED,
     REFUSED,
@@ -27,24 +25,9 @@ from tokgate.gate.handoff import Handover
 from tokgate.policy.membership import Identity
 from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
-from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot, compile_policy
 from tokgate.runtime.banner import overview
 from tokgate.traffic.seen import Arrival
-
-
-@pytest.fixture
-def policy(tmp_path: Path) -> Snapshot:
-    """Clips are banned for the press, which Alice is in and Bob is not."""
-    lines = (f"{user}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n" for user in ("alice", "bob"))
-    (tmp_path / "htpasswd").write_text("".join(lines))
-    (tmp_path / "groups").write_text("press: alice\nstaff: alice bob\n")
-    return snapshot(
-        ban(networks=("press",)),
-        services=(service("clips", "suffix:clips.example.org"),),
-        networks=(network("loop", "127.0.0.0/8"), Network("press", (), groups=("Press",))),
-        proxy_auth=ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups")),
-    )
 
 
 def asks(port: int, said: str, host: str = "localhost") -> bytes:
@@ -52,10 +35,10 @@ def asks(port: int, said: str, host: str = "localhost") -> bytes:
     return connect_request(host, port, f"Proxy-Authorization: Basic {base64.b64encode(said.encode()).decode()}")
 
 
-def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snapshot, tmp_path: Path) -> None:
+def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, asking: Snapshot, tmp_path: Path) -> None:
     """Two users of one address are two events; the same user again is a repeat."""
     (tmp_path / "groups").write_text("press: alice bob\n")
-    gate = start_gate(snapshot=policy)
+    gate = start_gate(snapshot=asking)
     gate.opener.willing = False
     for user in ("alice", "bob", "alice", "bob"):
         with dial(gate.explicit, socks(f"{user}:secret", "www.clips.example.org", 443)) as client:
@@ -64,9 +47,9 @@ def test_repeats_are_told_apart_by_who_asks(start_gate: StartGate, policy: Snaps
     assert [record["user"]["name"] for record in gate.sink.records] == ["alice", "bob"]
 
 
-def test_openers_are_told_who_asks(start_gate: StartGate, policy: Snapshot) -> None:
+def test_openers_are_told_who_asks(start_gate: StartGate, asking: Snapshot) -> None:
     """A refused CONNECT goes to an opener with whom it is from; the hand-over carries all of it."""
-    gate = start_gate(snapshot=policy)
+    gate = start_gate(snapshot=asking)
     with dial(gate.explicit, asks(443, "alice:secret", "www.clips.example.org")):
         ((_, arrival, received, tls, explicit),) = until(lambda: gate.opener.adopted)
     assert arrival.identity == Identity("alice", frozenset({"press", "staff"}))
@@ -89,9 +72,9 @@ def socks(said: str, host: str, port: int) -> bytes:
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 1000])
-def test_socks(start_gate: StartGate, start_origin: StartOrigin, policy: Snapshot, pieces: int) -> None:
+def test_socks(start_gate: StartGate, start_origin: StartOrigin, asking: Snapshot, pieces: int) -> None:
     """However it comes: the user is known before a destination is, and the tunnel is theirs."""
-    gate, origin = start_gate(snapshot=policy), start_origin()
+    gate, origin = start_gate(snapshot=asking), start_origin()
     said = socks("bob:secret", "localhost", origin.address[1])
     size = -(-len(said) // pieces)
     with dial(gate.explicit, *(said[at : at + size] for at in range(0, len(said), size))) as client:
@@ -122,18 +105,18 @@ def test_handovers_that_make_no_sense(stated: Any) -> None:
         assert identity == (stated and Identity("alice", frozenset({"press"}), interface="eth1"))
 
 
-def test_the_start_says_where_users_sign_in(policy: Snapshot, tmp_path: Path) -> None:
+def test_the_start_says_where_users_sign_in(asking: Snapshot, tmp_path: Path) -> None:
     """And that nobody can, when the file is not there: whoever starts it should not learn that from users."""
-    assert f"users of an explicit proxy sign in by {tmp_path / 'htpasswd'}" in list(overview(policy, Instant.now()))
+    assert f"users of an explicit proxy sign in by {tmp_path / 'htpasswd'}" in list(overview(asking, Instant.now()))
     (tmp_path / "htpasswd").unlink()
-    assert any(line.startswith("  nobody can: ") for line in overview(policy, Instant.now()))
+    assert any(line.startswith("  nobody can: ") for line in overview(asking, Instant.now()))
 
 
-def test_the_start_says_whom_networks_name_in_vain(policy: Snapshot) -> None:
+def test_the_start_says_whom_networks_name_in_vain(asking: Snapshot) -> None:
     """A group that nobody is in, a user that no file has, an interface that isn't there: none of it is an error."""
     vain = Network("vain", (), users=("eve", "Bob"), groups=("Press", "pres"), interfaces=("lo", "no-such.20"))
-    found = list(overview(compile_policy(replace(policy.policy, networks={"vain": vain}, bans={})), Instant.now()))
-    at = found.index(f"users of an explicit proxy sign in by {policy.settings.proxy_auth.htpasswd}")  # type: ignore[union-attr]
+    found = list(overview(compile_policy(replace(asking.policy, networks={"vain": vain}, bans={})), Instant.now()))
+    at = found.index(f"users of an explicit proxy sign in by {asking.settings.proxy_auth.htpasswd}")  # type: ignore[union-attr]
     assert found[at + 1 :] == [
         "  no such user: eve",
         "  nobody is in the group: pres",
@@ -142,11 +125,11 @@ def test_the_start_says_whom_networks_name_in_vain(policy: Snapshot) -> None:
 
 
 def test_a_complaint_stands_in_the_journal(
-    start_gate: StartGate, policy: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start_gate: StartGate, asking: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in the block log alone: when nobody gets in, whoever looks at the service has to see why."""
     (tmp_path / "htpasswd").write_text("alice:$apr1$abc$def\n")
-    gate = start_gate(snapshot=policy)
+    gate = start_gate(snapshot=asking)
     with dial(gate.explicit, asks(443, "alice:secret")) as client:
         assert read_all(client).startswith(b"HTTP/1.1 407 ")
     assert gate.settled()

@@ -1,40 +1,20 @@
 """Users of an explicit proxy in mitmproxy's own modes: who they are is asked, checked, and decides what they may."""
 
 import base64
-from pathlib import Path
 
-import bcrypt
 import pytest
 from mitmproxy.addons.proxyauth import ProxyAuth as StockProxyAuth
 from mitmproxy.test import tflow
 
-from labs import builders
-from labs.proxy_lab import ALLOWED, BANNED, Lab, ban, client
+from labs.proxy_lab import ALLOWED, BANNED, Lab, client
 from tokgate.accounts.htpasswd import FileAccounts
 from tokgate.gate.handoff import Handover
 from tokgate.mitm.hooks.proxy_auth import ProxyAuthHooks, ask_in_socks
 from tokgate.mitm.raw_sockets import ClientSockets
 from tokgate.policy.membership import Identity
-from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint
-from tokgate.policy.settings import ProxyAuth
 from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.seen import Arrival
-
-
-@pytest.fixture
-def asking(tmp_path: Path) -> Snapshot:
-    """Clips are banned for the press, which Alice is in and Bob is not; both have to say so."""
-    lines = (f"{user}:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n" for user in ("alice", "bob"))
-    (tmp_path / "htpasswd").write_text("".join(lines))
-    (tmp_path / "groups").write_text("press: alice\n")
-    stated = ProxyAuth(htpasswd=str(tmp_path / "htpasswd"), groups=str(tmp_path / "groups"))
-    return builders.snapshot(
-        ban(networks=("people",)),
-        services=(builders.service("clips", "suffix:clips.example.org"),),
-        networks=(builders.network("loop", "127.0.0.0/8"), Network("people", (), groups=("press",))),
-        proxy_auth=stated,
-    )
 
 
 def basic(user: str, password: str = "secret") -> dict[str, str]:
