@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from labs.command_line import Outcome
+from labs.json_outputs import check_output
 from labs.netns import Namespace
 from tokgate.cli.main import main
 from tokgate.gateway.kernel import GatewayLock
@@ -40,7 +42,9 @@ def gateway(namespace: Namespace, *words: str, before: tuple[str, ...] = ()) -> 
 
 
 def said(namespace: Namespace, *words: str) -> Any:
-    return json.loads(gateway(namespace, *words, "--json")[1])
+    answer = Outcome(*gateway(namespace, *words, "--json"))
+    check_output(("gateway", *words, "--json"), answer)
+    return json.loads(answer.out)
 
 
 def test_up_check_down(namespace: Namespace, words: tuple[str, ...]) -> None:
