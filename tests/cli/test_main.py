@@ -63,12 +63,6 @@ def test_help_fits_the_terminal(parser: argparse.ArgumentParser, columns: str, m
     assert [line for line in wide if len(line.split()) > 1] == []
 
 
-def test_version(tokgate: Command) -> None:
-    outcome = tokgate("--version")
-    assert outcome.code == 0
-    assert outcome.out.startswith("tokgate ")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

