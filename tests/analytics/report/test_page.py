@@ -6,12 +6,13 @@ import shutil
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
-from labs.builders import at, policy_in
+from labs.builders import at, ban, duration, exemption, network, policy_in, snapshot, wall
 from labs.command_line import POLICY, Command
 from labs.logs import WriteLog, refusal, repeats
 from labs.samples import NOON, OBSERVER, SNAPSHOT, stamp
@@ -35,7 +36,6 @@ from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.writer import LogWriter
 from tokgate.cli.log.report import with_information
 from tokgate.policy.analysis.timeline import transitions
-from tokgate.policy.snapshot import compile_policy
 from webui.test_views import Reader
 
 OF_MARCH = ("--from", "2023-03-01", "--to", "2023-04-01")
@@ -121,32 +121,23 @@ def test_one_client_has_no_chart_of_clients(log: Path, tokgate: Command) -> None
         assert reported(tokgate, log, *OF_MARCH, *extra).count("<svg ") == charts
 
 
-_TWO_ZONES = """\
-version: 1
-services: {clips: {names: {suffix: [clips.example.org]}}}
-networks:
-  brussels: {cidrs: [192.0.2.0/28], timezone: Europe/Brussels}
-  lisbon: {cidrs: [192.0.2.16/28], timezone: Europe/Lisbon}
-bans:
-  ban: {title: A ban, services: [clips], networks: [brussels], starts: 2023-01-05T00:00, duration: P6M}
-  both: {title: Another, services: [clips], networks: [brussels, lisbon], starts: 2023-01-05T00:00, duration: P6M}
-exemptions:
-  press: {ban: ban, clients: [192.0.2.7], starts: 2023-03-05T00:00, until: 2023-03-20T00:00, reason: Press}
-"""
-
-
-def test_each_ban_has_the_time_of_its_own_zone(tmp_path: Path) -> None:
+def test_each_ban_has_the_time_of_its_own_zone() -> None:
     """Where networks live in several zones; a ban in two of them has its phases in both."""
-    (tmp_path / "policy.yaml").write_text(_TWO_ZONES)
-    snapshot = compile_policy(policy_in(tmp_path, NOON))
+    lasting: dict[str, Any] = {"starts": wall("2023-01-05T00:00"), "duration": duration("P6M")}
+    policy = snapshot(
+        ban(networks=("brussels",), **lasting),
+        ban("both", networks=("brussels", "lisbon"), **lasting),
+        networks=(network("brussels", "192.0.2.0/28"), network("lisbon", "192.0.2.16/28", zone="Europe/Lisbon")),
+        exemptions=(exemption(starts=wall("2023-03-05T00:00"), until=wall("2023-03-20T00:00")),),
+    )
     say = Wording(Language.EN)
     begins = {
         facts.name: [str(say.moment(phase.start, phase.zone)) for phase in facts.phases if phase.phase == "block"]
-        for facts in facts_of_policy(snapshot, ("ban", "both"))
+        for facts in facts_of_policy(policy, ("ban", "both"))
     }
     brussels = '2023-01-04 23:00 <span class="local">(2023-01-05 00:00 CET)</span>'
     assert begins == {"ban": [brussels], "both": [brussels, '2023-01-05 00:00 <span class="local">(00:00 WET)</span>']}
-    lanes = phases_of_policy(snapshot, datetime(2023, 3, 1), datetime(2023, 4, 1))
+    lanes = phases_of_policy(policy, datetime(2023, 3, 1), datetime(2023, 4, 1))
     assert [(lane.ban, lane.exempt) for lane in lanes] == [
         ("ban", (PhaseSpan("press", datetime(2023, 3, 4, 23), datetime(2023, 3, 19, 23)),)), ("both", ()),
     ]  # fmt: skip
