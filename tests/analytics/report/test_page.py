@@ -371,26 +371,15 @@ def test_the_chain_is_verified_if_asked(tmp_path: Path, tokgate: Command) -> Non
     assert "the log has no chain" in Path(target).read_text(encoding="utf-8")
 
 
-def test_coverage_is_added_up_where_the_log_has_it(write_log: WriteLog) -> None:
-    """By network and visibility; what has another shape is left out."""
-    hour = started(stamp("2023-03-10T00:00:00Z"), 1, SNAPSHOT.policy)
-    covered = {"office": {"sni": 90, "none": 10}, "bent": 7}
-    records = [hour | {"tokgate": {"coverage": covered}}, hour | {"tokgate": {"coverage": covered}}, refusal()]
-    with LogDatabase([write_log(records)]) as database:
-        found = collect(database, *MARCH, NOON)
-    assert {name: share.seen for name, share in found.coverage.items()} == {"office": {"none": 20, "sni": 180}}
-    assert (found.share.percent, found.coverage["office"].total) == ("90 %", 200)
-
-
 def test_coverage_is_said_plainly(write_log: WriteLog, tokgate: Command) -> None:
     """The share that could be judged, and what was not seen."""
     coverage = coverage_counted(stamp("2023-03-10T01:00:00Z"), {"office": {"sni": 9}, "-": {"none": 1}}, stamp().at)
     coverage["tokgate"]["coverage"]["-"]["{of another version}"] = 0
-    page = reported(tokgate, write_log([coverage, refusal()]))
+    page = reported(tokgate, write_log([coverage, coverage, refusal()]))
     assert "{of another version} 0" in page
-    assert "Of 10 connections and requests 90 % showed a name" in page
-    assert "TLS without a name 1" in page
-    assert '<th scope="row">in no network</th><td class="n">1</td><td class="n">0 %</td>' in page
+    assert "Of 20 connections and requests 90 % showed a name" in page
+    assert "TLS without a name 2" in page
+    assert '<th scope="row">in no network</th><td class="n">2</td><td class="n">0 %</td>' in page
 
 
 def test_small_groups_are_withheld_under_pseudonyms(write_log: WriteLog, tokgate: Command) -> None:

@@ -192,10 +192,11 @@ def test_summary_as_json(log: Path, tokgate: Command) -> None:
 
 
 def test_summary_tells_coverage(log: Path, tokgate: Command) -> None:
-    """Hours are added up."""
+    """Hours are added up; what has another shape is left out."""
+    hour = coverage_counted(stamp(), {"office": {"sni": 3, "none": 1}}, stamp().at)
+    hour["tokgate"]["coverage"]["bent"] = 7
     with log.open("ab") as stream:
-        for _ in range(2):
-            stream.write(encode(coverage_counted(stamp(), {"office": {"sni": 3, "none": 1}}, stamp().at)))
+        stream.write(encode(hour) * 2)
     assert json.loads(tokgate("log", "summary", "--json").out)["coverage"] == {
         "total": 8,
         "named": 6,
