@@ -15,6 +15,7 @@ from tokgate.analytics.engine import LogDatabase
 from tokgate.analytics.summary import KEY, By, Summarised, TableOutput, summarise
 from tokgate.blocklog.records.lifecycle import started
 from tokgate.blocklog.records.record import value_at
+from tokgate.policy.observation import Stage
 
 
 def summary_of(*paths: Path, top: int | None = None) -> Summarised:
@@ -35,19 +36,24 @@ def test_an_empty_log_has_an_empty_summary(write_log: WriteLog) -> None:
 
 def test_repeats_count_as_what_they_stand_for(write_log: WriteLog) -> None:
     """A record of repeats adds its count and its time span to every table, whatever else is told; in any order."""
-    told = started(stamp("2023-03-10T09:00:00Z"), 1, SNAPSHOT.policy)
-    path = write_log([repeats(99, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z"), refusal(), told])
-    summary = summary_of(path)
-    assert (summary["records"], summary["events"]) == (3, 100)
-    assert all(total(table) == 100 for table in summary["tables"].values())
-    assert [row["signal"] for row in summary["tables"][By.SIGNAL]["rows"]] == ["sni"]
+    records = [
+        repeats(99, "2023-03-10T11:00:01Z", "2023-03-10T11:00:59Z"),
+        refusal(moment="2023-03-10T11:00:30Z"),
+        refusal(moment="2023-03-10T10:00:00Z", stage=Stage.DNS),
+        started(stamp("2023-03-10T09:00:00Z"), 1, SNAPSHOT.policy),
+    ]
+    summary = summary_of(write_log(records))
+    assert (summary["records"], summary["events"]) == (4, 101)
+    assert all(total(table) == 101 for table in summary["tables"].values())
+    signals = {row["signal"]: (row["count"], row["first"]) for row in summary["tables"][By.SIGNAL]["rows"]}
+    assert signals == {"sni": (100, "2023-03-10T11:00:01.000000Z"), "dns-name": (1, "2023-03-10T10:00:00.000000Z")}
     assert summary["tables"][By.ATTEMPT]["rows"] == [
         {
             "client": "192.0.2.7", "name": "example.org", "ban": "ban", "network": "office",
-            "count": 100, "first": "2023-03-10T11:00:00.000000Z", "last": "2023-03-10T11:00:59.000000Z",
+            "count": 101, "first": "2023-03-10T10:00:00.000000Z", "last": "2023-03-10T11:00:59.000000Z",
         }
     ]  # fmt: skip
-    assert (summary["first"], summary["last"]) == ("2023-03-10T11:00:00.000000Z", "2023-03-10T11:00:59.000000Z")
+    assert (summary["first"], summary["last"]) == ("2023-03-10T10:00:00.000000Z", "2023-03-10T11:00:59.000000Z")
 
 
 @pytest.mark.parametrize(

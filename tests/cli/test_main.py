@@ -185,13 +185,3 @@ def test_help_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         said = capsys.readouterr().out
         assert main(same) == 0
         assert capsys.readouterr().out == said
-
-
-@pytest.mark.parametrize("command", [["tail"], ["summary"], ["verify"], ["query"]])
-def test_log_files_as_arguments_and_option(command: list[str]) -> None:
-    """Every command that reads a log takes FILE…, and `--log` for the same."""
-    parser = build_parser(("log",))
-    assert parser.parse_args(["log", *command, "a", "b"]).log == [Path("a"), Path("b")]
-    assert parser.parse_args(["log", *command, "--log", "a"]).log == [Path("a")]
-    assert parser.parse_args(["log", *command, "a", "--log", "b"]).log == [Path("a"), Path("b")]
-    assert not parser.parse_args(["log", *command]).log

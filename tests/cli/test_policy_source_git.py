@@ -51,13 +51,6 @@ def test_ways_to_name_a_revision(repository: Path, tokgate: Command, source: str
     assert tokgate(*ASKED, source).out.startswith("block: ")
 
 
-def test_paths_are_relative_to_where_one_is(
-    repository: Path, tokgate: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(repository)
-    assert tokgate(*ASKED, "HEAD:.").out.startswith("block: ")
-
-
 def test_simulate_and_timeline_by_a_revision(repository: Path, tokgate: Command) -> None:
     """Whatever reads policies to answer a question takes them from a revision, too."""
     Path("queries").write_text('{"client": "192.0.2.7", "host": "clips.example.org", "at": "2023-05-02T08:00Z"}\n')

@@ -105,8 +105,9 @@ def test_tail_joins_files_by_time(log: Path, tokgate: Command, tmp_path: Path) -
     """The last records of several workers' files, in the order in which they happened."""
     other = tmp_path / "other.ndjson"
     other.write_bytes(encode(refusal("192.0.2.99", "2023-03-10T11:30:00Z")))
-    lines = tokgate("log", "tail", "-n", "3", "--json", "--log", str(log), str(other)).out.splitlines()
-    assert [json.loads(line)["source"]["ip"] for line in lines] == ["192.0.2.99", "192.0.2.8", "192.0.2.7"]
+    for named in (("--log", str(log), str(other)), (str(other), "--log", str(log))):
+        lines = tokgate("log", "tail", "-n", "3", "--json", *named).out.splitlines()
+        assert [json.loads(line)["source"]["ip"] for line in lines] == ["192.0.2.99", "192.0.2.8", "192.0.2.7"]
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,10 @@ def test_what_is_no_query(policies: Path, tokgate: Command, line: bytes, client:
 
 
 def test_lines_with_carriage_returns(policies: Path, tokgate: Command) -> None:
-    """Files from other systems are read as well."""
+    """Files from other systems are read as well; of nothing there is nothing to say."""
     file = policies.parent / "queries.ndjson"
     file.write_bytes(json.dumps(QUERY).encode() + b"\r\n")
     assert tokgate("simulate", str(file)).code == 0
-
-
-def test_nothing_in_nothing_out(policies: Path, tokgate: Command) -> None:
     outcome = tokgate("simulate", os.devnull)
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 

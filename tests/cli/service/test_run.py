@@ -10,7 +10,6 @@ import pytest
 
 from labs.command_line import Command
 from tokgate.cli.commands import Exit
-from tokgate.cli.main import build_parser
 from tokgate.gate.sockets import Entry
 from tokgate.gateway.capabilities import Capability
 from tokgate.gateway.ruleset import Bypass, Redirect, TableOptions, Tproxy
@@ -41,14 +40,6 @@ def supervised(tokgate: Command, monkeypatch: pytest.MonkeyPatch) -> Supervised:
     return run
 
 
-def test_defaults() -> None:
-    """Without options: ./policies, drained within half a minute; the rest is the launcher's."""
-    args = build_parser(("run",)).parse_args(["run"])
-
-    assert (args.policies, args.mode, args.log, args.confdir) == (Path("policies"), None, Path("block.ndjson"), None)
-    assert (args.listen_host, args.listen_port, args.drain) == (None, None, 30.0)
-
-
 @pytest.mark.parametrize(
     ("said", "hosts"),
     [((), ["127.0.0.1"]), (("--listen-host", "192.0.2.1"), ["192.0.2.1"]), (("--listen-host", ""), ["0.0.0.0", "::"])],
@@ -62,6 +53,7 @@ def test_the_mode_unless_told(said: tuple[str, ...], hosts: list[str], supervise
 
 def test_what_gates_are_started_with(supervised: Supervised) -> None:
     said = "--drain 1.5 --mark 0x10 --metrics 9300 --workers 3 --policies p --log l --confdir /c"
+    assert supervised().drain == 30.0
     options = supervised(*said.split())
     assert (options.drain, options.mark) == (1.5, 0x10)
     assert (options.metrics, options.workers) == (("127.0.0.1", 9300), 3)

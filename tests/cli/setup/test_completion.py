@@ -63,11 +63,6 @@ def test_bash_offers_it(tokgate: Command, tmp_path: Path, words: str, offered: s
     assert done.stdout.split() == [offered], done.stderr
 
 
-def test_an_unknown_shell(tokgate: Command) -> None:
-    outcome = tokgate("completion", "tcl")
-    assert (outcome.code, "bash" in outcome.err, outcome.out) == (2, True, "")
-
-
 def test_the_manual_page_is_of_these_commands() -> None:
     """What the commands can do is on the page: run `make man` after a change of options."""
     page = PAGE.read_text().replace("\\-", "-")
