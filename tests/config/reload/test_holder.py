@@ -27,7 +27,6 @@ from tokgate.config.reload.holder import (
     open_policy,
     revision_of,
 )
-from tokgate.policy.decide import decide
 from tokgate.policy.snapshot import Policy, Snapshot, compile_policy
 
 NOW = Instant.from_utc(2023, 5, 1)
@@ -120,9 +119,10 @@ async def test_reload_swaps_or_keeps(path: Path) -> None:
     assert result.snapshot is holder.snapshot is kept
     assert holder.last_error is not None
     assert "a.yaml:1:16: error:" in holder.last_error
+    assert (holder.errors, holder.failing_since) == (result.diagnostics, result.at)
     (path / "a.yaml").write_text(policy("third"))
     await holder.reload()
-    assert [title(holder), holder.last_error] == ["third", None]
+    assert [title(holder), holder.last_error, holder.errors, holder.failing_since] == ["third", None, (), None]
     await holder.reload()
     assert [(each.ok, each.recovered) for each in reported] == [
         (True, False),
@@ -200,65 +200,22 @@ async def test_a_good_state_of_the_files_ends_in_force(path: Path, edit: Callabl
         assert holder.last_error is None
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Grows each time the files are looked at."""
-    seen: list[Path] = []
-    fingerprint = reload_module.fingerprint
+async def test_files_at_rest_are_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken file is reported when it is written, and not at each look."""
+    monkeypatch.setattr(reload_module, "LOOK_EVERY", 0.01)
+    holder, looks, changed = open_policy(path, NOW), list[bool](), PolicyHolder.changed
 
-    def look(where: Path) -> quiescence.Fingerprint:
-        seen.append(where)
-        return fingerprint(where)
+    def look(holder: PolicyHolder) -> bool:
+        looks.append(changed(holder))
+        return looks[-1]
 
-    monkeypatch.setattr(reload_module, "fingerprint", look)
-    return seen
-
-
-async def more(looks: list[Path], number: int) -> None:
-    """Wait until the files were looked at so many more times."""
-    enough = len(looks) + number
-    await until(lambda: len(looks) >= enough)
-
-
-async def test_bad_edit_is_reported_once_and_ends(
-    path: Path, looks: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A broken file is reported when it is written, not again at each look; mending it is noticed."""
-    monkeypatch.setattr(reload_module, "LOOK_EVERY", 0.05)
-    holder = open_policy(path, NOW)
+    monkeypatch.setattr(PolicyHolder, "changed", look)
     async with watching(holder) as seen:
         (path / "a.yaml").write_text(BROKEN)
-        await until(lambda: holder.last_error is not None)
-        await more(looks, 15)
-        (path / "a.yaml").write_text(policy("mended"))
-        await until(lambda: title(holder) == "mended")
-        assert [each.ok for each in seen] == [False, True]
-
-
-async def test_truncating_and_writing(path: Path, looks: list[Path]) -> None:
-    """An empty moment between truncating a file and writing it never lifts a ban, however often it is looked at."""
-    (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
-    holder = open_policy(path, NOW)
-    async with watching(holder) as seen:
-        for _ in range(3):
-            with (path / "a.yaml").open("w") as file:  # truncated here
-                await more(looks, 6)
-                file.write(policy("written"))
-        await until(lambda: title(holder) == "written")
-        assert all("tiktok" in each.snapshot.bans for each in seen)
-
-
-async def test_a_file_that_stays_away_lifts_no_ban(path: Path) -> None:
-    """Whoever deletes a file by mistake lifts nothing; who says so lifts the ban."""
-    (path / "b.yaml").write_text("networks: {guests: {cidrs: [198.51.100.0/24]}}")
-    holder = open_policy(path, NOW)
-    async with watching(holder) as seen:
-        (path / "a.yaml").unlink()
-        await until(lambda: holder.snapshot.policy.held == ("tiktok",))
-        assert decide(holder.snapshot, "192.0.2.1", "tiktok.com", NOW).ban == "tiktok"
-        (path / "c.yaml").write_text("lifted: [{ban: tiktok, reason: Repealed, by: alice}]")
-        await until(lambda: not holder.snapshot.bans)
-    assert seen[-1].effects.lifted == ("tiktok",)
+        await until(lambda: seen)
+        enough = len(looks) + 5
+        await until(lambda: len(looks) >= enough)
+        assert [each.ok for each in seen] == [False]
 
 
 async def test_who_wrote_the_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,25 +301,13 @@ async def test_who_asks_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyP
     assert read == 3
 
 
-async def test_files_that_never_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that keep changing are not read half way, and that is said; once they rest they are."""
-    monkeypatch.setattr(quiescence, "UNSTABLE_AFTER", 0.2)
-    fingerprint, resting = reload_module.fingerprint, asyncio.Event()
-
-    def changing(where: Path) -> quiescence.Fingerprint:
-        if not resting.is_set():
-            os.utime(path / "a.yaml")
-        return fingerprint(where)
-
+def test_files_that_never_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That they are not read yet is told as why they are not in force."""
+    monkeypatch.setattr(quiescence, "UNSTABLE_AFTER", -1.0)
     holder = open_policy(path, NOW)
-    monkeypatch.setattr(reload_module, "fingerprint", changing)
-    (path / "a.yaml").write_text(policy("second"))
-    task = asyncio.create_task(holder.reload())
-    await until(lambda: "keep changing" in (holder.last_error or ""))
-    assert title(holder) == "first"
-    resting.set()
-    assert (await task).ok
-    assert (title(holder), holder.last_error) == ("second", None)
+    assert holder.stability_check().stable_state() is None
+    assert "keep changing" in (holder.last_error or "")
+    assert holder.failing_since is not None
 
 
 async def test_swapped_links(tmp_path: Path) -> None:
@@ -424,14 +369,6 @@ async def test_changed(path: Path) -> None:
     (path / "a.yaml").write_text(BROKEN)
     await holder.reload()
     assert not holder.changed()
-
-
-async def test_one_thread_does_all_work() -> None:
-    """It isn't the event loop's, and the next work needs no other."""
-    worker = WorkerThread()
-    first = await worker.run(threading.get_ident)
-    assert first != threading.get_ident()
-    assert await worker.run(threading.get_ident) == first
 
 
 async def test_without_a_thread_the_event_loop_works(monkeypatch: pytest.MonkeyPatch) -> None:
