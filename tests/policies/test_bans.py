@@ -19,7 +19,7 @@ from tokgate.config.diagnostics import render
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.loader import Loaded, load
 from tokgate.policy.bans import Action, Ban
-from tokgate.policy.decide import ban_results, decide
+from tokgate.policy.decide import decide
 from tokgate.policy.decision import Phase, Response, Signal, Verdict
 from tokgate.policy.snapshot import Policy, Snapshot, Track, compile_policy
 from tokgate.traffic.policy_tests import run_tests
@@ -141,44 +141,6 @@ def test_each_file_shows_what_it_leaves_alone(path: Path, loaded: Loaded, snapsh
     assert [test for test in passing if not inside(test) and known(test)]
     assert [test for test in passing if inside(test) and not known(test) and "tiktok" not in test.host]
     assert [test for test in passing if inside(test) and not known(test) and "tiktok" in test.host]
-
-
-@pytest.mark.parametrize(
-    ("network", "bans"),
-    [
-        (
-            "belgium-federal",
-            [
-                "belgium-federal-2023",
-                "belgium-federal-2023-circular",
-                "belgium-federal-2023-extension",
-                "belgium-federal-2024",
-            ],
-        ),
-        ("flemish-government", ["flemish-government-2023", "flemish-government-2023-extension"]),
-    ],
-)
-def test_successive_bans_take_over_without_gap_or_overlap(network: str, bans: list[str], snapshot: Snapshot) -> None:
-    """From the first start to the last end exactly one of a body's bans refuses, and each in its turn."""
-    tracks = {track.ban.name: track for track in snapshot.tracks if network in track.networks}
-    assert set(tracks) == set(bans)
-    membership = snapshot.membership(str(snapshot.policy.networks[network].cidrs[0].network_address))
-    match = snapshot.services.match(APP)
-
-    def refusing(at: Instant) -> list[str]:
-        found = ban_results(snapshot, membership, match, at)
-        return [finding.track.ban.name for finding in found if finding.verdict is Verdict.BLOCK]
-
-    first = tracks[bans[0]].schedule.starts
-    assert refusing(first.subtract(nanoseconds=1)) == []
-    for name, following in zip(bans, [*bans[1:], None], strict=True):
-        schedule = tracks[name].schedule
-        assert refusing(schedule.starts) == [name]
-        if following is not None:
-            taken_over = tracks[following].schedule.starts
-            assert refusing(taken_over.subtract(nanoseconds=1)) == [name]
-        else:
-            assert refusing(NOW) == [name]
 
 
 @pytest.mark.parametrize(
