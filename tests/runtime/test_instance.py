@@ -134,12 +134,14 @@ def test_what_is_in_force_is_kept_when_the_clock_goes_back(
 
 def test_coverage_is_told_with_the_hour_and_at_the_end(running: Callable[[Instant], Running]) -> None:
     one = running(at("2023-03-15T09:59:59Z"))
+    one.instance.gateway = lambda: {"refused": {"quic": 7}}
     one.counts[DECISION, "here", Visibility.SNI, Verdict.ALLOW] = 3
     assert one.tick(at("2023-03-15T09:59:59.9Z")) == []
     one.now = at("2023-03-15T10:00:00Z")
     one.instance.tick()
     (record,) = one.records.all
     assert record["tokgate"]["coverage"] == {"here": {"sni": 3}}
+    assert record["tokgate"]["gateway"] == {"refused": {"quic": 7}}
     one.counts[DECISION, "here", Visibility.SNI, Verdict.ALLOW] = 5
     one.records.all.clear()
     one.instance.stop("asked to")
