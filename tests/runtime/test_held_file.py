@@ -179,7 +179,7 @@ def restarted(folder: Path, confdir: Path, now: Instant = NOW) -> PolicyHolder:
 
 
 def test_a_ban_that_vanishes_while_stopped(policies: Path, tmp_path: Path) -> None:
-    """It is held at the next start, and at those after it, until the files say that it is lifted."""
+    """It is held at the next start, and at those after it, until the files say that it is lifted; no other policy's."""
     first = restarted(policies, tmp_path)
     (policies / "policy.yaml").write_text(REST)
     for holder in (restarted(policies, tmp_path), restarted(policies, tmp_path)):
@@ -189,6 +189,8 @@ def test_a_ban_that_vanishes_while_stopped(policies: Path, tmp_path: Path) -> No
         assert decide(holder.snapshot, "192.0.2.7", "clips.example.org", NOW).verdict is Verdict.BLOCK
         for client in ("192.0.2.9", "192.0.2.129"):
             assert decide(holder.snapshot, client, "clips.example.org", NOW).verdict is Verdict.ALLOW
+    (tmp_path / "other.yaml").write_text(REST)
+    assert restarted(tmp_path / "other.yaml", tmp_path).snapshot.policy.held == ()
     (policies / "policy.yaml").write_text(REST + "lifted: {ban: gone, reason: Repealed}\n")
     assert restarted(policies, tmp_path).snapshot.policy.held == ()
     (policies / "policy.yaml").write_text(REST)
