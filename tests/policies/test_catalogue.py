@@ -2,7 +2,7 @@
 
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from ipaddress import ip_address, ip_network
 from itertools import combinations
@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
+from labs.builders import present
 from tokgate.config.loader import load
 from tokgate.config.service_lists.selection import SHARED_HOSTS, shared_host
-from tokgate.policy.services import NamePattern, PatternKind, Service, ServiceIndex, compile_regex
-from tokgate.policy.stores import StoreListing
+from tokgate.policy.services import Service, ServiceIndex, compile_regex
 from tokgate.policy.values.hostname import DomainName, normalise
 from tokgate.wire.client_hello import PUBLIC_NAMES
 
@@ -46,25 +46,19 @@ def stated() -> dict[str, dict[str, Any]]:
 
 
 @cache
+def services() -> Mapping[str, Service]:
+    """The catalogue as a policy has it."""
+    return present(load(FILES[0].parent, Instant.from_utc(2026, 1, 1)).policy).services
+
+
+@cache
 def index() -> ServiceIndex:
-    """The catalogue by name and address; its store listings are hosts of the stores."""
-    return ServiceIndex(_service(name, without_stores=True) for name in CATALOGUE)
-
-
-def _service(name: str, *, without_stores: bool) -> Service:
-    said = stated()[name]["services"][name]
-    listings = (StoreListing(store, each) for store, ids in said.get("store", {}).items() for each in ids)
-    return Service(
-        name,
-        said["title"],
-        tuple(NamePattern(PatternKind(kind), value) for kind, values in said["names"].items() for value in values),
-        tuple(ip_network(prefix) for prefix in said.get("addresses", ())),
-        () if without_stores else tuple(listings),
-    )
+    return ServiceIndex(services().values())
 
 
 def matched(name: str) -> set[str]:
-    return {hit.service for hit in index().match(name).hits}
+    """The services by name and address; their store listings are hosts of the stores."""
+    return {hit.service for hit in index().match(name).hits if not hit.front}
 
 
 def words(corpus: str) -> list[str]:
@@ -255,10 +249,10 @@ def test_store_listings_are_found_by_their_urls() -> None:
     }
     seen: dict[str, str] = {}
     for name in CATALOGUE:
-        services = ServiceIndex([_service(name, without_stores=False)])
+        alone = ServiceIndex([services()[name]])
         for store, identifiers in stated()[name]["services"][name].get("store", {}).items():
             for identifier in identifiers if store in urls else ():  # bundle identifiers are in no URL
-                hits = services.match_url(urls[store].format(identifier)).hits
+                hits = alone.match_url(urls[store].format(identifier)).hits
                 assert [hit.rule for hit in hits if not hit.front] == [f"store:{store}/{identifier}"]
                 other = seen.setdefault(identifier, name)
                 assert other == name or (IN_TWO & {name, other} and "bytedance-other" in (name, other))
