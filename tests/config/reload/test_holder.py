@@ -187,10 +187,12 @@ def after_mistakes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("edit", [as_editors_do, after_mistakes])
-@pytest.mark.parametrize("early", [True, False])
-async def test_a_good_state_of_the_files_ends_in_force(path: Path, edit: Callable[[Path], None], early: bool) -> None:
-    """However it came about, and also if it did between opening and watching."""
-    holder = open_policy(path, NOW)
+@pytest.mark.parametrize(("early", "file"), [(True, ""), (False, ""), (False, "a.yaml")])
+async def test_a_good_state_of_the_files_ends_in_force(
+    path: Path, edit: Callable[[Path], None], early: bool, file: str
+) -> None:
+    """However it came about, also between opening and watching; and where the policy is one file."""
+    holder = open_policy(path / file, NOW)
     if early:
         edit(path)
     async with watching(holder):
@@ -225,8 +227,9 @@ async def test_who_wrote_the_change(path: Path, monkeypatch: pytest.MonkeyPatch)
     for key in ("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
         monkeypatch.setenv(key, "alice@example.org")
 
-    def git(*words: str) -> None:
-        subprocess.run(("git", "-C", str(path), *words), check=True, capture_output=True)
+    def git(*words: str) -> str:
+        command = ("git", "-C", str(path), *words)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     holder = open_policy(path, NOW)
     assert revision_of(path) is None
@@ -242,13 +245,8 @@ async def test_who_wrote_the_change(path: Path, monkeypatch: pytest.MonkeyPatch)
     git("commit", "-qam", "The third")
     os.utime(path / "a.yaml", (0, 0))  # git would note in its index that this is no change
     index = (path / ".git/index").read_bytes()
-    assert revision_of(path / "a.yaml") == Revision(commit=revision(path), author=found.author)
+    assert revision_of(path / "a.yaml") == Revision(commit=git("rev-parse", "--short", "HEAD"), author=found.author)
     assert (path / ".git/index").read_bytes() == index  # it took no lock, for which a pull would fail
-
-
-def revision(path: Path) -> str:
-    command = ("git", "-C", str(path), "rev-parse", "--short", "HEAD")
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 async def test_replaced_folder(path: Path) -> None:
@@ -329,19 +327,6 @@ async def test_swapped_links(tmp_path: Path) -> None:
         (tmp_path / "new").symlink_to("other")
         (tmp_path / "new").rename(tmp_path / "link")
         await until(lambda: title(holder) == "other")
-
-
-async def test_a_single_file_is_watched(tmp_path: Path) -> None:
-    """The policy may be one file, saved by rename as well."""
-    file = tmp_path / "policy.yaml"
-    file.write_text(policy("first"))
-    holder = open_policy(file, NOW)
-    async with watching(holder):
-        (tmp_path / "x").write_text(policy("second"))
-        (tmp_path / "x").rename(file)
-        await until(lambda: title(holder) == "second")
-        file.write_text(policy("third"))
-        await until(lambda: title(holder) == "third")
 
 
 async def test_what_says_the_same_is_not_exchanged(path: Path) -> None:
