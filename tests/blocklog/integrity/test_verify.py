@@ -26,7 +26,6 @@ from tokgate.blocklog.integrity import verify
 from tokgate.blocklog.integrity.chain_state import Finding, FindingCode
 from tokgate.blocklog.integrity.checkpoint import (
     Checkpoint,
-    KeyUnusable,
     Tree,
     parse_checkpoints,
     read_key,
@@ -200,13 +199,13 @@ def test_every_change_is_found(
     [
         (lambda lines: lines.pop(4), "record 5 is missing before record 6"),
         (lambda lines: lines.__delitem__(slice(4, 6)), "records 5 to 6 are missing before record 7"),
+        (rewrite_from, ": some of the records 5 to 7 were written anew"),
     ],
-    ids=["one", "two"],
+    ids=["one", "two", "rewritten"],
 )
 def test_what_is_said(log: Log, tamper: Callable[[list[bytes]], object], said: str) -> None:
     log.edit(tamper)
-    (found,) = log.findings()
-    assert (found.line, found.message) == (5, said)
+    assert log.findings()[0].message.endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -244,30 +243,12 @@ def test_a_checkpoint_that_is_wrong(log: Log, wrong: dict[str, Any], code: str, 
         assert [chain.signed for chain in verifier.chains.values()] == [7]
 
 
-def test_other_white_space_is_the_same_content(log: Log) -> None:
-    """The hash is over the content: what a shipper wrote anew with spaces and other orders of keys still verifies."""
-
-    def spread(lines: list[bytes]) -> None:
-        lines[:] = [json.dumps(json.loads(line), sort_keys=True, indent=None).encode() + b"\n" for line in lines]
-
-    log.edit(spread)
-    assert log.findings() == []
-
-
 @pytest.mark.parametrize("kept", [11, 10, 9, 8, 1])
 def test_a_cut_tail(log: Log, kept: int) -> None:
     """The chain alone can't show it; a checkpoint that was kept elsewhere does, also if only that itself is gone."""
     log.edit(lambda lines: lines.__delitem__(slice(kept, None)))
     assert log.findings() == []
     assert codes(log.findings(elsewhere=True)) == [(kept, "cut")]
-
-
-def test_checkpoints_of_other_logs_are_no_concern(log: Log, tmp_path: Path) -> None:
-    """A syslog server keeps those of all gateways; without a trusted key none says which log is looked at."""
-    other = Log(tmp_path / "other" / "block.ndjson")
-    other.run(3)
-    assert other.kept
-    assert list(Verifier((), checkpoints_in([*log.kept, *other.kept], "kept.txt")).run(log.files)) == []
 
 
 def test_a_log_written_anew_by_another_key(log: Log, tmp_path: Path) -> None:
@@ -359,54 +340,14 @@ def test_after_a_crash(log: Log, torn: bytes) -> None:
     assert codes(log.findings()) == in_order
 
 
-def test_killed_between_a_record_and_its_newline(log: Log) -> None:
-    """Then the record is whole, counts, and the next run goes on after it."""
-    whole = log.path.read_bytes()
-    log.path.write_bytes(whole[:-1])
-    assert log.findings(elsewhere=True) == []
-    log.run(1)
-    assert log.path.read_bytes().startswith(whole)
-    assert log.findings(elsewhere=True) == []
-
-
-def test_the_last_line_is_being_written(log: Log) -> None:
-    """A last line without an end is told, and is no finding: its writer is at work, or will tell of it."""
-    log.stray(b'{"@timesta')
+def test_a_last_line_without_an_end(log: Log) -> None:
+    """Its writer is at work, or will tell of it: no finding, unless it begins as no record does."""
+    log.stray(b"hello")
+    assert codes(log.findings()) == [(13, "torn")]
+    log.edit(lambda lines: lines.__setitem__(12, b'{"@timesta'))
     verifier = Verifier()
     assert list(verifier.run(log.files)) == []
     assert verifier.unfinished == (str(log.path), 13)
-
-
-def test_a_last_line_that_no_writer_begins(log: Log) -> None:
-    """What begins as no record does is not the writer's, ended or not."""
-    log.stray(b"hello")
-    assert codes(log.findings()) == [(13, "torn")]
-
-
-def test_a_folder_in_a_files_place(tmp_path: Path) -> None:
-    """It is told, and so is what is missing; the files after it are verified."""
-    log = Log(tmp_path / "block.ndjson", ONE_EACH)
-    for _ in range(3):
-        log.run(4)
-    hidden = log.files[2]
-    hidden.unlink()
-    hidden.mkdir()
-    found = log.findings()
-    assert (str(hidden), 1, "unreadable") in [(one.file, one.line, one.code) for one in found]
-    assert "missing" in [one.code for one in found]
-
-
-def test_the_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its public part is shown, to be kept elsewhere; a key that others may read signs nothing and stops nothing."""
-    log = Log(tmp_path / "block.ndjson")
-    log.run(1)
-    key = key_path_for(log.path)
-    assert public_path_for(key).read_text() in caplog.text
-    assert key.stat().st_mode & 0o777 == 0o600
-    key.chmod(0o640)
-    log.run(1)
-    assert [type(error) for error in log.troubles] == [KeyUnusable]
-    assert log.findings() == []
 
 
 def test_a_checkpoint_every_so_many_records(tmp_path: Path) -> None:
@@ -514,7 +455,7 @@ def test_a_log_written_anew_with_the_key(log: Log) -> None:
 
 
 def test_checkpoints_of_others_are_passed_over_and_counted(log: Log, tmp_path: Path) -> None:
-    """Whoever can send to the log host can't make a good log look bad."""
+    """Whoever can send to the log host can't make a good log look bad; without a trusted key no chain is missed."""
     other = Log(tmp_path / "other" / "block.ndjson")
     other.run(2)
     forged = sign(Ed25519PrivateKey.generate(), Head(log.elsewhere[0].head.chain, 99, "0" * 64), "2023", 0)
@@ -526,6 +467,7 @@ def test_checkpoints_of_others_are_passed_over_and_counted(log: Log, tmp_path: P
     verifier = Verifier([log.key], kept)
     assert list(verifier.run(log.files)) == []
     assert verifier.elsewhere.strange == 3
+    assert list(Verifier((), checkpoints_in([*log.kept, *other.kept], "kept.txt")).run(log.files)) == []
 
 
 def test_evolving_keys_of_several_chains(tmp_path: Path) -> None:
@@ -720,23 +662,6 @@ def test_a_continuation_of_another_number(tmp_path: Path) -> None:
         assert codes(list(Verifier().run([file]))) == expected
 
 
-def test_where_a_log_was_written_anew(log: Log) -> None:
-    """The first checkpoint that doesn't fit says between which records to look: from the one before it on."""
-
-    def rewrite(lines: list[bytes]) -> None:
-        record = json.loads(lines[0].replace(b"number 0", b"number 7"))
-        head = Head(record["tokgate"]["chain"])
-        for number, line in enumerate(lines[:8]):
-            said, head = link(head, record if number == 0 else json.loads(line))
-            lines[number] = json.dumps(said).encode() + b"\n"
-
-    log.edit(rewrite)
-    first, second, *_ = [finding for finding in log.findings() if finding.code is FindingCode.SIGNATURE]
-    assert (first.line, second.line) == (4, 8)
-    assert "records 1 to 3 were written anew" in first.message
-    assert "records 1 to 7 were written anew" in second.message
-
-
 def test_a_change_behind_the_last_checkpoint(log: Log) -> None:
     """Of a run that was killed: what nothing signs yet still has to fit."""
     log.run(3, attest=False)
@@ -769,14 +694,6 @@ def test_numbers_of_records(event: dict[str, object], belongs: bool) -> None:
     assert (stated_head(record) is not None) is belongs
     for other in ({"tokgate": {"chain": 7}}, {"tokgate": "chain"}, {"event": "1"}):
         assert stated_head(record | other) is None
-
-
-def test_progress_is_told(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who verifies a long log sees how far it is."""
-    monkeypatch.setattr(verify, "_TICK", 5)
-    told: list[int] = []
-    assert list(Verifier().run(log.files, told.append)) == []
-    assert told == [5, 10]
 
 
 @pytest.mark.parametrize("field", ["key", "signature"])

@@ -132,13 +132,21 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert found.message.endswith(f"the last of them were in {gone.name}")
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["deleted", "emptied"])
-def test_evolving_keys_after_a_gap(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    ("harm", "also"),
+    [
+        (Path.unlink, []),
+        (lambda path: path.write_bytes(b""), []),
+        (lambda path: (path.unlink(), path.mkdir()), ["unreadable"]),
+    ],
+    ids=["deleted", "emptied", "a folder"],
+)
+def test_evolving_keys_after_a_gap(tmp_path: Path, harm: Callable[[Path], object], also: list[str]) -> None:
     """Where the checkpoint is gone that announced a key, one finding says so, and none if it was kept elsewhere."""
     log = Log(tmp_path, forward_secure=True)
     harm(log.files[2])
-    assert [code for *_, code in log.blamed()] == ["missing", "key"]
-    assert [code for *_, code in log.blamed(kept=True)] == ["missing"]
+    assert [code for *_, code in log.blamed()] == ["missing", "key", *also]
+    assert [code for *_, code in log.blamed(kept=True)] == ["missing", *also]
     untrusted = Verifier((), checkpoints_in(log.kept, "kept.txt")).run(log.files)
     assert "key" in [each.code.value for each in untrusted]  # who keeps checkpoints of any key knows none
 

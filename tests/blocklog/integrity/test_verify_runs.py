@@ -2,7 +2,6 @@
 
 import gzip
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,12 @@ from tokgate.blocklog.records import lifecycle
 from tokgate.blocklog.records.coverage import coverage_counted
 from tokgate.blocklog.records.log_state import clock_set_forward, log_deleted, log_gap
 from tokgate.blocklog.records.record import Record
-from tokgate.blocklog.write.checkpointer import LogOptions
 
 type Found = list[tuple[int, str]]
 
 
 class Log(AppenderRuns):
     """A log of whole runs, from `started` to `stopped`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, options=LogOptions())
 
     def whole_run(self, *records: Record, ended: bool = True) -> None:
         """Write a run; one that has not `ended` was killed after its first checkpoint."""
@@ -60,12 +55,9 @@ def test_forty_records_after_the_end(log: Log) -> None:
     assert log.faults()[:40] == [(11 + number, "foreign") for number in range(40)]
 
 
-@pytest.mark.parametrize("record", [log_gap, clock_set_forward])
-def test_how_a_run_may_begin(log: Log, record: Callable[..., Record]) -> None:
+def test_how_a_run_may_begin(log: Log) -> None:
     """The log's own records come before `started`, and accuse nobody while no checkpoint has followed."""
-    log.forge(
-        log_gap(log.stamp(), 1, log.now, log.now) if record is log_gap else clock_set_forward(log.stamp(), log.now)
-    )
+    log.forge(log_gap(log.stamp(), 1, log.now, log.now), clock_set_forward(log.stamp(), log.now))
     assert log.faults() == []
 
 
