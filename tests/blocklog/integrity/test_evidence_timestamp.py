@@ -9,13 +9,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 
-from labs.samples import OBSERVER, stamp
 from tokgate.blocklog.integrity import evidence
-from tokgate.blocklog.integrity.evidence import NoTimestamp, certificates_in, last_checkpoint, verify_stamp
-from tokgate.blocklog.records.lifecycle import stopped
-from tokgate.blocklog.write.checkpointer import LogOptions
-from tokgate.blocklog.write.writer import LogWriter
+from tokgate.blocklog.integrity.evidence import NoTimestamp, certificates_in, verify_stamp
 
 OPENSSL = shutil.which("openssl") or "openssl"
 CONFIG = """
@@ -43,7 +40,7 @@ def openssl(folder: Path, *command: str) -> None:
     subprocess.run([OPENSSL, *command], cwd=folder, check=True, capture_output=True)
 
 
-class Authority:
+class Authority(HTTPServer):
     """A timestamp authority on loopback. `reply` is what it answers instead, if it is to misbehave."""
 
     def __init__(self, folder: Path, *, chain: bool = False) -> None:
@@ -57,38 +54,19 @@ class Authority:
         openssl(folder, *new, "ca.key", "-out", "ca.pem", "-subj", "/CN=example.org CA", "-extensions", "ca")
         request = ("req", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-keyout", "tsa.key", "-out", "tsa.csr")
         openssl(folder, *request, "-subj", "/CN=tsa.example.org")
-        signer = "ca"
         if chain:
-            signer = "between"
             between = ("req", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-subj", "/CN=between.example.org")
             openssl(folder, *between, "-keyout", "between.key", "-out", "between.csr")
             self._sign("between", "ca", "ca")
             (folder / "chain.pem").write_bytes((folder / "between.pem").read_bytes() + (folder / "ca.pem").read_bytes())
-        self._sign("tsa", signer, "tsa")
-        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._sign("tsa", "between" if chain else "ca", "tsa")
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def _sign(self, name: str, signer: str, extensions: str) -> None:
         ca = ("-CA", f"{signer}.pem", "-CAkey", f"{signer}.key", "-extfile", "config", "-extensions", extensions)
         openssl(self.folder, "x509", "-req", "-in", f"{name}.csr", "-days", "2", "-out", f"{name}.pem", *ca)
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        authority = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = authority.reply or authority.answer(asked)
-                self.send_response(200)
-                self.send_header("Content-Type", "application/timestamp-reply")
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
 
     def answer(self, asked: bytes) -> bytes:
         """A response to a request, by openssl."""
@@ -98,8 +76,21 @@ class Authority:
         return (self.folder / "reply").read_bytes()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Authority
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.reply or self.server.answer(asked))
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["", "a chain"])
@@ -109,40 +100,21 @@ def authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     made.close()
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    path = tmp_path / "block.ndjson"
-    writer = LogWriter(path, OBSERVER, LogOptions())
-    writer.start()
-    writer.put(stopped(stamp(), 1, "SIGTERM"))
-    assert writer.close(60)
-    return path
-
-
-def test_a_checkpoint_is_stamped(authority: Authority, log: Path) -> None:
-    """The authority's timestamp of the last checkpoint verifies with its root, and with nobody else's."""
-    checkpoint = last_checkpoint([log])
-    assert checkpoint is not None
-    assert checkpoint.genuine
-    content = checkpoint.message().encode()
+def test_a_checkpoint_is_stamped(authority: Authority, tmp_path: Path) -> None:
+    """The authority's timestamp of a text verifies with its root, and with nobody else's."""
+    content = b"tokgate-checkpoint {}"
     response = evidence.stamp(content, authority.url)
     roots = certificates_in(authority.folder / "ca.pem")
     found = verify_stamp(content, response, roots)
     assert found.serial >= 1
     with pytest.raises(NoTimestamp):
         verify_stamp(content + b" ", response, roots)
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     with pytest.raises(NoTimestamp):
-        verify_stamp(content, response, certificates_in(_other_root(log.parent)))
+        verify_stamp(content, response, certificates_in(tmp_path / "other.pem"))
 
 
-def _other_root(folder: Path) -> Path:
-    (folder / "config").write_text(CONFIG.format(folder=folder))
-    new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-config", "config", "-keyout", "o.key", "-out", "o.pem")
-    openssl(folder, *new, "-subj", "/CN=other", "-extensions", "ca")
-    return folder / "o.pem"
-
-
-def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None:
+def test_answers_that_are_no_timestamps(authority: Authority) -> None:
     """Rubbish, a timestamp of something else that was asked earlier, nobody there: each is an error with the URL."""
     replayed = evidence.stamp(b"something else", authority.url)
     for reply in (b"rubbish", replayed):
@@ -170,11 +142,4 @@ def test_answers_that_are_no_timestamps(authority: Authority, log: Path) -> None
             evidence.stamp(b"content", f"http://127.0.0.1:{other.getsockname()[1]}/")
         answering.join()
     with pytest.raises(NoTimestamp, match="no certificate"):
-        certificates_in(log)
-
-
-def test_a_log_without_a_checkpoint(tmp_path: Path) -> None:
-    """There is nothing to be dated."""
-    path = tmp_path / "block.ndjson"
-    path.write_bytes(b'{"a":1}\n')
-    assert last_checkpoint([path]) is None
+        certificates_in(authority.folder / "config")

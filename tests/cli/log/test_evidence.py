@@ -20,7 +20,9 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "block.ndjson"
     writer = LogWriter(path, OBSERVER, LogOptions())
     writer.start()
-    writer.put(refusal())
+    for _ in range(2):
+        writer.put(refusal())
+        assert writer.mark().wait(60)
     assert writer.close(60)
     return path
 
@@ -68,9 +70,9 @@ def test_an_anchor(log: Path, tokgate: Command, authority: Authority) -> None:
     root = str(authority.folder / "ca.pem")
     outcome = tokgate("log", "anchor", "--check", "anchor.txt", "--tsa-ca", root)
     assert outcome.code == 0
-    assert "the checkpoint over records 1 to 1 of chain" in outcome.out
+    assert "the checkpoint over records 1 to 3 of chain" in outcome.out
     assert tokgate("log", "verify", "--checkpoints", "anchor.txt").code == 0
-    Path("anchor.txt").write_bytes(Path("anchor.txt").read_bytes().replace(b'"sequence":1', b'"sequence":2'))
+    Path("anchor.txt").write_bytes(Path("anchor.txt").read_bytes().replace(b'"sequence":3', b'"sequence":4'))
     outcome = tokgate("log", "anchor", "--check", "anchor.txt", "--tsa-ca", root)
     assert (outcome.code, outcome.out) == (1, "")
     assert tokgate("log", "anchor", "--check", "anchor.txt").code == 2
