@@ -32,43 +32,33 @@ def _unexpected(error: Exception) -> None:
     raise error
 
 
-def _unsigned(record: Record) -> None:
-    record["tokgate"]["checkpoint"]["signature"] = "A" * 86 + "=="
+FORGED: dict[str, Callable[[Record], object]] = {
+    "another number": lambda record: record["event"].update(sequence=9),
+    "another content": lambda record: record.update(message="another"),
+    "no chain": lambda record: record["tokgate"].pop("chain"),
+    "no fields": lambda record: record["tokgate"].update(checkpoint="log-checkpoint"),
+}
 
 
-def _of_another_number(record: Record) -> None:
-    record["event"]["sequence"] += 1
-
-
-def _of_another_content(record: Record) -> None:
-    record["message"] = "another"
-
-
-def _of_no_chain(record: Record) -> None:
-    del record["tokgate"]["chain"]
-
-
-def _without_fields(record: Record) -> None:
-    record["tokgate"]["checkpoint"] = "log-checkpoint"
-
-
-@pytest.mark.parametrize(
-    "forge", [_unsigned, _of_another_number, _of_another_content, _of_no_chain, _without_fields, None]
-)
+@pytest.mark.parametrize("forge", [*FORGED.values(), None], ids=[*FORGED, "mine"])
 def test_whose_checkpoint_a_line_is(
-    checkpointer: Checkpointer, tmp_path: Path, forge: Callable[[Record], None] | None
+    checkpointer: Checkpointer, tmp_path: Path, forge: Callable[[Record], object] | None
 ) -> None:
     """Where no journal is left, a run goes on after the last checkpoint that its key signed, and after no other's."""
-    mine = present(checkpointer.checkpoint(HEAD, AT))
-    record, head = link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))
+
+    def linked(after: Head, said: Record) -> tuple[Record, Head]:
+        return link(after, log_checkpoint(new_stamp(NOW, OBSERVER), said))
+
+    mine = present(checkpointer.checkpoint(HEAD, AT)).as_json()
+    record, head = linked(HEAD, mine)
     if forge is not None:
         forge(record)
     assert checkpointer.signed(encode(record)) == (head if forge is None else None)
     assert checkpointer.signed(encode(record)[:-9]) is None
-    other = Signer(tmp_path / "other.key").sign(HEAD, AT)
-    assert checkpointer.signed(encode(link(HEAD, log_checkpoint(new_stamp(NOW, OBSERVER), other.as_json()))[0])) is None
-    after = Head(HEAD.chain, HEAD.sequence + 1, HEAD.hash)
-    assert checkpointer.signed(encode(link(after, log_checkpoint(new_stamp(NOW, OBSERVER), mine.as_json()))[0])) is None
+    other = Signer(tmp_path / "other.key").sign(HEAD, AT).as_json()
+    unsigned, after = mine | {"signature": "A" * 86 + "=="}, Head(HEAD.chain, HEAD.sequence + 1, HEAD.hash)
+    for before, said in ((HEAD, other), (HEAD, unsigned), (after, mine)):
+        assert checkpointer.signed(encode(linked(before, said)[0])) is None
 
 
 @pytest.mark.parametrize("other", [lambda signer: signer, lambda signer: Signer(signer.path, evolving=True)])
@@ -93,12 +83,22 @@ def listening(path: Path) -> socket.socket:
     return sock
 
 
-def test_journald(tmp_path: Path) -> None:
-    """The native protocol: fields, one a line."""
-    with listening(tmp_path / "journal") as journal:
-        outlet("journald", journal=tmp_path / "journal")(f"{MARK}{{}}")
-        lines = journal.recv(4096).decode().splitlines()
-    assert lines == [f"MESSAGE={MARK}{{}}", "PRIORITY=5", "SYSLOG_IDENTIFIER=tokgate"]
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("journald", f"MESSAGE={MARK}100%s {{}}\nPRIORITY=5\nSYSLOG_IDENTIFIER=tokgate\n"),
+        ("syslog", f"<30>tokgate: {MARK}100%s {{}}"),
+    ],
+)
+def test_sockets_of_this_machine(tmp_path: Path, target: str, told: str) -> None:
+    """The native protocol, or facility daemon and severity info. Without a socket the caller counts an error."""
+    path = tmp_path / "socket"
+    send = outlet(target, journal=path, dev_log=path)
+    with pytest.raises(OSError, match="No such file"):
+        send(MARK)
+    with listening(path) as sock:
+        send(f"{MARK}100%s {{}}")
+        assert sock.recv(4096).decode() == told
 
 
 def test_a_journal_that_is_stuck(tmp_path: Path) -> None:
@@ -108,13 +108,6 @@ def test_a_journal_that_is_stuck(tmp_path: Path) -> None:
         all(send(MARK) is None for _ in range(100_000))
 
 
-def test_syslog_of_this_machine(tmp_path: Path) -> None:
-    """Facility daemon, severity info, the text unchanged."""
-    with listening(tmp_path / "log") as syslog:
-        outlet("syslog", dev_log=tmp_path / "log")(f"{MARK}100%s {{}}")
-        assert syslog.recv(4096).decode() == f"<30>tokgate: {MARK}100%s {{}}"
-
-
 def test_syslog_elsewhere() -> None:
     """Over UDP, to the port that is named."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as syslog:
@@ -122,14 +115,6 @@ def test_syslog_elsewhere() -> None:
         syslog.settimeout(DEADLINE)
         outlet(f"syslog://127.0.0.1:{syslog.getsockname()[1]}")(MARK)
         assert syslog.recv(4096).decode() == f"<30>tokgate: {MARK}"
-
-
-@pytest.mark.parametrize("target", ["journald", "syslog"])
-def test_nobody_there(tmp_path: Path, target: str) -> None:
-    """What can't be sent is an error of the system's, which the caller counts."""
-    send = outlet(target, journal=tmp_path / "none", dev_log=tmp_path / "none")
-    with pytest.raises(OSError, match="No such file"):
-        send(MARK)
 
 
 @pytest.mark.parametrize(
