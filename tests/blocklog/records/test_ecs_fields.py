@@ -88,17 +88,6 @@ FIELDS: list[tuple[Observation, EventAction, dict[str, Any]]] = [
             },
         },
     ),
-    (
-        seen(Stage.ADDRESS),
-        EventAction.CONNECTION_REFUSED,
-        {
-            "source": {"ip": "192.0.2.7", "port": 51234},
-            "destination": {"ip": "203.0.113.5", "port": 443},
-            "network": {"transport": "tcp", "type": "ipv4", "direction": "outbound", "name": "office"},
-            "related": {"ip": ["192.0.2.7", "203.0.113.5"]},
-            "tokgate": {"stage": "address", "visibility": "address", "names": {"address": ["203.0.113.5"]}},
-        },
-    ),
 ]  # fmt: skip
 
 

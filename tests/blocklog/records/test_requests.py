@@ -6,12 +6,7 @@ from typing import Any
 import pytest
 
 from labs.samples import exception_request, stamp
-from tokgate.blocklog.records.requests import (
-    ANSWERED,
-    RequestState,
-    exception_answered,
-    exception_requested,
-)
+from tokgate.blocklog.records.requests import ANSWERED, RequestState, exception_answered, exception_requested
 from tokgate.blocklog.write.pseudonyms import with_alias
 
 Valid = Callable[[dict[str, Any]], dict[str, Any]]
@@ -20,11 +15,8 @@ ID, REFUSAL = stamp(number=1).id, stamp(number=2).id
 
 def test_what_was_asked(valid_record: Valid) -> None:
     """Who, from which ban, for how long and why, as plain text, and no verdict."""
-    valid_record(
-        record := exception_requested(
-            stamp(), exception_request(user="alice", why="Press\u202e"), "v1", disguised=False
-        )
-    )
+    asked = exception_request(user="alice", why="Press\u202e")
+    record = valid_record(exception_requested(stamp(), asked, "v1", disguised=False))
     assert record["message"] == r"alice at 192.0.2.7 asks for an exception from ban ban for PT1H: Press\u202e"
     assert record["tokgate"]["request"] == {"id": ID, "refusal": REFUSAL, "lasting": "PT1H", "why": r"Press\u202e"}
     assert record["event"]["dataset"] == "tokgate.state"
