@@ -59,34 +59,6 @@ def test_the_counts_kept_add_up(days: list[Path], clickhouse: "ClickHouse") -> N
 
 
 @needs_chdb
-def test_a_line_sent_twice_counts_once(days: list[Path], tmp_path: Path, clickhouse: "ClickHouse") -> None:
-    """What comes again in another batch makes rows that FINAL and merges take out; `arrival` counts them meanwhile."""
-    before = clickhouse.one("SELECT sum(events) FROM tokgate.events FINAL")
-    assert clickhouse.one("SELECT sum(missing), sum(twice), sum(contradicting) FROM tokgate.arrival") == (0, 0, 0)
-    again = tmp_path / "again.ndjson"
-    again.write_bytes(b"".join(days[0].read_bytes().splitlines(keepends=True)[:-1]))
-    clickhouse.take(again)
-    assert clickhouse.one("SELECT sum(events) FROM tokgate.events FINAL") == before
-    (twice,) = clickhouse.one("SELECT sum(twice) FROM tokgate.arrival")
-    assert twice > 1_000
-    clickhouse.do("OPTIMIZE TABLE tokgate.events FINAL")
-    assert clickhouse.one("SELECT sum(twice) FROM tokgate.arrival") == (0,)
-
-
-@needs_chdb
-def test_a_line_that_never_arrived_is_missed(days: list[Path], tmp_path: Path, clickhouse: "ClickHouse") -> None:
-    """Each lost record is one that `arrival` misses; one that says something else contradicts."""
-    lines = days[0].read_bytes().splitlines(keepends=True)
-    lost, changed = json.loads(lines[500]), json.loads(lines[501])
-    changed["event"]["hash"] = "0" * 64
-    write(tmp_path / "changed.ndjson", [changed])
-    clickhouse.take(tmp_path / "changed.ndjson")
-    clickhouse.do(f"DELETE FROM tokgate.events WHERE event_id = '{lost['event']['id']}'")
-    found = "SELECT missing, contradicting FROM tokgate.arrival WHERE gateway = 'gw000.example.org'"
-    assert clickhouse.one(found) == (1, 1)
-
-
-@needs_chdb
 def test_the_policy_in_force_on_each_gateway(clickhouse: "ClickHouse") -> None:
     """A fleet's question: who runs which policy, and who has not been heard."""
     found = clickhouse.answer("SELECT gateway, policy, version FROM tokgate.gateways ORDER BY gateway").rows

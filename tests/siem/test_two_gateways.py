@@ -132,7 +132,10 @@ def test_an_insert_that_failed_half_way(logs: dict[str, Path], clickhouse: "Clic
 def test_a_file_loaded_after_it_was_shipped(
     logs: dict[str, Path], clickhouse: "ClickHouse", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By README's own command, over lines that are there in other batches: still once, for questions and summaries."""
+    """By README's own command, over lines that are there in other batches: still once, for questions and summaries.
+
+    `arrival` counts the rows that FINAL leaves out, and merges take out.
+    """
     for log in logs.values():
         ship(clickhouse, log.read_text().splitlines()[1:])
     (command,) = re.findall(r'--query "(INSERT .*)"$', (SIEM / "clickhouse/README.md").read_text(), re.MULTILINE)
@@ -141,6 +144,11 @@ def test_a_file_loaded_after_it_was_shipped(
         clickhouse.do(command)
     assert rows(clickhouse, ARRIVED) == expected(logs)
     assert rows(clickhouse, PER_GATEWAY) == [*CLIPS.items()]
+    twice = "SELECT sum(twice), sum(records) FROM tokgate.arrival"
+    ((again, records),) = rows(clickhouse, twice)
+    assert again == records - len(logs)
+    clickhouse.do("OPTIMIZE TABLE tokgate.events FINAL")
+    assert rows(clickhouse, twice) == [(0, records)]
     monkeypatch.setenv("TOKGATE_CLICKHOUSE_PASSWORD", clickhouse.address.password)
     address = clickhouse.address
     url = f"http://{address.user}@{address.host}:{address.port}"
@@ -161,11 +169,16 @@ def test_machines_of_one_name(logs: dict[str, Path], clickhouse: "ClickHouse") -
 
 
 def test_lines_of_one_gateway_that_were_lost(logs: dict[str, Path], clickhouse: "ClickHouse") -> None:
-    """The question in README about what did not arrive names that gateway, and no other."""
+    """The question in README about what did not arrive names that gateway, and one of two contents."""
     for name, log in logs.items():
         lines = log.read_text().splitlines()
         ship(clickhouse, lines[:2] + lines[3:] if name == "gw2.example.org" else lines)
+    assert rows(clickhouse, "SELECT sum(contradicting) FROM tokgate.arrival") == [(0,)]
+    changed = json.loads(logs["gw1.example.org"].read_text().splitlines()[1])
+    changed["event"]["hash"] = "0" * 64
+    ship(clickhouse, [json.dumps(changed)])
     blocks = re.findall(r"```sql\n(.*?)```", (SIEM / "clickhouse/README.md").read_text(), re.DOTALL)
     (asked,) = (each for block in blocks for each in statements(block.rstrip() + "\n") if "tokgate.arrival" in each)
-    asked = asked.replace("SELECT *", "SELECT gateway, missing").replace("day = yesterday() AND ", "").rstrip(";")
-    assert rows(clickhouse, asked) == [("gw2.example.org", 1)]
+    asked = asked.replace("SELECT *", "SELECT gateway, missing, contradicting")
+    asked = asked.replace("day = yesterday() AND ", "").rstrip(";")
+    assert sorted(rows(clickhouse, asked)) == [("gw1.example.org", 0, 1), ("gw2.example.org", 1, 0)]
