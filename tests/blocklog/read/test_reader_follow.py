@@ -120,42 +120,20 @@ def test_a_follower_that_was_closed(path: Path) -> None:
         path.unlink()
 
 
-def test_an_overlong_line_is_one_piece_of_junk(path: Path) -> None:
-    """A line beyond the limit is not kept in memory, and the one after it is read."""
-    follower = Follower(path)
-    for _ in range(5):
-        with path.open("ab") as stream:
-            stream.write(b"x" * (MAX_LINE // 2))
-        assert poll(follower) == []
-    with path.open("ab") as stream:
-        stream.write(b"\n")
-    put(path, 1)
-    [junk, line] = list(follower.poll())
-    assert junk.number == 1
-    assert junk.size == 5 * (MAX_LINE // 2) + 1  # type: ignore[union-attr]
-    assert isinstance(line, Line)
-    assert line.number == 2
-    follower.close()
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        _rotate,
-        _empty,
-    ],
-)
-def test_a_torn_line_that_is_too_long(path: Path, end: Callable[[Path], object]) -> None:
-    """What is told of the rest of a file adds up to its octets, also where no line could be that long."""
+@pytest.mark.parametrize("end", ["newline", "rotated", "emptied"])
+def test_a_line_that_is_too_long(path: Path, end: str) -> None:
+    """It is not kept in memory, and what is told of it adds up to its octets, whether it ends or its file does."""
     follower = Follower(path)
     put(path, 0)
-    with path.open("ab") as stream:
-        stream.write(b"x" * (2 * MAX_LINE))
     assert poll(follower) == [0]
-    end(path)
+    for _ in range(5):
+        _raw(b"x" * (MAX_LINE // 2))(path)
+        assert poll(follower) == []
+    {"newline": _raw(b"\n"), "rotated": _rotate, "emptied": _empty}[end](path)
     put(path, 1)
     junk, line = follower.poll()
     assert isinstance(junk, Junk)
     assert isinstance(line, Line)
-    assert (junk.number, junk.size, line.record["n"]) == (2, 2 * MAX_LINE, 1)
+    assert (junk.number, junk.size) == (2, 5 * (MAX_LINE // 2) + (end == "newline"))
+    assert (line.number, line.record) == (3 if end == "newline" else 1, {"n": 1})
     follower.close()
