@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from labs.builders import present
+from labs.builders import present, valid
 from labs.command_line import Command
 from tokgate.config import catalogue
-from tokgate.config.diagnostics import render
 from tokgate.config.loader import Loaded, load
 from tokgate.policy.decide import decide
 from tokgate.policy.decision import Verdict
@@ -35,8 +34,7 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def verdict(loaded: Loaded, host: str) -> Verdict:
     """What happens to a client in the office."""
-    assert loaded.policy is not None, "\n".join(map(render, loaded.errors))
-    return decide(compile_policy(loaded.policy), "192.0.2.7", host, NOW).verdict
+    return decide(compile_policy(valid(loaded)), "192.0.2.7", host, NOW).verdict
 
 
 def test_named_and_undefined_comes_from_the_catalogue(policies: Path) -> None:
@@ -44,12 +42,11 @@ def test_named_and_undefined_comes_from_the_catalogue(policies: Path) -> None:
     loaded = load(policies, NOW)
     assert verdict(loaded, "www.tiktok.com") is Verdict.BLOCK
     assert verdict(loaded, "www.example.org") is Verdict.ALLOW
-    assert loaded.policy is not None
-    assert loaded.policy.catalogue is not None
-    assert loaded.policy.catalogue.services == ("tiktok", "tiktok-ads") == tuple(loaded.policy.services)
-    assert loaded.policy.catalogue.version == catalogue.catalogue_version()
-    origin = present(loaded.policy.services["tiktok"].origin)
-    assert origin.file == "catalogue/tiktok.yaml"
+    policy = valid(loaded)
+    taken = present(policy.catalogue)
+    assert taken.services == ("tiktok", "tiktok-ads") == tuple(policy.services)
+    assert taken.version == catalogue.catalogue_version()
+    assert present(policy.services["tiktok"].origin).file == "catalogue/tiktok.yaml"
 
 
 def test_ones_own_goes_first(policies: Path, tokgate: Command) -> None:
@@ -71,20 +68,16 @@ def test_ones_own_goes_first(policies: Path, tokgate: Command) -> None:
 def test_a_copy_of_the_catalogue_is_no_definition_of_ones_own(policies: Path) -> None:
     """Who keeps the shipped files beside the policy is not told of each that nothing differs."""
     (policies / "tiktok.yaml").write_bytes(catalogue.catalogue_files()["tiktok"].read_bytes())
-    policy = present(load(policies, NOW).policy)
-    assert policy.catalogue is not None
-    assert policy.catalogue.services == ("tiktok-ads",)
+    policy = valid(load(policies, NOW))
+    assert present(policy.catalogue).services == ("tiktok-ads",)
     assert catalogue.own_definitions(policy) == ()
 
 
 def test_the_policy_of_a_service_taken_and_of_the_same_defined_is_the_same_version(policies: Path) -> None:
     """The version is of what is enforced, wherever it stands, so that an upgrade with another service shows in it."""
-    before = load(policies, NOW).policy
+    before = valid(load(policies, NOW))
     (policies / "tiktok.yaml").write_bytes(catalogue.catalogue_files()["tiktok"].read_bytes())
-    copied = load(policies, NOW).policy
-    assert before is not None
-    assert copied is not None
-    assert before.version == copied.version
+    assert before.version == valid(load(policies, NOW)).version
 
 
 def test_the_version_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.diagnostics import Code
 from tokgate.config.inventory import MAX_REPORTED, read_inventory
-from tokgate.config.loader import Loaded, load
+from tokgate.config.loader import load
 from tokgate.config.reload.holder import open_policy
 from tokgate.config.yaml.source import Report
 
@@ -30,29 +31,23 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def version(loaded: Loaded) -> str:
-    assert loaded.policy is not None, loaded.diagnostics
-    return loaded.policy.version
-
-
 def test_payers_are_found_however_they_are_written(folder: Path) -> None:
     """`HQ` in the policy are the devices that the inventory says `hq` paid for, and `Hq`."""
     (folder / "policy.yaml").write_text(POLICY.replace("FILE", "devices.csv").replace("[federal]", "[HQ]", 1))
     (folder / "devices.csv").write_text(ROWS.replace("alice,federal", "alice,hq").replace("bob,federal", "bob,Hq"))
-    loaded = load(folder, NOW)
-    assert loaded.policy is not None
-    assert [device.name for device in loaded.policy.networks["federal"].devices] == ["laptop-1", "laptop-2"]
+    policy = valid(load(folder, NOW))
+    assert [device.name for device in policy.networks["federal"].devices] == ["laptop-1", "laptop-2"]
 
 
 def test_version_is_that_of_what_is_said(folder: Path) -> None:
     """Order, layout, spelling and other columns make no difference; a device, its owner and who paid do."""
-    first = version(load(folder, NOW))
+    first = valid(load(folder, NOW)).version
     inventory = folder / "devices.csv"
     inventory.write_text(
         "Room;Paid by;MAC;Address;Owner;Name\nB 12;Federal;0053-0000-0002;;bob;laptop-2\n\n"
         "B 14;federal;;192.0.2.1 ;alice;laptop-1\n"
     )
-    assert version(load(folder, NOW)) == first
+    assert valid(load(folder, NOW)).version == first
     changed = {
         ROWS.replace("192.0.2.1", "192.0.2.3"),
         ROWS.replace("bob", "carol"),
@@ -61,21 +56,20 @@ def test_version_is_that_of_what_is_said(folder: Path) -> None:
     found = {first}
     for rows in (*changed, ROWS + "laptop-3,192.0.2.3,,,federal\n"):
         inventory.write_text(rows)
-        found.add(version(load(folder, NOW)))
+        found.add(valid(load(folder, NOW)).version)
     assert len(found) == 5
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_separators(folder: Path, separator: str) -> None:
     """Whatever a spreadsheet puts between cells: commas, semicolons or tabs, and the others inside them."""
-    first = version(load(folder, NOW))
+    first = valid(load(folder, NOW)).version
     (folder / "devices.csv").write_text(ROWS.replace(",", separator))
-    assert version(load(folder, NOW)) == first
+    assert valid(load(folder, NOW)).version == first
     inside = "|" if separator == ";" else ";"
     row = separator.join(("laptop-3", f"192.0.2.3{inside}192.0.2.4", "", "carol", f"federal{inside}shared"))
     (folder / "devices.csv").write_text(ROWS.replace(",", separator) + row + "\n")
-    policy = load(folder, NOW).policy
-    assert policy is not None
+    policy = valid(load(folder, NOW))
     assert [len(device.addresses) for device in policy.networks["federal"].devices] == [1, 0, 2]
 
 
@@ -91,7 +85,7 @@ def test_inventories_that_change_places(folder: Path) -> None:
     for devices, others in ((ROWS, other), (other, ROWS)):
         (folder / "devices.csv").write_text(devices)
         (folder / "others.csv").write_text(others)
-        found.append(version(load(folder, NOW)))
+        found.append(valid(load(folder, NOW)).version)
     assert found[0] != found[1]
 
 
@@ -118,9 +112,7 @@ def test_a_hundred_thousand_rows(folder: Path) -> None:
     """An inventory of a whole government is read whole."""
     rows = (f"d{n},10.{n >> 16}.{n >> 8 & 255}.{n & 255},,x,federal\n" for n in range(100_000))
     (folder / "devices.csv").write_text("name,address,mac,owner,paid_by\n" + "".join(rows))
-    loaded = load(folder, NOW)
-    assert loaded.policy is not None
-    assert len(loaded.policy.networks["federal"].devices) == 100_000
+    assert len(valid(load(folder, NOW)).networks["federal"].devices) == 100_000
 
 
 async def test_reload_when_it_changes(folder: Path, tmp_path: Path) -> None:

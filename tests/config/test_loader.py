@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whenever import Instant, Time
 
+from labs.builders import valid
 from tokgate.config.diagnostics import Code, render
 from tokgate.config.loader import Loaded, load
 from tokgate.policy.analysis.definitions import redefinitions
@@ -25,12 +26,6 @@ from tokgate.policy.snapshot import NOTHING, Policy, compile_policy
 
 EVERY_KEY = Path(__file__).parent / "data" / "ok" / "every-key.yaml"
 Say = Callable[[str], Loaded]
-
-
-def valid(loaded: Loaded) -> Policy:
-    """The policy; the diagnostics where there is none."""
-    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
-    return loaded.policy
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 from whenever import Instant
 
-from labs.builders import present
-from tokgate.config.diagnostics import Code, Level, render
+from labs.builders import valid
+from tokgate.config.diagnostics import Code, Level
 from tokgate.config.format import bans, connection_settings, networks, policy_file, services, settings
 from tokgate.config.format.test_model import TestModel
 from tokgate.config.loader import Loaded, load
@@ -100,8 +100,7 @@ def test_exit_codes() -> None:
 def passing(path: Path) -> Loaded:
     """A whole policy without errors, whose tests pass."""
     loaded = load(path, NOW)
-    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
-    results = run_tests(compile_policy(loaded.policy), loaded.tests)
+    results = run_tests(compile_policy(valid(loaded)), loaded.tests)
     assert [result for result in results if not result.passed] == []
     return loaded
 
@@ -118,7 +117,7 @@ def test_name_files_example(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(policy)
     (tmp_path / "clips.txt").write_text("clips.example.org  # the site\n")
     (tmp_path / "hosts.txt").write_text("# one\nhost.example.net\n")
-    names = {pattern.value for pattern in present(passing(tmp_path).policy).services["clips"].patterns}
+    names = {pattern.value for pattern in valid(passing(tmp_path)).services["clips"].patterns}
     assert names == {"clips.example.org", "static.example.net", "host.example.net"}
 
 

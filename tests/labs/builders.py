@@ -6,7 +6,8 @@ from typing import Any
 
 from whenever import Instant, PlainDateTime
 
-from tokgate.config.loader import load
+from tokgate.config.diagnostics import render
+from tokgate.config.loader import Loaded, load
 from tokgate.policy.bans import Ban, Exemption
 from tokgate.policy.networks import Network
 from tokgate.policy.schedule import Duration
@@ -103,6 +104,12 @@ def snapshot(
             version="test",
         ),
     )
+
+
+def valid(loaded: Loaded) -> Policy:
+    """The policy that was read; the diagnostics where there is none."""
+    assert loaded.policy is not None, "\n".join(map(render, loaded.diagnostics))
+    return loaded.policy
 
 
 def present[T](value: T | None) -> T:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.diagnostics import render
 from tokgate.config.format.test_model import PolicyTest
 from tokgate.config.loader import Loaded, load
@@ -41,8 +42,7 @@ def loaded() -> Loaded:
 
 @pytest.fixture(scope="module")
 def policy(loaded: Loaded) -> Policy:
-    assert loaded.policy is not None, "\n".join(render(error) for error in loaded.errors)
-    return loaded.policy
+    return valid(loaded)
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +227,7 @@ def test_examples_of_the_readme_work_as_they_stand(tmp_path: Path) -> None:
         (tmp_path / f"example-{number}.yaml").write_text(example, encoding="utf-8")
     loaded = load(tmp_path, Instant("2027-01-01T00:00:00Z"))
     assert [render(each) for each in loaded.diagnostics] == []
-    assert loaded.policy is not None
-    results = run_tests(compile_policy(loaded.policy), loaded.tests)
+    results = run_tests(compile_policy(valid(loaded)), loaded.tests)
     assert len(results) > len(examples) == 3
     assert [f"{r.test.origin}: {r.decision}" for r in results if not r.passed] == []
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
-from labs.builders import present
+from labs.builders import valid
 from tokgate.config.loader import load
 from tokgate.config.service_lists.selection import SHARED_HOSTS, shared_host
 from tokgate.policy.services import Service, ServiceIndex, compile_regex
@@ -48,7 +48,7 @@ def stated() -> dict[str, dict[str, Any]]:
 @cache
 def services() -> Mapping[str, Service]:
     """The catalogue as a policy has it."""
-    return present(load(FILES[0].parent, Instant.from_utc(2026, 1, 1)).policy).services
+    return valid(load(FILES[0].parent, Instant.from_utc(2026, 1, 1))).services
 
 
 @cache
@@ -89,8 +89,7 @@ def test_each_file_is_one_service_and_valid(file: Path) -> None:
     assert list(stated()[file.stem]) == ["version", "services"]
     loaded = load(file, Instant.from_utc(2026, 1, 1))
     assert loaded.diagnostics == ()
-    assert loaded.policy is not None
-    assert list(loaded.policy.services) == [file.stem]
+    assert list(valid(loaded).services) == [file.stem]
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

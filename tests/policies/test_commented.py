@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.diagnostics import render
 from tokgate.config.format.policy_file import PolicyFile
 from tokgate.config.loader import load
@@ -32,8 +33,7 @@ def test_it_is_valid_and_its_tests_pass() -> None:
     """Whoever copies from it copies nothing that is refused or warned of; each verdict is shown."""
     loaded = load(EXAMPLE, Instant.from_utc(2027, 1, 1))
     assert [render(each) for each in loaded.diagnostics] == []
-    assert loaded.policy is not None
-    results = run_tests(compile_policy(loaded.policy), loaded.tests)
+    results = run_tests(compile_policy(valid(loaded)), loaded.tests)
     assert [f"{result.test.origin}: {result.decision}" for result in results if not result.passed] == []
     assert {result.test.expect for result in results} == set(Verdict)
 

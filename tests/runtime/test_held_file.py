@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
-from labs.builders import present
+from labs.builders import present, valid
 from tokgate.blocklog import atomic_file
 from tokgate.config.loader import load
 from tokgate.config.reload.holder import PolicyError, PolicyHolder, open_policy
@@ -167,7 +167,7 @@ def test_a_file_that_is_no_longer_valid(
 )
 def test_whatever_a_policy_states_comes_back(path: str, tmp_path: Path) -> None:
     """Whatever keys it has, they are the same after a restart."""
-    policy, file = present(load(ROOT / path, NOW).policy), HeldFile(tmp_path / "held-x.yaml")
+    policy, file = valid(load(ROOT / path, NOW)), HeldFile(tmp_path / "held-x.yaml")
     file.write_enforced(policy, ())
     last = present(file.last())
     assert list(redefinitions(policy, last)) == []

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.diagnostics import Code
 from tokgate.config.loader import Loaded, load
-from tokgate.policy.snapshot import Policy
 
 NOW = Instant.from_utc(2023, 5, 1)
 BAN = """\
@@ -27,12 +27,6 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def valid(folder: Path) -> Policy:
-    loaded = load(folder, NOW)
-    assert loaded.policy is not None, loaded.diagnostics
-    return loaded.policy
-
-
 def named(folder: Path, file: str, settings: str = "") -> Loaded:
     """What loading finds where the service names this file."""
     (folder / "services" / "clips.yaml").write_text(
@@ -43,11 +37,11 @@ def named(folder: Path, file: str, settings: str = "") -> Loaded:
 
 def test_the_version_follows_the_names(folder: Path) -> None:
     """Other names make another policy; comments and order don't."""
-    first, file = valid(folder), folder / "services" / "clips.txt"
+    first, file = valid(load(folder, NOW)), folder / "services" / "clips.txt"
     file.write_text("# more\nclips.example.org\nclips.example.net\n")
-    more = valid(folder)
+    more = valid(load(folder, NOW))
     file.write_text("clips.example.net # b\n\nclips.example.org\n")
-    assert (first.version != more.version, valid(folder).version) == (True, more.version)
+    assert (first.version != more.version, valid(load(folder, NOW)).version) == (True, more.version)
     assert {each.value for each in more.services["clips"].patterns} == {"clips.example.org", "clips.example.net"}
     origin = more.services["clips"].patterns[1].origin
     assert origin is not None

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.catalogue import catalogue_folder
 from tokgate.config.checks.reach import LARGEST, check_pattern
 from tokgate.config.loader import load
@@ -61,8 +62,7 @@ def test_a_pattern_that_matches_is_never_told(pattern: str, hosts: list[str]) ->
 
 def test_what_several_services_of_the_catalogue_share_is_shared() -> None:
     """A domain of which no service has all, and several have names, is one of the largest or a shared host."""
-    policy = load(catalogue_folder(), NOW).policy
-    assert policy is not None
+    policy = valid(load(catalogue_folder(), NOW))
     whole: set[str] = set()
     parts: dict[str, set[str]] = {}
     for service in policy.services.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.loader import load
 from tokgate.config.reload.gc_tuning import without_collections
 from tokgate.policy.decide import decide
@@ -26,9 +27,7 @@ bans: {ban: {title: Clips, services: [clips], networks: [office], starts: 2023-0
 
 def compiled(path: Path) -> Snapshot:
     """The policy in a file, with something remembered in each of its memories."""
-    loaded = load(path, NOW)
-    assert loaded.policy is not None
-    snapshot = compile_policy(loaded.policy)
+    snapshot = compile_policy(valid(load(path, NOW)))
     for host in ("clips.example.org", "192.0.2.1", "Clips.example.org"):
         decide(snapshot, "10.0.0.1", host, NOW)
     return snapshot

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whenever import Instant
 
+from labs.builders import valid
 from tokgate.config.loader import load
 from tokgate.config.service_lists.lists import Place, ServiceList, read_domain_list
 from tokgate.config.service_lists.selection import SHARED_HOSTS, Selection, names_of, select, service_file
@@ -117,8 +118,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path.write_text(service_file("clips", "Clips: the app # 1", SOURCE, names, before), encoding="utf-8")
     loaded = load(path, Instant.from_utc(2026, 1, 1))
     assert loaded.diagnostics == ()
-    assert loaded.policy is not None
-    service = loaded.policy.services["clips"]
+    service = valid(loaded).services["clips"]
     assert service.title == "Clips: the app # 1"
     assert service.source == SOURCE
     assert service.description == "Two\nlines"
