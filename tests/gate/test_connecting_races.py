@@ -2,9 +2,8 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,11 +11,12 @@ import pytest
 from labs.gate_lab import (
     ALLOWED,
     ESTABLISHED,
+    Origin,
     RunningGate,
     StartGate,
+    StartOrigin,
     broken_off,
     dial,
-    echo,
     exactly,
     pass_time,
     until,
@@ -34,40 +34,27 @@ BANNED = "203.0.113.7"
 
 @dataclass
 class Site:
-    """A port at which one address refuses, one never answers, and two serve what the first line says of them."""
+    """A port at which one address refuses, one never answers, and two serve."""
 
     port: int
-    reached: list[str] = field(default_factory=list)
+    serves: Origin
+    also: Origin
 
-
-def serve(client: socket.socket) -> None:
-    with client, contextlib.suppress(OSError):
-        echo(client)
+    @property
+    def reached(self) -> int:
+        return self.serves.accepted + self.also.accepted
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site(start_origin: StartOrigin) -> Iterator[Site]:
     """Each answers as its address does."""
     with held_port() as port, contextlib.ExitStack() as opened:
-        made = Site(port)
         silent = opened.enter_context(socket.create_server((SILENT, port), backlog=0))
         for _ in range(2):  # its queue is full: what comes now is not answered
             one = opened.enter_context(socket.socket())
             one.setblocking(False)
             one.connect_ex(silent.getsockname())
-
-        def accept(server: socket.socket, host: str) -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = server.accept()
-                    made.reached.append(host)
-                    threading.Thread(target=serve, args=(client,), daemon=True).start()
-
-        for host in (SERVES, ALSO):
-            server = opened.enter_context(socket.create_server((host, port)))
-            opened.callback(server.shutdown, socket.SHUT_RDWR)
-            threading.Thread(target=accept, args=(server, host), daemon=True).start()
-        yield made
+        yield Site(port, *(start_origin(host=host, port=port) for host in (SERVES, ALSO)))
 
 
 type Come = Callable[[RunningGate, int], contextlib.AbstractContextManager[socket.socket]]
@@ -117,7 +104,7 @@ def test_the_next_address(
     with come(gate, site.port) as client:
         if first == SILENT:
             assert until(lambda: gate.gate.loop.dialled)
-            assert site.reached == []
+            assert site.reached == 0
             monotonic.now += SILENCE
         assert answer(client, come) == ALLOWED
         (served,) = set(gate.gate.loop.connections.values())
@@ -126,7 +113,7 @@ def test_the_next_address(
         assert exactly(client, 4) == b"more"
     with come(gate, site.port) as client:
         assert answer(client, come) == ALLOWED, "no time passed: that address is known to be bad"
-    assert site.reached == [SERVES] * 2
+    assert (site.serves.accepted, site.also.accepted) == (2, 0)
     assert set(errors(gate)) == {ConnectError.REFUSED if first == REFUSES else ConnectError.TIMEOUT}
     assert gate.settled()
 
@@ -140,6 +127,8 @@ def test_no_address_answers(
     resolves(SILENT, REFUSES, "127.0.0.2")
     with come(gate, site.port) as client:
         assert until(lambda: gate.gate.loop.dialled)
+        (connection,) = set(gate.gate.loop.connections.values())
+        assert connection.deadline - monotonic.now > gate.gate.context.limits.connecting / 2
         monotonic.now += SILENCE
         assert until(lambda: errors(gate).get(ConnectError.REFUSED) == 2)
         pass_time(gate.gate, monotonic, gate.gate.context.limits.connecting)
@@ -177,7 +166,7 @@ def test_where_no_name_is(start_gate: StartGate, site: Site, resolves: Callable[
     resolves(SERVES)
     with dial(gate.redirected, b"SSH-2.0-x\r\n") as client:
         assert broken_off(client)
-    assert site.reached == []
+    assert site.reached == 0
 
 
 def test_a_client_that_leaves(start_gate: StartGate, site: Site, resolves: Callable[..., None]) -> None:

@@ -76,11 +76,15 @@ class Origin:
     """A server on loopback; each connection is given to `serve` in a thread of its own."""
 
     def __init__(
-        self, serve: Callable[[socket.socket], object], family: int = socket.AF_INET, host: str = "127.0.0.1"
+        self,
+        serve: Callable[[socket.socket], object],
+        family: int = socket.AF_INET,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         v6 = family == socket.AF_INET6
         # The port is taken in IPv4 too: mitmproxy takes `::1` with a port that it listens on in IPv4 for itself.
-        self.socket = socket.create_server(("::" if v6 else host, 0), family=family, backlog=512, dualstack_ipv6=v6)
+        self.socket = socket.create_server(("::" if v6 else host, port), family=family, backlog=512, dualstack_ipv6=v6)
         self.port = self.socket.getsockname()[1]
         self.address: Address = ("::1" if v6 else "127.0.0.1", self.port)
         self.accepted = 0

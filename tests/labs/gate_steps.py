@@ -8,27 +8,28 @@ import pytest
 from labs.builders import ban, network, service, snapshot
 from labs.gate_lab import Adopter
 from labs.proxy_lab import NOW
-from labs.records import Holder, enforcer_of
+from labs.records import Holder, Sink, enforcer_of
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import Connection, State
 from tokgate.gate.explicit_clients.front import TunnelMessage
 from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.gate import Gate
 from tokgate.gate.sockets import Entry, Listener
+from tokgate.policy.networks import Network
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
 from tokgate.traffic.limits import Limits
 
 POLICY = snapshot(
-    ban(networks=("all",)),
-    services=(service("clips", "suffix:clips.example.org"),),
-    networks=(network("all", "192.0.2.0/24"),),
+    ban(networks=("all", "people")),
+    services=(service("clips", "suffix:clips.example.org", addresses=("203.0.113.0/24",)),),
+    networks=(network("all", "192.0.2.0/24"), Network("people", (), users=("ada",))),
 )
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair(host: str = "127.0.0.1") -> tuple[socket.socket, socket.socket]:
     """Both ends of a TCP connection; the second is the gate's."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        outer = socket.create_connection(server.getsockname(), timeout=20)
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+        outer = socket.create_connection(server.getsockname()[:2], timeout=20)
         inner, _ = server.accept()
     inner.setblocking(False)
     return outer, inner
@@ -37,16 +38,17 @@ def pair() -> tuple[socket.socket, socket.socket]:
 class Steps:
     """A gate that nobody runs, with one connection: what its client and its destination have in hand."""
 
-    def __init__(self) -> None:
-        self.holder = Holder(POLICY)
-        enforcer = enforcer_of(self.holder, now=lambda: NOW)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        """`host`: where the client has come to."""
+        self.holder, self.sink = Holder(POLICY), Sink()
+        enforcer = enforcer_of(self.holder, self.sink, now=lambda: NOW)
         self.opener, self.counters = Adopter(), enforcer.counters
         self.gate = Gate(enforcer, self.opener, Limits(greeting=10.0, parting=3.0, connecting=20.0))
         self.loop, self.context = self.gate.loop, self.gate.context
         self.loop.now = 1000.0
         self.message = FirstMessage(self.context)
         self.tunnel_message = TunnelMessage(self.gate.explicit)
-        (self.client, inside), (self.server, outside) = pair(), pair()
+        (self.client, inside), (self.server, outside) = pair(host), pair()
         listener = Listener(None, Entry.REDIRECT, 8080, socket.AF_INET)
         self.connection = Connection(inside, inside.fileno(), "192.0.2.7", 40000, listener, 0.0, self.message)
         self.connection.destination = ("198.51.100.7", 443)

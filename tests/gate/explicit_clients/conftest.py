@@ -1,6 +1,5 @@
-"""A client of an explicit front that nobody runs."""
+"""Users who sign in."""
 
-from labs.front_steps import client
 from labs.sign_in import asking
 
-__all__ = ["asking", "client"]
+__all__ = ["asking"]

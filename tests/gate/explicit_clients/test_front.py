@@ -21,28 +21,10 @@ from labs.gate_lab import (
     until,
 )
 from labs.records import Monotonic
-from tokgate.gate.connecting import Connecting
-from tokgate.gate.connection import CLOSED
 from tokgate.gate.context import Parting
 from tokgate.gate.explicit_clients.front import PATIENCE, pac_file
-from tokgate.gate.first_message import FirstMessage
 from tokgate.gate.sockets import connect, leads_to
 from tokgate.traffic.refusal_texts import pac_answer
-
-
-def test_without_an_opener_the_gate_refuses(start_gate: StartGate) -> None:
-    """In short, but with the reason, and with a record; what only an opener can read is put off."""
-    gate = start_gate()
-    gate.opener.willing = False
-    with dial(gate.explicit, connect_request("www.clips.example.org", 443)) as client:
-        answer = read_all(client)
-    (record,) = gate.sink.records
-    assert record["event"]["action"] == "connect-refused"
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert f"\r\nTokgate-Event: {record['event']['id']}\r\nTokgate-Ban: ban\r\n".encode() in answer
-    assert b"tokgate: www.clips.example.org is blocked: " in answer
-    with dial(gate.explicit, b"GET http://www.example.net/ HTTP/1.1\r\nHost: www.example.net\r\n\r\n") as client:
-        assert read_all(client).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
@@ -85,19 +67,6 @@ def test_a_client_that_ends_at_once(start_gate: StartGate, start_origin: StartOr
     assert gate.settled()
 
 
-def test_a_tunnel_is_not_given_up_early(start_gate: StartGate) -> None:
-    """A client that doesn't wait for the answer leaves the destination as much time to answer as any."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as slow, socket.socket() as first, socket.socket() as second:
-        for one in (first, second):  # the queue is full: what comes now is not answered
-            one.setblocking(False)
-            one.connect_ex(slow.getsockname())
-        gate = start_gate()
-        with dial(gate.explicit, connect_request("127.0.0.1", slow.getsockname()[1]) + ALLOWED):
-            served = gate.gate.loop.connections
-            found = until(lambda: [c for c in list(served.values()) if isinstance(c.state, Connecting)])
-            assert found[0].deadline - gate.gate.loop.now > gate.gate.context.limits.connecting / 2
-
-
 @pytest.mark.parametrize(
     ("destination", "place", "leads"),
     [
@@ -135,19 +104,3 @@ def test_a_long_pac_file(start_gate: StartGate, ended: bool) -> None:
         received = read_all(client)
     assert received == pac_answer(pac_file(gate.holder.snapshot.policy, "gw1.example.org:8080"))
     assert ended or gate.settled()
-
-
-def test_nobody_may_dribble_once_the_server_is_there(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """Who was silent, so that its server could speak first, and then begins, gets no time beyond the others'."""
-    gate = start_gate()
-    with dial(gate.explicit, connect_request("127.0.0.1", start_origin().address[1])) as client:
-        exactly(client, len(ESTABLISHED))
-        gate.pause()
-        (connection,) = gate.gate.loop.connections.values()
-        connection.state.overdue(connection)
-        assert gate.serves(lambda: connection.server is not None and isinstance(connection.state, FirstMessage))
-        client.sendall(ALLOWED[:20])
-        assert gate.serves(lambda: connection.received)
-        connection.state.overdue(connection)
-        assert connection.state is CLOSED
-        assert gate.gate.enforcer.counters.timeouts == 1
