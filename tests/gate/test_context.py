@@ -12,15 +12,16 @@ from labs.gate_lab import REFUSED, broken_off, reset
 from labs.gate_steps import Steps
 from labs.hello_builder import hello_for
 from labs.waiting import DEADLINE, readable
+from tokgate.evasion.hello import EARLY_DATA
 from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, State, Tunnel
 from tokgate.gate.context import Parting, Waiting
 from tokgate.gate.explicit_clients.front import ExplicitRequest
-from tokgate.gate.first_message import FirstExchange
+from tokgate.gate.first_message import FirstExchange, FirstMessage
 from tokgate.gate.sockets import NoDestinationError
 from tokgate.policy.membership import Identity
-from tokgate.traffic.client_messages import AfterProxyRequest
+from tokgate.traffic.client_messages import AfterProxyRequest, FirstBytesReader
 from tokgate.traffic.counters import ConnectError
 from tokgate.wire.hello_reader import read_client_hello
 
@@ -92,15 +93,26 @@ def test_a_refusal_of_a_client_that_has_gone(steps: Steps) -> None:
     assert steps.connection.state is CLOSED
 
 
-@pytest.mark.parametrize("watched", [False, True])
-def test_when_a_refusal_goes_out(steps: Steps, watched: bool) -> None:
-    """At once, and not after all that came with it; unless events of this batch may still be for its descriptor."""
-    hello = present(read_client_hello(HELLO))
-    steps.connection.received = HELLO
+@pytest.mark.parametrize(
+    ("said", "watched", "over", "closed"),
+    [
+        (HELLO, False, True, True),
+        (HELLO, True, True, False),
+        (HELLO + b"\x17\3\3", False, False, False),
+        (hello_for("www.example.net", (EARLY_DATA, b"")), False, False, False),
+    ],
+    ids=["whole", "watched", "more", "early-data"],
+)
+def test_when_a_refusal_goes_out(steps: Steps, said: bytes, watched: bool, over: bool, closed: bool) -> None:
+    """At once, and not after all that came with it; unless events of this batch may still be for its descriptor.
+
+    Who has said more, or is about to, is heard out: a reset would overtake the alert.
+    """
+    steps.connection.received = said
     if watched:
         steps.loop.keep_watching_client(steps.connection)
-    steps.message.refuse_hello(steps.connection, hello)
-    assert (steps.connection.client.fileno() == -1) is not watched
+    steps.message.refuse_hello(steps.connection, present(read_client_hello(said)))
+    assert (steps.connection.state is CLOSED, steps.connection.client.fileno() == -1) == (over, closed)
     assert steps.heard() == REFUSED
 
 
@@ -170,6 +182,9 @@ def test_an_end_behind_half_a_message(steps: Steps, event: int, again: bool) -> 
     steps.loop.epoll.poll(1)
     steps.connection.state.on_client(steps.connection, event)
     assert bool(steps.loop.epoll.poll(0)) is again
+    assert isinstance(steps.connection.state, FirstMessage)
+    assert isinstance(steps.connection.state.reader, FirstBytesReader)
+    assert steps.connection.received is steps.connection.state.reader.received, "what was said is held once"
 
 
 @pytest.mark.parametrize(

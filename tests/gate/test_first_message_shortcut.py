@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from whenever import Instant
 
@@ -109,33 +109,26 @@ class Visit:
     later: int
 
 
-VISITS = st.builds(
-    Visit,
-    client=st.sampled_from(CLIENTS),
-    name=st.sampled_from(NAMES),
-    address=st.sampled_from(ADDRESSES),
-    identity=st.sampled_from(IDENTITIES),
-    ech=st.booleans(),
-    connect=st.sampled_from([None, None, *NAMES]),
-    later=st.sampled_from([0, 0, 1, 70]),
-)
+def visits(**stated: Any) -> st.SearchStrategy[Visit]:
+    """Connections of which all varies that is not stated."""
+    drawn = {
+        "client": st.sampled_from(CLIENTS),
+        "name": st.sampled_from(NAMES),
+        "address": st.sampled_from(ADDRESSES),
+        "identity": st.sampled_from(IDENTITIES),
+        "ech": st.booleans(),
+        "connect": st.sampled_from([None, None, *NAMES]),
+        "later": st.sampled_from([0, 0, 1, 70]),
+    }
+    return st.builds(Visit, **(drawn | stated))
 
 
 @st.composite
 def rows(draw: Callable[..., Any]) -> list[Visit]:
     """Connections of one client for one name mostly, so that refusals repeat while all else varies."""
     client, name = draw(st.sampled_from(CLIENTS[:2])), draw(st.sampled_from(NAMES[1:3] + NAMES[-3:-2]))
-    same = st.builds(
-        Visit,
-        client=st.just(client),
-        name=st.just(name),
-        address=st.sampled_from(ADDRESSES),
-        identity=st.none(),
-        ech=st.booleans(),
-        connect=st.sampled_from([None, *NAMES]),
-        later=st.sampled_from([0, 1]),
-    )
-    drawn: list[Visit] = draw(st.lists(same | VISITS, min_size=1, max_size=8))
+    same = visits(client=st.just(client), name=st.just(name), identity=st.none(), later=st.sampled_from([0, 1]))
+    drawn: list[Visit] = draw(st.lists(same | visits(), min_size=1, max_size=8))
     return drawn
 
 
@@ -238,8 +231,15 @@ def outcome(policy: Snapshot, visits: list[Visit], *, short: bool) -> tuple[obje
     return (message.done, counted, [said(record) for record in run.sink.records]), message.taken
 
 
+PASSED, REFUSED = (
+    Visit("192.0.2.7", name, "198.51.100.1", None, ech=False, connect=None, later=0)
+    for name in ("www.example.com", "www.clips.example.org")
+)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(policies(), rows())
+@given(policy=policies(), visits=rows())
+@example(policy=snapshot(ban(response=Response.PAGE)), visits=[REFUSED, REFUSED])
 def test_the_shortcut_comes_to_the_same(policy: Snapshot, visits: list[Visit]) -> None:
     """What is done, counted and recorded is the same for any policy, names, addresses, instants and identities."""
     short, _ = outcome(policy, visits, short=True)
@@ -250,11 +250,9 @@ def test_the_shortcut_comes_to_the_same(policy: Snapshot, visits: list[Visit]) -
 
 def test_the_shortcut_is_taken() -> None:
     """By what passes plainly and by what is refused again; the test above would say nothing otherwise."""
-    visit = Visit("192.0.2.7", "www.example.com", "198.51.100.1", None, ech=False, connect=None, later=0)
-    refused = Visit("192.0.2.7", "www.clips.example.org", "198.51.100.1", None, ech=False, connect=None, later=0)
     policy = snapshot(ban(), services=(CLIPS, CHAT))
 
-    (done, *_), taken = outcome(policy, [visit, refused, refused], short=True)  # type: ignore[misc]
+    (done, *_), taken = outcome(policy, [PASSED, REFUSED, REFUSED], short=True)  # type: ignore[misc]
 
     assert taken == 2
     assert [step if isinstance(step, str) else step[0] for step in done] == ["pass", "refuse", "refuse"]  # type: ignore[has-type]

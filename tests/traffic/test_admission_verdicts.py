@@ -15,6 +15,8 @@ from tokgate.evasion import hello as build
 from tokgate.policy.bans import Action
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Response, Signal
+from tokgate.policy.membership import Identity
+from tokgate.policy.networks import Network
 from tokgate.policy.observation import Endpoint, HttpSeen, Passed, Stage, Transport, Visibility
 from tokgate.policy.settings import EchOuter, MissingSni
 from tokgate.traffic import admission as admission_module
@@ -300,6 +302,14 @@ def test_plain_http_is_read_request_by_request() -> None:
     assert first.record(enforcer_of(builders.snapshot(PAGE))).id == "", "no record can be asked about"
     nobody_can = decided(HttpStart(openable=False))
     assert (nobody_can.action, nobody_can.recorded) == (Refuse(None), False)
+
+
+@pytest.mark.parametrize(("user", "action"), [("alice", Refuse), ("bob", Pass)])
+def test_a_nameless_hello_of_a_person(user: str, action: type) -> None:
+    """Hiding a name is no way past a ban of one person, and nobody else at that address pays for it."""
+    stated: Any = {"networks": (Network("people", (), users=("alice",)),), "missing_sni": MissingSni.BLOCK}
+    arrival = replace(ARRIVAL, identity=Identity(user))
+    assert isinstance(decided(Hello(hello()), builders.ban(networks=("people",)), arrival, **stated).action, action)
 
 
 @pytest.mark.parametrize(
