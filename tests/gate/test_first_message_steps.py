@@ -15,7 +15,9 @@ from tokgate.gate import context
 from tokgate.gate.connecting import Connecting
 from tokgate.gate.connection import CLOSED, Connection, State, Tunnel
 from tokgate.gate.first_message import FirstExchange, FirstMessage
+from tokgate.policy.observation import Visibility
 from tokgate.traffic.client_messages import AfterHello, AfterProxyRequest, UnreadLineReader
+from tokgate.traffic.seen import Shown
 from tokgate.wire.http_detection import LinePart, UnreadLine
 
 HELLO = hello_for("www.example.net")
@@ -59,8 +61,8 @@ def test_a_client_that_says_nothing(steps: Steps, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FirstMessage, "connect", connect)
     steps.hears()
     assert (steps.connection.client_fd in steps.gate.loop.connections) is reached
-    assert steps.connection.silent
-    assert steps.connection.deadline == 0.0
+    assert (steps.connection.silent, steps.connection.deadline) == (True, 0.0)
+    assert steps.connection.shown == Shown(visibility=Visibility.ADDRESS), "by that a ban that begins ends it"
 
 
 def test_what_connections_share(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
