@@ -157,14 +157,15 @@ def test_accounts_that_fail_are_left_alone_for_a_while(cache: AuthCache, book: B
     assert cache.verify(bob).complaint is book.error
 
 
-def test_one_whose_password_can_not_be_checked(cache: AuthCache, book: Book) -> None:
-    """Is turned away like anybody who does not know it, with a complaint; all others get in."""
+def test_one_whose_password_can_not_be_checked(cache: AuthCache, book: Book, caplog: pytest.LogCaptureFixture) -> None:
+    """Is turned away like anybody who does not know it, with a complaint, in the journal too; all others get in."""
     book.error = UnusablePasswordError("bob's is kept as MD5")
     answers = [cache.verify(Credentials("bob", "secret")) for _ in range(2)]
     assert [(answer.identity, answer.unavailable, answer.complaint) for answer in answers] == [
         (None, False, book.error),
         (None, False, None),
     ]
+    assert caplog.text.count("users can't sign in: bob's is kept as MD5") == 1
     book.error = None
     assert cache.verify(ALICE).identity == Identity("alice")
 

@@ -1,5 +1,0 @@
-"""Users who sign in."""
-
-from labs.sign_in import asking
-
-__all__ = ["asking"]
