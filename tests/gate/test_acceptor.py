@@ -59,27 +59,20 @@ def make(start_gate: Callable[..., RunningGate]) -> Iterator[Callable[..., Pause
 
 
 def test_a_full_gate_leaves_clients_to_others(make: Callable[..., PausedGate]) -> None:
-    """While another gate has room nobody is turned away; who still waits when there is room here, is served."""
+    """While another gate has room nobody is turned away, who came with the last one neither.
+
+    Who still waits when there is room here, is served.
+    """
     one = make(limits=Limits(connections=1))
     one.gate.acceptor.others_accept = lambda: True
-    first = one.dial()
+    first, second = one.dial(), one.dial()
     assert one.serves(first)
     assert one.gate.acceptor.full
     one.gate.acceptor.try_again()
     assert one.gate.acceptor._paused
-    second = one.dial()
     assert (one.ports(), one.counters.at_limit) == ([first.getsockname()[1]], 0)
     first.close()
     assert one.serves(second)
-
-
-def test_clients_that_come_together(make: Callable[..., PausedGate]) -> None:
-    """Those for whom there is room are served, the others wait."""
-    one = make(limits=Limits(connections=1))
-    one.gate.acceptor.others_accept = lambda: True
-    first, _ = one.dial(), one.dial()
-    assert one.serves(first)
-    assert one.counters.at_limit == 0
 
 
 def test_a_client_that_a_full_gate_was_told_of(make: Callable[..., PausedGate]) -> None:
@@ -153,6 +146,8 @@ def test_clients_of_a_load_balancer(make: Callable[..., PausedGate]) -> None:
     assert one.running.serves(lambda: len(one.ports()) == 2)
     first.sendall((header % 7)[9:])
     assert one.running.serves(lambda: set(one.gate.acceptor.clients) == {"192.0.2.7", "192.0.2.8"})
+    connections = one.gate.loop.connections.values()
+    assert one.running.serves(lambda: sorted(bytes(each.received) for each in connections) == [b"", b"CONN"])
     third = one.dial(header % 8)
     assert one.running.serves(lambda: one.counters.at_limit == 1)
     assert broken_off(third)
