@@ -337,73 +337,48 @@ class Kernel:
         return self._events
 
 
-def polling(kernel: Kernel) -> BusyPolling:
-    return BusyPolling(kernel.poll, kernel.clock)
+AWAKE = int(LONGEST / STEP) + 2
+"""Looks before a sleep, at most."""
 
 
-def _served(waits: BusyPolling, times: int, timeout: float = 1.0) -> None:
-    for _ in range(times):
-        assert waits.wait(timeout)
-
-
-@pytest.mark.parametrize("after", [0.0, STEP, LONGEST / 2])
-def test_what_comes_soon_is_waited_for_awake(after: float) -> None:
-    """A client whose words come one after another is not answered later for a sleep in between."""
-    kernel = Kernel(after)
-    _served(polling(kernel), 1000)
-    assert kernel.sleeps == 0
-
-
-def test_what_comes_late_is_slept_for() -> None:
-    """A gate with little to do takes no more of the processor than one that never looks."""
-    kernel = Kernel(10 * SHORT)
-    waits = polling(kernel)
-    _served(waits, 100)
-    assert kernel.looks > 0
-    kernel.looks = 0
-    _served(waits, 100)
-    assert kernel.looks == 0
-
-
-def test_sleeps_that_looking_would_not_avoid() -> None:
-    """Of events that always come a little too late for it, few are looked for."""
-    kernel = Kernel(SHORT * 0.9)
-    waits = polling(kernel)
-    _served(waits, 100)
-    kernel.looks = 0
-    _served(waits, 1600)
-    assert 0 < kernel.looks <= 100 * (LONGEST / STEP + 2)
-
-
-def test_others_need_the_processor() -> None:
-    """When another process ran instead, the gate sleeps, so that it may run on."""
-    kernel = Kernel(LONGEST * 0.9, step=CONTENDED * 1.1)
-    _served(polling(kernel), int(CREDIT))
-    assert kernel.sleeps == CREDIT
-
-
-@pytest.mark.parametrize(("events", "sleeps"), [(FEW, 0), (FEW + 1, 9)])
-def test_enough_to_do(events: int, sleeps: int) -> None:
-    """Behind a batch of many the next one is slept for, so that it is as large; behind one of few it is not."""
-    kernel = Kernel(LONGEST / 2, EVENT * events)
-    _served(polling(kernel), 10)
+@pytest.mark.parametrize(
+    ("comes", "look", "before", "times", "looks", "sleeps"),
+    [
+        # What comes soon is waited for awake: who says one thing after another is not answered later for a sleep.
+        *(((after,), True, 0, 1000, (1000, 1000 * AWAKE), 0) for after in (0.0, STEP, LONGEST / 2)),
+        # What comes late is slept for: a gate with little to do takes no more of the processor for it.
+        ((10 * SHORT,), True, 0, 100, (1, 100 * AWAKE), 100),
+        ((10 * SHORT,), True, 100, 100, (0, 0), 100),
+        # Of events that always come a little too late for it, few are looked for.
+        ((SHORT * 0.9,), True, 100, 1600, (1, 100 * AWAKE), 1600),
+        # When another process ran instead, the gate sleeps, so that it may run on.
+        ((LONGEST * 0.9, EVENT, CONTENDED * 1.1), True, 0, int(CREDIT), (1, 8 * AWAKE), CREDIT),
+        # Behind a batch of many the next one is slept for, so that it is as large; behind one of few it is not.
+        ((LONGEST / 2, EVENT * FEW), True, 0, 10, (1, 10 * AWAKE), 0),
+        ((LONGEST / 2, EVENT * (FEW + 1)), True, 0, 10, (1, AWAKE), 9),
+        # A gate that carries data sleeps at once: what it would look for comes without end.
+        ((LONGEST / 2,), False, 0, 10, (0, 0), 10),
+    ],
+)
+def test_where_polling_pays(
+    comes: tuple[Any, ...], look: bool, before: int, times: int, looks: tuple[int, int], sleeps: int
+) -> None:
+    """It looks for what comes soon, and not where others need the processor."""
+    kernel = Kernel(*comes)
+    polling = BusyPolling(kernel.poll, kernel.clock)
+    for number in range(before + times):
+        if number == before:
+            kernel.looks = kernel.sleeps = 0
+        assert polling.wait(1.0, look=look)
+    assert looks[0] <= kernel.looks <= looks[1]
     assert kernel.sleeps == sleeps
-
-
-def test_not_to_look() -> None:
-    """A gate that carries data sleeps at once: what it would look for comes without end."""
-    kernel = Kernel(LONGEST / 2)
-    waits = polling(kernel)
-    for _ in range(10):
-        assert waits.wait(1.0, look=False)
-    assert (kernel.looks, kernel.sleeps) == (0, 10)
 
 
 def test_no_wait() -> None:
     """With bulk to carry it looks once, and nothing is learned from that."""
     kernel = Kernel(LONGEST / 2)
-    waits = polling(kernel)
+    polling = BusyPolling(kernel.poll, kernel.clock)
     for _ in range(100):
-        assert waits.wait(0.0) == []
+        assert polling.wait(0.0) == []
         kernel.now = 0.0
     assert kernel.sleeps == 0
