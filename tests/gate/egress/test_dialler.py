@@ -12,7 +12,7 @@ import pytest
 from labs.builders import snapshot
 from labs.records import enforcer_of
 from tokgate.gate.egress.dialler import Dialler, Sources, elsewhere, may_be_transparent
-from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket, connect, leads_to
+from tokgate.gate.sockets import IP_BIND_ADDRESS_NO_PORT, Address, Socket, connect
 from tokgate.policy.settings import EgressSettings
 from tokgate.policy.values.hostname import IPAddress
 from tokgate.traffic.counters import CONNECT_ERROR, ConnectError
@@ -117,15 +117,6 @@ def test_one_has_no_port_left(origin: socket.socket, monkeypatch: pytest.MonkeyP
     else:
         with pytest.raises(OSError, match=os.strerror(number)):
             pool.connect(origin.getsockname(), EGRESS)
-
-
-def test_a_way_back_is_seen_from_another_address(origin: socket.socket) -> None:
-    """A tunnel to the gate's own port would call the gate for ever, whatever its source."""
-    own = "127.0.0.1", origin.getsockname()[1]
-    sock = Sources(None).connect(own, EGRESS)
-    origin.accept()[0].close()
-    assert leads_to(sock, own, [("0.0.0.0", own[1])])
-    sock.close()
 
 
 def test_addresses_of_others() -> None:
