@@ -2,13 +2,12 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from labs.builders import ban
 from labs.gate_lab import (
-    ALLOWED,
     DEADLINE,
     RunningGate,
     StartGate,
@@ -27,41 +26,6 @@ from labs.records import Monotonic
 from labs.waiting import readable
 from tokgate.gate.connection import Connection
 from tokgate.gate.sockets import unacknowledged
-
-
-def sends(body: bytes) -> Callable[[socket.socket], None]:
-    """An origin that sends something to whoever says hello."""
-
-    def serve(client: socket.socket) -> None:
-        exactly(client, len(ALLOWED))
-        client.sendall(body)
-
-    return serve
-
-
-def stalled(gate: RunningGate, number: int = 1) -> bool:
-    """Whether that many downloads hold bytes for clients that don't read."""
-
-    def holding() -> bool:
-        found = {c for c in list(gate.gate.loop.connections.values()) if c.down is not None and c.down.in_pipe}
-        return len(found) == number
-
-    return bool(until(holding))
-
-
-def test_nobody_gets_another_clients_bytes(start_gate: StartGate, start_origin: StartOrigin) -> None:
-    """A download that is broken off leaves bytes in its pipe: the next download has a pipe without them."""
-    theirs, ours = b"A" * (12 << 20), b"B" * (4 << 20)
-    turns = iter((theirs, ours))
-    gate = start_gate(start_origin(lambda client: sends(next(turns))(client)))
-    with dial(gate.redirected, ALLOWED) as leaver:
-        assert stalled(gate)
-        reset(leaver)
-    assert gate.settled()
-    with dial(gate.redirected, ALLOWED) as client:
-        received = read_all(client)
-    assert (len(received), received.strip(b"B")) == (len(ours), b"")
-
 
 # Connections that one side resets: the other gets all that was said before, and then the reset.
 
