@@ -1,6 +1,7 @@
 """How destinations are dialled, step by step: by which way, what each side sees, and what is measured."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
@@ -75,11 +76,13 @@ def test_what_is_measured(steps: Steps) -> None:
     ],
 )
 def test_which_destinations_have_a_parent(steps: Steps, tunnel: Tunnel | None, shown: Any, direct: bool) -> None:
-    """What is excluded by name is reached directly: by the name asked for, or else the one in the hello."""
-    upstream = Upstream(host="192.0.2.1", port=3128, exclusions=("direct.example.org",))
+    """What is excluded is reached directly: by its address, the name asked for, or else the one in the hello."""
+    excluded = ("direct.example.org", ip_network("203.0.113.0/24"))
+    upstream = Upstream(host="192.0.2.1", port=3128, exclusions=excluded)
     steps.holder.snapshot = snapshot(ban(), upstream=(upstream,))
     steps.connection.tunnel, steps.connection.shown = tunnel, shown
     assert parent(steps.context, steps.connection, ("198.51.100.7", 443)) == (None if direct else upstream)
+    assert parent(steps.context, steps.connection, ("203.0.113.7", 443)) is None
 
 
 @pytest.mark.parametrize("held", [HELLO, b""])

@@ -3,7 +3,6 @@
 import errno
 import socket
 from collections.abc import Callable, Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Any
@@ -27,7 +26,7 @@ from labs.gate_lab import (
 from labs.gate_lab import (
     connect_request as asks,
 )
-from labs.parent_proxy import FORBIDDEN, ParentProxy
+from labs.parent_proxy import ParentProxy
 from labs.waiting import readable
 from tokgate.gate.egress.parents import (
     MAX_ANSWER,
@@ -96,19 +95,6 @@ def test_tunnels(start_gate: StartGate, parent: Any) -> None:
     assert proxy.asked == ["only.beyond.example:443", "192.0.2.77:8443"]
 
 
-def test_the_server_speaks_first(start_gate: StartGate, parent: Any) -> None:
-    """What comes right behind the parent's answer is the destination's, and none of it is lost."""
-
-    def greet(client: socket.socket) -> None:
-        client.sendall(b"220 mail.example.net\r\n")
-        client.recv(1)
-
-    gate = start_gate(None, behind(parent(greet)))
-    with dial(gate.explicit, asks("mail.example.net", 25)) as client:
-        assert read_head(client).startswith(b"HTTP/1.1 200 ")
-        assert exactly(client, 22) == b"220 mail.example.net\r\n"
-
-
 @pytest.mark.parametrize("password", [PASSWORD, "alice:wrong"], ids=["right", "wrong"])
 def test_credentials(start_gate: StartGate, parent: Any, tmp_path: Path, password: str) -> None:
     """They come from a file, which may change meanwhile; wrong ones are told to the operator, and nothing passes."""
@@ -123,14 +109,6 @@ def test_credentials(start_gate: StartGate, parent: Any, tmp_path: Path, passwor
     with dial(gate.explicit, asks("www.example.net")) as client:
         assert read_head(client).startswith(b"HTTP/1.1 200 ")
     assert "sesame" not in str(gate.sink.records)
-
-
-def test_what_the_parent_forbids(start_gate: StartGate, parent: Any) -> None:
-    """Its refusal is as no route, and no error of ours."""
-    gate = start_gate(None, behind(parent()))
-    with dial(gate.explicit, asks(FORBIDDEN)) as client:
-        assert read_head(client).startswith(b"HTTP/1.1 502 ")
-    assert gate.gate.enforcer.counters.errors["upstream"] == 0
 
 
 @pytest.mark.parametrize("how", ["down", "silent", "unresolved", "no-credentials", "ourselves"])
@@ -159,16 +137,6 @@ def test_it_fails_closed(start_gate: StartGate, start_origin: StartOrigin, tmp_p
     assert gate.settled()
     told = [record["event"]["action"] for record in gate.sink.records]
     assert told == ["internal-error"] * (how == "no-credentials"), "what an operator has to mend, and once"
-
-
-def test_exclusions_go_directly(start_gate: StartGate, start_origin: StartOrigin, parent: Any) -> None:
-    """What is excluded, by the address dialled or by the name in the hello, is reached without the parent."""
-    direct, proxy = start_origin(), parent()
-    for exclusions in ((ip_network("127.0.0.0/8"),), ("example.net",)):
-        gate = start_gate(direct, behind(proxy, exclusions=exclusions))
-        with dial(gate.redirected, ALLOWED) as client:
-            assert exactly(client, len(ALLOWED)) == ALLOWED
-    assert (direct.accepted, proxy.asked) == (2, [])
 
 
 def test_a_name_is_resolved_beside(start_gate: StartGate, monkeypatch: pytest.MonkeyPatch) -> None:
