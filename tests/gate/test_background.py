@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from functools import partial
 
 import pytest
@@ -73,10 +73,10 @@ def test_addresses_once_each_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -
     assert addresses_of("www.example.org") == tuple(f"192.0.2.{number}" for number in range(MOST_ADDRESSES))
 
 
-def deliver(resolver: Resolver, heard: list[str], count: int) -> None:
+def deliver(resolver: Resolver, heard: Sized, count: int) -> None:
     """Take answers until so many were heard."""
     while len(heard) < count:
-        assert readable(resolver.descriptor, 10)
+        assert readable(resolver.descriptor, DEADLINE)
         resolver.deliver()
 
 
@@ -185,9 +185,7 @@ def test_a_name_that_was_not_found_is_not_asked_for_again_at_once(
     answers.set()
     heard: list[Addresses] = []
     resolver.ask("192.0.2.1", "gone.example", heard.append)
-    while not heard:
-        assert readable(resolver.descriptor, 10)
-        resolver.deliver()
+    deliver(resolver, heard, 1)
     resolver.ask("192.0.2.1", "gone.example", heard.append)
     assert heard == [(), ()]
     clock[0] += LIMITS.failure_kept
@@ -203,9 +201,7 @@ def test_a_name_that_fails_again_is_remembered_anew(
     heard: list[Addresses] = []
     for number, host in enumerate(("gone-1.example", "gone-2.example", "gone-1.example", "gone-3.example"), 1):
         resolver.ask("192.0.2.1", host, heard.append)
-        while len(heard) < number:
-            assert readable(resolver.descriptor, DEADLINE)
-            resolver.deliver()
+        deliver(resolver, heard, number)
         clock[0] += LIMITS.failure_kept
     assert list(resolver._failed) == ["gone-1.example", "gone-3.example"]
 
@@ -219,9 +215,7 @@ def test_why_a_name_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(failed=told.append)
     for number, host in enumerate(("a", "b"), 1):
         resolver.ask("192.0.2.1", host, heard.append)
-        while len(heard) < number:
-            assert readable(resolver.descriptor, DEADLINE)
-            resolver.deliver()
+        deliver(resolver, heard, number)
     resolver.close()
     assert (heard, told) == ([("192.0.2.1",), ()], [DnsError.UNANSWERED])
 
@@ -278,14 +272,6 @@ def test_what_is_closed_leaves_nothing_behind() -> None:
         os.fstat(calls.descriptor)
 
 
-def test_what_never_began_is_closed_as_well() -> None:
-    """Most gates never resolve a name: they hold no descriptor for it when they have ended."""
-    calls = BackgroundCalls(1)
-    calls.close()
-    with pytest.raises(OSError, match="Bad file"):
-        os.fstat(calls.descriptor)
-
-
 @pytest.mark.parametrize("threads", [0, 1])
 def test_where_no_more_threads_can_be_started(
     resolver: Resolver, answers: threading.Event, clock: list[float], monkeypatch: pytest.MonkeyPatch, threads: int
@@ -297,12 +283,6 @@ def test_where_no_more_threads_can_be_started(
         host = f"{number}.example"
         resolver.ask("192.0.2.1", host, lambda found: heard.update({host: found}))
 
-    def heard_all(count: int) -> dict[str, Addresses]:
-        while len(heard) < count:
-            assert readable(resolver.descriptor, DEADLINE)
-            resolver.deliver()
-        return heard
-
     with monkeypatch.context() as limited:
         for number in range(threads):
             ask(number)
@@ -310,11 +290,13 @@ def test_where_no_more_threads_can_be_started(
         for number in range(threads, 3):
             ask(number)
         answers.set()
-        assert heard_all(3) == {f"{n}.example": (f"{n}.example",) if threads else () for n in range(3)}
+        deliver(resolver, heard, 3)
+        assert heard == {f"{n}.example": (f"{n}.example",) if threads else () for n in range(3)}
     heard.clear()
     clock[0] += LIMITS.failure_kept
     ask(2)
-    assert heard_all(1) == {"2.example": ("2.example",)}
+    deliver(resolver, heard, 1)
+    assert heard == {"2.example": ("2.example",)}
     assert (resolver.waiting, resolver._free) == (0, LIMITS.lookups)
 
 
