@@ -112,15 +112,6 @@ def test_packets_behind_what_can_not_be_read(gate: Callable[..., QuicGate], reco
     assert [record["tokgate"]["reason"] for record in records.all] == ["unreadable"]
 
 
-def test_who_comes_by_an_interface(gate: Callable[..., QuicGate]) -> None:
-    """A client that is known by its interface or hardware address is decided about as over TCP."""
-    flight = QuicClient(BANNED).flight
-    one = gate(i2=Identity(interface="eth2")).comes(*flight, interface=2)
-
-    (found,) = one.carrier.flows.undecided.values()
-    assert found.arrival.identity == Identity(interface="eth2")
-
-
 def test_a_flow_that_lasts(gate: Callable[..., QuicGate]) -> None:
     """A flow whose time in the set is over goes on with its next packet, however long it lasts; a silent one ends."""
     one = gate().comes(*QuicClient(ALLOWED).flight)

@@ -126,21 +126,6 @@ def test_all_go_on(place: Place) -> None:
     assert sum(new.counters.decisions.values()) == 0, "they were decided about when they began"
 
 
-def test_what_the_new_policy_refuses_ends(place: Place, records: Records) -> None:
-    """A flow that the next gate's policy refuses leaves the kernel's set."""
-    (old, retired), (new, heir) = place.gate(policy(networks=("192.0.2.0/24",))), place.gate()
-    old.comes(*QuicClient(BANNED).flight, SHORT)
-    new.sent.forwarded = old.sent.forwarded
-
-    moved(retired, heir)
-    heir.review.close()
-
-    assert new.sent.forwarded == set()
-    assert records.actions == ["connection-cut"]
-    new.comes(SHORT)
-    assert new.sent.unreachable == [KEY]
-
-
 def test_strangers_wait_until_all_have_come(place: Place, records: Records) -> None:
     """A packet that is ahead of its flow's state waits; for some seconds, should that never come."""
     new, heir = place.gate()
@@ -182,18 +167,6 @@ def test_the_end_of_a_handshake_that_overtakes_its_flow(place: Place, records: R
     assert new.sent.to_server == [HANDSHAKE, SHORT]
     assert new.sent.unreachable == []
     assert records.actions == []
-
-
-def test_a_hello_of_which_the_rest_never_comes(place: Place) -> None:
-    """The next gate forgets what the retired one had of it, as if it had come here."""
-    (old, retired), (new, heir) = place.gate(), place.gate()
-    old.comes(*QuicClient(ALLOWED, large=True).flight[:1])
-    moved(retired, heir)
-    assert len(new.carrier.flows.undecided) == 1
-
-    new.later(10)
-
-    assert (new.counters.unfinished, new.carrier.flows.undecided, new.carrier.flows.held) == (1, {}, 0)
 
 
 @pytest.mark.parametrize("name", [ALLOWED, BANNED])
