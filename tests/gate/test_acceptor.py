@@ -241,11 +241,11 @@ def test_a_gate_that_accepts_no_more(make: Callable[..., PausedGate]) -> None:
 
 
 def test_a_gate_that_is_closed_holds_no_descriptor() -> None:
-    """Gates come and go in one process: what was kept for the next transfer goes with each."""
+    """Gates come and go in one process: what a transfer had, or left for the next, goes with each."""
     steps = Steps()
     direction = steps.gate.relay.direction(steps.connection, True, b"")
     pipe = steps.gate.relay._take_pipe(direction)
-    steps.gate.relay._release(direction)
+    steps.loop.close(steps.connection)
     steps.close()
     assert steps.gate.loop.epoll.closed
     for descriptor in pipe:

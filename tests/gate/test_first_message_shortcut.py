@@ -240,6 +240,9 @@ PASSED, REFUSED = (
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(policy=policies(), visits=rows())
 @example(policy=snapshot(ban(response=Response.PAGE)), visits=[REFUSED, REFUSED])
+@example(
+    policy=snapshot(ban(), ech_outer=EchOuter.BLOCK), visits=[replace(PASSED, name="cloudflare-ech.com", ech=True)]
+)
 def test_the_shortcut_comes_to_the_same(policy: Snapshot, visits: list[Visit]) -> None:
     """What is done, counted and recorded is the same for any policy, names, addresses, instants and identities."""
     short, _ = outcome(policy, visits, short=True)

@@ -11,6 +11,7 @@ from tokgate.blocklog.records.folding import Folding
 from tokgate.policy import decide as core
 from tokgate.policy.decide import Sighting
 from tokgate.policy.decision import Reason, Signal, Verdict
+from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, Observation, Stage, Visibility
 from tokgate.policy.settings import OnError
 from tokgate.policy.snapshot import NOTHING
@@ -70,7 +71,7 @@ def test_a_record_that_can_not_be_made(records: Records) -> None:
 
 @pytest.mark.parametrize(("on_error", "verdict"), [(OnError.BLOCK, Verdict.BLOCK), (OnError.ALLOW, Verdict.ALLOW)])
 def test_decide_raises(records: Records, monkeypatch: pytest.MonkeyPatch, on_error: OnError, verdict: Verdict) -> None:
-    """`on_error` answers for names of banned services; others pass; the error is counted and recorded.
+    """`on_error` answers for names and addresses of banned services; others pass; the error is counted and recorded.
 
     When names can't be looked up at all, it holds for everything.
     """
@@ -78,10 +79,11 @@ def test_decide_raises(records: Records, monkeypatch: pytest.MonkeyPatch, on_err
     monkeypatch.setattr(core, "decide_signals", broken)
 
     assert enforcer.judge(CLIENT, BANNED).decision.verdict is verdict
+    assert enforcer.judge(CLIENT, (Sighting(Signal.ADDRESS, "203.0.113.7"),)).decision.verdict is verdict
     assert enforcer.judge(CLIENT, ALLOWED).decision.verdict is Verdict.ALLOW
-    assert enforcer.counters.errors["decide"] == 2
+    assert enforcer.counters.errors["decide"] == 3
     assert str(enforcer.counters.last_error).startswith("decide: RuntimeError at ")
-    assert records.actions == ["internal-error"] * 2
+    assert records.actions == ["internal-error"] * 3
     monkeypatch.setattr(core, "decide_on_error", broken)
     decision = enforcer.judge(CLIENT, ALLOWED).decision
     assert (decision.verdict, decision.reason) == (verdict, Reason.INTERNAL_ERROR)
@@ -151,6 +153,15 @@ def test_repeats_become_one_record(records: Records) -> None:
     )
     assert sum(enforcer.counters.decisions.values()) == 61
     assert not enforcer.counters.errors
+
+
+def test_repeats_of_users_are_told_apart(records: Records) -> None:
+    """Two users of one address are two events; the same user again is a repeat."""
+    enforcer = an_enforcer(records)
+    for user in ("alice", "bob", "alice", "bob"):
+        asked = replace(seen(), identity=Identity(user))
+        enforcer.record(enforcer.judge(CLIENT, BANNED), Visibility.SNI, lambda asked=asked: asked)  # type: ignore[misc]
+    assert [record["user"]["name"] for record in records.all] == ["alice", "bob"]
 
 
 def test_a_minute_ends_on_a_machine_that_is_busy(records: Records) -> None:
