@@ -133,7 +133,7 @@ def test_the_middle_of_a_record_waits(data: bytes, said_next: bytes) -> None:
 
 def test_the_rest_of_early_data() -> None:
     """A record that was passed on in part is not passed on again, and the hello behind it is found."""
-    reader = SecondHelloReader("", DATA[:6], early_data=True)
+    reader = AfterHello("", early_data=True, begun=DATA[:6]).reader()
     seen = reader.feed(DATA[6:] + PLAIN)
     assert isinstance(seen, Hello)
     assert reader.received == DATA[6:] + PLAIN
