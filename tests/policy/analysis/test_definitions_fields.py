@@ -20,41 +20,57 @@ STATED: dict[str, Any] = {
     "services": replace(service("clips"), source=ServiceSource("list", "hosts")),
     "settings": Settings(proxy_auth=ProxyAuth(ldap=Directory(url="ldaps://ldap.example.org", base="dc=example"))),
 }
-OTHER: dict[str, Any] = {
-    "devices": (Device(None, (), ("00:53:00:00:00:03",), None, ()),),
-    "except_cidrs": (ip_network("192.0.2.128/25"),),
-    "patterns": (NamePattern(PatternKind.LABEL, "another"),),
-    "stores": (StoreListing("apple", "835599320"),),
+OTHER: dict[str, tuple[Any, str]] = {
+    "Network.devices": ((Device(None, (), ("00:53:00:00:00:03",), None, ()),), "device:00:53:00:00:00:03"),
+    "Network.except_cidrs": ((ip_network("192.0.2.128/25"),), "except:192.0.2.128/25"),
+    "Service.patterns": ((NamePattern(PatternKind.LABEL, "another"),), "label:another"),
+    "Service.stores": ((StoreListing("apple", "835599320"),), "store:apple/835599320"),
 }
-"""Values of those fields whose parts are told one by one; of all others text will do."""
+"""Values of those fields whose parts are told one by one, and the words for them; of all others text will do."""
 UNSAID = ("name", "origin", "on_all", "members", "excluded")
 """Which entry it is and where it stands, and what shows in other fields: in `services`, and in names of networks."""
 
 
-def altered(stated: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """The same with another value of one field, for each that a policy may state, and that field's path."""
+def altered(stated: Any, above: str = "") -> Iterator[tuple[str, Any, str]]:
+    """For each field that a policy may state: its path, the same with another value there, and the word for that."""
     for each in fields(stated):
         value, path = getattr(stated, each.name), f"{above}.{each.name}"
         if each.name in UNSAID or not each.init:
             continue
         if is_dataclass(value):
-            yield from ((below, replace(stated, **{each.name: other})) for below, other in altered(value, path))
+            for below, other, word in altered(value, path):
+                yield below, replace(stated, **{each.name: other}), word
         else:
-            other = OTHER.get(each.name, ("another",) if isinstance(value, tuple) else "another")
-            yield path, replace(stated, **{each.name: not value if isinstance(value, bool) else other})
+            plain = not value if isinstance(value, bool) else ("another",) if isinstance(value, tuple) else "another"
+            other, word = OTHER.get(
+                f"{type(stated).__name__}.{each.name}",
+                (plain, str(plain).lower() if isinstance(plain, bool) else "another"),
+            )
+            yield path, replace(stated, **{each.name: other}), word
 
 
 def test_each_field_makes_a_change() -> None:
-    """Whoever reviews a policy or a reload is told of it; of a position in the files, and of nothing, nothing."""
-    silent, tried = [], 0
+    """Whoever reviews a policy or a reload is told of it in a word, of bans and exemptions with its key."""
+    tried = 0
     for section, stated in STATED.items():
-        for path, other in altered(stated):
+        for path, other, word in altered(stated):
             old, new = (_policy(section, each) for each in (stated, other))
             assert list(redefinitions(old, old)) == []
-            silent += [] if list(redefinitions(old, new)) else [section + path]
+            (found,) = redefinitions(old, new)
+            assert any(each.endswith(word) for each in found.added), section + path
+            assert found.key in (None, path[1:].replace("excepted", "except"))
+            assert (found.key is not None) == (section in ("bans", "exemptions"))
             tried += 1
-    assert silent == []
     assert tried > 90
+
+
+def test_what_only_one_policy_has() -> None:
+    """Of a new ban what isn't the default, of one that is gone what it said; a ban on all has that for services."""
+    on_all = _policy("bans", ban(services=(), on_all=True, excepted=("clips",)))
+    told = {each.key: (each.added, each.removed) for each in redefinitions(NOTHING, on_all)}
+    assert (told["services"], told["except"]) == ((("all",), ()), (("clips",), ()))
+    assert "response" not in told
+    assert {each.key: (each.removed, each.added) for each in redefinitions(on_all, NOTHING)} == told
 
 
 def _policy(section: str, stated: Any) -> Policy:

@@ -170,7 +170,7 @@ def _service(service: Service) -> frozenset[str]:
     imported = {} if source is None else {each.name: getattr(source, each.name) for each in fields(source)}
     for key, value in imported.items():
         if value:
-            said.add(f"source.{key}:{' '.join(value) if isinstance(value, tuple) else value}")
+            said.add(f"source.{key}:{' '.join(value) if isinstance(value, tuple) else _written(value)}")
     said |= {f"address:{prefix}" for prefix in service.addresses}
     return frozenset(said | {f"store:{each.store}/{each.identifier}" for each in service.stores})
 
