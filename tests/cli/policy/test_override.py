@@ -148,9 +148,10 @@ def test_a_prefix_over_two_of_a_network(policies: Path, tokgate: Command) -> Non
     [
         ("--ban clips", "2026-03-10T08:00Z", "2026-03-10T11:00", "2026-03-10T10:00Z"),
         ("--ban clips", "2026-10-24T20:00Z", "2026-10-25T02:30", "2026-10-25T01:30Z"),
+        ("--ban everywhere", "2026-03-10T08:00Z", "2026-03-10T11:00", "2026-03-10T10:00Z"),
         ("--ban everywhere --client 203.0.113.7", "2026-03-10T08:00Z", "2026-03-10T11:00", "2026-03-10T11:00Z"),
     ],
-    ids=["winter", "the later of two", "several zones"],
+    ids=["winter", "the later of two", "one of two zones", "two zones"],
 )
 def test_until_is_wall_time_of_the_network(
     policies: Path, tokgate: Command, words: str, now: str, until: str, ends: str
