@@ -41,8 +41,6 @@ QUIC = (
 )
 AROUND = (-72, -1, 1, 72)
 """Hours from now at which something begins or ends."""
-EDGES = sorted({edge + beside for edge in (*AROUND, -100, -90) for beside in (-25, -24, -23, -1, 0, 1)})
-"""Hours from then at which something is about to change, or just has."""
 BEFORE: tuple[dict[str, int], ...] = (
     {},
     {"announced": -100},
@@ -181,7 +179,9 @@ def test_what_the_kernel_hears(data: st.DataObject) -> None:
     """Whom a ban concerns now or within a day, on whom one acts, and whom it keeps from which addresses and when."""
     base = at("2023-06-01T00:00:00Z")
     policy = data.draw(policies(base))
-    now = base.add(hours=data.draw(st.sampled_from(EDGES)))
+    edges = [change.at for track in policy.tracks for change in track.schedule.changes if change.at > Instant.MIN]
+    beside = st.sampled_from((-25, -24, -23, -1, 0, 1))
+    now = data.draw(st.sampled_from(edges)).add(hours=data.draw(beside))
     rules = ruleset_of(policy, now, TableOptions())
     for where, client in ((OFFICE, "192.0.2.200"), (OFFICE, CLIENT[4]), (BRANCH, "198.51.100.200")):
 
