@@ -70,37 +70,33 @@ def test_none_is_found(user: int, said: str, monkeypatch: pytest.MonkeyPatch) ->
     assert found.remedy.startswith(said)
 
 
+def _invalid(code: Code) -> Result:
+    return installation.invalid([Diagnostic(Level.ERROR, Origin("policies", 1, 1), "wrong", code)], Path("policies"))
+
+
 @pytest.mark.parametrize(
-    ("error", "said", "remedy"),
+    ("result", "said", "remedy"),
     [
-        (PermissionError(13, "Permission denied"), "can't be asked: Permission denied", "run this as root"),
-        (TimeoutError("timed out"), "does not answer in 10 s", "its supervisor hangs"),
-        (ConnectionError("it ended without an answer"), "it ended without an answer", "journalctl"),
+        (
+            installation.silent(PermissionError(13, "Permission denied")),
+            "can't be asked: Permission denied",
+            "run this as root",
+        ),
+        (installation.silent(TimeoutError("timed out")), "does not answer in 10 s", "its supervisor hangs"),
+        (
+            installation.silent(ConnectionError("it ended without an answer")),
+            "it ended without an answer",
+            "journalctl",
+        ),
+        (_invalid(Code.NOT_FOUND), "wrong [not-found]", "name the policy with --policies"),
+        (_invalid(Code.UNREADABLE), "wrong [unreadable]", "run this as root or as tokgate's user"),
+        (_invalid(Code.MISSING_KEY), "1 error in policies; policies:1:1: error: wrong", "tokgate check shows each"),
     ],
 )
-def test_one_that_is_silent(error: OSError, said: str, remedy: str) -> None:
-    """To each its own remedy: root helps against no supervisor that hangs."""
-    result = installation.silent(error)
+def test_remedies(result: Result, said: str, remedy: str) -> None:
+    """To each its own: root helps against no supervisor that hangs, and `check` who may read a policy that is there."""
     assert said in result.said
-    assert result.remedy is not None
-    assert remedy in result.remedy
-
-
-@pytest.mark.parametrize(
-    ("code", "remedy"),
-    [
-        (Code.NOT_FOUND, "name the policy with --policies"),
-        (Code.UNREADABLE, "run this as root or as tokgate's user"),
-        (Code.MISSING_KEY, "tokgate check shows each"),
-    ],
-)
-def test_an_invalid_policy(code: Code, remedy: str) -> None:
-    """`check` helps who may read it, where there is one."""
-    error = Diagnostic(Level.ERROR, Origin("policies", 1, 1), "wrong", code)
-    result = installation.invalid([error], Path("policies"))
-    assert result.said == f"1 error in policies; policies:1:1: error: wrong [{code}]"
-    assert result.remedy is not None
-    assert result.remedy.startswith(remedy)
+    assert remedy in str(result.remedy)
 
 
 def test_the_canary() -> None:
