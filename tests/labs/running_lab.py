@@ -139,6 +139,12 @@ class Running:
         found: list[str] = ["nobody answers"] if answer is None else answer["problems"]
         return found
 
+    def workers(self, role: str = "") -> list[dict[str, Any]]:
+        """What its status tells of the processes of a role, but of those that end."""
+        answer = ask(self.confdir, ControlRequest.STATUS)
+        assert answer is not None
+        return [each for each in answer["workers"] if each["name"].startswith(role) and not each["retired"]]
+
     def records(self) -> list[dict[str, Any]]:
         """The whole lines of the log so far."""
         return [json.loads(line) for line in self.log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

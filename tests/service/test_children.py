@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from labs.running_lab import Running, until
-from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service import children
 from tokgate.service.children import Child, Role, readable
 
@@ -66,9 +65,7 @@ def test_stopped_ones_end(tmp_path: Path) -> None:
     """Each process is woken, sees that the supervisor is dead, and ends in order."""
     running = Running(tmp_path, workers=2)
     until("an opener answers", running.refuses)
-    answer = ask(running.confdir, ControlRequest.STATUS)
-    assert answer is not None
-    pids = [worker["pid"] for worker in answer["workers"]]
+    pids = [worker["pid"] for worker in running.workers()]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import os
 import signal
 import socket
@@ -21,7 +20,6 @@ from labs.running_lab import DEADLINE, POLICY, Running, Scraped, children, pytho
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write import channel
-from tokgate.cli.main import main
 from tokgate.gate.acceptor import AcceptingGates
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service import gate_process
@@ -251,16 +249,13 @@ class Clients:
             thread.join()
 
 
-def _workers(
-    running: Running, capsys: pytest.CaptureFixture[str], role: str, dead: list[int]
-) -> dict[str, list[int]] | None:
-    """The processes of each role, but for those that were killed; None while there is none of `role`."""
-    assert main(["status", "--json", "--confdir", str(running.confdir)]) in (0, 1)
-    found: dict[str, list[int]] = {"supervisor": [running.process.pid]}
-    for worker in json.loads(capsys.readouterr().out)["workers"]:
-        if worker["pid"] not in dead:
-            found.setdefault(worker["name"].partition("-")[0], []).append(worker["pid"])
-    return found if role in found else None
+def _workers(running: Running, role: str, dead: list[int]) -> list[int] | None:
+    """The processes of a role, but for those that were killed; None while there is none."""
+    if role == "supervisor":
+        return [running.process.pid]
+    answer = ask(running.confdir, ControlRequest.STATUS)
+    workers = [] if answer is None else answer["workers"]
+    return [each["pid"] for each in workers if each["name"].startswith(role) and each["pid"] not in dead] or None
 
 
 def _have_ended(family: list[int]) -> bool:
@@ -269,7 +264,7 @@ def _have_ended(family: list[int]) -> bool:
 
 @pytest.mark.parametrize("role", AT_ONCE)
 def test_no_refusal_that_a_client_saw_is_lost(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], check_lines: Callable[..., list[dict[str, Any]]], role: str
+    tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]], role: str
 ) -> None:
     """Killed under load; of gates and openers every other one while the collector takes nothing for a while."""
     for begun in range(0, KILLS, AT_ONCE[role]):
@@ -284,9 +279,10 @@ def test_no_refusal_that_a_client_saw_is_lost(
         try:
             for killed in range(kills):
                 until("clients are refused", partial(clients.more, len(clients.refused) + between))
-                workers = until("one is there", partial(_workers, running, capsys, role, dead))
-                victim = workers[role][killed % len(workers[role])]
-                stopped = workers["collector"] if role in ("gate", "opener") and killed % 2 else []
+                workers = until("one is there", partial(_workers, running, role, dead))
+                victim = workers[killed % len(workers)]
+                stops = role in ("gate", "opener") and killed % 2
+                stopped = until("a collector is there", partial(_workers, running, "collector", dead)) if stops else []
                 for collector in stopped:
                     os.kill(collector, signal.SIGSTOP)
                     until("clients are refused", partial(clients.more, len(clients.refused) + 3 * between))

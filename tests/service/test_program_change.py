@@ -19,7 +19,6 @@ from labs.builders import present
 from labs.load import Load, tallied, upgrade
 from labs.program_change import How, Restarting, Systemd, bequest_of
 from labs.running_lab import Scraped, children, until
-from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.program_change import ENDS, VARIABLE, Bequest, Exec, Store, inherited, read, taken, written
 
 RESTARTS = int(os.environ.get("TOKGATE_TEST_RESTARTS", "1"))
@@ -96,9 +95,8 @@ def test_who_dies_meanwhile_and_after(running: Restarting) -> None:
     """Processes of the program before are watched on: their deaths, and that of the supervisor, leave nobody behind."""
     status, kept = running.connect("127.0.0.1", running.origin.getsockname()[1])
     assert " 200 " in status
-    answer = present(ask(running.confdir, ControlRequest.STATUS))
-    gate = next(worker["pid"] for worker in answer["workers"] if worker["name"] == "gate-0")
-    running.restart(partial(os.kill, gate, signal.SIGKILL))
+    (gate,) = running.workers("gate-0")
+    running.restart(partial(os.kill, gate["pid"], signal.SIGKILL))
     until("it is well", lambda: running.problems() == [])
     assert running.passes()
     for victim in (*running.before, *children(running.process.pid)):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from labs.running_lab import Scraped, until
-from tokgate.runtime.control_socket import ControlRequest, ask
 
 
 @pytest.fixture
@@ -25,9 +24,7 @@ def running(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) ->
 
 
 def _workers(running: Scraped) -> dict[str, dict[str, Any]]:
-    state = ask(running.confdir, ControlRequest.STATUS)
-    assert state is not None
-    return {worker["name"]: worker for worker in state["workers"]}
+    return {worker["name"]: worker for worker in running.workers()}
 
 
 def _is_another(running: Scraped, name: str, pid: int) -> bool:

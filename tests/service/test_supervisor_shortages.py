@@ -8,9 +8,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from labs.builders import present
 from labs.running_lab import POLICY, Running, Scraped, children, python_for, until
-from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service.last_state import NAME
 
 NEXT = POLICY | {"settings": {"unknown_clients": "block"}}
@@ -56,9 +54,7 @@ NOT_IN_FORCE = "the newest policy is not in force in gates: none can be started 
 
 def _gates(running: Running) -> dict[int, str]:
     """The versions of the policy of gates that serve, by process id."""
-    answer = present(ask(running.confdir, ControlRequest.STATUS))
-    workers = [each for each in answer["workers"] if each["name"].startswith("gate-") and not each["retired"]]
-    return {each["pid"]: each["version"] for each in workers}
+    return {each["pid"]: each["version"] for each in running.workers("gate")}
 
 
 def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
@@ -69,7 +65,7 @@ def test_a_policy_for_which_no_gate_can_be_started(tmp_path: Path) -> None:
     running = Scraped(tmp_path, workers=2, python=python_for(tmp_path, DRIVER))
     try:
         until("an opener answers", running.refuses)
-        until("the process for metrics serves", lambda: _reports(running, "metrics-0"))
+        until("the process for metrics serves", lambda: any(each["report"] for each in running.workers("metrics")))
         before = _gates(running)
         (tmp_path / "full").touch()
         until("metrics are told", lambda: running.get("/metrics")[0] == 200)
@@ -132,8 +128,3 @@ def test_nothing_can_be_written_to_standard_error(tmp_path: Path) -> None:
 def _replaced(running: Running, before: dict[int, str]) -> bool:
     now = _gates(running)
     return bool(now) and not now.keys() & before.keys()
-
-
-def _reports(running: Running, name: str) -> bool:
-    answer = present(ask(running.confdir, ControlRequest.STATUS))
-    return any(each["report"] for each in answer["workers"] if each["name"] == name)

@@ -47,20 +47,15 @@ def test_a_stop_while_nothing_writes_the_log(tmp_path: Path) -> None:
     """The collector keeps dying, which is red, and is not started again yet: the stop is logged nevertheless."""
     with closing(Running(tmp_path, workers=1)) as running:
         for _ in range(4):  # each start is delayed for twice as long as the one before
-            until("the collector is there", partial(_collector, running))
-            os.kill(victim := _collector(running) or 0, signal.SIGKILL)
-            until("its death is noticed", partial(_is_not, running, victim))
+            (victim,) = until("the collector is there", partial(_collectors, running))
+            os.kill(victim, signal.SIGKILL)
+            until("its death is noticed", lambda: victim not in _collectors(running))  # noqa: B023
         assert any("collector-0 keeps dying, 4 times" in each for each in running.problems_told())
     assert running.records()[-2]["event"]["action"] == "stopped"
 
 
-def _is_not(running: Running, victim: int) -> bool:
-    return _collector(running) != victim
-
-
-def _collector(running: Running) -> int | None:
-    answer = present(ask(running.confdir, ControlRequest.STATUS))
-    return next((each["pid"] for each in answer["workers"] if each["name"] == "collector-0"), None)
+def _collectors(running: Running) -> list[int]:
+    return [each["pid"] for each in running.workers("collector")]
 
 
 DRIVER = """
@@ -105,9 +100,9 @@ def test_a_stop_after_a_reload_waits_for_a_tunnel_that_was_not_ready_to_move(tmp
                 running.write(policy | {"bans": {}, "lifted": WITHOUT_BAN["lifted"]})
                 answer = present(ask(running.confdir, ControlRequest.RELOAD))
                 assert answer["ok"], answer
-                (new,) = _gates(running)
+                (new,) = running.workers("gate")
                 running.process.terminate()
-                until("the new gate has ended", lambda: not Path(f"/proc/{new}").exists())
+                until("the new gate has ended", lambda: not Path(f"/proc/{new['pid']}").exists())
                 asked.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
                 for _ in range(1000):  # a gate looks for what it may pass on each five milliseconds
@@ -139,12 +134,6 @@ def _refuses_to_connect(port: int) -> bool:
     with contextlib.suppress(ConnectionResetError), socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
     return False
-
-
-def _gates(running: Running) -> list[int]:
-    """The gates of the latest generation."""
-    answer = present(ask(running.confdir, ControlRequest.STATUS))
-    return [each["pid"] for each in answer["workers"] if each["name"].startswith("gate-") and not each["retired"]]
 
 
 HURRIED = """
