@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from enum import StrEnum
+from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,8 @@ from typing import Final
 import trustme
 
 from evasion.python_server import ALLOWED_PAGE, BANNED_PAGE, Pages, accept
-from labs.ports import held_port
+from labs.ports import answers, held_port
+from labs.waiting import until
 
 DEADLINE: Final = 60.0
 BANNED: Final = "www.clips.example.org"
@@ -129,7 +129,7 @@ class Servers:
         self._ports[server, True], self._ports[server, False] = secure, plain
         getattr(self, f"_{server}")(secure, plain)
         for port in (secure, plain):
-            _until_it_listens(port, self._folder / f"{server}.log")
+            until(f"{server} listens", partial(answers, port))
 
     def _run(self, server: Server, *command: str | Path) -> None:
         home = {"HOME": str(self._folder), "XDG_DATA_HOME": str(self._folder), "XDG_CONFIG_HOME": str(self._folder)}
@@ -207,49 +207,32 @@ class Servers:
 
     def _caddy(self, secure: int, plain: int) -> None:
         f = self._folder
-        pages = {"handler": "static_response", "status_code": 200}
-        routes = [
-            {
-                "match": [{"host": ["clips.example.org", "*.clips.example.org"]}],
-                "handle": [pages | {"body": BANNED_PAGE.decode()}],
-                "terminal": True,
-            },
-            {"handle": [pages | {"body": ALLOWED_PAGE.decode()}]},
-        ]
-        common = {"routes": routes, "automatic_https": {"disable": True}, "protocols": ["h1", "h2", "h2c"]}
-        policies = [
-            {
-                "match": {"sni": ["*.clips.example.org", "clips.example.org"]},
-                "certificate_selection": {"any_tag": ["b"]},
-            },
-            {"certificate_selection": {"any_tag": ["a"]}},
-        ]
-        config = {
-            "admin": {"disabled": True},
-            "apps": {
-                "http": {
-                    "servers": {
-                        "secure": common
-                        | {
-                            "listen": [f"127.0.0.1:{secure}"],
-                            "tls_connection_policies": policies,
-                            "strict_sni_host": False,
-                        },
-                        "plain": common | {"listen": [f"127.0.0.1:{plain}"]},
-                    }
-                },
-                "tls": {
-                    "certificates": {
-                        "load_files": [
-                            {"certificate": f"{f}/allowed.pem", "key": f"{f}/allowed.key", "tags": ["a"]},
-                            {"certificate": f"{f}/banned.pem", "key": f"{f}/banned.key", "tags": ["b"]},
-                        ]
-                    }
-                },
-            },
-        }
-        (f / "caddy.json").write_text(json.dumps(config))
-        self._run(Server.CADDY, "caddy", "run", "--config", f / "caddy.json")
+        (f / "Caddyfile").write_text(
+            f"""{{
+              admin off
+              auto_https off
+              default_bind 127.0.0.1
+              servers {{
+                protocols h1 h2 h2c
+                strict_sni_host insecure_off
+              }}
+            }}
+            https://clips.example.org:{secure}, https://*.clips.example.org:{secure} {{
+              tls {f}/banned.pem {f}/banned.key
+              respond "{BANNED_PAGE.decode()}"
+            }}
+            https://:{secure} {{
+              tls {f}/allowed.pem {f}/allowed.key
+              respond "{ALLOWED_PAGE.decode()}"
+            }}
+            http://clips.example.org:{plain}, http://*.clips.example.org:{plain} {{
+              respond "{BANNED_PAGE.decode()}"
+            }}
+            http://:{plain} {{
+              respond "{ALLOWED_PAGE.decode()}"
+            }}"""
+        )
+        self._run(Server.CADDY, "caddy", "run", "--config", f / "Caddyfile")
 
     def _python(self, secure: int, plain: int) -> None:
         contexts = {}
@@ -279,15 +262,6 @@ class Servers:
         self._stack.callback(listener.close)
         self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
         threading.Thread(target=accept, args=(listener, context), daemon=True).start()
-
-
-def _until_it_listens(port: int, log: Path) -> None:
-    give_up = time.monotonic() + DEADLINE
-    while time.monotonic() < give_up:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"nobody listens at {port}: {log.read_text() if log.exists() else ''}")
 
 
 @contextlib.contextmanager

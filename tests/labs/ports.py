@@ -28,3 +28,9 @@ def number(held: socket.socket) -> int:
     """The number of a socket's port."""
     port: int = held.getsockname()[1]
     return port
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Final
 
 import trustme
 
+from labs.ports import answers
 from labs.waiting import DEADLINE as DEADLINE
 from labs.waiting import until
 
@@ -59,7 +59,7 @@ class Site:
             )
         try:
             if role == "collector":
-                wait(lambda: process.poll() is not None or _answers(self._port))
+                wait(lambda: process.poll() is not None or answers(self._port))
             assert process.poll() is None, (self._folder / f"{role}.out").read_text()
             yield
         finally:
@@ -95,11 +95,3 @@ def present() -> bool:
 def wait(done: Callable[[], bool]) -> None:
     """Until it is so."""
     until("the lines arrive", done)
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
