@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from labs.requirements import lacking
 from labs.waiting import until
 
 PACKAGE = os.environ.get("TOKGATE_DEB", "")
@@ -19,14 +20,8 @@ SYSTEMCTL: Final = '#!/bin/sh\necho "$@" >> /calls\n'
 """Takes the place of systemd where it does not run: notes what it is asked, and says yes."""
 
 
-def _lacks() -> str:
-    missing = [program for program in ("mmdebstrap", "dpkg-deb", "chroot") if shutil.which(program) is None]
-    if os.geteuid() != 0 or missing:
-        return f"needs root{''.join(f', {each}' for each in missing)}"
-    return "" if PACKAGE else "needs a package: make deb"
-
-
-pytestmark = [pytest.mark.skipif(bool(_lacks()), reason=_lacks()), pytest.mark.timeout(900)]
+LACKS: Final = lacking("root", "mmdebstrap", "dpkg-deb", "chroot") or ("" if PACKAGE else "needs a package: make deb")
+pytestmark = [pytest.mark.skipif(bool(LACKS), reason=LACKS), pytest.mark.timeout(900)]
 
 
 class Debian:
