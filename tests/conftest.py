@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
 
-from labs.command_line import Command, Outcome
+from labs.command_line import POLICY, Command, Outcome
 from labs.json_outputs import check_output
 from labs.lab_fixtures import any_gateway, lab, namespace, origin, requirements, resolver
 from tokgate.blocklog.records.log_schema import log_schema
@@ -110,6 +110,16 @@ def check_lines() -> Callable[..., list[Record]]:
         return records
 
     return check
+
+
+@pytest.fixture
+def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `policies` in a working directory of its own, so that origins read `policies/policy.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text(POLICY)
+    return folder
 
 
 @pytest.fixture

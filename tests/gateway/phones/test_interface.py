@@ -7,13 +7,12 @@ import pytest
 
 from gateway.phones.test_tunnel import TUNNEL
 from labs.netns import Namespace
-from labs.phones import TOOLS
 from labs.requirements import needs
 from tokgate.gateway import GatewayError
 from tokgate.gateway.phones.interface import Interface
 
 
-@needs(*TOOLS)
+@needs("wg", "wireguard-go")
 def test_half_an_interface_does_not_stay(namespace: Namespace) -> None:
     """Where the machine refuses an address of the tunnel, phones would connect to it and get nowhere."""
     interface = Interface(f"wg{os.getpid()}x")
