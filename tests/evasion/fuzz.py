@@ -102,7 +102,7 @@ class Kind:
     name: str
     tls: bool
     draw: Callable[[Random], bytes]
-    read: Callable[[bytes, Stream, Target], ServerReply]
+    read: Callable[[Stream, Target], ServerReply]
 
 
 def _cut(random: Random, octets: bytes) -> list[bytes]:
@@ -178,52 +178,37 @@ def _head(random: Random) -> bytes:
     return bytes(data) + end + (fields if random.random() < 0.7 else fields.replace(b"\r\n", end))
 
 
-def _say_all(stream: Stream, sent: bytes) -> None:
-    """Send all, and that it is all: so no server waits for more."""
-    send_all(stream, [sent])
-    with contextlib.suppress(OSError):
-        stream.end()
-
-
-def _read_hello(sent: bytes, stream: Stream, target: Target) -> ServerReply:
-    _say_all(stream, sent)
-    return read_answer(stream, target)
-
-
-def _read_two(sent: bytes, stream: Stream, target: Target) -> ServerReply:
-    _say_all(stream, sent)
+def _read_two(stream: Stream, target: Target) -> ServerReply:
     return read_answer(stream, target, _FIRST, _KEY, Second(_SECOND))
 
 
-def _read_head(sent: bytes, stream: Stream, target: Target) -> ServerReply:
-    _say_all(stream, sent)
+def _read_head(stream: Stream, _: Target) -> ServerReply:
     answer = read_page(stream.receive)
     return ServerReply(Result.SERVED if BANNED_PAGE in answer.body else Result.OTHER, answer.detail)
 
 
 KINDS: Final = (
-    Kind("hello", True, _hello, _read_hello),
+    Kind("hello", True, _hello, read_answer),
     Kind("two-hellos", True, _two_hellos, _read_two),
     Kind("head", False, _head, _read_head),
 )
 
 
 def served_by(servers: Servers, kind: Kind, sent: bytes) -> Iterator[Server]:
+    def play(stream: Stream, target: Target) -> ServerReply:
+        """Send all, and that it is all: so no server waits for more."""
+        send_all(stream, [sent])
+        with contextlib.suppress(OSError):
+            stream.end()
+        return kind.read(stream, target)
+
+    opens, route = Opens.TLS if kind.tls else Opens.HTTP, AttemptRoute(carriage=Carriage.ROUTE, patience=PATIENCE)
+    attempt = Attempt("fuzz", "", play, family=Family.TLS_RECORDS, opens=opens)
     for server in Server:
         if server in (Server.RECORDER, Server.NAMELESS) or server.missing:
             continue
-        port = servers.port(server, tls=kind.tls)
-        attempt = Attempt(
-            id="fuzz",
-            family=Family.TLS_RECORDS,
-            opens=Opens.TLS if kind.tls else Opens.HTTP,
-            what="",
-            play=lambda stream, target: kind.read(sent, stream, target),
-        )
-        answer = make(
-            attempt, AttemptRoute(carriage=Carriage.ROUTE, patience=PATIENCE), Target(BANNED, "127.0.0.1", port)
-        )
-        if answer.result is Result.SERVED:
+        target = Target(BANNED, "127.0.0.1", servers.port(server, tls=kind.tls))
+        if make(attempt, route, target).result is Result.SERVED:
             yield server
 
 

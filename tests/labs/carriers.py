@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -30,6 +30,7 @@ from tokgate.policy.snapshot import Snapshot
 from tokgate.traffic.counters import Counters
 from tokgate.traffic.limits import Limits
 from tokgate.traffic.live_review import LiveReview
+from tokgate.traffic.warning_state import WarnedClients
 
 ALERT = bytes.fromhex("15030300020270")
 """A fatal unrecognized_name (112) of TLS 1.2: RFC 8446 §6.2."""
@@ -63,49 +64,37 @@ EXPLICIT = pytest.mark.parametrize("way", [Way.CONNECT, Way.SOCKS])
 REDIRECTED = pytest.mark.parametrize("way", [Way.REDIRECTED])
 
 
-class Carrier(Protocol):
-    """What carries clients' traffic under a policy, in a thread of its own, with clock and log of the laboratory's."""
-
-    @property
-    def holder(self) -> Holder:
-        """Holds the policy in force."""
-
-    @property
-    def counters(self) -> Any:
-        """What it counts, as `Counters`."""
-
-    def door(self, way: Way) -> Address:
-        """Where a client dials it."""
-
-    def idle(self) -> bool:
-        """Whether no client's connection is left."""
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass for those who keep others waiting, and look who is late."""
-
-    def close(self) -> None:
-        """End it. What went wrong inside is raised."""
-
-
 class Gate:
-    """A gate alone."""
+    """A gate in a thread of its own, with clock and log of the laboratory's."""
 
-    def __init__(self, lab: "Lab", snapshot: Snapshot, limits: Limits) -> None:
-        self._running = RunningGate(snapshot, limits, lab.clock, lab.records)
+    def __init__(
+        self,
+        lab: "Lab",
+        snapshot: Snapshot,
+        limits: Limits,
+        opener: handoff.OpenerChannel | None = None,
+        warned: WarnedClients | None = None,
+    ) -> None:
+        """`opener`: where what must be opened goes; without one it is refused."""
+        self._running = RunningGate(snapshot, limits, lab.clock, lab.records, opener, warned)
         self._running.opener.willing = False
         self._gate, self._monotonic = self._running.gate, lab.monotonic
         self.holder, self.counters = self._running.holder, self._gate.enforcer.counters
 
     def door(self, way: Way) -> Address:
+        """Where a client dials it."""
         return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
 
     def idle(self) -> bool:
+        """Whether no client's connection is left."""
         return not self._gate.loop.connections and not self._gate.acceptor.open_connections
 
     def wait(self, seconds: float) -> None:
+        """Let time pass for those who keep others waiting, and look who is late."""
         pass_time(self._gate, self._monotonic, seconds)
 
     def close(self) -> None:
+        """End it. What went wrong inside is raised."""
         self._running.stop()
 
 
@@ -189,26 +178,26 @@ class Opener(Mitmproxy):
         lab.patch.setattr(GateInstance, "handovers", self._channel[1], raising=False)
         super().__init__(lab, snapshot, limits)
         to_opener, warned = handoff.OpenerChannel(self._channel[0]), self.proxy.traffic.enforcer.warned
-        self._running = RunningGate(snapshot, limits, lab.clock, lab.records, to_opener, warned)
-        self._gate = self._running.gate
-        self.holder = _Both(self._running.holder, self.holder)
-        self.counters = _Sums(self._gate.enforcer.counters, self.counters)
-
-    def door(self, way: Way) -> Address:
-        return self._running.redirected if way is Way.REDIRECTED else self._running.explicit
+        self._gate = Gate(lab, snapshot, limits, to_opener, warned)
+        self.door = self._gate.door  # type: ignore[method-assign]
+        self.holder = _Both(self._gate.holder, self.holder)
+        self.counters = _Sums(self._gate.counters, self.counters)
 
     def idle(self) -> bool:
-        return super().idle() and not self._gate.loop.connections and not self._gate.acceptor.open_connections
+        return super().idle() and self._gate.idle()
 
     def wait(self, seconds: float) -> None:
-        pass_time(self._gate, self._lab.monotonic, seconds)
+        self._gate.wait(seconds)
         super().wait(seconds)
 
     def close(self) -> None:
-        self._running.stop()
+        self._gate.close()
         super().close()
         for end in self._channel:
             end.close()
+
+
+type Carrier = Gate | Mitmproxy
 
 
 class _Both:
@@ -286,7 +275,7 @@ class Lab:
         snapshot, limits = snapshot or policy(), limits or Limits()
         if self.servers_may_begin:
             self.patch.setattr("tokgate.gate.sockets.DEFER_SECONDS", 1)
-        made: dict[Kind, type[Gate | Mitmproxy]] = {Kind.GATE: Gate, Kind.OPENER: Opener, Kind.MITMPROXY: Mitmproxy}
+        made: dict[Kind, type[Carrier]] = {Kind.GATE: Gate, Kind.OPENER: Opener, Kind.MITMPROXY: Mitmproxy}
         carrier = made[self.kind](self, snapshot, limits)
         self._open.callback(carrier.close)
         self._carrier = carrier

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pyroute2 import DiagSocket, NFCTSocket
 
@@ -129,16 +129,9 @@ class Namespace:
         """The command line that runs a command here."""
         return ["ip", "netns", "exec", self.name, *(str(part) for part in command)]
 
-    def run(
-        self,
-        *command: str | Path,
-        check: bool = True,
-        given: str = "",
-        seconds: float = DEADLINE,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command here to its end."""
-        return run(*self.command(*command), check=check, given=given, seconds=seconds, env=env)
+    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command here to its end, with the options of `run`."""
+        return run(*self.command(*command), **options)
 
     def output(self, *command: str | Path) -> str:
         """What a command prints that ends well."""

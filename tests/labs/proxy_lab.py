@@ -26,6 +26,8 @@ from whenever import Instant
 
 from labs import builders
 from labs.own_layers import OwnLayers
+from labs.raw_client import Reply as Reply
+from labs.raw_client import fields, read_fields
 from labs.records import Holder, Records, enforcer_of
 from labs.serving import Handler, all_taken_up, serving
 from labs.waiting import eventually as eventually
@@ -326,26 +328,19 @@ class Client:
         async with asyncio.timeout(DEADLINE):
             return await self.reader.readuntil(b"\r\n\r\n")
 
-    async def response(self) -> "Reply":
+    async def response(self) -> Reply:
         """A whole response with Content-Length."""
-        head = await self.head()
-        lines = head.decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
-        }
-        size = int(headers.get("content-length", "0"))
-        return Reply(int(lines[0].split()[1]), headers, await self.exactly(size))
+        status, headers = read_fields(await self.head())
+        return Reply(status, headers, await self.exactly(int(headers.get("content-length", "0"))))
 
-    async def get(self, host: str, path: str = "/", **headers: str) -> "Reply":
+    async def get(self, host: str, path: str = "/", **headers: str) -> Reply:
         """A request on this connection."""
-        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        await self.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields(headers)}\r\n".encode())
         return await self.response()
 
-    async def connect(self, target: str, **headers: str) -> "Reply":
+    async def connect(self, target: str, **headers: str) -> Reply:
         """A CONNECT request."""
-        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        await self.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{fields}\r\n".encode())
+        await self.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{fields(headers)}\r\n".encode())
         return await self.response()
 
     async def tls(self, context: ssl.SSLContext, name: str | None) -> None:
@@ -359,15 +354,6 @@ class Client:
     def issuer(self) -> str:
         """Who issued the certificate that the other side showed."""
         return str(self.writer.get_extra_info("ssl_object").getpeercert()["issuer"])
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A response to a client."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 @asynccontextmanager

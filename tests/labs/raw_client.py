@@ -4,11 +4,11 @@ import contextlib
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from labs.gate_lab import DEADLINE, broken_off, exactly, read_all, reset
+from labs.gate_lab import DEADLINE, broken_off, exactly, read_all, read_head, reset
 
 Address = tuple[str, int]
 
@@ -20,6 +20,18 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+def fields(headers: Mapping[str, str]) -> str:
+    """Lines of headers; underscores in their names stand for hyphens."""
+    return "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+
+
+def read_fields(head: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers of a response's head."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    return int(first.split()[1]), found
 
 
 def socks_request(host: str, port: int) -> bytes:
@@ -93,9 +105,8 @@ class RawClient:
             return Reply(response.status, headers, response.read())
 
     def request(self, method: str, target: str, host: str, body: bytes = b"", /, **headers: str) -> Reply:
-        """A request on this connection; underscores in names of headers stand for hyphens."""
-        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        self.send(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode() + body)
+        """A request on this connection."""
+        self.send(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields(headers)}\r\n".encode() + body)
         return self.reply(method)
 
     def get(self, host: str, target: str = "/", **headers: str) -> Reply:
@@ -104,17 +115,13 @@ class RawClient:
 
     def connect(self, host: str, port: int, **headers: str) -> Reply:
         """A CONNECT. What follows a success is left to be read."""
-        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        self.send(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{fields}\r\n".encode())
-        head = b""
-        while not head.endswith(b"\r\n\r\n") and (octet := self.sock.recv(1)):
-            head += octet
+        self.send(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{fields(headers)}\r\n".encode())
+        head = read_head(self.sock)
         assert head, "the connection ended"
-        lines = head.decode("latin-1").split("\r\n")
-        headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:] if line)}
-        status, size = int(lines[0].split()[1]), int(headers.get("content-length", "0"))
-        left = self.exactly(size) if "content-length" in headers or status == 200 else self.to_end()
-        return Reply(status, headers, left)
+        status, found = read_fields(head)
+        size = int(found.get("content-length", "0"))
+        left = self.exactly(size) if "content-length" in found or status == 200 else self.to_end()
+        return Reply(status, found, left)
 
     # -- SOCKS 5
 
