@@ -232,8 +232,9 @@ def test_rules_are_kept_for_the_next_start(setting: Setting) -> None:
 
 
 def test_a_table_that_takes_long(begin: Callable[..., Setting]) -> None:
-    """Whoever asks meanwhile is answered, sees which policy the kernel has, and that another one is due."""
+    """It is due at its second. Whoever asks meanwhile is answered, and sees which policy the kernel has."""
     setting = begin(ban(starts=wall("2023-06-02T14:00:05")))
+    assert setting.keeper.due() == pytest.approx(5)
     loaded, seen = threading.Event(), list[dict[str, Any]]()
 
     def takes() -> None:
