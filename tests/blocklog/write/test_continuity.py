@@ -487,6 +487,9 @@ def test_a_journal_on_a_disk_that_takes_no_new_file(
     if link:
         runs.heads.unlink()
         runs.heads.symlink_to(other)
+    else:  # so that a new chain begins
+        runs.path.rename(runs.path.with_name("block.ndjson.1"))
+        runs.path.write_bytes(b'{"@times')
 
     def no_inode(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
