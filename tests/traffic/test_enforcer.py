@@ -98,6 +98,7 @@ def test_what_passes_because_of_an_error_is_recorded(records: Records, monkeypat
         enforcer.record(enforcer.judge(CLIENT, names), Visibility.SNI, seen)
 
     assert records.actions == ["internal-error", "passed-on-error", "internal-error"]
+    assert records.all[1]["message"].startswith(f"{CLIENT} reached www.clips.example.org unjudged: deciding failed")
     assert not records.all[1]["tokgate"]["mismatch"], "one name was shown"
 
 

@@ -15,11 +15,11 @@ from tokgate.blocklog.records.folding import Fold
 from tokgate.blocklog.records.record import decode, encode
 from tokgate.blocklog.records.traffic import repeats_record, traffic_record
 from tokgate.policy.bans import Action, OnExpiry
-from tokgate.policy.decide import Judgement, Sighting, decide_on_error, decide_unreadable
+from tokgate.policy.decide import Judgement, Sighting, decide_unreadable
 from tokgate.policy.decision import HIDDEN, Reason, Response, Signal
 from tokgate.policy.membership import Identity
 from tokgate.policy.observation import Endpoint, HttpSeen, Observation, Stage, Visibility
-from tokgate.policy.settings import OnError, UnknownClients
+from tokgate.policy.settings import UnknownClients
 from tokgate.policy.snapshot import Snapshot
 from tokgate.policy.values import Origin
 
@@ -167,14 +167,6 @@ def test_continuing_past_a_warning(valid_record: Valid) -> None:
     assert record["message"].endswith("The page is not shown again until 2023-03-10 20:00 Europe/Brussels.")
 
 
-def test_allowed_traffic_has_no_record() -> None:
-    """A name of no banned service, and a client of another network, are never named in the log."""
-    harmless = seen(Stage.TLS, (Signal.SNI, "www.example.com"), destination=None)
-    elsewhere = seen(client=Endpoint("198.51.100.1"))
-    for observation in (harmless, elsewhere):
-        assert traffic_record(stamp(), observation, judged(observation), SNAPSHOT) is None
-
-
 def test_an_exemption_used_is_recorded_with_its_reason(valid_record: Valid) -> None:
     """Whoever passes by an exemption is named, with the reason and the end of the exemption."""
     record = valid_record(record_of(seen(client=Endpoint("192.0.2.9"))))
@@ -183,19 +175,6 @@ def test_an_exemption_used_is_recorded_with_its_reason(valid_record: Valid) -> N
     assert record["tokgate"]["exemption"] == "press"
     assert record["tokgate"]["exemption_until"] == "2023-03-31T16:00:00.000000Z"
     assert "under exemption press (Monitoring of public statements, until 2023-03-31 18:00" in record["message"]
-
-
-def test_what_passes_because_of_an_error_is_recorded(valid_record: Valid) -> None:
-    """With `on_error: allow` a banned service is reached while deciding fails: that is told, other names are not."""
-    policy, observation = snapshot(ban(), on_error=OnError.ALLOW), seen()
-    judgement = Judgement(decide_on_error(policy, NAME), observation.names[0], mismatch=False)
-    record = present(traffic_record(stamp(), observation, judgement, policy))
-    record = valid_record(decode(encode(record)))
-    assert record["event"]["action"] == "passed-on-error"
-    assert record["tokgate"]["reason"] == "internal-error"
-    assert record["message"].startswith("192.0.2.7 reached www.clips.example.org unjudged: deciding failed")
-    harmless = replace(judgement, decision=decide_on_error(policy, "www.example.com"))
-    assert traffic_record(stamp(), observation, harmless, policy) is None
 
 
 def test_a_block_without_a_ban_says_why(valid_record: Valid) -> None:
