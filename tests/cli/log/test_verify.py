@@ -8,7 +8,6 @@ import pytest
 from labs.appending import AppenderRuns
 from labs.command_line import Command
 from labs.samples import OBSERVER, stamp
-from tokgate.blocklog.atomic_file import zstd
 from tokgate.blocklog.paths import every_file
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.write.checkpointer import LogOptions
@@ -121,16 +120,6 @@ def test_the_public_key_is_found_in_the_private_one(log: Path, tokgate: Command)
     public = log.with_suffix(".pub").read_text()
     log.with_suffix(".pub").unlink()
     assert tokgate("log", "key").out == public
-
-
-def test_a_compressed_copy(log: Path, tokgate: Command) -> None:
-    """`zstd` leaves the file beside its copy: neither is blamed, and no event counts twice."""
-    before = tokgate("log", "query", "--csv", "--sql", "SELECT count(*), sum(events) FROM events").out
-    rotated = log.rename("block-20230310T120000.000000Z.ndjson")
-    Path(f"{rotated}.zst").write_bytes(zstd.compress(rotated.read_bytes()))
-    outcome = tokgate("log", "verify")
-    assert (outcome.code, outcome.out) == (0, "")
-    assert tokgate("log", "query", "--csv", "--sql", "SELECT count(*), sum(events) FROM events").out == before
 
 
 def test_files_that_are_gone(log: Path, tokgate: Command) -> None:
