@@ -270,10 +270,13 @@ def test_a_url_is_enough(policies: Path, tokgate: Command, tmp_path: Path) -> No
     ]
     assert [each["verdict"] for each in answers(tokgate, lines, tmp_path)] == ["block", "allow"]
     file = tmp_path / "none.ndjson"
-    file.write_text('{"client": "192.0.2.7"}\n{"host": "x.example"}\nnot JSON\n')
+    bent = '{"client": 1, "host": "x.example"}\n{"client": "192.0.2.7", "host": "x.example", "at": "noon"}\n'
+    file.write_text(f'{{"client": "192.0.2.7"}}\n{{"host": "x.example"}}\nnot JSON\n{bent}')
     said = tokgate("simulate", str(file)).err.splitlines()
-    assert said[:3] == [
+    assert said[:4] == [
         "tokgate: line 1: `host` or `url` is missing",
         "tokgate: line 2: `client` is missing",
         "tokgate: line 3: not JSON, and no line of Squid, dnsmasq, Unbound, Zeek or conntrack",
+        "tokgate: line 4: `client` is not text",
     ]
+    assert said[4].startswith("tokgate: line 5: 'noon' is no time: use 2023-03-10T00:00:00Z, ")
