@@ -85,28 +85,19 @@ def test_an_unknown_service(tokgate: Command) -> None:
 @pytest.mark.parametrize(
     ("host", "code", "said"),
     [
-        ("WWW.clips.example.org.", 0, "WWW.clips.example.org. belongs to clips: suffix:clips.example.org"),
-        ("203.0.113.7", 0, "203.0.113.7 belongs to clips: address:203.0.113.0/28"),
-        ("clips.example.com", 1, "clips.example.com does not belong to clips"),
-        (
-            "chat.deepseek.com",
-            1,
-            "chat.deepseek.com does not belong to clips; it belongs to deepseek (suffix:deepseek.com)",
-        ),
-        ("a..b", 1, "a..b is no host name: "),
-        (
-            "https://play.google.com/store/apps/details?id=org.example.clips",
-            0,
-            "https://play.google.com/store/apps/details?id=org.example.clips belongs to clips: store:google-play/",
-        ),
-        ("https://play.google.com/", 1, "https://play.google.com/ does not belong to clips"),
+        ("WWW.clips.example.org.", 0, "belongs to clips: suffix:clips.example.org"),
+        ("203.0.113.7", 0, "belongs to clips: address:203.0.113.0/28"),
+        ("clips.example.com", 1, "does not belong to clips"),
+        ("chat.deepseek.com", 1, "does not belong to clips; it belongs to deepseek (suffix:deepseek.com)"),
+        ("a..b", 1, "is no host name: "),
+        ("https://play.google.com/store/apps/details?id=org.example.clips", 0, "belongs to clips: store:google-play/"),
+        ("https://play.google.com/", 1, "does not belong to clips"),
     ],
 )
 def test_a_name(tokgate: Command, host: str, code: int, said: str) -> None:
     """Whether a name belongs to a service is answered with the rule, or with whose it is."""
     outcome = tokgate("service", "test", "clips", host)
-    assert outcome.code == code
-    assert outcome.out.startswith(said)
+    assert (outcome.code, outcome.out.startswith(f"{host} {said}")) == (code, True)
 
 
 @pytest.mark.usefixtures("policies")
