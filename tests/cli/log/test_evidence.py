@@ -1,7 +1,7 @@
 """`tokgate log prove` and `tokgate log anchor`: files that others can check, and what is said where nothing is."""
 
 import json
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert writer.mark().wait(60)
     assert writer.close(60)
     return path
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Iterator[Authority]:
-    made = Authority(tmp_path / "tsa")
-    yield made
-    made.close()
 
 
 def test_a_proof_in_a_file(log: Path, tokgate: Command) -> None:
@@ -64,9 +57,10 @@ def test_no_proof(log: Path, tokgate: Command) -> None:
     assert tokgate("log", "prove", "01862000-0000-7000-8000-00000000000f").code == 3
 
 
-def test_an_anchor(log: Path, tokgate: Command, authority: Authority) -> None:
+def test_an_anchor(log: Path, tokgate: Command, tmp_path: Path) -> None:
     """A checkpoint and its timestamp in files: the timestamp says since when, and the log is compared with it."""
-    assert tokgate("log", "anchor", "-o", "anchor.txt", "--tsa", authority.url).code == 0
+    with closing(Authority(tmp_path / "tsa")) as authority:
+        assert tokgate("log", "anchor", "-o", "anchor.txt", "--tsa", authority.url).code == 0
     root = str(authority.folder / "ca.pem")
     outcome = tokgate("log", "anchor", "--check", "anchor.txt", "--tsa-ca", root)
     assert outcome.code == 0
