@@ -170,6 +170,13 @@ def test_the_period_before() -> None:
     assert LogQuery().before(NOW) is None
 
 
+def test_a_heading_turns_the_order_round() -> None:
+    """Descending at first, then the other way."""
+    once = LogQuery().sorted_by("client")
+    assert (once.view.sort, once.sorted_by("ban").view.sort) == ("-client", "-ban")
+    assert once.sorted_by("client").view.sort == "client"
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

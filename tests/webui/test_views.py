@@ -86,6 +86,13 @@ def behind(page: Page, link: str) -> int:
     return sum(int(row["events"]) for row in csv.DictReader(io.StringIO(downloaded)))
 
 
+def wrong_bars(page: Page, text: str) -> list[tuple[str, str]]:
+    """The bars of a chart that lead to other lines than they count."""
+    bars = re.findall(r'<a href="([^"]+)" tabindex="-1">\s*<rect [^>]*>\s*<title>[^<]*?: ([0-9]+) ', text)
+    assert bars
+    return [(link, number) for link, number in bars if behind(page, link) != int(number)]
+
+
 def rows(text: str) -> int:
     return text.count('<th scope="row" class="t" data-label="Time">')
 
@@ -292,9 +299,7 @@ def test_times_in_a_zone(page: Page) -> None:
     assert "Begins (Europe/Brussels)" in text
     assert '<th scope="row" class="t">03-10 12:00</th>' in text
     assert 'value="2023-03-11T00:00"' in text
-    bars = re.findall(r'<a href="([^"]+)" tabindex="-1">\s*<rect [^>]*>\s*<title>[^<]*?: ([0-9]+) ', text)
-    assert bars
-    assert [(link, number) for link, number in bars if behind(page, link) != int(number)] == []
+    assert wrong_bars(page, text) == []
     assert "2023-03-13 00:59:59" in page.get("/lines?zone=Europe/Brussels").text
 
 
@@ -350,6 +355,7 @@ def test_lines_about_tokgate_itself(open_page: OpenPage) -> None:
         assert figures(text)["Events"] == 11
         assert "7 records were lost" in text
         assert "1 lines of the log could not be read" in text
+        assert wrong_bars(page, page.get("/?about=tokgate").text) == []
         about = page.get("/lines?about=tokgate").text
         assert rows(about) == 2
         assert "What the log says" in about
