@@ -93,6 +93,7 @@ def test_a_browser_that_looks_ahead_does_not_use_the_link_up(open_page: OpenPage
 
 def test_signing_out_ends_the_session_and_gives_a_new_link(page: Page) -> None:
     token = page.client.cookies[COOKIE]
+    assert "Sign out" in page.get("/").text
     origin = {"Origin": "http://127.0.0.1:8090", "Sec-Fetch-Site": "same-origin"}
     answer = page.client.post("/sign-out", headers=origin)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
@@ -315,6 +316,7 @@ def test_the_header_is_believed_of_the_proxy_alone(
         if user:
             assert f" {user} at 127.0.0.1 looks at overview" in page.told[0]
             assert "Sign out" not in answer.text
+            assert f"<span>{user}</span>" in answer.text
 
 
 def test_a_look_behind_the_proxy_is_of_its_client(open_page: OpenPage) -> None:
