@@ -12,7 +12,6 @@ from tokgate.policy.analysis.terms import (
     blocks_from,
     continued_until,
     earlier_terms,
-    in_force,
     outlasts,
     overrides,
     warns_with_a_page,
@@ -79,18 +78,6 @@ def test_an_extension_takes_over(stated: dict[str, Any]) -> None:
 
 
 START, END = at("2023-03-15T09:00:00Z"), at("2023-03-15T11:00:00Z")
-POLICY = snapshot(
-    ban(), exemptions=(exemption(), exemption("quick", starts=START, until=END, override=True)), reminders=()
-)
-
-
-@pytest.mark.parametrize(
-    ("moment", "holds"),
-    [(START.subtract(nanoseconds=1), False), (START, True), (END.subtract(nanoseconds=1), True), (END, False)],
-)
-def test_edges(moment: object, holds: bool) -> None:
-    """From its start on, up to and not including its end."""
-    assert bool(in_force(overrides(POLICY), moment)) is holds  # type: ignore[arg-type]
 
 
 def test_wall_times_in_several_zones() -> None:
