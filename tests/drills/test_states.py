@@ -26,7 +26,7 @@ from labs.command_line import Command
 from labs.gateway import KERNEL_TOO, Gateway
 from labs.netns import Lab
 from labs.origin import BANNED, Origin
-from labs.running_lab import Scraped, children, until
+from labs.running_lab import Scraped, children, runs, until
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.ruleset import TableOptions
 from tokgate.runtime.control_socket import ControlRequest, ask
@@ -354,7 +354,7 @@ def test_a_supervisor_in_each_state(tmp_path: Path) -> None:
     running.origin.close()
     with pytest.raises(last_state.Unanswered, match="has died"):
         last_state.status_of(running.confdir, Instant.now())
-    until("all have ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    until("all have ended", lambda: not any(map(runs, family)))
     assert health(running) == ["nobody answers"]
 
 

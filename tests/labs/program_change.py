@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from labs.running_lab import ROOT, Scraped, children, until
+from labs.running_lab import ROOT, Scraped, children, runs, until
 from labs.service_manager import ServiceManager
 from tokgate.runtime.control_socket import ControlRequest, ask
 from tokgate.service import program_change
@@ -105,14 +105,6 @@ class Restarting(Scraped):
         with contextlib.ExitStack() as stack:
             stack.callback(self.manager.close)
             self.end()
-
-
-def runs(pid: int) -> bool:
-    """Whether a process does; one that nobody waits for, its parent having gone, has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 class Systemd(UnitManager):

@@ -52,6 +52,19 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def stat(pid: int) -> list[str]:
+    """What proc_pid_stat(5) tells of a process, from its state on: `Z` if nobody has waited for it, or it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["Z"]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process does; one that nobody waits for, its parent having gone, has ended."""
+    return stat(pid)[0] != "Z"
+
+
 def python_for(folder: Path, driver: str) -> str:
     """An interpreter that runs this text with tokgate's arguments, instead of `-m tokgate`."""
     program, python = folder / "driver.py", folder / "python"
@@ -193,7 +206,7 @@ class Running:
         family = children(self.process.pid)
         self.process.terminate()
         assert self.process.wait(DEADLINE) == 0, self.narrated()
-        until("no process is left", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+        until("no process is left", lambda: not any(map(runs, family)))
         self.origin.close()
 
 

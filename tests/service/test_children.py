@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.running_lab import Running, until
+from labs.running_lab import Running, runs, stat, until
 from tokgate.service import children
 from tokgate.service.children import Child, Role, readable
 
@@ -44,14 +44,6 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _libc = ctypes.CDLL(None)
 
 
-def _state(pid: int) -> str:
-    """By proc_pid_stat(5); `Z` also once it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "Z"
-
-
 @pytest.fixture
 def _heir() -> Iterator[None]:
     """Orphans become this process's children, in their own session: else the kernel wakes them by setpgid(2)."""
@@ -69,10 +61,10 @@ def test_stopped_ones_end(tmp_path: Path) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        until("they are stopped", lambda: [*map(_state, pids)] == ["T"] * len(pids))
+        until("they are stopped", lambda: [stat(pid)[0] for pid in pids] == ["T"] * len(pids))
         running.process.kill()
         running.process.wait()
-        until("they have ended", lambda: [*map(_state, pids)] == ["Z"] * len(pids))
+        until("they have ended", lambda: not any(map(runs, pids)))
     except AssertionError:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
@@ -102,7 +94,7 @@ def test_one_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         os.kill(supervisor, signal.SIGKILL)
         os.waitpid(supervisor, 0)
-    until("it has ended", lambda: _state(pid) == "Z")
+    until("it has ended", lambda: not runs(pid))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGALRM
     for each in (lifeline, told, tells):
         os.close(each)

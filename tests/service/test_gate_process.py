@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from labs.gate_lab import policy
-from labs.running_lab import DEADLINE, POLICY, Running, Scraped, children, python_for, until
+from labs.running_lab import DEADLINE, POLICY, Running, Scraped, children, python_for, runs, until
 from tokgate.blocklog.integrity.verify import Verifier
 from tokgate.blocklog.records.record import Observer
 from tokgate.blocklog.write import channel
@@ -258,10 +258,6 @@ def _workers(running: Running, role: str, dead: list[int]) -> list[int] | None:
     return [each["pid"] for each in workers if each["name"].startswith(role) and each["pid"] not in dead] or None
 
 
-def _have_ended(family: list[int]) -> bool:
-    return not any(Path(f"/proc/{pid}").exists() for pid in family)
-
-
 @pytest.mark.parametrize("role", AT_ONCE)
 def test_no_refusal_that_a_client_saw_is_lost(
     tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]], role: str
@@ -295,7 +291,7 @@ def test_no_refusal_that_a_client_saw_is_lost(
             if role == "supervisor":
                 running.process.wait(DEADLINE)
                 running.origin.close()
-                until("all have ended", partial(_have_ended, family))
+                until("all have ended", lambda: not any(map(runs, family)))  # noqa: B023
             else:
                 running.close()
         files = [*sorted(folder.glob("block-*.ndjson")), running.log]  # a new one begins at midnight

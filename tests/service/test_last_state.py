@@ -13,7 +13,7 @@ import pytest
 
 from labs import builders
 from labs.builders import present
-from labs.waiting import until
+from labs.running_lab import stat, until
 from tokgate.runtime.control_socket import Control
 from tokgate.service.last_state import ANSWERS, NAME, StateFile, Unanswered, status_of
 from tokgate.service.status import LONGEST, Work
@@ -33,20 +33,16 @@ STATE: Any = {
 def other() -> Iterator[int]:
     """A process, in which nothing happens."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        until("it sleeps", lambda: _stat(process.pid)[0] == "S")
+        until("it sleeps", lambda: stat(process.pid)[0] == "S")
         yield process.pid
         process.kill()
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def written_by(folder: Path, pid: int, work: Work | None = None) -> Path:
     """The file as that process would have left it."""
     StateFile(folder).write(STATE, work, NOW)
     path = folder / NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": pid, "began": _stat(pid)[19]}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": pid, "began": stat(pid)[19]}))
     return path
 
 
@@ -80,11 +76,11 @@ def test_one_that_has_ended(tmp_path: Path, other: int) -> None:
     """It hands over, for which the next one has its time; or it was stopped meanwhile, or has died."""
     written_by(tmp_path, other, Work("the next program takes over", str(NOW), hands_over=True))
     os.kill(other, signal.SIGSTOP)
-    until("it is stopped", lambda: _stat(other)[0] == "T")
+    until("it is stopped", lambda: stat(other)[0] == "T")
     stopped = present(status_of(tmp_path, NOW))
     assert stopped["problems"] == [f"tokgate (pid {other}) was stopped: kill -CONT {other}"]
     os.kill(other, signal.SIGKILL)
-    until("it has ended", lambda: _stat(other)[0] == "Z")
+    until("it has ended", lambda: stat(other)[0] == "Z")
     early, late = (present(status_of(tmp_path, NOW.add(seconds=seconds))) for seconds in (1, LONGEST))
     assert (early["ok"], late["ok"]) == (True, False)
     written_by(tmp_path, other)
@@ -110,7 +106,7 @@ def test_who_writes(tmp_path: Path, other: int) -> None:
     mine.remove()
     assert json.loads(path.read_text())["pid"] == other
     os.kill(other, signal.SIGKILL)
-    until("it has ended", lambda: _stat(other)[0] == "Z")
+    until("it has ended", lambda: stat(other)[0] == "Z")
     mine.write(None, Work("it starts", str(NOW)), NOW)
     found = json.loads(path.read_text())
     assert (found["pid"], found["state"]["at"]) == (os.getpid(), str(NOW))

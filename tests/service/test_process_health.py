@@ -6,11 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from labs.running_lab import until
+from labs.running_lab import stat, until
 from tokgate.service.children import Child, Role
 from tokgate.service.process_health import (
     DYING_SECONDS,
@@ -120,7 +119,7 @@ def test_a_process_that_does_nothing_hangs(stopped: bool) -> None:
                 process.send_signal(signal.SIGSTOP)
                 os.waitpid(process.pid, os.WUNTRACED)
             else:
-                until("it sleeps", lambda: _stat(process.pid)[0] == "S")
+                until("it sleeps", lambda: stat(process.pid)[0] == "S")
             one = Child(Role.OPENER, 0, process.pid, 1.0, "x", heard=5.0)
             assert _hanging(one, at=5.0 + SILENT + STILL + PAUSED, use=processor_use)
             assert not _hanging(one, at=5.0 + SILENT, use=processor_use)
@@ -144,18 +143,13 @@ def test_one_that_does_something_has_its_time(what: int) -> None:
     assert _hanging(one, at=5.1 + HANGS, use=use)
 
 
-def _stat(pid: int) -> list[str]:
-    """What proc_pid_stat(5) tells, from the state on."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-
-
 def test_processes_that_share_a_processor_wait_for_it() -> None:
     """Of four that want the same one all the time, each waits for longer than it runs."""
     spin = f"import os\nos.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\nwhile True: pass"
     spinning = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(4)]
 
     def waits(pid: int) -> bool:
-        ran = sum(map(int, _stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+        ran = sum(map(int, stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
         return processor_use(pid)[1] > max(0.5, 1.5 * ran)
 
     try:
