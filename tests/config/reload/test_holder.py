@@ -119,6 +119,7 @@ async def test_reload_swaps_or_keeps(path: Path) -> None:
     assert result.snapshot is holder.snapshot is kept
     assert holder.last_error is not None
     assert "a.yaml:1:16: error:" in holder.last_error
+    assert "more)" not in holder.last_error
     assert (holder.errors, holder.failing_since) == (result.diagnostics, result.at)
     (path / "a.yaml").write_text(policy("third"))
     await holder.reload()

@@ -63,7 +63,7 @@ def test_a_save_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Files that keep changing are not read, which is told once; one that stays open for writing, late."""
     now, path, told = 0.0, tmp_path / "a.yaml", list[float]()
     monkeypatch.setattr("tokgate.config.reload.quiescence.time.monotonic", lambda: now)
-    check = StabilityCheck(lambda: statuses([path]), {}, on_unstable=lambda: told.append(now))
+    check = StabilityCheck(lambda: statuses([tmp_path / "gone", path]), {}, on_unstable=lambda: told.append(now))
     for size in range(int(UNSTABLE_AFTER / SETTLE) + 9):
         path.write_text("x" * size)
         now += SETTLE
