@@ -69,10 +69,14 @@ def test_a_start_that_nobody_signed(log: Log, count: int, found: Found) -> None:
 
 
 def test_a_run_that_was_killed(log: Log) -> None:
-    """Its last records stand unsigned, and that is no finding."""
-    log.whole_run(*[refusal()] * 20, ended=False)
+    """Its last records stand unsigned, and that is no finding; nor is a record after an end that the key signs."""
+    log.whole_run(*[refusal()] * 300, ended=False)
     assert log.faults() == []
     log.whole_run()
+    assert log.faults() == []
+    run = log.begin()
+    append(run, refusal())
+    log.write(run, 0, attest=True)
     assert log.faults() == []
 
 
