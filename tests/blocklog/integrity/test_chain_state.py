@@ -89,12 +89,3 @@ def test_a_forged_record_is_never_forgotten(chain: Chain) -> None:
     chain.grow(2 * MOST)
     assert [node.place for node in chain.recent.settle()] == [("log", 4), ("log", 5)]
     assert list(chain.recent.settle()) == []
-
-
-def test_a_copy_is_no_rival(chain: Chain) -> None:
-    """The same record twice, or one out of order, is told as such, and not decided about."""
-    record, head = link(chain.recent.head.head, {"n": 1})
-    chain.meet({"n": 1}, chain.recent.head.head)
-    assert chain.recent.rival(record, head) is None
-    other, far = link(Head("chain", 7, "ab" * 32), {"n": 8})
-    assert chain.recent.rival(other, far) is None

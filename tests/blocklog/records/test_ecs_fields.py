@@ -165,13 +165,6 @@ def test_a_name_that_is_seen_twice() -> None:
     assert fields["related"] == {"ip": ["192.0.2.7", "203.0.113.5", "203.0.113.9"], "hosts": [NAME]}
 
 
-def test_a_name_that_is_an_address() -> None:
-    """Who looks for an address finds it wherever a client named it."""
-    observation = seen(Stage.CONNECT, (Signal.HTTP_HOST, "198.51.100.9"))
-    fields = observed(observation, judged(observation), EventAction.CONNECT_REFUSED)
-    assert fields["related"] == {"ip": ["192.0.2.7", "198.51.100.9", "203.0.113.5"]}
-
-
 def test_a_hello_that_says_little() -> None:
     """Without ALPN, and one whose fingerprint is unknown, it has no such fields."""
     observation = seen(Stage.TLS, tls=TlsSeen())

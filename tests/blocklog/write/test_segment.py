@@ -59,22 +59,17 @@ def test_a_file_that_was_archived_before_it_was_locked_is_left(tmp_path: Path, m
     assert archived.read_bytes() == b""
 
 
-def test_a_second_writer_is_told(tmp_path: Path) -> None:
-    """The lock is the file's, and the error says what to do."""
-    segment = Segment(tmp_path / "block.ndjson", TODAY)
-    with pytest.raises(LogRefused, match="give each its own file"):
-        Segment(segment.path, TODAY)
-    segment.close()
-    Segment(segment.path, TODAY).close()
-
-
 def test_a_log_is_waited_for(tmp_path: Path) -> None:
-    """Its last writer may be about to end; who holds it for longer is another tokgate. What isn't there is free."""
+    """Its last writer may be about to end; who holds it for longer is another tokgate. What isn't there is free.
+
+    A second writer is told so at once, and what to do.
+    """
     path = tmp_path / "block.ndjson"
     wait_for_lock(path, 0)
     segment = Segment(path, TODAY)
-    with pytest.raises(LogRefused, match="give each its own file"):
-        wait_for_lock(path, 0.1)
+    for attempt in (lambda: wait_for_lock(path, 0.1), lambda: Segment(path, TODAY)):
+        with pytest.raises(LogRefused, match="give each its own file"):
+            attempt()
     letting_go = threading.Timer(0.1, segment.close)
     letting_go.start()
     wait_for_lock(path, 30)
