@@ -114,6 +114,21 @@ async def test_a_client_that_ends_before_the_answer(lab: Lab, answer: bytes, beh
     assert bytes(arrived) == FIRST + heard
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_second_hello_that_is_cut_short(lab: Lab, early: bool) -> None:
+    """A client that ends in the middle of it is refused, whether it began before the server had asked or after."""
+    origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))
+    async with redirected(lab, origin) as guest:
+        await guest.send(FIRST + FIRST[:9] * early)
+        assert await guest.exactly(len(RETRY)) == RETRY
+        await guest.send(FIRST[:9] * (not early))
+        guest.writer.write_eof()
+        assert await guest.to_end() == ALERT
+
+    assert peer.heard == FIRST
+    assert [record["tokgate"]["reason"] for record in lab.records.all] == ["unreadable"]
+
+
 async def test_clients_under_no_ban(lab: Lab) -> None:
     """Of others nothing is held and nothing decided."""
     origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))

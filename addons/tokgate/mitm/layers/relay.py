@@ -102,10 +102,12 @@ class WatchedLayer(PassthroughLayer):
         self._reader: Reader | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, events.ConnectionClosed) and event.connection == self.context.client and self._held:
-            if self._sockets.was_reset(event.connection):
-                yield from super()._handle_event(event)
+        begun = self._held or (self._reader and self._reader.received)
+        held = begun and not self._sockets.was_reset(self.context.client)
+        if isinstance(event, events.ConnectionClosed) and event.connection == self.context.client and held:
             self._ended = True
+            if self._reader is not None:
+                yield from self._read(self._reader, b"")
         elif not isinstance(event, events.DataReceived):
             yield from super()._handle_event(event)
         elif event.connection == self.context.server:
@@ -138,9 +140,7 @@ class WatchedLayer(PassthroughLayer):
 
     def _read(self, reader: Reader, data: bytes) -> layer.CommandGenerator[None]:
         """Handle the client's bytes after that answer."""
-        seen = reader.feed(data)
-        if seen is None and self._ended:
-            seen = reader.ended()
+        seen = reader.feed(data) or (reader.ended() if self._ended else None)
         if seen is None:
             return
         admission, words = self._decide(seen)
