@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from labs.carriers import Kind, Lab, Way
+from labs.carriers import ALERT, Kind, Lab, Way
 from labs.gate_lab import DEADLINE, NOBODY, broken_off, exactly, read_all, reset, until
-from labs.hello_builder import hello_for
+from labs.hello_builder import RETRY, hello_for
 from labs.proxy_lab import ALLOWED, BANNED, policy
 from tokgate.policy.settings import Upstream
 
@@ -87,6 +87,32 @@ def test_an_origin_out_of_reach(lab: Lab, way: Way, caplog: pytest.LogCaptureFix
         assert client.is_over()
     assert lab.settled()
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "refused"),
+    [(HELLO, b"", False), (HELLO, ALERT, False), (HELLO, HELLO[:9], True), (HELLO + HELLO[:9], b"", True)],
+    ids=["nothing", "alert", "half", "half_ahead"],
+)
+def test_a_client_that_gives_up_after_a_retry(lab: Lab, way: Way, first: bytes, then: bytes, refused: bool) -> None:
+    """Its end passes on, and it is accused of nothing; who ends in the middle of a second hello is refused."""
+    heard: list[bytes] = []
+
+    def asks_again(client: socket.socket) -> None:
+        exactly(client, len(HELLO))
+        client.sendall(RETRY)
+        heard.append(read_all(client))
+
+    origin = lab.origin(asks_again)
+    with lab.reach(way, origin.port) as client:
+        client.send(first)
+        assert client.exactly(len(RETRY)) == RETRY
+        client.send(then)
+        client.end()
+        assert client.to_end() == (ALERT if refused else b"")
+    assert until(lambda: heard) == [b"" if refused else then]
+    assert lab.records.actions == (["unreadable-refused"] if refused else [])
+    assert lab.settled()
 
 
 def test_both_ways_at_once(lab: Lab, way: Way) -> None:

@@ -12,9 +12,13 @@ from tokgate.evasion.hello import (
     records,
     server_name,
     supported_versions,
+    vector,
 )
 from tokgate.wire.client_hello import ClientHello
-from tokgate.wire.hello_reader import HelloReader
+from tokgate.wire.hello_reader import HELLO_RETRY, HelloReader
+
+RETRY = records(b"\2" + vector(3, b"\3\3" + HELLO_RETRY + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))
+"""A HelloRetryRequest."""
 
 
 def hello_for(name: str, *more: Extension) -> bytes:

@@ -82,6 +82,7 @@ PLAIN = hello_for("www.Example.net")
 EARLY = hello_for("www.example.net", (build.EARLY_DATA, b""))
 DATA = b"\x17\3\3\0\4data"
 CHANGE = b"\x14\3\3\0\1\1"
+ALERT = b"\x15\3\3\0\2\2\x2f"
 CONNECT = b"CONNECT www.example.net:443 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -141,6 +142,17 @@ def test_the_rest_of_early_data() -> None:
     assert half.feed(DATA[6:8]) is None
     assert half.ended() == Unreadable()
     assert half.received == DATA[6:8]
+    assert SecondHelloReader("", DATA[:6], early_data=True).ended() == OtherBytes(more=True)
+
+
+@pytest.mark.parametrize("said", [b"", ALERT, CHANGE + ALERT])
+def test_who_goes_without_a_second_hello(said: bytes) -> None:
+    """A client that gives up, or is content, has hidden nothing; half of a hello can't be read."""
+    for half in (b"", PLAIN[:1], PLAIN[:-1], build.records(PLAIN[5:], 30)[:70]):
+        reader = SecondHelloReader("www.example.net", b"", early_data=False)
+        assert reader.feed(said + half) is None
+        assert reader.ended() == (Unreadable() if half else OtherBytes(more=True))
+        assert reader.received == said + half
 
 
 @pytest.mark.parametrize(

@@ -120,9 +120,10 @@ class SecondHelloReader:
         return seen
 
     def ended(self) -> FirstBytes:
-        """The class of the message when the client has ended its side."""
+        """The class of the message when the client has ended its side: it may have gone without a second hello."""
+        begun = self._hello.begun or len(self.received) > max(self._sent, self._hello.end)
         del self.received[: self._sent]
-        return Unreadable()
+        return Unreadable() if begun else OtherBytes(more=True)
 
 
 class UnreadLineReader:

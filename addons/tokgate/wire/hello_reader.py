@@ -98,13 +98,13 @@ class HelloReader:
     | HelloRequest, application data, heartbeat | no      | no     | can't become a hello |
     """
 
-    __slots__ = ("_early_data", "_received", "_start", "_taken", "end")
+    __slots__ = ("_early_data", "_received", "_taken", "begun", "end")
 
     def __init__(self, received: bytearray, *, early_data: bool = False) -> None:
         """`early_data`: what a client said before it was answered may come first (RFC 8446 §4.2.10)."""
         self._received: Final = received
         self._early_data: Final = early_data
-        self._start = b""  # of the message, up to the end of its header
+        self.begun = b""  # of the message, up to the end of its header
         self._taken = 0  # octets of the message in the records so far
         self.end = 0
         """The length of the records that were read."""
@@ -117,7 +117,7 @@ class HelloReader:
 
         """
         while self._take_record():
-            missing = 4 + int.from_bytes(self._start[1:]) - self._taken
+            missing = 4 + int.from_bytes(self.begun[1:]) - self._taken
             if missing <= 0:
                 if missing:  # of two hellos, a server might go by the other one
                     raise ClientHelloError("a second message in the record")
@@ -140,7 +140,7 @@ class HelloReader:
         length = self._length()
         if length is None:
             return False
-        begun, is_fragment = self._start, received[start] == _HANDSHAKE
+        begun, is_fragment = self.begun, received[start] == _HANDSHAKE
         end = start + 5 + length
         if end > MAX_HELLO:
             raise ClientHelloError("too long")
@@ -153,7 +153,7 @@ class HelloReader:
         if len(received) < end:
             return False
         if is_fragment:
-            self._start = begun
+            self.begun = begun
             self._taken += length
         self.end = end
         return True

@@ -6,14 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from labs.hello_builder import openssl_hello
+from labs.hello_builder import RETRY, openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, Client, Lab, Origin, client, eventually, policy
-from tokgate.evasion import hello as build
 from tokgate.policy.snapshot import Snapshot
-from tokgate.wire.hello_reader import HELLO_RETRY
 
 ALERT = bytes.fromhex("15030300020270")
-RETRY = build.records(b"\2" + build.vector(3, b"\3\3" + HELLO_RETRY + b"\x20" + b"s" * 32 + b"\x13\1\0\0\0"))
 CHANGE = b"\x14\3\3\0\1\1"
 ESTABLISHED = b"HTTP/1.1 200 OK\r\n\r\n"
 FIRST = openssl_hello(ALLOWED)
@@ -112,21 +109,6 @@ async def test_a_client_that_ends_before_the_answer(lab: Lab, answer: bytes, beh
         await asyncio.wait_for(ended.wait(), 20)
 
     assert bytes(arrived) == FIRST + heard
-
-
-@pytest.mark.parametrize("early", [True, False])
-async def test_a_second_hello_that_is_cut_short(lab: Lab, early: bool) -> None:
-    """A client that ends in the middle of it is refused, whether it began before the server had asked or after."""
-    origin = await lab.raw_origin(peer := Peer((FIRST, RETRY)))
-    async with redirected(lab, origin) as guest:
-        await guest.send(FIRST + FIRST[:9] * early)
-        assert await guest.exactly(len(RETRY)) == RETRY
-        await guest.send(FIRST[:9] * (not early))
-        guest.writer.write_eof()
-        assert await guest.to_end() == ALERT
-
-    assert peer.heard == FIRST
-    assert [record["tokgate"]["reason"] for record in lab.records.all] == ["unreadable"]
 
 
 async def test_clients_under_no_ban(lab: Lab) -> None:
