@@ -109,10 +109,3 @@ def test_problems(monkeypatch: pytest.MonkeyPatch, banned: Answer, allowed: Answ
     monkeypatch.setattr(process, "ask", lambda _from, _to, name, _: banned if name == BANNED else allowed)
     probes = [process.Probe("192.0.2.1", ("192.0.2.2", 443), name) for name in (BANNED, ALLOWED)]
     assert process.problems(probes) == said
-
-
-def test_problems_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its own clients alone are refused, it is told whose are not."""
-    monkeypatch.setattr(process, "ask", lambda *_: Answer.ANSWERED)
-    probe = process.Probe("2001:db8::7", ("2001:db8::1", 443), BANNED, "office")
-    assert process.problems([probe]) == ["IPv6 from 2001:db8::7 in network office: the banned test name passed"]
