@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import h2.connection
 import h2.events
@@ -69,24 +70,29 @@ def curl(namespace: Namespace, name: str, family: int, http2: bool, authority: P
         )
 
 
+def fetched(namespace: Namespace, origin: Origin, url: str, family: int, *options: str) -> tuple[int, str]:
+    """curl's exit code and output for a URL, whose host has its address of the lab; a failed test shows its errors."""
+    place = urlsplit(url)
+    name, port = place.hostname or "", place.port or (443 if place.scheme == "https" else 80)
+    done = namespace.run(
+        *("curl", "-sS", "--max-time", "60", "--cacert", str(origin.authority), *options),
+        *("--resolve", f"{name}:{port}:{ADDRESSES[name][family]}", url),
+        check=False,
+    )
+    sys.stderr.write(done.stderr)
+    return done.returncode, done.stdout
+
+
 def seen_from(namespace: Namespace, origin: Origin, name: str, family: int, scheme: str = "https") -> str:
     """The address from which the origin sees a client's request."""
-    place = f"{name}:{443 if scheme == 'https' else 80}:{ADDRESSES[name][family]}"
-    command = ("curl", "-sS", "--max-time", "60", "--cacert", origin.authority, f"{scheme}://{name}/who")
-    return namespace.output(*command, "--resolve", place).strip()
+    return fetched(namespace, origin, f"{scheme}://{name}/who", family)[1].strip()
 
 
 def http3(
     namespace: Namespace, origin: Origin, name: str, family: int, *options: str, path: str = "/"
 ) -> tuple[int, str]:
-    """curl's exit code and output for a page over HTTP/3 and nothing else; a failed test shows its errors."""
-    done = namespace.run(
-        *("curl", "-sS", "--max-time", "60", "--http3-only", "--cacert", str(origin.authority), *options),
-        *("--resolve", f"{name}:443:{ADDRESSES[name][family]}", f"https://{name}{path}"),
-        check=False,
-    )
-    sys.stderr.write(done.stderr)
-    return done.returncode, done.stdout
+    """The same for a page over HTTP/3 and nothing else."""
+    return fetched(namespace, origin, f"https://{name}{path}", family, "--http3-only", *options)
 
 
 class Download(threading.Thread):

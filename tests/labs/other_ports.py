@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 
+from labs.clients import fetched
 from labs.netns import Lab, Namespace
-from labs.origin import ADDRESSES, Origin
+from labs.origin import Origin
 
 BANNER = b"220 mail.example.net ESMTP\r\n"
 REFUSED_BY_ALERT, UNREACHABLE, QUIC_FAILED = 35, 7, 95
@@ -13,17 +14,8 @@ REFUSED_BY_ALERT, UNREACHABLE, QUIC_FAILED = 35, 7, 95
 
 
 def curl(namespace: Namespace, origin: Origin, url: str, family: int, *options: str) -> tuple[int, str]:
-    """curl's exit code and output for a URL whose host has the address that it has in the lab."""
-    host, _, port = url.partition("://")[2].partition("/")[0].partition(":")
-    done = namespace.run(
-        *("curl", "-sS", "--max-time", "20", "--write-out", "%{http_code}", "--cacert"),
-        origin.authority,
-        *options,
-        *("--resolve", f"{host}:{port}:{ADDRESSES[host][family]}", url),
-        check=False,
-        seconds=30,
-    )
-    return done.returncode, done.stdout
+    """curl's exit code and output for a URL, with the status at its end."""
+    return fetched(namespace, origin, url, family, "--write-out", "%{http_code}", *options)
 
 
 def serving(namespace: Namespace, address: str, port: int) -> socket.socket:
