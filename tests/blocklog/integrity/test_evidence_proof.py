@@ -22,7 +22,6 @@ from tokgate.blocklog.records.chain import link, proper_hash, stated_head
 from tokgate.blocklog.records.lifecycle import stopped
 from tokgate.blocklog.records.log_state import log_checkpoint
 from tokgate.blocklog.records.record import encode
-from tokgate.blocklog.write.checkpointer import LogOptions
 from tokgate.blocklog.write.segment import Rotation
 
 DOCS = Path(__file__).parents[3] / "docs" / "proof.md"
@@ -51,7 +50,7 @@ class Log(AppenderRuns):
     """A log of refusals and checkpoints, as one run writes it."""
 
     def __init__(self, path: Path, rotation: Rotation | None = None) -> None:
-        super().__init__(path, rotation, LogOptions())
+        super().__init__(path, rotation)
         self.ids: list[str] = []
         self.appender = self.begin()
 

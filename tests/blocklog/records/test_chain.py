@@ -17,7 +17,6 @@ from labs.logs import refusal, repeats, unreadable
 from labs.samples import stamp
 from tokgate.blocklog.records.chain import canonical
 from tokgate.blocklog.records.log_state import clock_set_back, clock_set_forward
-from tokgate.blocklog.write.checkpointer import LogOptions
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KEYS = st.text(st.characters(max_codepoint=0x7F))
@@ -36,7 +35,7 @@ def test_the_octets_are_those_of_rfc_8785(record: dict[str, Any]) -> None:
 
 def test_a_log_checked_by_the_prose_alone(tmp_path: Path) -> None:
     """Each record's hash, each checkpoint's signature and tree, without anything of tokgate's: steps 1 to 4."""
-    runs = AppenderRuns(tmp_path / "block.ndjson", options=LogOptions())
+    runs = AppenderRuns(tmp_path / "block.ndjson")
     run = runs.begin()
     moment = "2023-03-10T11:00:00Z"
     append(run, refusal(), repeats(3, moment, moment), unreadable())

@@ -9,7 +9,6 @@ import pytest
 from whenever import Instant
 
 from labs.samples import OBSERVER
-from labs.waiting import until
 from tokgate.blocklog.records.record import Record
 from tokgate.blocklog.write.writer import LogWriter, WriterLimits
 
@@ -202,17 +201,6 @@ def test_a_gap_is_told_once_half_the_queue_is_free(tmp_path: Path, monkeypatch: 
     gap = appender.added[0]["tokgate"]["gap"]
     assert (gap["since"], gap["until"]) == ("2023-03-10T00:00:00.000000Z", "2023-03-10T00:00:01.000000Z")
     assert (len(appender.added), writer.health().gap, writer.health().dropped) == (1, 0, 2)
-
-
-def test_nobody_waits_for_a_lonely_record(tmp_path: Path) -> None:
-    """A record waits for others of its batch; whoever closes ends that."""
-    path = tmp_path / "block.ndjson"
-    writer = LogWriter(path, OBSERVER, limits=WriterLimits(linger=600.0))
-    writer.start()
-    writer.put({"n": 1})
-    until("the writer takes it", lambda: writer.health().queued == 0)
-    assert writer.close(60)
-    assert path.read_bytes().startswith(b'{"n":1')
 
 
 @pytest.mark.parametrize(
