@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from labs import builders
-from labs.carriers import ALERT, BEFORE, EXPLICIT, OPENING, REDIRECTED, STARTS, Lab, Way
+from labs.carriers import ALERT, BEFORE, OPENING, REDIRECTED, STARTS, Lab, Way
 from labs.hello_builder import hello_for, openssl_hello
 from labs.proxy_lab import ALLOWED, BANNED, BANNED_ADDRESS, ban, policy
 from tokgate.evasion import hello as build
@@ -103,37 +103,6 @@ def test_an_innocent_name_at_a_banned_address(lab: Lab, way: Way) -> None:
     assert (record["tokgate"]["signal"], record["tokgate"]["mismatch"]) == ("address", True)
 
 
-@pytest.mark.parametrize(
-    ("setting", "address", "passes"),
-    [
-        ("allow", "127.0.0.1", True),
-        ("allow", BANNED_ADDRESS, True),
-        ("check-address", "127.0.0.1", True),
-        ("check-address", BANNED_ADDRESS, False),
-        ("block", "127.0.0.1", False),
-    ],
-)
-def test_missing_sni(lab: Lab, setting: str, address: str, passes: bool) -> None:
-    """A ClientHello without a name is treated as `missing_sni` says."""
-    origin = lab.origin()
-    lab.start(policy(missing_sni=setting))
-    assert lab.heard(Way.REDIRECTED, origin.port, NAMELESS, at=address) == (NAMELESS if passes else ALERT)
-    assert origin.accepted == passes
-    refused = "tls-handshake-refused" if address == BANNED_ADDRESS else "unreadable-refused"  # the address is the ban's
-    assert lab.records.actions == ([] if passes else [refused])
-
-
-@EXPLICIT
-def test_missing_sni_in_a_tunnel(lab: Lab, way: Way) -> None:
-    """A tunnel to a bare address that shows no name is refused under `missing_sni: block`, while a ban holds."""
-    origin = lab.origin()
-    later = lab.start(policy(missing_sni="block"))
-    assert lab.heard(way, origin.port, NAMELESS) == ALERT
-    assert origin.accepted == 0
-    later.holder.snapshot = policy(ban(starts=builders.wall("2030-01-01T00:00")), missing_sni="block")
-    assert lab.heard(way, origin.port, NAMELESS) == NAMELESS
-
-
 @OPENING
 @pytest.mark.parametrize(("names", "passes"), [((BANNED,), False), ((ALLOWED,), True)])
 def test_missing_sni_by_certificate(lab: Lab, way: Way, names: tuple[str, ...], passes: bool) -> None:
@@ -155,17 +124,6 @@ def test_no_certificate_to_be_had(lab: Lab) -> None:
     lab.start(policy(missing_sni="check-certificate"))
     assert lab.heard(Way.REDIRECTED, 1, NAMELESS, at=BANNED_ADDRESS) == ALERT
     assert lab.records.all[0]["tokgate"]["signal"] == "address"
-
-
-@pytest.mark.parametrize("setting", ["allow", "block"])
-def test_ech_outer(lab: Lab, way: Way, setting: str) -> None:
-    """A hello that shows only a provider's public name passes or not, as the policy says; GREASE always passes."""
-    origin = lab.origin()
-    lab.start(policy(ech_outer=setting))
-    for name, passes in (("cloudflare-ech.com", setting == "allow"), (ALLOWED, True)):
-        said = hello_for(name, ech())
-        assert lab.heard(way, origin.port, said) == (said if passes else ALERT)
-    assert [record["event"]["code"] for record in lab.records.all] == ([] if setting == "allow" else ["ech-outer"])
 
 
 @OPENING
