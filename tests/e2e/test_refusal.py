@@ -1,19 +1,52 @@
 """A transparent gateway, seen by real clients: what is allowed passes untouched, what is banned never gets out.
 
-Over TLS, plain HTTP and QUIC, and what must not reach the proxy's port; by the ruleset that is printed.
+Over TLS, plain HTTP and QUIC, on usual ports and others; by the ruleset that is printed.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from labs.clients import UNRECOGNIZED_NAME, Client, curl, http3
+from labs.clients import UNRECOGNIZED_NAME, Client, http3
+from labs.clients import curl as fetch_by_curl
 from labs.devtools import forced_to_quic, tab
-from labs.gateway import Gateway, got_round, refuses
-from labs.netns import Lab, Namespace
-from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, Origin, to_banned
+from labs.gateway import CARRIERS, Gateway, MakeGateway, Record, got_round, office_policy, refuses
+from labs.netns import Lab, Namespace, run, wait_until
+from labs.origin import ADDRESSES, ALLOWED, BANNED, LOOKALIKE, OTHER_HTTP, OTHER_QUIC, OTHER_TLS, Origin, to_banned
+from labs.other_ports import REFUSED_BY_ALERT, curl, greeted, serving
+from labs.quic_packets import QuicClient
+
+SERVICE = {4: "203.0.113.30", 6: "2001:db8:f::30"}
+"""Addresses of a banned service that has no names."""
+
+
+@pytest.fixture(scope="module")
+def service(lab: Lab) -> Iterator[None]:
+    """Give the origin the service's addresses; what it says itself it says from the others."""
+    changes = (("-4", f"{SERVICE[4]}/24"), ("-6", f"{SERVICE[6]}/64"))
+    for family, prefix in changes:
+        lifetime = ("preferred_lft", "0") if family == "-6" else ()
+        run("ip", family, "-n", lab.origin.name, "addr", "add", prefix, "dev", "eth0", *lifetime)
+    yield
+    for family, prefix in changes:
+        run("ip", family, "-n", lab.origin.name, "addr", "del", prefix, "dev", "eth0")
+
+
+@pytest.fixture(scope="module", params=CARRIERS)
+def gateway(
+    request: pytest.FixtureRequest, lab: Lab, origin: Origin, service: None, any_gateway: MakeGateway
+) -> Iterator[Gateway]:
+    """A gateway with a ban of names, and of a service by its addresses, for the office network."""
+    policy = office_policy()
+    policy["services"]["push"] = {"title": "Push", "addresses": list(SERVICE.values())}
+    policy["bans"]["office-ban"]["services"] = ["tiktok", "push"]
+    with any_gateway(policy=policy, **CARRIERS[request.param]) as running:
+        # Plain HTTP is opened, by a process that may still be starting.
+        wait_until("an opener answers", lambda: curl(lab.client, origin, f"http://{ALLOWED}:80/", 4)[0] == 0)
+        yield running
 
 
 def test_ruleset_is_accepted_and_loads_twice(gateway: Gateway) -> None:
@@ -49,7 +82,7 @@ def test_banned_name_is_refused_before_anything_is_sent(
     with origin.watch() as seen:
         answer = fetch(lab.client, BANNED, family, True, origin.authority)
         # The control is also a barrier: what the gateway might have sent before this answer would have arrived.
-        control = curl(lab.client, ALLOWED, family, True, origin.authority)
+        control = fetch_by_curl(lab.client, ALLOWED, family, True, origin.authority)
 
     assert answer.error == UNRECOGNIZED_NAME
     assert control.certificate == origin.fingerprints[ALLOWED]
@@ -60,39 +93,104 @@ def test_banned_name_is_refused_before_anything_is_sent(
     assert record["rule"]["id"] == "office-ban"
 
 
-def test_lookalike_is_another_name(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
-    """A name that only ends in the same letters is not the banned one."""
-    answer = curl(lab.client, LOOKALIKE, family, True, origin.authority)
-
-    assert answer.certificate == origin.fingerprints[LOOKALIKE]
-
-
-def get(namespace: Namespace, name: str, family: int, *headers: str) -> tuple[str, str]:
-    """Head and body of a plain HTTP request."""
-    address = (Lab.BANNED if name == BANNED else Lab.ALLOWED)[family]
-    lines = [f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close", *headers]
-    with namespace.connect(address, 80) as socket, socket.makefile("rb") as stream:
-        socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        head, _, body = stream.read().decode().partition("\r\n\r\n")
-        return head, body
-
-
-def test_plain_http_gets_the_page(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
-    """Port 80 of a banned name answers 451 with its reason, whom it is due to, and no permission to cache it."""
+@pytest.mark.parametrize("port", [443, *OTHER_TLS])
+def test_tls(lab: Lab, origin: Origin, gateway: Gateway, family: int, port: int) -> None:
+    """A banned site is served on no port; an allowed one is, what only ends alike, and others' clients are as well."""
     with origin.watch() as seen:
-        head, body = get(lab.client, BANNED, family, "Accept-Language: en")
-        control, text = get(lab.client, ALLOWED, family)
+        refused, _ = curl(lab.client, origin, f"https://{BANNED}:{port}/", family)
+    allowed = curl(lab.client, origin, f"https://{ALLOWED}:{port}/", family)
+    lookalike = curl(lab.client, origin, f"https://{LOOKALIKE}:{port}/", family)
+    guest = curl(lab.guest, origin, f"https://{BANNED}:{port}/", family)
 
-    assert head.startswith("HTTP/1.1 451 ")
-    assert 'rel="blocked-by"' in head
-    assert "cache-control: no-store" in head.lower()
-    assert "Example Authority" in body
+    assert refused == REFUSED_BY_ALERT
     assert to_banned(seen) == 0
-    assert control.startswith("HTTP/1.1 200 ")
-    assert text.strip() == f"origin of {ALLOWED} over HTTP/1.1"
+    for answer, name in ((allowed, ALLOWED), (lookalike, LOOKALIKE), (guest, BANNED)):
+        assert answer == (0, f"origin of {name} over HTTP/2.0\n200")
+    gateway.wait_for_record("the refusal", refuses(BANNED, Lab.CLIENT[family]))
+
+
+@pytest.mark.parametrize("port", [80, *OTHER_HTTP])
+def test_http(lab: Lab, origin: Origin, gateway: Gateway, family: int, port: int) -> None:
+    """Plain HTTP gets the page, with its reason, on any port."""
+    with origin.watch() as seen:
+        code, page = curl(lab.client, origin, f"http://{BANNED}:{port}/", family)
+    allowed = curl(lab.client, origin, f"http://{ALLOWED}:{port}/", family)
+    guest = curl(lab.guest, origin, f"http://{BANNED}:{port}/", family)
+
+    assert (code, page[-3:]) == (0, "451")
+    assert to_banned(seen) == 0
+    assert allowed == (0, f"origin of {ALLOWED} over HTTP/1.1\n200")
+    assert guest == (0, f"origin of {BANNED} over HTTP/1.1\n200")
     of_it = refuses(BANNED, Lab.CLIENT[family], "http-request-blocked")
-    record = gateway.wait_for_record("a record of the page", lambda r: of_it(r) and r["event"]["id"] in body)
-    assert record["http"]["response"]["status_code"] == 451
+    gateway.wait_for_record("the refusal", lambda record: of_it(record) and record["event"]["id"] in page)
+
+
+def test_a_proxy_somewhere_else(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A request to a proxy behind the gateway is decided by the name that it asks for, not by the proxy's address."""
+    proxy = f"http://{f'[{Lab.ALLOWED[6]}]' if family == 6 else Lab.ALLOWED[4]}:3128"
+    code, page = curl(lab.client, origin, f"http://{BANNED}:80/", family, "-x", proxy)
+    allowed = curl(lab.client, origin, f"http://{ALLOWED}:80/", family, "-x", proxy)
+    guest = curl(lab.guest, origin, f"http://{BANNED}:80/", family, "-x", proxy)
+
+    assert (code, page[-3:]) == (0, "451")
+    assert allowed == (0, f"origin of {ALLOWED} over HTTP/1.1\n200")
+    assert guest == (0, f"origin of {BANNED} over HTTP/1.1\n200")
+
+
+def test_quic_of_a_version_that_nobody_speaks(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """A first packet that the firewall doesn't know gets a list of versions, and the next one is refused."""
+    flight = QuicClient(BANNED).flight
+    with origin.watch() as seen, lab.client.datagrams(Lab.BANNED[family], OTHER_QUIC[0]) as sock:
+        sock.settimeout(20)
+        sock.send(flight[0][:1] + b"\x12\x34\x56\x78" + flight[0][5:])
+        assert sock.recv(65536)[1:5] == bytes(4)  # version negotiation (RFC 9000 §17.2.1)
+        for datagram in flight:
+            sock.send(datagram)
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(65536)
+        sock.send(flight[0][:1] + b"\x1a\x2a\x3a\x4a" + flight[0][5:])
+        assert sock.recv(65536)[1:5] == bytes(4)
+    assert to_banned(seen) == 2
+
+
+def test_a_client_of_http3_falls_back(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
+    """Who would like HTTP/3 gets an allowed site over TCP, without waiting."""
+    allowed = curl(lab.client, origin, f"https://{ALLOWED}:8443/", family, "--http3")
+    assert allowed == (0, f"origin of {ALLOWED} over HTTP/2.0\n200")
+
+
+@pytest.mark.parametrize("port", [8081, 8888])
+def test_a_server_that_speaks_first(lab: Lab, gateway: Gateway, family: int, port: int) -> None:
+    """Mail or SSH on a port of the web goes on for clients under a ban, and for others."""
+    assert greeted(lab, lab.client, Lab.ALLOWED[family], port)
+    assert greeted(lab, lab.guest, Lab.ALLOWED[family], port)
+
+
+@pytest.mark.parametrize("port", [22, 5228])
+@pytest.mark.parametrize("said", [b"", b"\x10\x0d\x00\x04MQTT"], ids=["silent", "not TLS"])
+def test_an_address_on_any_port(
+    lab: Lab, origin: Origin, gateway: Gateway, family: int, port: int, said: bytes
+) -> None:
+    """A banned service's address is closed on every port, whatever is spoken, and the attempt is in the log."""
+    with serving(lab.origin, SERVICE[family], port) as server:
+        server.settimeout(0.1)
+        with lab.client.connect(SERVICE[family], port, 20) as client:
+            client.sendall(said)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(64) == b""
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert greeted(lab, lab.guest, SERVICE[family], port)
+    gateway.wait_for_record("the refusal", _of_service(Lab.CLIENT[family]))
+
+
+def _of_service(client: str) -> Callable[[Record], bool]:
+    """Matches a record of a refused address, or of several."""
+    return lambda record: (
+        "denied" in record["event"]["type"]
+        and record["source"]["ip"] == client
+        and record.get("rule", {}).get("category") == "push"
+    )
 
 
 @pytest.mark.parametrize("role", ["client", "guest", "origin"])
@@ -116,7 +214,7 @@ def test_direct_dialling_ends_without_the_firewall_too(lab: Lab, origin: Origin,
         gateway.load_ruleset()
 
     assert not seen
-    assert get(lab.client, ALLOWED, family)[0].startswith("HTTP/1.1 200 ")
+    assert curl(lab.client, origin, f"http://{ALLOWED}:80/", family)[1][-3:] == "200"
 
 
 def test_chromium(lab: Lab, origin: Origin, gateway: Gateway) -> None:
@@ -134,26 +232,6 @@ def test_chromium(lab: Lab, origin: Origin, gateway: Gateway) -> None:
         assert page.certificate == origin.fingerprints[BANNED]
     with tab(namespace=lab.client) as page:
         assert page.error(f"https://{ALLOWED}/") == "ERR_CERT_AUTHORITY_INVALID"
-
-
-def test_other_network_reaches_the_banned_name(
-    lab: Lab, origin: Origin, gateway: Gateway, fetch: Client, family: int
-) -> None:
-    """A client of a network that is in no ban reads the same name from the origin itself."""
-    with origin.watch() as seen:
-        answer = fetch(lab.guest, BANNED, family, True, origin.authority)
-
-    assert answer.error == ""
-    assert answer.certificate == origin.fingerprints[BANNED]
-    assert seen["banned-tcp443"] > 0
-
-
-def test_plain_http_of_another_network_passes(lab: Lab, origin: Origin, gateway: Gateway, family: int) -> None:
-    """The control: the visitors get the origin's own answer for the same name."""
-    head, body = get(lab.guest, BANNED, family)
-
-    assert head.startswith("HTTP/1.1 200 ")
-    assert body.strip() == f"origin of {BANNED} over HTTP/1.1"
 
 
 def test_quic(lab: Lab, origin: Origin, gateway: Gateway) -> None:
