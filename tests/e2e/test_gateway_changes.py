@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from whenever import Instant
 
+from labs.clients import downloading
 from labs.gateway import KERNEL_TOO, Gateway, MakeGateway, kernel, nothing_left, office_policy, reaches, refused
 from labs.netns import Lab, wait_until
-from labs.origin import BANNED, Origin
+from labs.origin import BANNED, LARGE, Origin
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,10 @@ def gateway(running: Gateway) -> Iterator[Gateway]:
 
 
 def test_a_ban_that_begins(lab: Lab, origin: Origin, gateway: Gateway) -> None:
-    """A network that no ban concerned yet is blocked at the second at which its ban begins, without anybody's doing."""
+    """A network that no ban concerned yet is blocked at the second at which its ban begins, without anybody's doing.
+
+    What is open to the banned name is reset then.
+    """
     gateway.enforces(office_policy(starts="2098-01-01T00:00"))
     assert reaches(lab, origin, BANNED, 4)
     assert "192.0.2.0/24" not in lab.gateway.run("nft", "list", "table", "inet", "tokgate").stdout
@@ -42,6 +46,10 @@ def test_a_ban_that_begins(lab: Lab, origin: Origin, gateway: Gateway) -> None:
     assert reaches(lab, origin, BANNED, 4)
     starts = gateway.soon(4)
     gateway.enforces(office_policy(starts=str(starts)))
+    wait_until("the ban is near", lambda: Instant.now() >= starts.subtract(seconds=3))
+    with downloading(lab.client, origin.authority, LARGE, BANNED) as stream, pytest.raises(ConnectionResetError):
+        stream.read()
+    assert Instant.now() >= starts
     wait_until("the kernel has it", lambda: _under_ban(lab), (starts - Instant.now()).total("seconds") + 5)
     assert refused(lab, origin, 4)
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from whenever import Instant
 
 from labs.builders import present
 from labs.hello_builder import openssl_hello
@@ -67,6 +68,18 @@ def test_run(tmp_path: Path, check_lines: Callable[..., list[dict[str, Any]]]) -
     assert counted["tokgate"]["coverage"]["here"]["sni"] >= 1
     assert stat.S_IMODE(running.confdir.stat().st_mode) == 0o700
     assert stat.S_IMODE((running.confdir / "mitmproxy-ca.pem").stat().st_mode) == 0o600
+
+
+def test_a_ban_that_begins(tmp_path: Path) -> None:
+    """What is open to a destination that comes under a ban is reset at that second, without anybody's doing."""
+    with closing(alone(tmp_path)) as running, relayed(running) as sock:
+        starts = Instant.now().add(seconds=3)
+        services = POLICY["services"] | {"local": {"addresses": ["127.0.0.0/8"]}}
+        ban = POLICY["bans"]["ban"] | {"services": ["local"], "starts": str(starts)}
+        running.write(POLICY | {"services": services, "bans": POLICY["bans"] | {"later": ban}})
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+        assert Instant.now() >= starts
 
 
 def test_what_keeps_it_from_starting(tmp_path: Path) -> None:
