@@ -6,7 +6,6 @@ import json
 import signal
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -120,34 +119,6 @@ def test_the_canary(lab: Lab, make: Make, unchanged: None) -> None:
     counted = [r["tokgate"] for r in gateway.records() if r["event"]["action"] == "coverage-counted"]
     assert all(each["coverage"] == {} for each in counted)
     assert sum(each.get("gateway", {}).get("refused", {}).get("quic_other_ports", 0) for each in counted) == 2
-
-
-def test_the_canary_in_a_container(lab: Lab, make: Make, unchanged: None, tmp_path: Path) -> None:
-    """Where no namespace can be made it asks from the machine itself, and shows the same; it is no unknown client."""
-    root = tmp_path / "root"
-    root.mkdir()
-    settings = {"unknown_clients": "block", "gateway": {"canary": {"seconds": 1}}}
-    gateway = make(office_policy() | {"settings": settings})
-    plainly = gateway.command
-    # From a chroot no user namespace can be made (unshare(2)).
-    confined = f'mount --rbind / {root} && exec chroot {root} setpriv --bounding-set=-sys_admin "$@"'
-    gateway._run = lambda run=gateway._run: ["unshare", "--mount", "sh", "-c", confined, "sh", *run()]  # type: ignore[method-assign,misc]
-    with gateway:
-
-        def green() -> bool:
-            told = gateway.status()
-            return bool(told["ok"] and told["gateway"]["canary"]["asks_from"] == "machine")
-
-        wait_until("enforcement works", green)
-        said = gateway.namespace.run(*plainly("status"), env=gateway.environment, check=False).stdout
-        assert "asked from this machine itself" in said
-        begin, end, words = STOPPED["packets dropped by others"]
-        lab.gateway.run(*begin.split(maxsplit=1))
-        wait_until("the canary is red", lambda: _is_told(gateway, words))
-        lab.gateway.run(*end.split())
-        wait_until("it is green again", green)
-    actions = [r["event"]["action"] for r in gateway.records() if r["event"]["action"].startswith("canary")]
-    assert actions == ["canary-failed", "canary-recovered"]
 
 
 @pytest.mark.parametrize("on_crash", ["closed", "open"])

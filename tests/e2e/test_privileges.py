@@ -52,12 +52,8 @@ def assert_nobody(pid: int, capabilities: int) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "extra", "kept"),
-    [
-        ("gate", (), 0),
-        ("gate", ("--mark", "0x51"), NET_ADMIN),
-        ("gate:tproxy", (), NET_RAW),
-    ],
-    ids=["redirect", "mark", "tproxy"],
+    [("gate", ("--mark", "0x51"), NET_ADMIN), ("gate:tproxy", (), NET_RAW)],
+    ids=["mark", "tproxy"],
 )
 def test_filters_as_nobody(
     lab: Lab,
@@ -159,22 +155,25 @@ def test_what_root_left_behind_is_told(folder: Path) -> None:
     assert f"{folder}/block.ndjson can't be written to: `chown nobody: {folder}/block.ndjson`" in done.stderr
 
 
-def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path) -> None:
+def test_as_in_kubernetes(
+    lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], folder: Path, unchanged: None
+) -> None:
     """What deploy/kubernetes gives is all that it needs: these capabilities, no namespaces, read-only settings."""
     manifest = yaml.safe_load((ROOT / "deploy/kubernetes/gateway.yaml").read_text())
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     given = [f"+{name.lower()}" for name in container["securityContext"]["capabilities"]["add"]]
     shutil.chown(folder, "root")  # as the node's folders are
+    policy = office_policy() | {"settings": {"unknown_clients": "block", "gateway": {"canary": {"seconds": 1}}}}
     gateway = any_gateway(
-        folder, policy=office_policy(), mode=KERNEL_TOO, options=("--user", NOBODY, "--confdir", folder / "keys")
+        folder, policy=policy, mode=KERNEL_TOO, options=("--user", NOBODY, "--confdir", folder / "keys")
     )
     gateway.log = folder / "log" / gateway.log.name
     plainly, root = gateway.command, folder / "root"
     root.mkdir()
     # From a chroot no user namespace can be made (unshare(2)); where /proc/sys is read-only nothing is set.
     mounted = f"mount --rbind / {root} && mount -o bind,ro /proc/sys {root}/proc/sys && exec chroot {root}"
-    drop = f'setpriv --bounding-set {",".join(("-all", *given))} "$@"'
-    confined = ["unshare", "--mount", "sh", "-c", f"{mounted} {drop}", "sh"]
+    limited = f'setpriv --bounding-set {",".join(("-all", *given))} "$@"'
+    confined = ["unshare", "--mount", "sh", "-c", f"{mounted} {limited}", "sh"]
     gateway.command = lambda *words: [*confined, *plainly(*words)]  # type: ignore[method-assign]
     with gateway:
         assert "warning: net.ipv4.tcp_early_demux is 1, and this process may not change it" in gateway.narrated()
@@ -187,6 +186,11 @@ def test_as_in_kubernetes(lab: Lab, origin: Origin, any_gateway: Callable[..., G
 
         until("a probe has succeeded", lambda: canary()["asks_from"])
         assert (canary()["asks_from"], canary()["problems"]) == ("machine", [])
+        drop = "table inet other { chain drops { type filter hook prerouting priority -400; meta l4proto tcp drop; }; }"
+        lab.gateway.run("nft", drop)
+        until("it is noticed that packets are dropped", lambda: "had no answer" in str(canary()["problems"]))
+        lab.gateway.run("nft", "delete table inet other")
+        until("it is noticed that none are", lambda: not canary()["problems"])
         for family in (4, 6):
             assert python(lab.client, BANNED, family, False, origin.authority).error == UNRECOGNIZED_NAME
             answer = python(lab.client, ALLOWED, family, False, origin.authority)
