@@ -43,12 +43,6 @@ CARRIERS: dict[str, dict[str, Any]] = {
 }
 """What carries clients that don't know of it: mitmproxy alone by redirection, gates by TPROXY, gates by redirection to
 many ports."""
-EXPLICIT: dict[str, dict[str, Any]] = {
-    "mitmproxy": {"mode": "regular"},
-    "mitmdump": {"mode": "regular", "stock": True},
-    "gates": {"mode": "gate:explicit"},
-}
-"""What carries clients that know the proxy: mitmproxy by `tokgate run` and in stock mitmdump, gates."""
 PORT = 8080
 END = ("--drain", "1")
 _ONE_PORT = ("--redirect", str(PORT))
