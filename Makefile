@@ -141,8 +141,8 @@ drills: $(VENV)/.ready ## Try what fails in operation: starts, kills, crowds, bl
 .PHONY: soak
 soak: $(VENV)/.ready ## Run under load for SECONDS (1800), and kill each process 200 times; fail where anything grows or is lost
 	$(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
-	TOKGATE_KILLS=200 TOKGATE_TEST_RESTARTS=10 $(PYTEST) \
-	  tests/service/test_gate_process.py tests/service/test_program_change.py
+	TOKGATE_KILLS=200 TOKGATE_TEST_RESTARTS=10 TOKGATE_TEST_RELOADS=10 $(PYTEST) \
+	  tests/service/test_gate_process.py tests/service/test_program_change.py tests/e2e/test_timing.py
 
 
 # mutmut works on a copy, so that a fault never stands in the work tree. What tests start as processes takes the copy too.

@@ -11,7 +11,7 @@ import h2.events
 import pytest
 
 from labs.carriers import OPENING, Lab, Way
-from labs.gate_lab import read_all
+from labs.gate_lab import exactly, read_all, read_head
 from labs.proxy_lab import ALLOWED, BANNED, BANNED_ADDRESS, STORE, ban, policy
 
 pytestmark = OPENING
@@ -258,6 +258,51 @@ def test_a_page_over_http2(lab: Lab, way: Way) -> None:
     assert b"Circular 716" in b"".join(e.data or b"" for e in seen if isinstance(e, h2.events.DataReceived))
 
 
+@TUNNELLED
+def test_answers_and_uploads_pass_as_they_come(lab: Lab, way: Way) -> None:
+    """The first event of an endless answer arrives before the second is sent, and so does what a client sends."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n"
+
+    def serve(sock: socket.socket) -> None:
+        got = b""
+        while not got.endswith(b"\r\n\r\nhello"):
+            got += sock.recv(1000)
+        sock.sendall(head)
+        if exactly(sock, 5) == b"world":
+            sock.sendall(b"7\r\nsecond\n\r\n0\r\n\r\n")
+
+    origin = lab.origin(serve)
+    with lab.reach(way, origin.port) as client:
+        client.send(f"POST / HTTP/1.1\r\nHost: {ALLOWED}\r\nContent-Length: 10\r\n\r\nhello".encode())
+        got = b""
+        while not got.endswith(b"first\n\r\n"):
+            got += client.sock.recv(1000)
+        client.send(b"world")
+        assert client.exactly(17) == b"7\r\nsecond\n\r\n0\r\n\r\n"
+
+
+@TUNNELLED
+def test_websockets_pass(lab: Lab, way: Way) -> None:
+    """A WebSocket to an allowed host is upgraded and carries frames both ways."""
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        if len(exactly(sock, 10)) == 10:  # masked anew on its way
+            sock.sendall(b"\x81\x04pong")
+        sock.recv(1)
+
+    origin = lab.origin(serve)
+    lab.start()
+    asking = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    asking += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    with lab.reach(way, origin.port) as client:
+        client.send(f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n{asking}\r\n".encode())
+        assert b" 101 " in read_head(client.sock)
+        client.send(b"\x81\x84\0\0\0\0ping")
+        assert client.exactly(6) == b"\x81\x04pong"
+
+
 @pytest.mark.parametrize("before", ["", f"GET / HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n"], ids=["head", "pipelined"])
 def test_an_endless_head(lab: Lab, before: str) -> None:
     """A head, or requests sent ahead, are not buffered without limit."""
@@ -289,3 +334,36 @@ def test_the_head_of_a_response(lab: Lab, cookies: int, comes: bool) -> None:
                 got += piece
     assert (got.count(b"Set-Cookie:") == cookies and got.endswith(b"body")) == comes
     assert lab.settled()
+
+
+def serve_http2(client: socket.socket) -> None:
+    """An origin that speaks HTTP/2 without TLS and nothing else, as for gRPC."""
+    server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+    server.initiate_connection()
+    while data := client.recv(65536):
+        for event in server.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                server.send_headers(event.stream_id, [(":status", "200")])
+                server.send_data(event.stream_id, b"origin", end_stream=True)
+        client.sendall(server.data_to_send())
+
+
+@TUNNELLED
+@pytest.mark.parametrize(("host", "status"), [(ALLOWED, b"200"), (BANNED, b"451")])
+def test_http2_without_tls(lab: Lab, way: Way, host: str, status: bytes) -> None:
+    """HTTP/2 with prior knowledge (RFC 9113 §3.3) is carried in HTTP/2, and each request is decided for itself."""
+    origin = lab.origin(serve_http2)
+    lab.start()
+    asking = h2.connection.H2Connection()
+    asking.initiate_connection()
+    fields = [(":method", "GET"), (":scheme", "http"), (":authority", host), (":path", "/")]
+    asking.send_headers(1, fields, end_stream=True)
+    seen: dict[bytes, bytes] = {}
+    with lab.reach(way, origin.port) as client:
+        client.send(asking.data_to_send())
+        while b":status" not in seen:
+            for event in asking.receive_data(client.sock.recv(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    seen |= {bytes(name): bytes(value) for name, value in event.headers or ()}
+    assert seen[b":status"] == status
+    assert origin.accepted == (status == b"200")

@@ -1,4 +1,4 @@
-"""Fixtures of end-to-end tests alone: gateways that see to the kernel, clients, an authority."""
+"""Fixtures of end-to-end tests alone: carriers, a gateway that runs tokgate, clients, an authority."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from labs import clients as lab_clients
-from labs.gateway import KERNEL_TOO, Gateway, nothing_left
+from labs.gateway import CARRIERS, KERNEL_TOO, Gateway, nothing_left, office_policy
 from labs.netns import Lab
 from labs.origin import Origin
 
@@ -47,6 +47,29 @@ def nobodys_folder(requirements: None) -> Iterator[Path]:
     shutil.chown(made, "nobody")
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module", params=CARRIERS)
+def carrier(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each carrier in turn: what is true of one must be true of all."""
+    return CARRIERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def gateway_factory(any_gateway: Callable[..., Gateway], carrier: dict[str, Any]) -> Callable[..., Gateway]:
+    """Make gateways with each carrier in turn, for redirected clients."""
+
+    def make(folder: Path, **options: Any) -> Gateway:
+        return any_gateway(folder, **(carrier | options))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def gateway(gateway_factory: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A transparent gateway that refuses the banned service for the office network."""
+    with gateway_factory(tmp_path_factory.mktemp("gateway"), policy=office_policy()) as running:
+        yield running
 
 
 @pytest.fixture

@@ -57,3 +57,11 @@ def _shown(text: str, record: Record) -> bool:
     """Whether a record is that of the page with this text."""
     refused = refuses(BANNED, Lab.CLIENT[4], "http-request-blocked")(record)
     return refused and record["http"]["response"]["status_code"] == 451 and record["event"]["id"] in text
+
+
+def test_untrusting_browser_gets_no_page_and_no_service(lab: Lab, origin: Origin, page_gateway: Gateway) -> None:
+    """Without the authority a browser shows a certificate error, and the service is refused all the same."""
+    with origin.watch() as seen, tab(namespace=lab.client, authorities=(origin.authority,)) as page:
+        assert page.error(f"https://{BANNED}/") == "ERR_CERT_AUTHORITY_INVALID"
+
+    assert to_banned(seen) == 0

@@ -102,3 +102,16 @@ def test_from_the_page_to_approval(origin: Origin, gateway: Gateway, tmp_path: P
     wait_until("it is refused again", lambda: "not available on this network" in person.does(REACH, check=False))
     listed = json.loads(on_the_gateway(gateway, tmp_path, "tokgate override requests --all --json"))["requests"]
     assert [each["state"] for each in listed if each["id"] == asked["event"]["id"]] == ["approved"]
+
+
+@pytest.mark.parametrize("person", [("https", "192.0.2.33")], indirect=True)
+def test_declined(origin: Origin, gateway: Gateway, tmp_path: Path, person: Person) -> None:
+    """The page tells who asked why, the log who declined, and nothing passes."""
+    person.does(ASK)
+    name = json.loads(on_the_gateway(gateway, tmp_path, "tokgate override requests --json"))["requests"][0]["id"]
+    on_the_gateway(gateway, tmp_path, f"tokgate override decline {name} --reason 'Use the library' --by bob")
+    with origin.watch() as seen:
+        wait_until("the page tells it", lambda: "Use the library" in person.does(REACH))
+    assert to_banned(seen) == 0
+    declined = answered(gateway, "exception-declined", name)
+    assert (declined["user"]["name"], declined["event"]["reason"]) == ("bob", "Use the library")

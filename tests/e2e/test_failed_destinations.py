@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from labs.gateway import CARRIERS, Gateway, office_policy
 from labs.netns import Lab, run, wait_until
-from labs.origin import Origin
+from labs.origin import ADDRESSES, ALLOWED, Origin
 from labs.other_ports import BANNER, serving
 from tokgate.gateway.kernel import Kernel
 from tokgate.gateway.ruleset import TableOptions
@@ -29,7 +30,20 @@ FAILS = {
     "silent": (SILENT, errno.EHOSTUNREACH),
     "unreachable": (UNREACHABLE, errno.EHOSTUNREACH),
 }
+GREETS = {4: "203.0.113.85", 6: "2001:db8:f::85"}
 NEIGHBOUR = {4: "192.0.2.44", 6: "2001:db8:c::44"}
+NAME = "greets.example.net"
+PYTHON = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 60) as made:
+    print(made.recv(64).decode())
+"""
+CLIENTS: dict[str, tuple[dict[int, str], tuple[str, ...]]] = {
+    "python": (GREETS, (sys.executable, "-c", PYTHON, NAME, str(PORT))),
+    "curl": (GREETS, ("curl", "-sS", "--max-time", "60", f"gopher://{NAME}:{PORT}/1hello")),
+    "openssl": (ADDRESSES[ALLOWED], ("openssl", "s_client", "-noservername", "-brief", "-connect", f"{NAME}:443")),
+}
+"""The second address, and a client that shows no name."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +51,7 @@ def gate(
     lab: Lab, origin: Origin, any_gateway: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
     """A gateway with TPROXY before addresses that refuse, say nothing, or have no route to them."""
-    for each in (*REFUSES.values(), *SILENT.values(), *LISTED.values()):
+    for each in (*REFUSES.values(), *SILENT.values(), *LISTED.values(), *GREETS.values()):
         lab.origin.run("ip", "address", "add", f"{each}/{64 if ':' in each else 24}", "dev", "eth0", "nodad")
     for each in UNREACHABLE.values():
         lab.gateway.run("ip", "route", "add", "unreachable", each)
@@ -141,3 +155,13 @@ def test_addresses_of_services(lab: Lab, gate: Gateway, family: int) -> None:
     """Who asks for them is to be logged, whether they are there or not."""
     for _ in range(3):
         assert fate(lab, LISTED[family]) == 0
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_clients_fall_back(lab: Lab, origin: Origin, gate: Gateway, family: int, client: str) -> None:
+    """A client that knows two addresses, of which the first is down, comes to the second."""
+    second, command = CLIENTS[client]
+    lab.client.hosts({NAME: (REFUSES[family], second[family])})
+    with greeting(lab, GREETS[family]):
+        assert lab.client.run(*command, check=False).returncode
+        wait_until("it falls back", lambda: not lab.client.run(*command, check=False).returncode)

@@ -14,7 +14,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from whenever import Instant
 
 from labs.clients import Download, http3
-from labs.devtools import tab
+from labs.devtools import forced_to_quic, tab
 from labs.gateway import Gateway, MakeGateway, office_policy, refused_over_http3
 from labs.netns import Lab, run, wait_until
 from labs.origin import ALLOWED, BANNED, LARGE, Origin, fingerprint
@@ -143,6 +143,22 @@ def test_what_is_not_understood(lab: Lab, origin: Origin, gateway: Gateway, fami
     gateway.wait_for_record(
         "it is logged", lambda r: r["source"]["ip"] == Lab.CLIENT[family] and r["tokgate"].get("reason") == "unreadable"
     )
+
+
+def test_another_network(lab: Lab, origin: Origin, gateway: Gateway) -> None:
+    """Clients under no ban reach the same name, and no gate sees their packets."""
+    before = at_gates(lab)
+    assert http3(lab.guest, origin, BANNED, 4)[0] == 0
+    assert at_gates(lab) == before
+
+
+def test_browser(lab: Lab, origin: Origin, gateway: Gateway) -> None:
+    """Chromium, whose hello fills two datagrams, speaks HTTP/3 with an allowed name, and is refused a banned one."""
+    flags = forced_to_quic(origin, ALLOWED, BANNED)
+    with tab(*flags, namespace=lab.client, authorities=(origin.authority,)) as page:
+        page.open(f"https://{ALLOWED}/")
+        assert page.text.strip() == f"origin of {ALLOWED} over HTTP/3.0"
+        assert page.error(f"https://{BANNED}/").startswith("ERR_QUIC_")
 
 
 def flows(lab: Lab) -> str:

@@ -76,11 +76,11 @@ def continued(gateway: Gateway) -> int:
     return [record["event"]["action"] for record in gateway.records()].count("warning-continued")
 
 
-def fetch(lab: Lab, both: Path, *options: str, url: str = URL) -> tuple[str, str, str]:
+def fetch(lab: Lab, both: Path, *options: str, url: str = URL, family: int = 4) -> tuple[str, str, str]:
     """Head, body and certificate of an answer, by curl."""
     done = lab.client.run(
         *("curl", "-sS", "--max-time", "60", "--cacert", str(both), "--include", *options),
-        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][4]}", "--resolve", f"{BANNED}:80:{ADDRESSES[BANNED][4]}"),
+        *("--resolve", f"{BANNED}:443:{ADDRESSES[BANNED][family]}", "--resolve", f"{BANNED}:80:{ADDRESSES[BANNED][4]}"),
         *("--write-out", "\n-- certificates --\n%{certs}", url),
     )
     head, _, rest = done.stdout.partition("\r\n\r\n")
@@ -88,16 +88,23 @@ def fetch(lab: Lab, both: Path, *options: str, url: str = URL) -> tuple[str, str
     return head, body, fingerprint(chain.encode()) if chain.strip() else ""
 
 
-def press(lab: Lab, both: Path, page: str) -> tuple[str, str, str]:
+def press(lab: Lab, both: Path, page: str, *options: str, family: int = 4) -> tuple[str, str, str]:
     """Send the page's form, by curl."""
     fields = re.findall(r'name="(token|target)" value="([^"]*)"', page)
     sent = [word for name, value in fields for word in ("--data-urlencode", f"{name}={unescape(value)}")]
-    return fetch(lab, both, *sent, url=f"https://{BANNED}{PATH}")
+    return fetch(lab, both, *sent, *options, url=f"https://{BANNED}{PATH}", family=family)
 
 
 def warned(passed: str) -> Callable[[Record], bool]:
     """Matches a connection that passed for this reason."""
     return lambda record: record["event"]["action"] == "connection-warned" and record["tokgate"].get("passed") == passed
+
+
+def test_curl_follows_the_form(lab: Lab, both: Path, gateway: Gateway, family: int) -> None:
+    """A client that follows the redirection comes out at the origin by itself, by a new connection."""
+    _, page, _ = fetch(lab, both, "--http2", *NAVIGATES, family=family)
+    _, body, _ = press(lab, both, page, "--http2", "--location", *NAVIGATES, family=family)
+    assert f"origin of {BANNED} over HTTP/2.0" in body
 
 
 @pytest.fixture
@@ -152,6 +159,16 @@ def test_chromium_by_keyboard_and_plain_http(gateway: Gateway, page: Tab) -> Non
     assert (page.status, page.run("location.href")) == (200, f"http://{BANNED}/a?b=c")
     assert f"origin of {BANNED} over HTTP/1.1" in page.text
     wait_until("it is logged", lambda: continued(gateway) == before + 1)
+
+
+def test_untrusting_chromium_passes(lab: Lab, origin: Origin, gateway: Gateway) -> None:
+    """A browser without the authority shows a certificate error at most once: it may have had two connections ready."""
+    with tab(namespace=lab.client, authorities=(origin.authority,)) as page:
+        if error := page.error(f"https://{BANNED}/"):
+            assert error == "ERR_CERT_AUTHORITY_INVALID"
+            page.open(f"https://{BANNED}/")
+        page.wait(f"document.body.innerText.includes('origin of {BANNED}')")
+        gateway.wait_for_record("with a warning", warned("no-page"))
 
 
 def test_a_restart_remembers(lab: Lab, origin: Origin, both: Path, gateway: Gateway) -> None:

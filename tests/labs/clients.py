@@ -189,12 +189,15 @@ def _get_http2(connection: socket.socket, name: str) -> str:
 
 
 @contextlib.contextmanager
-def downloading(namespace: Namespace, authority: Path, size: int, name: str = ALLOWED) -> Iterator[BinaryIO]:
+def downloading(
+    namespace: Namespace, authority: Path, size: int, name: str = ALLOWED, family: int = 4, *, tls: bool = True
+) -> Iterator[BinaryIO]:
     """The body of a download that takes a quarter of a second a megabyte, after its first byte has arrived."""
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(namespace.connect(ADDRESSES[name][4], 443, 30))
-        trust = ssl.create_default_context(cafile=str(authority))
-        sock = stack.enter_context(trust.wrap_socket(sock, server_hostname=name))
+        sock = stack.enter_context(namespace.connect(ADDRESSES[name][family], 443 if tls else 80, 30))
+        if tls:
+            trust = ssl.create_default_context(cafile=str(authority))
+            sock = stack.enter_context(trust.wrap_socket(sock, server_hostname=name))
         stream = stack.enter_context(sock.makefile("rb"))
         lines = ("GET /paced HTTP/1.1", f"Host: {name}", f"Range: bytes=0-{size - 1}", "Connection: close", "", "")
         sock.sendall("\r\n".join(lines).encode())
