@@ -277,21 +277,21 @@ def test_how_a_refused_connection_ends(seen: Seen, words: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "watch", "recorded"),
+    ("seen", "watch", "recorded", "refused"),
     [
-        (OtherBytes(), False, True),
-        (OtherBytes(UnreadLine(LinePart.OTHER, b"")), True, True),
-        (OtherBytes(UnreadLine(LinePart.OTHER, b""), more=True), True, False),
-        (OtherBytes(more=True), False, False),
+        (OtherBytes(), False, True, True),
+        (OtherBytes(UnreadLine(LinePart.OTHER, b"")), True, True, True),
+        (OtherBytes(UnreadLine(LinePart.OTHER, b""), more=True), True, False, True),
+        (OtherBytes(more=True), False, False, False),  # all that it said was decided about
     ],
 )
-def test_other_protocols(seen: OtherBytes, watch: bool, recorded: bool) -> None:
+def test_other_protocols(seen: OtherBytes, watch: bool, recorded: bool, refused: bool) -> None:
     """A line that may yet become a request is read on, and counted with its beginning alone."""
     admission = decided(seen)
     assert (admission.action, admission.recorded, admission.passed) == (Pass(watch=watch), recorded, None)
     to_banned = replace(ARRIVAL, destination=Endpoint("203.0.113.7", 22))
     banned, warned = decided(seen, arrival=to_banned), decided(seen, WARNING, to_banned)
-    assert (banned.action, banned.recorded) == (Refuse(None), True)
+    assert (banned.action, banned.recorded) == ((Refuse(None), True) if refused else (Pass(), False))
     assert (warned.action, warned.passed) == (Pass(), Passed.NO_PAGE)
 
 

@@ -168,9 +168,9 @@ def _admit(enforcer: Enforcer, arrival: Arrival, seen: Seen) -> Admission:
 
 
 def _at_other_bytes(enforcer: Enforcer, arrival: Arrival, seen: Unreadable | OtherBytes) -> Admission:
-    """At bytes that are neither a ClientHello nor a request, or at the next piece of such bytes."""
+    """At bytes that are neither a ClientHello nor a request, at the next piece of such bytes, or at a client's end."""
     admission = _judged(enforcer, arrival, seen)
-    if isinstance(seen, OtherBytes) and admission.action == _PASS:
+    if isinstance(seen, OtherBytes) and (seen == OtherBytes(more=True) or admission.action == _PASS):
         watched = _PASS if seen.line is None else _watched(enforcer, arrival)
         admission = replace(admission, action=watched, recorded=not seen.more)
     return replace(admission, passed=Passed.NO_PAGE) if _warns(admission) else admission
