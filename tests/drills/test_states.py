@@ -347,7 +347,7 @@ def test_a_supervisor_in_each_state(tmp_path: Path) -> None:
     assert health(running) == ["nobody answers"]
 
     running.start({})
-    until("it answers", lambda: ask(running.confdir, ControlRequest.STATUS))
+    until("its state is kept", (running.confdir / last_state.NAME).exists)
     family = children(running.process.pid)
     running.process.kill()
     running.process.wait()
