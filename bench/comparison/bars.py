@@ -74,7 +74,7 @@ class Outcome:
 BARS: Final = (
     Bar("new connections/s, 32 at once", "small32", "rate", 1.0, True, _HAPROXY),
     Bar("new connections/s, 256 at once", "small256", "rate", 1.05, True, _HAPROXY),
-    Bar("new connections/s, one at a time", "small1", "rate", 0.92, True, _HAPROXY),
+    Bar("new connections/s, one at a time", "small1", "rate", 0.95, True, _HAPROXY),
     Bar("new connections/s, 32 at once", "small32", "rate", 2.5, True, ("squid",)),
     Bar("new connections/s, 32 at once", "small32", "rate", 12, True, ("mitmproxy",)),
     Bar("proxy CPU per connection", "small32", "cpu_us", 1.0, False, _HAPROXY),
@@ -85,7 +85,7 @@ BARS: Final = (
     Bar("proxy CPU per GiB, 1 stream", "bulk1", "cpu_s_per_gib", 1.0, False, _SPLICE),
     Bar("proxy CPU per GiB, 8 streams", "bulk8", "cpu_s_per_gib", 1.0, False, _SPLICE),
     Bar("p99 of a new connection beside 8 bulk streams", "beside-bulk", "p99_ms", 0.3, False, _BOTH),
-    Bar("refused/s, 32 at once", "refused32", "rate", 1.15, True, _HAPROXY),
+    Bar("refused/s, 32 at once", "refused32", "rate", 1.2, True, _HAPROXY),
     Bar("ClientHello to refusal, p50, one at a time", "refused1", "p50_ms", 1.1, False, _HAPROXY),
     Bar("ClientHello to refusal, p99, one at a time", "refused1", "p99_ms", 1.0, False, _HAPROXY),
     Bar("ClientHello to refusal, p50, 32 at once", "refused32", "p50_ms", 0.7, False, _HAPROXY),
