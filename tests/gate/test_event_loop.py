@@ -297,6 +297,11 @@ def test_when_nothing_is_looked_for(watched: Watched, monkeypatch: pytest.Monkey
     assert not looks[-1], "the ends of many connections need the processors"
     for number in range(LOOKS_AT):
         del loop.connections[1000 + number]
+    watched.connection.state = CLOSED
+    for came, looked in ((FEW, True), (FEW + 1, False), (0, True)):
+        loop.read_together([watched.connection] * came)
+        loop.once(60)
+        assert looks[-1] is looked, "behind many new connections more of them are let come together"
 
 
 # -- busy polling: where it pays, and not where others need the processor

@@ -7,7 +7,7 @@ out again by the next `accept` or `connect` would receive the old connection's r
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from os import sched_yield
 from select import EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLLRDHUP
@@ -57,6 +57,7 @@ class EventLoop:
         self._failed: Final = failed
         self._closed: Final = closed
         self._polling: Final = BusyPolling(self.epoll.poll)
+        self._came = 0  # connections that were read together in the last batch
         self._carried = 0.0
         """When bulk had a turn, in monotonic seconds."""
         self._callbacks: Final[dict[int, Callback]] = {}
@@ -75,7 +76,9 @@ class EventLoop:
         """Serve one batch of events, waiting at most `timeout` seconds for it, and at most one turn of bulk."""
         self.release_closed()  # what was closed between two batches, or the client would wait for its end
         bulk = self.bulk
-        look = len(self.connections) <= LOOKS_AT and self.now - self._carried > BULK_LASTS
+        few = len(self.connections) <= LOOKS_AT and self._came <= FEW
+        look = few and self.now - self._carried > BULK_LASTS
+        self._came = 0
         if (left := self._due - self.now) < timeout:
             timeout = left if left > 0 else 0
         ready = self._polling.wait(0 if bulk else timeout, look=look)
@@ -241,12 +244,13 @@ class EventLoop:
             self._dead.append(connection.server)
         self._closed(connection)
 
-    def read_together(self, connections: Iterable[Connection]) -> None:
+    def read_together(self, connections: Sequence[Connection]) -> None:
         """Read new connections, then connect those that pass.
 
         One kind of work after the other finds its code, and the kernel's, in the processor's caches.
         """
         self.dials = dials = list[Dial]()
+        self._came = len(connections)
         for connection in connections:
             try:
                 connection.state.on_client(connection, 0)

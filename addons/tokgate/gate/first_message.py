@@ -31,10 +31,7 @@ from tokgate.traffic.client_messages import (
 )
 from tokgate.traffic.seen import FirstBytes, Hello, HttpStart, OtherBytes, Shown
 from tokgate.wire.client_hello import REFUSAL, ClientHello, ClientHelloError, is_ech_outer
-from tokgate.wire.hello_reader import MAX_ANSWER, read_client_hello
-
-_HANDSHAKE: Final = 22
-"""The content type with which a TLS connection begins (RFC 8446 §5.1)."""
+from tokgate.wire.hello_reader import HANDSHAKE, MAX_ANSWER, read_client_hello
 
 _UNREAD: Final = Shown(visibility=Visibility.UNREADABLE)
 """Of requests that passed unread: nobody knows what they ask, so they end when a ban blocks anything for the client."""
@@ -71,7 +68,7 @@ class FirstMessage(Reading):
             if connection.received:  # from before it was passed on to this gate
                 data = connection.received + data
             connection.received = data
-            if data[0] == _HANDSHAKE:
+            if data[0] == HANDSHAKE:
                 try:
                     hello = read_client_hello(bytes(data))
                 except ClientHelloError:  # the reader says what else it is

@@ -15,7 +15,7 @@ MAX_HELLO: Final = 65536
 _MAX_RECORD: Final = 16384  # https://www.rfc-editor.org/rfc/rfc8446#section-5.1
 _CHANGE_CIPHER_SPEC: Final = 20
 _ALERT: Final = 21
-_HANDSHAKE: Final = 22
+HANDSHAKE: Final = 22
 _APPLICATION_DATA: Final = 23
 CONTENT_TYPES: Final = range(_CHANGE_CIPHER_SPEC, 25)
 """Those of TLS records (RFC 8446 §5.1); the last is heartbeat (RFC 6520)."""
@@ -59,7 +59,7 @@ def end_of_hello(said: bytes | bytearray, hello: ClientHello) -> int:
     position, missing = 0, len(hello.message)
     while missing > 0 and position + 5 <= len(said):
         length = said[position + 3] << 8 | said[position + 4]
-        if said[position] == _HANDSHAKE:
+        if said[position] == HANDSHAKE:
             missing -= length
         position += 5 + length
     return position
@@ -129,7 +129,7 @@ class HelloReader:
         received, position, message = self._received, 0, bytearray()
         while position < self.end:
             following = position + 5 + (received[position + 3] << 8 | received[position + 4])
-            if received[position] == _HANDSHAKE:
+            if received[position] == HANDSHAKE:
                 message += received[position + 5 : following]
             position = following
         return bytes(message)
@@ -140,7 +140,7 @@ class HelloReader:
         length = self._length()
         if length is None:
             return False
-        begun, is_fragment = self.begun, received[start] == _HANDSHAKE
+        begun, is_fragment = self.begun, received[start] == HANDSHAKE
         end = start + 5 + length
         if end > MAX_HELLO:
             raise ClientHelloError("too long")
@@ -171,7 +171,7 @@ class HelloReader:
             self._refuse_unless_sslv2()
             return None
         is_odd = here > 1 and received[start + 1] > _HIGHEST_MAJOR
-        if is_odd and (start or kind != _HANDSHAKE):
+        if is_odd and (start or kind != HANDSHAKE):
             raise ClientHelloError("an odd record") if start else NotTlsError
         if here < 5:
             return None
@@ -180,7 +180,7 @@ class HelloReader:
             raise NotTlsError
         if length > _MAX_RECORD:
             raise self._error("a record that is too long")
-        if kind == _HANDSHAKE or (kind == _APPLICATION_DATA and self._early_data):
+        if kind == HANDSHAKE or (kind == _APPLICATION_DATA and self._early_data):
             return length
         if length > _LONGEST_IGNORED.get(kind, 0):
             raise self._error("a record that belongs elsewhere")
@@ -226,7 +226,7 @@ def asks_again(answer: bytes | bytearray) -> bool | None:
             return False
         end = position + 5 + int.from_bytes(answer[position + 3 : position + 5])
         body = answer[position + 5 : end]
-        if kind == _HANDSHAKE:
+        if kind == HANDSHAKE:
             message += body
             if message and not (
                 message[0] == _SERVER_HELLO and HELLO_RETRY.startswith(message[_RANDOM : _RANDOM + 32])
