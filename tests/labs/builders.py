@@ -120,4 +120,4 @@ def present[T](value: T | None) -> T:
 
 def policy_in(folder: Path, now: Instant | None = None) -> Policy:
     """The policy of files without errors."""
-    return present(load(folder, now or Instant.now()).policy)
+    return valid(load(folder, now or Instant.now()))
