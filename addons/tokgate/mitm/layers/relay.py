@@ -103,8 +103,8 @@ class WatchedLayer(PassthroughLayer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         begun = self._held or (self._reader and self._reader.received)
-        held = begun and not self._sockets.was_reset(self.context.client)
-        if isinstance(event, events.ConnectionClosed) and event.connection == self.context.client and held:
+        ended = isinstance(event, events.ConnectionClosed) and event.connection == self.context.client
+        if ended and begun and not self._sockets.was_reset(self.context.client):
             self._ended = True
             if self._reader is not None:
                 yield from self._read(self._reader, b"")
